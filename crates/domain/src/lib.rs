@@ -1,1 +1,9 @@
-//! Placeholder.
+//! The nouns and the rules of Muster. No I/O, no async, no clock, no wire spellings.
+//!
+//! Every other crate stands on this one. Start at [`ids`] for names, at [`operation`] for what can be asked of the
+//! product, at `attestation` for how a device proves who it is.
+
+#![deny(missing_docs)]
+
+pub mod clock;
+pub mod ids;
