@@ -1,0 +1,283 @@
+//! What can be asked of Muster, what it answers, and what it says unasked. Dialects turn packets and HTTP messages into
+//! [`Operation`]s and [`Reply`]s into packets; `service` performs them. Neither sees the other: they meet here.
+//!
+//! One file per noun; each has `Ask` (a variant per question) and `Answer`. No variant holds a wire spelling.
+
+pub mod decision;
+pub mod enrollment;
+pub mod identity;
+pub mod registration;
+pub mod resource;
+pub mod session;
+pub mod telemetry;
+pub mod twin;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::certificate::PresentedChain;
+use crate::ids::TrackingId;
+use crate::sas::SasToken;
+
+/// A question put to the product.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// A device registers, or asks how its registration stands.
+    Registration(registration::Ask),
+    /// An operator manages individual enrollments, enrollment groups and registration records.
+    Enrollment(enrollment::Ask),
+    /// An operator manages the identities of a hub.
+    Identity(identity::Ask),
+    /// A device or an operator reads or changes a twin.
+    Twin(twin::Ask),
+    /// A device connects to a hub, subscribes, leaves.
+    Session(session::Ask),
+    /// A device sends telemetry.
+    Telemetry(telemetry::Ask),
+    /// An operator manages hubs, provisioning services, links, policies and CA certificates.
+    Resource(resource::Ask),
+    /// An operator asks why.
+    Decision(decision::Ask),
+}
+
+/// The answer to an [`Operation`], of the same noun.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// To [`Operation::Registration`].
+    Registration(registration::Answer),
+    /// To [`Operation::Enrollment`].
+    Enrollment(enrollment::Answer),
+    /// To [`Operation::Identity`].
+    Identity(identity::Answer),
+    /// To [`Operation::Twin`].
+    Twin(twin::Answer),
+    /// To [`Operation::Session`].
+    Session(session::Answer),
+    /// To [`Operation::Telemetry`].
+    Telemetry(telemetry::Answer),
+    /// To [`Operation::Resource`].
+    Resource(resource::Answer),
+    /// To [`Operation::Decision`].
+    Decision(decision::Answer),
+}
+
+/// What a connected device is told without having asked.
+#[derive(Clone, Debug)]
+pub enum Push {
+    /// The desired properties changed.
+    Desired(twin::DesiredChange),
+    /// The connection must end; nothing may be delivered after it.
+    CutOff(session::CutOff),
+}
+
+/// How long an ask may wait behind others of its connection (`rules.md` 9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Pipelined up to the connection's window, answered in order of arrival.
+    Telemetry,
+    /// One after another.
+    Serial,
+}
+
+/// Who asks: what the connection itself shows, before anybody has judged it.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Where the connection was dialled to.
+    pub endpoint: Endpoint,
+    /// Where it comes from.
+    pub peer: IpAddr,
+    /// How it speaks.
+    pub transport: Transport,
+    /// What it offers as proof.
+    pub evidence: Evidence,
+}
+
+/// The address and the name a client dialled. The address decides; the name may only narrow (`rules.md` 21).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The local address of the accepted connection.
+    pub address: IpAddr,
+    /// What TLS (SNI) or the `Host` header said, without port, in lower case.
+    pub name: Option<Arc<str>>,
+    /// Whether the connection came in on the admin port.
+    pub admin: bool,
+}
+
+/// Protocol and carrier of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// HTTPS.
+    Https,
+    /// MQTT over TLS.
+    Mqtt,
+    /// MQTT over a WebSocket.
+    MqttWebSocket,
+    /// AMQP over TLS.
+    Amqp,
+    /// AMQP over a WebSocket.
+    AmqpWebSocket,
+}
+
+/// What a client presents to prove who it is. Having some proves nothing yet.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    /// The certificates of the TLS handshake, whose private key the client has been shown to hold.
+    pub certificates: Option<Arc<PresentedChain>>,
+    /// A shared access signature, parsed and not verified.
+    pub token: Option<SasToken>,
+    /// A bearer token of the management API.
+    pub bearer: Option<Secret>,
+}
+
+/// Text that must not be printed.
+#[derive(Clone, PartialEq, Eq, zeroize::ZeroizeOnDrop)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps `text`.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text; the caller takes over the duty not to print it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Why an operation was not performed, as far as anybody may know. The full reason is in the log and in the decision
+/// found by `tracking`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The class, which each dialect spells in its own way.
+    pub kind: ErrorKind,
+    /// What may be shown to anyone.
+    pub public: Cow<'static, str>,
+    /// Finds the log lines and, for a refused credential, the decision.
+    pub tracking: TrackingId,
+    /// Seconds after which trying again makes sense.
+    pub retry_after_s: Option<u32>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (tracking ID {})", self.public, self.tracking)
+    }
+}
+
+/// The classes of failure. Closed: a new kind is placed by hand in every dialect's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// A value breaks a rule of its field.
+    InvalidArgument,
+    /// The body is not of the shape the operation takes.
+    InvalidBody,
+    /// A body, message or list exceeds its bound.
+    TooLarge,
+    /// The method or the route does not exist.
+    NotSupported,
+    /// The credential was refused; never says why.
+    Unauthorized,
+    /// The credential is good and its rights do not cover the operation.
+    Forbidden,
+    /// No provisioning service has the ID scope.
+    ScopeNotFound,
+    /// No hub answers to the host name.
+    HubNotFound,
+    /// No individual enrollment has the registration ID.
+    EnrollmentNotFound,
+    /// No enrollment group has the name.
+    EnrollmentGroupNotFound,
+    /// No registration record has the registration ID.
+    RegistrationNotFound,
+    /// No operation has the ID, or it is another device's.
+    OperationNotFound,
+    /// No device has the ID.
+    DeviceNotFound,
+    /// The device has no such module.
+    ModuleNotFound,
+    /// No resource, policy, certificate or decision has the name.
+    ResourceNotFound,
+    /// The individual enrollment exists.
+    EnrollmentExists,
+    /// The enrollment group exists.
+    EnrollmentGroupExists,
+    /// The device exists.
+    DeviceExists,
+    /// The module exists.
+    ModuleExists,
+    /// The resource exists or its name is taken.
+    ResourceExists,
+    /// The record is not at the version the caller named, or no version was named where one is required.
+    PreconditionFailed,
+    /// A quota of the product is reached.
+    QuotaExceeded,
+    /// Too much at once: try again later.
+    Throttled,
+    /// A part is not ready, shutting down, or its storage fails: try again later.
+    Unavailable,
+    /// Our fault.
+    Internal,
+}
+
+impl ErrorKind {
+    /// All kinds, for tables that must be complete.
+    pub const ALL: [Self; 25] = [
+        Self::InvalidArgument,
+        Self::InvalidBody,
+        Self::TooLarge,
+        Self::NotSupported,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::ScopeNotFound,
+        Self::HubNotFound,
+        Self::EnrollmentNotFound,
+        Self::EnrollmentGroupNotFound,
+        Self::RegistrationNotFound,
+        Self::OperationNotFound,
+        Self::DeviceNotFound,
+        Self::ModuleNotFound,
+        Self::ResourceNotFound,
+        Self::EnrollmentExists,
+        Self::EnrollmentGroupExists,
+        Self::DeviceExists,
+        Self::ModuleExists,
+        Self::ResourceExists,
+        Self::PreconditionFailed,
+        Self::QuotaExceeded,
+        Self::Throttled,
+        Self::Unavailable,
+        Self::Internal,
+    ];
+}
+
+/// One page of a listing.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
+    /// The records, in the store's order.
+    pub items: Vec<T>,
+    /// Where the next page starts; `None` on the last one.
+    pub next: Option<Cursor>,
+}
+
+/// A place in a listing: opaque to clients, the last key to the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(pub String);
+
+/// Which page of a listing is wanted.
+#[derive(Clone, Debug)]
+pub struct PageRequest {
+    /// Continue behind this place; `None` starts at the beginning.
+    pub after: Option<Cursor>,
+    /// Most records on the page, at least 1; the service applies its own ceiling.
+    pub limit: usize,
+}

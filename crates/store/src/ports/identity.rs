@@ -1,0 +1,136 @@
+//! Device and module identities of hubs, their sessions, and who is connected.
+
+use async_trait::async_trait;
+use domain::clock::UnixTime;
+use domain::identity::Identity;
+use domain::ids::{DeviceId, HubKey, Precondition};
+use domain::operation::identity::IdentityName;
+use domain::operation::session::Subscriptions;
+use domain::operation::{Page, PageRequest};
+use domain::twin::ServiceChange;
+
+use super::{Changed, Created};
+use crate::Error;
+
+/// How many devices a hub has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceCounts {
+    /// All.
+    pub total: u64,
+    /// Those enabled.
+    pub enabled: u64,
+    /// Those disabled.
+    pub disabled: u64,
+    /// Those with a live connection.
+    pub connected: u64,
+}
+
+/// A connection's claim on an identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionClaim {
+    /// Higher than any earlier claim's on the same identity.
+    pub epoch: u64,
+    /// What the identity had subscribed to; empty if the session was not to be resumed.
+    pub subscriptions: Subscriptions,
+    /// Whether there was a session.
+    pub session_present: bool,
+}
+
+/// When a device was last heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActivityMark {
+    /// The hub.
+    pub hub: HubKey,
+    /// The identity.
+    pub name: IdentityName,
+    /// When.
+    pub at: UnixTime,
+}
+
+/// Keeps identities. Every verb that changes who may connect wakes [`IdentityStore::identity_changes`].
+#[async_trait]
+pub trait IdentityStore: Send + Sync {
+    /// Keeps a fresh identity with a fresh etag and generation, and its twin, which `twin` may fill. A module needs its
+    /// device: [`Changed::NotFound`] if there is none.
+    async fn create_identity(
+        &self,
+        hub: HubKey,
+        identity: Identity,
+        twin: Option<ServiceChange>,
+        now: UnixTime,
+    ) -> Result<Changed<Created<Identity>>, Error>;
+
+    /// Replaces status, authentication, capabilities and scopes of the identity of the same name; keeps generation,
+    /// twin and what the hub alone knows; gives a fresh etag.
+    async fn replace_identity(
+        &self,
+        hub: HubKey,
+        identity: Identity,
+        precondition: Precondition,
+        now: UnixTime,
+    ) -> Result<Changed<Identity>, Error>;
+
+    /// Removes an identity with its twin, session and claim; a device takes its modules along.
+    async fn delete_identity(
+        &self,
+        hub: HubKey,
+        name: &IdentityName,
+        precondition: Precondition,
+    ) -> Result<Changed<Identity>, Error>;
+
+    /// One identity, keys and all.
+    async fn find_identity(&self, hub: HubKey, name: &IdentityName) -> Result<Option<Identity>, Error>;
+
+    /// A page of devices, without modules, keys and all, in order of device ID.
+    async fn list_devices(&self, hub: HubKey, page: PageRequest) -> Result<Page<Identity>, Error>;
+
+    /// The modules of a device; `None` if there is no such device.
+    async fn list_modules(&self, hub: HubKey, device: &DeviceId) -> Result<Option<Vec<Identity>>, Error>;
+
+    /// Counts devices.
+    async fn count_devices(&self, hub: HubKey) -> Result<DeviceCounts, Error>;
+
+    /// Takes the identity over for a connection and marks it connected; `None` if it is gone, or its generation is not
+    /// `generation`. With `clean_session` the remembered subscriptions are forgotten. Neither the claim nor the
+    /// connection state need survive a power cut; a forgotten session must.
+    async fn claim_connection(
+        &self,
+        hub: HubKey,
+        name: &IdentityName,
+        generation: &str,
+        clean_session: bool,
+        now: UnixTime,
+    ) -> Result<Option<ConnectionClaim>, Error>;
+
+    /// Marks the identity disconnected if `epoch` is still its latest claim; says whether it was. Not durable.
+    async fn release_connection(
+        &self,
+        hub: HubKey,
+        name: &IdentityName,
+        epoch: u64,
+        now: UnixTime,
+    ) -> Result<bool, Error>;
+
+    /// Remembers what the identity subscribes to, if `epoch` is still its latest claim; says whether it was.
+    async fn save_subscriptions(
+        &self,
+        hub: HubKey,
+        name: &IdentityName,
+        epoch: u64,
+        subscriptions: Subscriptions,
+    ) -> Result<bool, Error>;
+
+    /// Notes when devices were last heard; later marks win. Not durable.
+    async fn note_activity(&self, marks: Vec<ActivityMark>) -> Result<(), Error>;
+
+    /// Counts up whenever a committed verb disabled, removed or re-keyed identities. Who was concerned is found by
+    /// reading the identities again; losing or doubling a wake-up is harmless.
+    fn identity_changes(&self) -> tokio::sync::watch::Receiver<u64>;
+
+    /// The identities concerned by the changes after `sequence`, oldest first, and the sequence they lead to.
+    async fn identity_changes_after(
+        &self,
+        sequence: u64,
+        limit: usize,
+    ) -> Result<(Vec<(HubKey, IdentityName)>, u64), Error>;
+}

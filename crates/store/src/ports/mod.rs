@@ -1,0 +1,58 @@
+//! What a store promises, by noun. [`Store`] is all of it. Every promise is a conformance test that every backend runs.
+//!
+//! Each verb is one atomic change (`rules.md` 11): it is durable when it answers, and it happens whole or not at all.
+//! Absence is `Option`; a lost race is a value of the answer; [`crate::Error`] is for what the caller cannot decide.
+
+mod decision;
+mod enrollment;
+mod identity;
+mod registration;
+mod resource;
+mod telemetry;
+mod twin;
+
+pub use decision::DecisionStore;
+pub use enrollment::{EnrollmentStore, X509Lookup};
+pub use identity::{ActivityMark, ConnectionClaim, DeviceCounts, IdentityStore};
+pub use registration::{
+    Accepted, Assigned, Assignee, Claimed, Finish, Finished, OperationView, Planned, RegistrationStore, TwinSource,
+};
+pub use resource::{Deployment, ResourceStore, Resources, Sealed};
+pub use telemetry::{Position, ReadFrom, StoredMessage, TelemetryLog};
+pub use twin::{TwinChange, TwinOutcome, TwinStore};
+
+use domain::ids::Etag;
+
+/// The answer of a verb that creates.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Created<T> {
+    /// It was created, as given here.
+    Done(T),
+    /// The name is taken; nothing was written.
+    AlreadyExists,
+}
+
+/// The answer of a verb that replaces or removes under a precondition.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Changed<T> {
+    /// It was changed; for a removal this is what was removed.
+    Done(T),
+    /// There is nothing of that name.
+    NotFound,
+    /// It stands at another version; nothing was written.
+    PreconditionFailed {
+        /// The version it stands at.
+        present: Etag,
+    },
+}
+
+/// Everything durable but telemetry.
+pub trait Store:
+    ResourceStore + EnrollmentStore + RegistrationStore + IdentityStore + TwinStore + DecisionStore
+{
+}
+
+impl<S> Store for S where
+    S: ResourceStore + EnrollmentStore + RegistrationStore + IdentityStore + TwinStore + DecisionStore + ?Sized
+{
+}
