@@ -1,1 +1,9 @@
-//! Placeholder.
+//! The server's rim: sockets, TLS, HTTP and WebSocket, and the drivers that run the protocols over them.
+//!
+//! Everything that waits lives here; what the bytes mean is decided in `proto` and `dialect`, and what is done about them
+//! in `service`. Nothing here may know a backend of the store. Start reading at [`listener`], then [`tls`].
+
+pub mod listener;
+pub mod names;
+pub mod shutdown;
+pub mod tls;

@@ -1,0 +1,141 @@
+//! The accept loops of a port, from start to drain.
+//!
+//! Running out of file descriptors is weather, not a reason to end: the loop waits a little longer each time and goes on.
+//! One connection's trouble never reaches another, since each runs as a task of its own.
+
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+use super::{BindError, BoundSocket, Incoming, Listener, Reach, bind_reaching};
+use crate::shutdown::Tasks;
+
+/// First and longest pause after the operating system could not give a connection.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+type ConnectionTask = Pin<Box<dyn Future<Output = ()> + Send>>;
+type OnConnection = Arc<dyn Fn(Incoming) -> ConnectionTask + Send + Sync>;
+
+/// A port that accepts. It goes on until the task set drains, whether or not this handle is kept.
+pub struct RunningListener {
+    purpose: &'static str,
+    port: u16,
+    reaches: Mutex<Vec<Reach>>,
+    tasks: Tasks,
+    on_connection: OnConnection,
+}
+
+impl Listener {
+    /// Starts accepting; `on_connection` makes the task that each connection runs as.
+    pub fn start<F, Fut>(self, tasks: &Tasks, on_connection: F) -> Result<RunningListener, BindError>
+    where
+        F: Fn(Incoming) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let running = RunningListener {
+            purpose: self.purpose,
+            port: self.port,
+            reaches: Mutex::new(Vec::new()),
+            tasks: tasks.clone(),
+            on_connection: Arc::new(move |incoming| Box::pin(on_connection(incoming))),
+        };
+        for bound in self.sockets {
+            running.serve(bound)?;
+        }
+        Ok(running)
+    }
+}
+
+impl RunningListener {
+    /// The port number.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Makes sure that `address` can be dialled, with a further socket if none reaches it. On return it can be.
+    pub fn cover(&self, address: IpAddr) -> Result<(), BindError> {
+        if self.reaches.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|reach| reach.covers(address)) {
+            return Ok(());
+        }
+        self.serve(bind_reaching(self.purpose, address, self.port)?)
+    }
+
+    fn serve(&self, bound: BoundSocket) -> Result<(), BindError> {
+        let reach = bound.reach;
+        let socket = TcpListener::from_std(bound.socket).map_err(|source| BindError::Io {
+            purpose: self.purpose,
+            address: reach.address(),
+            port: self.port,
+            source,
+        })?;
+        self.reaches.lock().unwrap_or_else(PoisonError::into_inner).push(reach);
+        let accepting = accept_until_drained(socket, self.purpose, self.tasks.clone(), Arc::clone(&self.on_connection));
+        self.tasks.spawn(self.purpose, accepting);
+        Ok(())
+    }
+}
+
+async fn accept_until_drained(socket: TcpListener, purpose: &'static str, tasks: Tasks, on_connection: OnConnection) {
+    let mut drain = tasks.drain_signal();
+    let mut pause = Pause::default();
+    loop {
+        let accepted = tokio::select! {
+            () = drain.begun() => return,
+            accepted = socket.accept() => accepted,
+        };
+        let incoming = accepted.and_then(|(stream, peer)| {
+            let dialled = stream.local_addr()?;
+            Ok(Incoming { stream, peer: canonical(peer), dialled: canonical(dialled) })
+        });
+        match incoming {
+            Ok(incoming) => {
+                pause.over(purpose);
+                tasks.spawn(purpose, on_connection(incoming));
+            }
+            // The peer gave up while it waited.
+            Err(error) if is_the_peers(&error) => {}
+            Err(error) => {
+                let wait = pause.next(purpose, &error);
+                tokio::select! {
+                    () = drain.begun() => return,
+                    () = tokio::time::sleep(wait) => {}
+                }
+            }
+        }
+    }
+}
+
+/// The growing pause while the operating system gives no connection; one log line when it begins, one when it ends.
+#[derive(Default)]
+struct Pause(Option<Duration>);
+
+impl Pause {
+    fn next(&mut self, purpose: &'static str, error: &io::Error) -> Duration {
+        let wait = self.0.map_or(PAUSE_MIN, |last| (last * 2).min(PAUSE_MAX));
+        if self.0.replace(wait).is_none() {
+            tracing::error!(port = purpose, %error, "cannot accept connections for now");
+        }
+        wait
+    }
+
+    fn over(&mut self, purpose: &'static str) {
+        if self.0.take().is_some() {
+            tracing::info!(port = purpose, "connections are accepted again");
+        }
+    }
+}
+
+fn is_the_peers(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, Interrupted, NotConnected};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | NotConnected | BrokenPipe | Interrupted)
+}
+
+fn canonical(address: std::net::SocketAddr) -> std::net::SocketAddr {
+    std::net::SocketAddr::new(address.ip().to_canonical(), address.port())
+}
