@@ -1,1 +1,7 @@
-fn main() {}
+//! The binary `muster`.
+
+mod config;
+
+fn main() {
+    let _ = config::load(None, std::env::vars());
+}

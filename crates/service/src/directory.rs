@@ -1,0 +1,205 @@
+//! Who is connected: for each identity the one live connection, and how to reach or end it.
+//!
+//! The directory is a local map. The claim "this connection owns this identity" is the store's epoch; the map only
+//! tells the node which of its own connections to wake.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use domain::clock::UnixTime;
+use domain::ids::HubKey;
+use domain::operation::Push;
+use domain::operation::identity::IdentityName;
+use domain::operation::session::{CutOff, Seat};
+
+use crate::mailbox::{Mailbox, Slot, mailbox};
+
+/// Maps are split so that connecting devices seldom wait for each other.
+const SHARDS: usize = 64;
+
+/// Who is connected to this node.
+#[derive(Debug)]
+pub struct Directory {
+    shards: Box<[Mutex<HashMap<Key, Entry>>]>,
+    hasher: RandomState,
+}
+
+type Key = (HubKey, IdentityName);
+
+/// A live connection.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    slot: Slot,
+    /// The store's claim.
+    pub epoch: u64,
+    /// The identity's generation at the time it was let in.
+    pub generation: Box<str>,
+    /// What it proved itself with.
+    pub credential: UsedCredential,
+    /// When that proof runs out.
+    pub expires_at: Option<UnixTime>,
+}
+
+/// The credential that a connection was let in by, as far as is needed to notice that it no longer holds. Digests are
+/// SHA-256.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UsedCredential {
+    /// A symmetric key of the identity.
+    DeviceKey([u8; 32]),
+    /// A key of a shared access policy of the hub.
+    PolicyKey([u8; 32]),
+    /// A leaf whose thumbprint the identity holds; both digests in upper-case hexadecimal.
+    Thumbprint {
+        /// SHA-1.
+        sha1: String,
+        /// SHA-256.
+        sha256: String,
+    },
+    /// A chain to a CA certificate of the hub.
+    CertificateAuthority,
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+}
+
+impl Directory {
+    fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Entry>> {
+        let index = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
+        let shard = self.shards.get(index).expect("the index is below the number of shards");
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters a connection and cuts off the one it displaces. A connection that a later claim has overtaken is cut off
+    /// itself.
+    pub fn enter(&self, seat: &Seat, credential: UsedCredential, expires_at: Option<UnixTime>) -> Mailbox {
+        let (slot, mailbox) = mailbox();
+        let key = (seat.hub, seat.name.clone());
+        let entry = Entry {
+            slot: slot.clone(),
+            epoch: seat.epoch,
+            generation: seat.generation.clone(),
+            credential,
+            expires_at,
+        };
+        let mut shard = self.shard(&key);
+        match shard.get(&key) {
+            Some(present) if present.epoch > seat.epoch => slot.cut(CutOff::Displaced),
+            _ => {
+                if let Some(displaced) = shard.insert(key, entry) {
+                    displaced.slot.cut(CutOff::Displaced);
+                }
+            }
+        }
+        mailbox
+    }
+
+    /// Removes a connection that has ended, unless another has taken its place.
+    pub fn leave(&self, seat: &Seat) {
+        let key = (seat.hub, seat.name.clone());
+        let mut shard = self.shard(&key);
+        if shard.get(&key).is_some_and(|entry| entry.epoch == seat.epoch) {
+            shard.remove(&key);
+        }
+    }
+
+    /// Tells a device something, if it is connected here.
+    pub fn push(&self, hub: HubKey, name: &IdentityName, push: Push) {
+        let key = (hub, name.clone());
+        if let Some(entry) = self.shard(&key).get(&key) {
+            entry.slot.push(push);
+        }
+    }
+
+    /// The connection of an identity, if there is one here.
+    pub fn find(&self, hub: HubKey, name: &IdentityName) -> Option<Entry> {
+        let key = (hub, name.clone());
+        self.shard(&key).get(&key).cloned()
+    }
+
+    /// Ends the connection of an identity if it is still the one of `epoch`; the entry is gone at once, so that nothing
+    /// is pushed to it any more.
+    pub fn cut(&self, hub: HubKey, name: &IdentityName, epoch: u64, reason: CutOff) {
+        let key = (hub, name.clone());
+        let mut shard = self.shard(&key);
+        if shard.get(&key).is_some_and(|entry| entry.epoch == epoch)
+            && let Some(entry) = shard.remove(&key)
+        {
+            entry.slot.cut(reason);
+        }
+    }
+
+    /// Ends every connection for which `doomed` gives a reason; used when a hub or one of its policies is gone.
+    pub fn cut_where(&self, doomed: impl Fn(HubKey, &IdentityName, &Entry) -> Option<CutOff>) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.retain(|(hub, name), entry| match doomed(*hub, name, entry) {
+                Some(reason) => {
+                    entry.slot.cut(reason);
+                    false
+                }
+                None => true,
+            });
+        }
+    }
+
+    /// How many connections there are.
+    pub fn connected(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::ids::DeviceId;
+    use domain::operation::session::AuthenticationMethod;
+
+    use super::*;
+
+    fn seat(epoch: u64) -> Seat {
+        Seat {
+            hub: HubKey(1),
+            name: IdentityName::device(DeviceId::parse("dev-1").unwrap()),
+            generation: "1".into(),
+            epoch,
+            authentication: AuthenticationMethod::X509,
+            model_id: None,
+        }
+    }
+
+    fn enter(directory: &Directory, epoch: u64) -> Mailbox {
+        directory.enter(&seat(epoch), UsedCredential::CertificateAuthority, None)
+    }
+
+    #[test]
+    fn the_newest_claim_owns_the_identity_whatever_the_order_of_arrival() {
+        let directory = Directory::default();
+        let first = enter(&directory, 1);
+        let third = enter(&directory, 3);
+        let late = enter(&directory, 2);
+        assert!(matches!(first.try_next(), Some(Push::CutOff(CutOff::Displaced))));
+        assert!(matches!(late.try_next(), Some(Push::CutOff(CutOff::Displaced))));
+        assert!(third.try_next().is_none());
+        directory.leave(&seat(2));
+        assert_eq!(directory.connected(), 1);
+        directory.leave(&seat(3));
+        assert_eq!(directory.connected(), 0);
+    }
+
+    #[test]
+    fn a_cut_concerns_only_the_connection_that_was_judged() {
+        let directory = Directory::default();
+        let mailbox = enter(&directory, 5);
+        directory.cut(HubKey(1), &seat(5).name, 4, CutOff::Disabled);
+        assert!(mailbox.try_next().is_none());
+        directory.cut_where(|hub, _, _| (hub == HubKey(1)).then_some(CutOff::HubDeleted));
+        assert!(matches!(mailbox.try_next(), Some(Push::CutOff(CutOff::HubDeleted))));
+        assert!(directory.find(HubKey(1), &seat(5).name).is_none());
+    }
+}

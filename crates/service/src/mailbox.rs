@@ -1,0 +1,142 @@
+//! The bounded queue through which a connection is told what it did not ask for.
+//!
+//! A mailbox never loses a push silently: one that does not fit cuts the connection off, so that the device comes back
+//! and reads its twin afresh (`rules.md` 12). A cut-off overtakes whatever is queued.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use domain::operation::Push;
+use domain::operation::session::CutOff;
+use tokio::sync::Notify;
+
+/// Pushes waiting for one connection; more cut it off.
+pub const PUSHES_WAITING_MAX: usize = 64;
+
+/// The end that belongs to the connection.
+#[derive(Debug)]
+pub struct Mailbox(Arc<Shared>);
+
+/// The end that belongs to the directory.
+#[derive(Clone, Debug)]
+pub struct Slot(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Empty most of the time; an empty queue holds no memory.
+    queue: VecDeque<Push>,
+    cut: Option<CutOff>,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A mailbox and its slot.
+pub fn mailbox() -> (Slot, Mailbox) {
+    let shared = Arc::new(Shared::default());
+    (Slot(Arc::clone(&shared)), Mailbox(shared))
+}
+
+impl Slot {
+    /// Queues `push`, or cuts the connection off if the queue is full.
+    pub fn push(&self, push: Push) {
+        let mut state = self.0.state();
+        if state.cut.is_some() {
+            return;
+        }
+        if state.queue.len() >= PUSHES_WAITING_MAX {
+            state.cut = Some(CutOff::Overrun);
+            state.queue = VecDeque::new();
+        } else {
+            state.queue.push_back(push);
+        }
+        drop(state);
+        self.0.wake.notify_one();
+    }
+
+    /// Ends the connection; what is queued is dropped. The first reason stays.
+    pub fn cut(&self, reason: CutOff) {
+        let mut state = self.0.state();
+        state.cut.get_or_insert(reason);
+        state.queue = VecDeque::new();
+        drop(state);
+        self.0.wake.notify_one();
+    }
+}
+
+impl Mailbox {
+    /// The next push; waits for one. After a [`Push::CutOff`] only that is ever given again. Safe to abandon.
+    pub async fn next(&self) -> Push {
+        loop {
+            if let Some(push) = self.try_next() {
+                return push;
+            }
+            self.0.wake.notified().await;
+        }
+    }
+
+    /// The next push, if there is one.
+    pub fn try_next(&self) -> Option<Push> {
+        let mut state = self.0.state();
+        if let Some(reason) = state.cut {
+            return Some(Push::CutOff(reason));
+        }
+        let push = state.queue.pop_front();
+        if state.queue.is_empty() && state.queue.capacity() > 0 {
+            state.queue = VecDeque::new();
+        }
+        push
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use domain::operation::twin::DesiredChange;
+
+    use super::*;
+
+    fn change(version: u64) -> Push {
+        Push::Desired(DesiredChange { version, patch: Arc::default() })
+    }
+
+    #[test]
+    fn pushes_come_in_order_until_the_cut_overtakes_them() {
+        let (slot, mailbox) = mailbox();
+        slot.push(change(2));
+        slot.push(change(3));
+        assert!(matches!(mailbox.try_next(), Some(Push::Desired(DesiredChange { version: 2, .. }))));
+        slot.cut(CutOff::Disabled);
+        slot.cut(CutOff::Deleted);
+        slot.push(change(4));
+        for _ in 0..2 {
+            assert!(matches!(mailbox.try_next(), Some(Push::CutOff(CutOff::Disabled))));
+        }
+    }
+
+    #[test]
+    fn a_full_mailbox_cuts_off_instead_of_skipping() {
+        let (slot, mailbox) = mailbox();
+        for version in 0..=PUSHES_WAITING_MAX as u64 {
+            slot.push(change(version));
+        }
+        assert!(matches!(mailbox.try_next(), Some(Push::CutOff(CutOff::Overrun))));
+    }
+
+    #[tokio::test]
+    async fn waiting_ends_with_the_push() {
+        let (slot, mailbox) = mailbox();
+        let (push, ()) = tokio::join!(mailbox.next(), async { slot.push(change(9)) });
+        assert!(matches!(push, Push::Desired(DesiredChange { version: 9, .. })));
+    }
+}
