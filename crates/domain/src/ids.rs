@@ -462,7 +462,7 @@ mod tests {
     fn tracking_ids_are_version_4_guids() {
         let text = TrackingId::generate(&SeededEntropy::new(1)).to_string();
         assert_eq!(text.len(), 36);
-        assert_eq!(&text[14..15], "4");
+        assert_eq!(text.chars().nth(14), Some('4'));
         assert_eq!(TrackingId::parse(&text.to_uppercase()).map(|id| id.to_string()), Some(text));
         assert_eq!(TrackingId::parse("not one"), None);
     }
