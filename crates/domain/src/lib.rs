@@ -5,6 +5,7 @@
 
 #![deny(missing_docs)]
 
+pub mod access;
 pub mod certificate;
 pub mod clock;
 pub mod ids;
