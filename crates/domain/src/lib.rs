@@ -8,6 +8,7 @@
 pub mod access;
 pub mod certificate;
 pub mod clock;
+pub mod enrollment;
 pub mod ids;
 pub mod sas;
 pub mod twin;

@@ -108,6 +108,27 @@ impl fmt::Debug for SymmetricKey {
     }
 }
 
+/// Two keys of which either will do, so that one can be rolled while devices use the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPair {
+    /// First key.
+    pub primary: SymmetricKey,
+    /// Second key.
+    pub secondary: SymmetricKey,
+}
+
+impl KeyPair {
+    /// Two fresh keys.
+    pub fn generate(entropy: &dyn Entropy) -> Self {
+        Self { primary: SymmetricKey::generate(entropy), secondary: SymmetricKey::generate(entropy) }
+    }
+
+    /// The keys of a device of a group, each derived from its counterpart; see [`SymmetricKey::derive`].
+    pub fn derive(&self, registration_id: &str) -> Self {
+        Self { primary: self.primary.derive(registration_id), secondary: self.secondary.derive(registration_id) }
+    }
+}
+
 /// SHA-256 of `bytes`.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
@@ -223,6 +244,11 @@ impl SasToken {
         message.push(b'\n');
         message.extend_from_slice(self.raw_expiry.as_bytes());
         key.sign(&message).ct_eq(&self.signature).into()
+    }
+
+    /// Whether either key of `keys` made the signature. Both are tried whatever the first says.
+    pub fn is_signed_by_either(&self, keys: &KeyPair) -> bool {
+        self.is_signed_by(&keys.primary) | self.is_signed_by(&keys.secondary)
     }
 
     /// The resource's segments: host in lower case without port and scheme, then the path.
