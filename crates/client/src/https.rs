@@ -127,4 +127,3 @@ pub async fn connect(
     stream.set_nodelay(true).map_err(failed)?;
     TlsConnector::from(Arc::clone(tls)).connect(name, stream).await.map_err(failed)
 }
-

@@ -101,17 +101,12 @@ impl ServiceClient {
     }
 
     /// Sends `request`, signed at `now`.
-    pub async fn send(
-        &self,
-        request: ServiceRequest<'_>,
-        now: UnixTime,
-    ) -> Result<Response<Bytes>, HttpsError> {
+    pub async fn send(&self, request: ServiceRequest<'_>, now: UnixTime) -> Result<Response<Bytes>, HttpsError> {
         let path: String =
             request.path.iter().map(|segment| format!("/{}", utf8_percent_encode(segment, SEGMENT))).collect();
         let resource = utf8_percent_encode(&self.connection.host_name, SEGMENT).to_string();
         let expires_at = now.plus(SIGNATURE_LIFETIME);
-        let token =
-            SasToken::write(&self.connection.key, &resource, Some(self.connection.policy.as_str()), expires_at);
+        let token = SasToken::write(&self.connection.key, &resource, Some(self.connection.policy.as_str()), expires_at);
         let mut builder = Request::builder()
             .method(request.method)
             .uri(format!("{path}?api-version={}", self.api_version))

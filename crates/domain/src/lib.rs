@@ -1,14 +1,22 @@
 //! The nouns and the rules of Muster. No I/O, no async, no clock, no wire spellings.
 //!
 //! Every other crate stands on this one. Start at [`ids`] for names, at [`operation`] for what can be asked of the
-//! product, at `attestation` for how a device proves who it is.
+//! product, at [`attestation`] for how a device proves who it is.
 
 #![deny(missing_docs)]
 
 pub mod access;
+pub mod allocation;
+pub mod attestation;
 pub mod certificate;
 pub mod clock;
+pub mod decision;
 pub mod enrollment;
+pub mod identity;
 pub mod ids;
+pub mod message;
+pub mod operation;
+pub mod reprovision;
+pub mod resource;
 pub mod sas;
 pub mod twin;

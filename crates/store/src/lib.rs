@@ -1,1 +1,11 @@
-//! Placeholder.
+//! Everything durable: what a store promises ([`ports`]), and the backends that keep the promises.
+//!
+//! Nothing here knows a wire format or a socket. Each verb is one atomic change; no transaction leaves this crate. Start
+//! at [`ports`].
+
+#![deny(missing_docs)]
+
+mod error;
+pub mod ports;
+
+pub use error::Error;

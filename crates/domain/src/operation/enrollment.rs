@@ -96,4 +96,3 @@ pub enum Answer {
     /// A page of registration records.
     Registrations(Page<RegistrationState>),
 }
-

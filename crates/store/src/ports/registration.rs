@@ -198,11 +198,8 @@ pub trait RegistrationStore: Send + Sync {
     ) -> Result<(), Error>;
 
     /// How an operation of `service` stands. Ended ones are kept at least 24 hours.
-    async fn find_operation(
-        &self,
-        service: ServiceKey,
-        operation: OperationId,
-    ) -> Result<Option<OperationView>, Error>;
+    async fn find_operation(&self, service: ServiceKey, operation: OperationId)
+    -> Result<Option<OperationView>, Error>;
 
     /// The record of a device.
     async fn find_registration(

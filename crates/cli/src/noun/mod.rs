@@ -1,0 +1,12 @@
+//! The nouns: one file each, every one a client of the public APIs that everybody else uses.
+
+pub mod certificate;
+pub mod device;
+pub mod dps;
+pub mod enrollment;
+pub mod hub;
+pub mod linked_hub;
+pub mod policy;
+pub mod registration;
+pub mod resource;
+pub mod twin;
