@@ -259,12 +259,6 @@ fn what_just_keeps_the_rules_is_taken() {
 
 #[test]
 fn size_is_limited_before_and_after_the_merge() {
-    // Ten bytes a member: a name of two and a number of eight.
-    let members = |prefix: &str, count: usize| -> Map<String, Value> {
-        (0..count).map(|n| (format!("{prefix}{:x}", n % 16), Value::from(vec![0; n / 16]))).collect()
-    };
-    assert_eq!(document_bytes(&members("a", 16)), 32);
-
     let half = |name: &str| object(json!({ name: vec!["x".repeat(1_000); 17] }));
     let mut twin = Twin::new(FIRST);
     twin.apply_reported(half("a"), NOW).unwrap();
@@ -357,6 +351,26 @@ fn names_that_the_parser_uses_inside_neither_slip_through_nor_exhaust_the_stack(
         .unwrap()
         .join();
     assert!(!matches!(parsed.unwrap(), Ok(Ok(_))));
+}
+
+#[test]
+fn a_number_in_the_parsers_own_spelling_is_a_number_like_any_other() {
+    let patch = parse_patch(r#"{"a":{"$serde_json::private::Number":"4503599627370496"}}"#).unwrap();
+    let refused = Twin::new(FIRST).apply_reported(patch, NOW);
+    assert_eq!(refused, Err(PatchError::NumberOutOfRange { path: "properties.reported.a".to_owned() }));
+    assert_eq!(parse_patch(r#"{"a":{"$serde_json::private::Number":"[1]"}}"#), Err(PatchError::NotJson));
+}
+
+#[test]
+fn deleting_thousands_of_members_keeps_the_others_in_order() {
+    let names = || (0..3_000).map(|n| format!("k{n}"));
+    let mut twin = Twin::new(FIRST);
+    twin.apply_reported(names().map(|name| (name, Value::Bool(true))).collect(), BEFORE).unwrap();
+    let kept = |name: &String| name.ends_with('7');
+    let deletions = names().filter(|name| !kept(name)).map(|name| (name, Value::Null)).collect();
+    twin.apply_reported(deletions, NOW).unwrap();
+    assert!(twin.reported.document().keys().cloned().eq(names().filter(kept)));
+    assert_mirrors(twin.reported.document(), twin.reported.metadata());
 }
 
 proptest! {
