@@ -1,18 +1,21 @@
-//! Device and module identities at a hub, and what proves one.
+//! Device and module identities at a hub: what its registry knows of each, the rules for writing it
+//! (`contract/hub-service.md 4`), and what proves one.
 //!
 //! Keys are in [`Authentication`], which cannot be serialised; the store seals them apart ([`StoredAuthentication`]).
-//! Start at [`Identity`] and [`prove`].
+//! Start at [`Identity`] and [`IdentityDraft::check`]; whether a connection is who it says is decided in [`proof`].
 
-use crate::access::Right;
-use crate::certificate::{Certificate, PresentedChain, build_chain};
+pub mod proof;
+
+use subtle::ConstantTimeEq as _;
+
+use crate::certificate::Certificate;
 use crate::clock::{Entropy, UnixTime};
 use crate::enrollment::Capabilities;
-use crate::ids::Etag;
-use crate::operation::Evidence;
+use crate::ids::{DeviceId, Etag, ModuleId};
 use crate::operation::identity::IdentityName;
-use crate::operation::session::AuthenticationMethod;
-use crate::resource::Policy;
-use crate::sas::{KeyPair, SasToken, SymmetricKey};
+use crate::sas::{KeyPair, SymmetricKey};
+
+pub use proof::{Claim, HubRules, IdentityRejection, ProvenIdentity, UsedCredential, prove};
 
 /// The registry's record of a device or module.
 #[derive(Clone, Debug, PartialEq)]
@@ -140,11 +143,19 @@ pub struct Thumbprints {
 }
 
 impl Thumbprints {
-    /// Whether one of them is that of `leaf`.
+    /// Most characters of a thumbprint; SHA-256 in hexadecimal.
+    const CHARS_MAX: usize = 64;
+
+    /// Whether one of them is that of `leaf`. Both are always compared, each in constant time.
     pub fn include(&self, leaf: &Certificate) -> bool {
-        let (sha1, sha256) = (leaf.sha1_hex(), leaf.sha256_hex());
-        let mut known = self.primary.iter().chain(&self.secondary);
-        known.any(|text| text.eq_ignore_ascii_case(&sha1) || text.eq_ignore_ascii_case(&sha256))
+        let digests: [&[u8]; 2] = [leaf.sha1(), leaf.sha256()];
+        let is_leafs = |text: &String| {
+            let mut bytes = [0; Self::CHARS_MAX / 2];
+            let Some(bytes) = bytes.get_mut(..text.len() / 2) else { return false };
+            let read = hex::decode_to_slice(text, bytes).is_ok();
+            read & digests.iter().any(|digest| bool::from(digest.ct_eq(bytes)))
+        };
+        self.primary.iter().chain(&self.secondary).map(is_leafs).fold(false, |found, is_leafs| found | is_leafs)
     }
 }
 
@@ -157,6 +168,9 @@ pub enum InvalidIdentity {
     /// A thumbprint that is none.
     #[error("StringIsNotThumbprint: a thumbprint is 40 or 64 hexadecimal digits without separators")]
     Thumbprint,
+    /// Proved by thumbprint, and none is given.
+    #[error("self-signed authentication needs a thumbprint")]
+    NoThumbprint,
     /// A device that proves nothing.
     #[error("DeviceAuthenticationTypeIsMissing: a device needs an authentication type")]
     NoAuthentication,
@@ -166,32 +180,77 @@ pub enum InvalidIdentity {
     /// A reason longer than the registry keeps.
     #[error("statusReason has more than {} characters", STATUS_REASON_CHARS_MAX)]
     StatusReason,
+    /// A scope or a manager's name longer than the registry keeps, or too many parents.
+    #[error("scopes and managedBy have at most {SCOPE_CHARS_MAX} characters, and at most {PARENT_SCOPES_MAX} parents")]
+    Scope,
 }
 
 /// Most characters of a status reason (`contract/hub-service.md 4.2`).
 pub const STATUS_REASON_CHARS_MAX: usize = 128;
+/// Most characters of a scope, which holds a device ID and a number, and of a manager's name.
+pub const SCOPE_CHARS_MAX: usize = 256;
+/// Most parents of an identity.
+pub const PARENT_SCOPES_MAX: usize = 10;
 
 impl IdentityDraft {
+    /// A draft with nothing but a name: an enabled identity with generated keys.
+    pub const fn new(name: IdentityName) -> Self {
+        Self {
+            name,
+            status: None,
+            status_reason: None,
+            authentication: None,
+            capabilities: None,
+            device_scope: None,
+            parent_scopes: Vec::new(),
+            managed_by: None,
+        }
+    }
+
     /// Checks the rules of `contract/hub-service.md 4.3` and generates keys that are left out. The result has no
-    /// generation, etag or state yet: the store gives those.
+    /// generation, etag or state yet: those come with [`Identity::created`] or [`Identity::replaced_by`].
+    ///
+    /// What only devices have is ignored for modules, and the other way round. The scope of an edge device is the hub's
+    /// to make; a leaf's parent is also the first of its parents.
     pub fn check(self, entropy: &dyn Entropy) -> Result<Identity, InvalidIdentity> {
+        self.check_text()?;
         let is_module = self.name.module.is_some();
+        let identity = Identity {
+            authentication: check_authentication(self.authentication, is_module, entropy)?,
+            ..Identity::blank(self.name)
+        };
+        if is_module {
+            return Ok(Identity { managed_by: self.managed_by, ..identity });
+        }
+        let capabilities = self.capabilities.unwrap_or_default();
+        let device_scope = self.device_scope.filter(|_| !capabilities.iot_edge);
+        let mut parent_scopes = self.parent_scopes;
+        if parent_scopes.is_empty() {
+            parent_scopes.extend(device_scope.clone());
+        }
+        Ok(Identity {
+            status: self.status.unwrap_or(IdentityStatus::Enabled),
+            status_reason: self.status_reason,
+            capabilities,
+            device_scope,
+            parent_scopes,
+            ..identity
+        })
+    }
+
+    fn check_text(&self) -> Result<(), InvalidIdentity> {
+        let is_long = |text: &String, chars_max| text.chars().nth(chars_max).is_some();
         if self.name.module.as_ref().is_some_and(|module| module.as_str().starts_with('$')) {
             return Err(InvalidIdentity::ReservedModule);
         }
-        if self.status_reason.as_ref().is_some_and(|reason| reason.chars().count() > STATUS_REASON_CHARS_MAX) {
+        if self.status_reason.as_ref().is_some_and(|reason| is_long(reason, STATUS_REASON_CHARS_MAX)) {
             return Err(InvalidIdentity::StatusReason);
         }
-        Ok(Identity {
-            authentication: check_authentication(self.authentication, is_module, entropy)?,
-            status: if is_module { IdentityStatus::Enabled } else { self.status.unwrap_or(IdentityStatus::Enabled) },
-            status_reason: self.status_reason,
-            capabilities: self.capabilities.unwrap_or_default(),
-            device_scope: self.device_scope,
-            parent_scopes: self.parent_scopes,
-            managed_by: self.managed_by,
-            ..Identity::blank(self.name)
-        })
+        let mut scopes = self.parent_scopes.iter().chain(&self.device_scope).chain(&self.managed_by);
+        if self.parent_scopes.len() > PARENT_SCOPES_MAX || scopes.any(|scope| is_long(scope, SCOPE_CHARS_MAX)) {
+            return Err(InvalidIdentity::Scope);
+        }
+        Ok(())
     }
 }
 
@@ -200,18 +259,14 @@ fn check_authentication(
     is_module: bool,
     entropy: &dyn Entropy,
 ) -> Result<Authentication, InvalidIdentity> {
-    let fresh = || {
-        Authentication::Sas(KeyPair {
-            primary: SymmetricKey::generate(entropy),
-            secondary: SymmetricKey::generate(entropy),
-        })
-    };
+    let fresh = || Authentication::Sas(KeyPair::generate(entropy));
     match draft {
         None | Some(DraftAuthentication::Sas { primary: None, secondary: None }) => Ok(fresh()),
         Some(DraftAuthentication::Sas { primary: Some(primary), secondary: Some(secondary) }) => {
             Ok(Authentication::Sas(KeyPair { primary, secondary }))
         }
         Some(DraftAuthentication::Sas { .. }) => Err(InvalidIdentity::OneKey),
+        Some(DraftAuthentication::SelfSigned { primary: None, secondary: None }) => Err(InvalidIdentity::NoThumbprint),
         Some(DraftAuthentication::SelfSigned { primary, secondary }) => {
             let is_thumbprint =
                 |text: &String| matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -247,6 +302,59 @@ impl Identity {
             messages_waiting: 0,
         }
     }
+
+    /// This identity as a store keeps it first: with an etag, a generation, and its own scope if it is an edge device.
+    pub fn created(self, etag: Etag, now: UnixTime) -> Self {
+        Self { etag, generation: generation(etag, now), ..self }.with_edge_scope(now)
+    }
+
+    /// This identity with everything an operator writes taken from `wanted`, and what the hub alone knows kept. The scope
+    /// of a device that goes on being an edge device never changes, because others name it as their parent.
+    pub fn replaced_by(self, wanted: Self, etag: Etag, now: UnixTime) -> Self {
+        let stays_edge = self.capabilities.iot_edge && wanted.capabilities.iot_edge;
+        Self {
+            etag,
+            status_updated_at: if self.status == wanted.status { self.status_updated_at } else { now },
+            status: wanted.status,
+            status_reason: wanted.status_reason,
+            authentication: wanted.authentication,
+            capabilities: wanted.capabilities,
+            device_scope: if stays_edge { self.device_scope } else { wanted.device_scope },
+            parent_scopes: wanted.parent_scopes,
+            managed_by: wanted.managed_by,
+            ..self
+        }
+        .with_edge_scope(now)
+    }
+
+    /// The modules that an edge device has from the start: the hub's own, which prove nothing.
+    pub fn edge_modules(device: &DeviceId) -> Vec<Self> {
+        let module = |name| {
+            let module = ModuleId::parse(name).expect("the names of the hub's own modules keep the rules for names");
+            Self { managed_by: Some("iotEdge".into()), ..Self::blank(IdentityName::module(device.clone(), module)) }
+        };
+        ["$edgeAgent", "$edgeHub"].into_iter().map(module).collect()
+    }
+
+    fn with_edge_scope(mut self, now: UnixTime) -> Self {
+        if self.capabilities.iot_edge && self.device_scope.is_none() {
+            self.device_scope = Some(format!("ms-azure-iot-edge://{}-{}", self.name.device, ticks(now)));
+        }
+        self
+    }
+}
+
+/// Steps of 100 ns since year one, by which the product writes moments into names.
+fn ticks(at: UnixTime) -> i128 {
+    const EPOCH: i128 = 621_355_968_000_000_000;
+    EPOCH + i128::from(at.micros()) * 10
+}
+
+/// Digits like a moment in ticks: exact to the millisecond, and below that from the etag, which no other identity of the
+/// store has.
+fn generation(etag: Etag, now: UnixTime) -> String {
+    const MILLISECOND: i128 = 10_000;
+    (ticks(now).div_euclid(MILLISECOND) * MILLISECOND + i128::from(etag.number()) % MILLISECOND).to_string()
 }
 
 impl Authentication {
@@ -269,189 +377,7 @@ impl Authentication {
             StoredAuthentication::None => Some(Self::None),
         }
     }
-
-    /// Whether a connection that was let in by `used` would still be.
-    pub fn still_admits(&self, used: &UsedCredential) -> bool {
-        match (self, used) {
-            (Self::Sas(keys), UsedCredential::DeviceKey(digest)) => {
-                keys.primary.digest() == *digest || keys.secondary.digest() == *digest
-            }
-            (Self::SelfSigned(thumbprints), UsedCredential::Certificate(leaf)) => thumbprints.include(leaf),
-            (Self::CertificateAuthority, UsedCredential::Authority(_)) => true,
-            // A policy's key speaks for identities that have keys of their own, and for those without any.
-            (Self::Sas(_) | Self::None, UsedCredential::PolicyKey(_)) => true,
-            _ => false,
-        }
-    }
 }
 
-/// The credential that a connection was let in by, as far as is needed to notice that it no longer holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UsedCredential {
-    /// A symmetric key of the identity; its SHA-256.
-    DeviceKey([u8; 32]),
-    /// A key of a shared access policy of the hub; its SHA-256.
-    PolicyKey([u8; 32]),
-    /// A leaf whose thumbprint the identity holds.
-    Certificate(Certificate),
-    /// A leaf that leads to a CA certificate of the hub.
-    Authority(Certificate),
-}
-
-impl UsedCredential {
-    /// As telemetry shows it.
-    pub const fn method(&self) -> AuthenticationMethod {
-        match self {
-            Self::DeviceKey(_) => AuthenticationMethod::DeviceKey,
-            Self::PolicyKey(_) => AuthenticationMethod::PolicyKey,
-            Self::Certificate(_) | Self::Authority(_) => AuthenticationMethod::X509,
-        }
-    }
-}
-
-/// Proof of an identity at a hub.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProvenIdentity {
-    /// What proved it.
-    pub used: UsedCredential,
-    /// When the proof ends.
-    pub expires_at: UnixTime,
-}
-
-/// What a hub judges evidence by.
-#[derive(Clone, Copy, Debug)]
-pub struct HubRules<'a> {
-    /// The names the hub answers to.
-    pub hosts: &'a [&'a str],
-    /// Its policies.
-    pub policies: &'a [Policy],
-    /// Its verified CA certificates.
-    pub authorities: &'a [Certificate],
-}
-
-/// Why a hub does not let a device in. The wire says none of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum IdentityRejection {
-    /// Neither a certificate nor a signature.
-    #[error("no credential was presented")]
-    NoCredential,
-    /// The identity is disabled.
-    #[error("the identity is disabled")]
-    Disabled,
-    /// The identity is proved in another way.
-    #[error("the identity authenticates in another way")]
-    Mechanism,
-    /// The signature does not cover the identity on this hub.
-    #[error("the signature is for another resource")]
-    Resource,
-    /// No key fits.
-    #[error("the signature was made with another key")]
-    Signature,
-    /// The signature names a policy that is not there or may not connect devices.
-    #[error("the signature names a policy that may not connect devices")]
-    Policy,
-    /// The signature's time is over.
-    #[error("the signature has expired")]
-    Expired,
-    /// The leaf has another thumbprint.
-    #[error("the certificate has another thumbprint")]
-    Thumbprint,
-    /// The certificate is outside its dates.
-    #[error("the certificate is outside its dates")]
-    CertificateDates,
-    /// The chain does not lead to a verified CA certificate of the hub, or the common name differs.
-    #[error("the certificate does not lead to a verified CA of the hub, or its common name is not the device ID")]
-    Chain,
-}
-
-/// How long after its end a signature is still taken at a hub (`contract/hub-device.md 6.1`).
-pub const LEEWAY: std::time::Duration = std::time::Duration::from_secs(5);
-
-/// Proves that `evidence` speaks for `identity` at a hub. A signature is preferred to a certificate.
-pub fn prove(
-    identity: &Identity,
-    evidence: &Evidence,
-    rules: HubRules<'_>,
-    now: UnixTime,
-) -> Result<ProvenIdentity, IdentityRejection> {
-    let proven = match (&evidence.token, &evidence.certificates) {
-        (Some(token), _) => prove_token(identity, token, rules, now),
-        (None, Some(presented)) => prove_certificate(identity, presented, rules, now),
-        (None, None) => Err(IdentityRejection::NoCredential),
-    }?;
-    match identity.status {
-        IdentityStatus::Enabled => Ok(proven),
-        IdentityStatus::Disabled => Err(IdentityRejection::Disabled),
-    }
-}
-
-fn prove_token(
-    identity: &Identity,
-    token: &SasToken,
-    rules: HubRules<'_>,
-    now: UnixTime,
-) -> Result<ProvenIdentity, IdentityRejection> {
-    let used = match token.policy() {
-        Some(name) => prove_policy(token, name, rules.policies)?,
-        None => {
-            let Authentication::Sas(keys) = &identity.authentication else { return Err(IdentityRejection::Mechanism) };
-            let (primary, secondary) = (token.is_signed_by(&keys.primary), token.is_signed_by(&keys.secondary));
-            match (primary, secondary) {
-                (true, _) => UsedCredential::DeviceKey(keys.primary.digest()),
-                (false, true) => UsedCredential::DeviceKey(keys.secondary.digest()),
-                (false, false) => return Err(IdentityRejection::Signature),
-            }
-        }
-    };
-    if !identity.authentication.still_admits(&used) {
-        return Err(IdentityRejection::Mechanism);
-    }
-    let module = identity.name.module.as_ref().map(crate::ids::ModuleId::as_str);
-    if !token.covers_device(rules.hosts, identity.name.device.as_str(), module) {
-        return Err(IdentityRejection::Resource);
-    }
-    let expires_at = token.expires_at();
-    if expires_at.plus(LEEWAY) < now {
-        return Err(IdentityRejection::Expired);
-    }
-    Ok(ProvenIdentity { used, expires_at })
-}
-
-fn prove_policy(token: &SasToken, name: &str, policies: &[Policy]) -> Result<UsedCredential, IdentityRejection> {
-    let policy = policies.iter().find(|policy| policy.name.as_str().eq_ignore_ascii_case(name));
-    let Some(policy) = policy.filter(|policy| policy.rights.grants(Right::DeviceConnect)) else {
-        return Err(IdentityRejection::Policy);
-    };
-    policy.signer(token).map(UsedCredential::PolicyKey).ok_or(IdentityRejection::Signature)
-}
-
-fn leads_to_authority(presented: &PresentedChain, authorities: &[Certificate], now: UnixTime) -> bool {
-    build_chain(presented, authorities, |anchor| authorities.contains(anchor), now).is_ok()
-}
-
-fn prove_certificate(
-    identity: &Identity,
-    presented: &PresentedChain,
-    rules: HubRules<'_>,
-    now: UnixTime,
-) -> Result<ProvenIdentity, IdentityRejection> {
-    let leaf = presented.leaf();
-    let used = match &identity.authentication {
-        Authentication::SelfSigned(thumbprints) if thumbprints.include(leaf) => {
-            UsedCredential::Certificate(leaf.clone())
-        }
-        Authentication::SelfSigned(_) => return Err(IdentityRejection::Thumbprint),
-        Authentication::CertificateAuthority => {
-            let named = leaf.common_name() == Some(identity.name.device.as_str());
-            if !named || !leads_to_authority(presented, rules.authorities, now) {
-                return Err(IdentityRejection::Chain);
-            }
-            UsedCredential::Authority(leaf.clone())
-        }
-        Authentication::Sas(_) | Authentication::None => return Err(IdentityRejection::Mechanism),
-    };
-    if now < leaf.not_before() || now > leaf.not_after() {
-        return Err(IdentityRejection::CertificateDates);
-    }
-    Ok(ProvenIdentity { used, expires_at: leaf.not_after() })
-}
+#[cfg(test)]
+mod tests;
