@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use domain::clock::Entropy;
+use domain::clock::{Entropy, UnixTime};
 use domain::ids::TrackingId;
 use domain::operation::{ErrorKind, Failure};
 
@@ -47,7 +47,7 @@ impl Error {
     }
 
     /// Writes the log line and leaves what the caller may know. Called once, where the error becomes a reply.
-    pub fn into_failure(self, entropy: &dyn Entropy) -> Failure {
+    pub fn into_failure(self, entropy: &dyn Entropy, at: UnixTime) -> Failure {
         let tracking = self.tracking.unwrap_or_else(|| TrackingId::generate(entropy));
         match self.kind {
             ErrorKind::Internal | ErrorKind::Unavailable => {
@@ -60,7 +60,7 @@ impl Error {
             ErrorKind::Unavailable => Some(RETRY_UNAVAILABLE_S),
             _ => None,
         };
-        Failure { kind: self.kind, public: self.public, tracking, retry_after_s }
+        Failure { kind: self.kind, public: self.public, tracking, retry_after_s, at }
     }
 
     fn causes(&self) -> String {

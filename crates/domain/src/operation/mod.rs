@@ -18,6 +18,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::certificate::PresentedChain;
+use crate::clock::UnixTime;
 use crate::ids::TrackingId;
 use crate::sas::SasToken;
 
@@ -166,6 +167,8 @@ pub struct Failure {
     pub tracking: TrackingId,
     /// Seconds after which trying again makes sense.
     pub retry_after_s: Option<u32>,
+    /// When it happened.
+    pub at: UnixTime,
 }
 
 impl fmt::Display for Failure {

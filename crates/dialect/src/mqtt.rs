@@ -1,0 +1,150 @@
+//! One MQTT connection from its first byte: it becomes a provisioning or a hub session by its user name.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use domain::operation::{Failure, Push, Reply};
+use domain::sas::SasToken;
+use proto::mqtt::{Closed, Connect, Connection, Event, Limits, Refusal};
+
+use crate::provisioning;
+use crate::session::{Ask, AskId, Asks, CloseReason, Machine, Port, cut};
+
+/// The sans-IO session of one connection. A driver repeats: one `handle_` call; [`Session::poll_ask`] until `None`; write
+/// [`Session::output`]; wait until [`Session::poll_timeout`], reading only while [`Session::wants_input`].
+pub struct Session {
+    connection: Connection,
+    machine: Option<Box<dyn Machine>>,
+    asks: Asks,
+    closed: Option<CloseReason>,
+    has_certificate: bool,
+}
+
+impl Session {
+    /// A session that has heard nothing. `has_certificate` tells whether the TLS handshake showed a client certificate.
+    pub fn new(limits: Arc<Limits>, has_certificate: bool, now: Instant) -> Self {
+        Self {
+            connection: Connection::new(limits, now),
+            machine: None,
+            asks: Asks::default(),
+            closed: None,
+            has_certificate,
+        }
+    }
+
+    /// Takes what the client sent.
+    pub fn handle_input(&mut self, bytes: &[u8], now: Instant) {
+        self.connection.handle_input(bytes, now);
+        self.run(now);
+    }
+
+    /// The client's bytes have ended.
+    pub fn handle_eof(&mut self, now: Instant) {
+        self.connection.handle_eof();
+        self.run(now);
+    }
+
+    /// The time that [`Session::poll_timeout`] named has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.connection.handle_timeout(now);
+        self.with_machine(|machine, port| machine.handle_timeout(port, now));
+        self.run(now);
+    }
+
+    /// The first `count` bytes of the output are written.
+    pub fn handle_written(&mut self, count: usize, now: Instant) {
+        self.connection.handle_written(count);
+        self.run(now);
+    }
+
+    /// The answer to an ask.
+    pub fn handle_reply(&mut self, id: AskId, reply: Result<Reply, Failure>, now: Instant) {
+        self.asks.finished(id);
+        self.with_machine(|machine, port| machine.handle_reply(id, reply, port, now));
+        self.run(now);
+    }
+
+    /// Something unasked.
+    pub fn handle_push(&mut self, push: Push, now: Instant) {
+        self.with_machine(|machine, port| machine.handle_push(push, port, now));
+        self.run(now);
+    }
+
+    /// Ends the connection from our side, as at a shutdown.
+    pub fn close(&mut self, now: Instant) {
+        self.connection.close();
+        self.run(now);
+    }
+
+    /// The next thing to be performed.
+    pub fn poll_ask(&mut self) -> Option<Ask> {
+        self.asks.poll()
+    }
+
+    /// When [`Session::handle_timeout`] is to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let machine = self.machine.as_ref().and_then(|machine| machine.poll_timeout());
+        match (self.connection.poll_timeout(), machine) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// What to write.
+    pub fn output(&self) -> &[u8] {
+        self.connection.output()
+    }
+
+    /// Whether to read.
+    pub fn wants_input(&self) -> bool {
+        self.connection.wants_input()
+    }
+
+    /// Why the session is over, once it is; the last output may still be unwritten.
+    pub fn closed(&self) -> Option<&CloseReason> {
+        self.closed.as_ref().filter(|_| self.connection.is_closed())
+    }
+
+    /// The signature that came as password.
+    pub fn token(&self) -> Option<&SasToken> {
+        self.machine.as_ref().and_then(|machine| machine.token())
+    }
+
+    fn run(&mut self, now: Instant) {
+        while let Some(event) = self.connection.poll_event() {
+            match event {
+                Event::Connect(connect) if self.machine.is_none() => self.identify(*connect, now),
+                Event::Closed(closed) => {
+                    self.closed.get_or_insert(CloseReason::Mqtt(closed.reason));
+                    let event = Event::Closed(Closed { reason: closed.reason, will: closed.will });
+                    self.with_machine(|machine, port| machine.handle_event(event, port, now));
+                }
+                event => self.with_machine(|machine, port| machine.handle_event(event, port, now)),
+            }
+        }
+    }
+
+    fn identify(&mut self, connect: Connect, now: Instant) {
+        let name = connect.username.as_deref().unwrap_or_default();
+        let machine: Option<Box<dyn Machine>> = match name.contains("/registrations/") {
+            true => provisioning::device_mqtt::Device::open(&connect, self.has_certificate)
+                .map(|device| Box::new(device) as Box<dyn Machine>),
+            false => None,
+        };
+        let Some(machine) = machine else {
+            self.closed.get_or_insert(CloseReason::UserName(cut(name)));
+            self.connection.refuse(Refusal::BadUsernameOrPassword);
+            return;
+        };
+        self.machine = Some(machine);
+        let event = Event::Connect(Box::new(connect));
+        self.with_machine(|machine, port| machine.handle_event(event, port, now));
+    }
+
+    fn with_machine(&mut self, act: impl FnOnce(&mut dyn Machine, &mut Port<'_>)) {
+        let Some(mut machine) = self.machine.take() else { return };
+        let mut port = Port { connection: &mut self.connection, asks: &mut self.asks, closed: &mut self.closed };
+        act(machine.as_mut(), &mut port);
+        self.machine = Some(machine);
+    }
+}
