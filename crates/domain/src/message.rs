@@ -1,6 +1,8 @@
 //! Telemetry messages: what a device sends and what the hub stamps on it.
 //!
-//! Start at [`Draft`] (as sent) and [`Message`] (as kept).
+//! Property bags are decoded elsewhere: here a property has its meaning already, and its spelling on a wire is nobody's
+//! business but that of the names in the application's own properties. Start at [`Draft`] (as sent) and [`Message`] (as
+//! kept).
 
 use bytes::Bytes;
 
@@ -11,8 +13,14 @@ use crate::sas::sha256;
 
 /// Most bytes of a message, body and properties together (`contract/hub-device.md 2.11`).
 pub const MESSAGE_BYTES_MAX: usize = 262_144;
-/// Most application properties of a message.
+/// Most application properties of a message. No client comes near; a bag of bare separators would.
 pub const PROPERTIES_MAX: usize = 256;
+/// Beginning of the names under which the hub alone vouches for a sender (`contract/hub-device.md 7`).
+pub const VOUCHED_PREFIX: &str = "iothub-connection-";
+/// Application property of a message that was published to be retained, which the hub never does.
+pub const RETAIN_MARK: (&str, &str) = ("mqtt-retain", "true");
+/// Application property of a message that a device left for the case that its connection breaks.
+pub const WILL_MARK: (&str, &str) = ("iothub-MessageType", "Will");
 
 /// A message as a device sent it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +30,27 @@ pub struct Draft {
     /// System properties the device set.
     pub system: SystemProperties,
     /// Application properties in the order sent.
-    pub properties: Vec<(String, String)>,
+    pub properties: Vec<Property>,
+}
+
+/// An application property: its name, and its value unless it was sent without one.
+pub type Property = (String, Option<String>);
+
+/// Why a message is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidMessage {
+    /// Too much of it.
+    #[error("the message has {bytes} bytes; {MESSAGE_BYTES_MAX} are allowed")]
+    TooLarge {
+        /// Bytes by the formula of [`Draft::size`].
+        bytes: usize,
+    },
+    /// Too many application properties.
+    #[error("the message has {properties} application properties; {PROPERTIES_MAX} are allowed")]
+    TooManyProperties {
+        /// How many.
+        properties: usize,
+    },
 }
 
 /// System properties that a device may set. All are text as sent.
@@ -62,6 +90,36 @@ pub struct SystemProperties {
     /// Message schema.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_schema: Option<String>,
+    /// Trace that the message belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diagnostic_id: Option<String>,
+    /// What else the trace carries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub correlation_context: Option<String>,
+}
+
+impl SystemProperties {
+    /// Those that are set.
+    fn values(&self) -> impl Iterator<Item = &String> {
+        let Self {
+            message_id,
+            correlation_id,
+            user_id,
+            content_type,
+            content_encoding,
+            expires_at,
+            created_at,
+            component,
+            output_name,
+            interface_id,
+            message_schema,
+            diagnostic_id,
+            correlation_context,
+        } = self;
+        let identity = [message_id, correlation_id, user_id, content_type, content_encoding, expires_at, created_at];
+        let meaning = [component, output_name, interface_id, message_schema, diagnostic_id, correlation_context];
+        identity.into_iter().chain(meaning).flatten()
+    }
 }
 
 /// A message as it is kept: what was sent, and what the hub vouches for.
@@ -87,28 +145,42 @@ impl Draft {
     /// Bytes that count towards [`MESSAGE_BYTES_MAX`]: body, values of system properties, names and values of
     /// application properties (`contract/hub-device.md 7`).
     pub fn size(&self) -> usize {
-        let system = &self.system;
-        let values = [
-            &system.message_id,
-            &system.correlation_id,
-            &system.user_id,
-            &system.content_type,
-            &system.content_encoding,
-            &system.expires_at,
-            &system.created_at,
-            &system.component,
-            &system.output_name,
-            &system.interface_id,
-            &system.message_schema,
-        ];
-        let system: usize = values.into_iter().flatten().map(String::len).sum();
-        let properties: usize = self.properties.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.body.len() + system + properties
+        let system: usize = self.system.values().map(String::len).sum();
+        let property = |(name, value): &Property| name.len() + value.as_ref().map_or(0, String::len);
+        self.body.len() + system + self.properties.iter().map(property).sum::<usize>()
     }
 
-    /// Stamps the message for its hub. Names under which the hub speaks itself are dropped: nobody else may vouch.
+    /// Whether the message keeps the limits.
+    pub fn check(&self) -> Result<(), InvalidMessage> {
+        if self.properties.len() > PROPERTIES_MAX {
+            return Err(InvalidMessage::TooManyProperties { properties: self.properties.len() });
+        }
+        match self.size() {
+            bytes if bytes > MESSAGE_BYTES_MAX => Err(InvalidMessage::TooLarge { bytes }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sets an application property; an earlier one of the same name gives its place to it.
+    pub fn set_property(&mut self, name: &str, value: Option<&str>) {
+        let value = value.map(str::to_owned);
+        match self.properties.iter_mut().find(|(known, _)| known == name) {
+            Some((_, present)) => *present = value,
+            None => self.properties.push((name.to_owned(), value)),
+        }
+    }
+
+    /// Marks the message as [`RETAIN_MARK`] or [`WILL_MARK`] says; does not count towards the limits.
+    #[must_use]
+    pub fn marked(mut self, (name, value): (&str, &str)) -> Self {
+        self.set_property(name, Some(value));
+        self
+    }
+
+    /// Stamps the message for its hub. Names under which the hub speaks itself are dropped, in whatever letter case:
+    /// nobody else may vouch.
     pub fn stamp(mut self, seat: &Seat, partitions: u16) -> Message {
-        self.properties.retain(|(name, _)| !name.starts_with("iothub-connection-"));
+        self.properties.retain(|(name, _)| !is_vouched(name));
         Message {
             hub: seat.hub,
             partition: partition_of(&seat.name.device, partitions),
@@ -119,6 +191,10 @@ impl Draft {
             draft: self,
         }
     }
+}
+
+fn is_vouched(name: &str) -> bool {
+    name.get(..VOUCHED_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(VOUCHED_PREFIX))
 }
 
 /// The partition of a device: stable, so that the order of its messages is kept.
@@ -133,34 +209,113 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hub_alone_speaks_under_its_own_names_and_sizes_count_both_sides_of_a_property() {
-        let seat = Seat {
+    fn size_counts_the_body_both_sides_of_a_property_and_the_values_of_the_system() {
+        let system = SystemProperties { message_id: Some("m1".into()), ..SystemProperties::default() };
+        let cases: &[(&str, Draft, usize)] = &[
+            ("nothing", Draft::default(), 0),
+            ("a body", Draft { body: Bytes::from_static(b"12345"), ..Draft::default() }, 5),
+            ("a system property", Draft { system, ..Draft::default() }, 2),
+            ("a property", with(&[("a", Some("bc"))]), 3),
+            ("a property without a value", with(&[("ab", None)]), 2),
+            ("letters of two bytes", with(&[("é", Some("é"))]), 4),
+        ];
+        for (name, draft, size) in cases {
+            assert_eq!(draft.size(), *size, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_system_property_counts() {
+        let one = |index: usize| Some("x".repeat(1 << index));
+        let system = SystemProperties {
+            message_id: one(0),
+            correlation_id: one(1),
+            user_id: one(2),
+            content_type: one(3),
+            content_encoding: one(4),
+            expires_at: one(5),
+            created_at: one(6),
+            component: one(7),
+            output_name: one(8),
+            interface_id: one(9),
+            message_schema: one(10),
+            diagnostic_id: one(11),
+            correlation_context: one(12),
+        };
+        assert_eq!(Draft { system: system.clone(), ..Draft::default() }.size(), (1 << 13) - 1);
+        let stored = serde_json::to_string(&system).unwrap();
+        assert_eq!(serde_json::from_str::<SystemProperties>(&stored).unwrap(), system);
+        assert_eq!(serde_json::to_string(&SystemProperties::default()).unwrap(), "{}");
+    }
+
+    #[test]
+    fn limits_are_met_exactly() {
+        let body = |bytes| Draft { body: vec![0; bytes].into(), ..Draft::default() };
+        let many = |count: usize| Draft { properties: vec![("a".into(), None); count], ..Draft::default() };
+        let cases: &[(&str, Draft, Result<(), InvalidMessage>)] = &[
+            ("the largest body", body(MESSAGE_BYTES_MAX), Ok(())),
+            ("one byte more", body(MESSAGE_BYTES_MAX + 1), Err(InvalidMessage::TooLarge { bytes: 262_145 })),
+            ("the most properties", many(PROPERTIES_MAX), Ok(())),
+            ("one more", many(PROPERTIES_MAX + 1), Err(InvalidMessage::TooManyProperties { properties: 257 })),
+        ];
+        for (name, draft, expected) in cases {
+            assert_eq!(draft.check(), *expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_hub_alone_speaks_under_its_own_names() {
+        let draft = with(&[
+            ("iothub-connection-device-id", Some("other")),
+            ("a", Some("b")),
+            ("IoTHub-Connection-Auth-Method", None),
+            ("iothub-connection", Some("kept")),
+            ("iothub-creation-time-utc", Some("kept")),
+            ("änderung-des-anschlusses", None),
+        ]);
+        let message = draft.stamp(&seat(), 4);
+        let kept: Vec<&str> = message.draft.properties.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(kept, ["a", "iothub-connection", "iothub-creation-time-utc", "änderung-des-anschlusses"]);
+        assert_eq!((message.sender, message.generation.as_str(), message.hub), (seat().name, "7", HubKey(1)));
+        assert_eq!((message.authentication, message.model_id.as_deref()), (seat().authentication, Some("dtmi:a;1")));
+    }
+
+    #[test]
+    fn a_mark_takes_the_place_of_what_the_device_says() {
+        let marked = with(&[("mqtt-retain", Some("no")), ("a", None)]).marked(RETAIN_MARK).marked(WILL_MARK);
+        let expected = with(&[("mqtt-retain", Some("true")), ("a", None), ("iothub-MessageType", Some("Will"))]);
+        assert_eq!(marked, expected);
+    }
+
+    #[test]
+    fn partitions_are_stable_and_all_are_used() {
+        let of = |device: &str, partitions| partition_of(&DeviceId::parse(device).unwrap(), partitions);
+        // These stand in every log that was ever written: another hash would break the order of a device's messages.
+        assert_eq!([of("dev-1", 4), of("dev-2", 4), of("cheesecave-device1", 32)], [2, 1, 17]);
+        for partitions in [1, 2, 4, 32] {
+            let mut used = vec![0; usize::from(partitions)];
+            for number in 0..2_000 {
+                used[usize::from(of(&format!("dev-{number}"), partitions))] += 1;
+            }
+            let fair = 2_000 / usize::from(partitions);
+            assert!(used.iter().all(|&count| count > fair / 2 && count < fair * 2), "{used:?}");
+        }
+        assert_eq!(of("dev-1", 0), 0);
+    }
+
+    fn with(properties: &[(&str, Option<&str>)]) -> Draft {
+        let owned = |(name, value): &(&str, Option<&str>)| ((*name).to_owned(), value.map(str::to_owned));
+        Draft { properties: properties.iter().map(owned).collect(), ..Draft::default() }
+    }
+
+    fn seat() -> Seat {
+        Seat {
             hub: HubKey(1),
             name: IdentityName::device(DeviceId::parse("dev-1").unwrap()),
             generation: "7".into(),
             epoch: 1,
             authentication: AuthenticationMethod::DeviceKey,
-            model_id: None,
-        };
-        let draft = Draft {
-            body: Bytes::from_static(b"12345"),
-            system: SystemProperties { message_id: Some("m1".into()), ..SystemProperties::default() },
-            properties: vec![("a".into(), "bc".into()), ("iothub-connection-device-id".into(), "other".into())],
-        };
-        assert_eq!(draft.size(), 5 + 2 + 3 + 27 + 5);
-        let message = draft.stamp(&seat, 4);
-        assert_eq!(message.draft.properties, [("a".to_owned(), "bc".to_owned())]);
-        assert!(message.partition < 4);
-    }
-
-    #[test]
-    fn partitions_are_stable_and_all_are_used() {
-        let mut used = [false; 4];
-        for number in 0..64 {
-            let device = DeviceId::parse(&format!("dev-{number}")).unwrap();
-            assert_eq!(partition_of(&device, 4), partition_of(&device, 4));
-            used[usize::from(partition_of(&device, 4))] = true;
+            model_id: Some("dtmi:a;1".into()),
         }
-        assert_eq!(used, [true; 4]);
     }
 }
