@@ -1,19 +1,25 @@
 //! Hubs, provisioning services, links, policies, CA certificates, and the names under which all of it is reached.
 //!
 //! Records have keys of their own; host names are derived ([`Naming`]), so that a move from address literals to a domain
-//! touches no record (`rules.md` 19). Secrets are in types that cannot be serialised. Start at [`Hub`] and [`Naming`].
+//! touches no record (`rules.md` 19). Secrets are in types that cannot be serialised. Start at [`Hub`] and [`Naming`];
+//! what operators may write is decided by [`Hub::apply`] and [`ProvisioningService::apply`].
 
+mod ca_certificate;
+mod naming;
 mod policy;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
-use crate::certificate::Certificate;
-use crate::clock::{Entropy, UnixTime, random};
+use crate::access::{InvalidRights, ResourceKind};
+use crate::clock::{Entropy, UnixTime};
 use crate::enrollment::AllocationPolicy;
-use crate::ids::{CertificateName, Etag, HubKey, HubName, IdScope, ServiceKey, ServiceName};
+use crate::ids::{Etag, HubKey, HubName, IdScope, PolicyName, ServiceKey, ServiceName};
+use crate::operation::resource::{HubDraft, LinkDraft, ServiceDraft};
 
+pub use ca_certificate::{CaCertificate, NotProved};
+pub use naming::{AddressPool, Naming};
 pub use policy::{Policy, StoredPolicy, default_hub_policies, default_service_policies};
 
 /// A hub.
@@ -95,9 +101,223 @@ pub struct LinkedHub {
     pub weight: u32,
 }
 
+/// Why a resource cannot be as an operator writes it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidResource {
+    /// Too few or too many partitions.
+    #[error("a hub has 1 to {} partitions", Hub::PARTITIONS_MAX)]
+    Partitions,
+    /// Another number of partitions than the hub was created with.
+    #[error("the number of partitions cannot change after the hub is created")]
+    PartitionsFixed,
+    /// Telemetry would be kept for no time, or too long.
+    #[error("telemetry is kept for 1 to {} days", Hub::RETENTION_DAYS_MAX)]
+    Retention,
+    /// The rights of a policy cannot be read.
+    #[error("the rights of policy {policy}: {reason}")]
+    Rights {
+        /// Which policy.
+        policy: PolicyName,
+        /// Why.
+        reason: InvalidRights,
+    },
+    /// Two policies of one name.
+    #[error("policy {0} is named twice")]
+    PolicyTwice(PolicyName),
+    /// More policies than a resource has.
+    #[error("a resource has at most {} policies", Policy::COUNT_MAX)]
+    TooManyPolicies,
+    /// A provisioning service as a whole cannot leave the choice to a webhook, which only enrollments name.
+    #[error("custom allocation is chosen by an enrollment")]
+    Allocation,
+    /// The share of a linked hub is outside its range.
+    #[error("the weight of a linked hub is 1 to {}", LinkedHub::WEIGHT_MAX)]
+    Weight,
+    /// A hub is linked twice.
+    #[error("a hub is linked twice")]
+    LinkTwice,
+    /// More linked hubs than a provisioning service has.
+    #[error("a provisioning service has at most {} linked hubs", LinkedHub::COUNT_MAX)]
+    TooManyLinks,
+    /// The name of a resource group breaks the rules.
+    #[error("a resource group's name has 1 to 90 letters, digits, and - . _ ( ), and does not end with a full stop")]
+    GroupName,
+}
+
+impl Hub {
+    /// Most partitions (`contract/control-plane.md 4.2`).
+    pub const PARTITIONS_MAX: u16 = 32;
+    /// Partitions if nobody says how many.
+    pub const PARTITIONS_DEFAULT: u16 = 4;
+    /// Most days that telemetry is kept.
+    pub const RETENTION_DAYS_MAX: u16 = 365;
+    /// Days that telemetry is kept if nobody says how many.
+    pub const RETENTION_DAYS_DEFAULT: u16 = 1;
+
+    /// A fresh hub in `group`. Key, address and etag are the store's to give.
+    pub fn create(
+        name: HubName,
+        group: String,
+        draft: HubDraft,
+        now: UnixTime,
+        entropy: &dyn Entropy,
+    ) -> Result<Self, InvalidResource> {
+        let mut hub = Self {
+            key: HubKey(0),
+            name,
+            address: None,
+            group,
+            location: String::new(),
+            tags: Map::new(),
+            sku: Map::new(),
+            policies: Vec::new(),
+            partitions: draft.partition_count.unwrap_or(Self::PARTITIONS_DEFAULT),
+            retention_days: Self::RETENTION_DAYS_DEFAULT,
+            extra: Map::new(),
+            created_at: now,
+            etag: Etag::from_number(0),
+        };
+        if !(1..=Self::PARTITIONS_MAX).contains(&hub.partitions) {
+            return Err(InvalidResource::Partitions);
+        }
+        if draft.policies.is_none() {
+            hub.policies = default_hub_policies(entropy);
+        }
+        hub.apply(draft, entropy)?;
+        Ok(hub)
+    }
+
+    /// Takes over what `draft` says and keeps what it leaves out; nothing if any of it breaks a rule.
+    pub fn apply(&mut self, draft: HubDraft, entropy: &dyn Entropy) -> Result<(), InvalidResource> {
+        if draft.partition_count.is_some_and(|count| count != self.partitions) {
+            return Err(InvalidResource::PartitionsFixed);
+        }
+        let retention_days = draft.retention_days.unwrap_or(self.retention_days);
+        if !(1..=Self::RETENTION_DAYS_MAX).contains(&retention_days) {
+            return Err(InvalidResource::Retention);
+        }
+        if let Some(drafts) = draft.policies {
+            self.policies = policy::settle(drafts, &self.policies, ResourceKind::Hub, entropy)?;
+        }
+        self.retention_days = retention_days;
+        replace_if_said(&mut self.location, draft.location);
+        replace_if_said(&mut self.tags, draft.tags);
+        replace_if_said(&mut self.sku, draft.sku);
+        self.extra.extend(draft.extra);
+        Ok(())
+    }
+}
+
+impl ProvisioningService {
+    /// A fresh provisioning service in `group`, hashing over no hubs yet. Key, address and etag are the store's to give.
+    /// `links` are those of `draft`, whose host names only a directory of hubs can tell.
+    pub fn create(
+        name: ServiceName,
+        group: String,
+        (draft, links): (ServiceDraft, Option<Vec<LinkedHub>>),
+        now: UnixTime,
+        entropy: &dyn Entropy,
+    ) -> Result<Self, InvalidResource> {
+        let mut service = Self {
+            key: ServiceKey(0),
+            name,
+            id_scope: IdScope::generate(entropy),
+            address: None,
+            group,
+            location: String::new(),
+            tags: Map::new(),
+            sku: Map::new(),
+            policies: Vec::new(),
+            allocation: AllocationPolicy::Hashed,
+            links: Vec::new(),
+            extra: Map::new(),
+            created_at: now,
+            etag: Etag::from_number(0),
+        };
+        if draft.policies.is_none() {
+            service.policies = default_service_policies(entropy);
+        }
+        service.apply(draft, links, entropy)?;
+        Ok(service)
+    }
+
+    /// Takes over what `draft` and `links` say and keeps what they leave out; nothing if any of it breaks a rule.
+    pub fn apply(
+        &mut self,
+        draft: ServiceDraft,
+        links: Option<Vec<LinkedHub>>,
+        entropy: &dyn Entropy,
+    ) -> Result<(), InvalidResource> {
+        if draft.allocation == Some(AllocationPolicy::Custom) {
+            return Err(InvalidResource::Allocation);
+        }
+        if let Some(links) = &links {
+            LinkedHub::check_all(links)?;
+        }
+        if let Some(drafts) = draft.policies {
+            self.policies = policy::settle(drafts, &self.policies, ResourceKind::Service, entropy)?;
+        }
+        replace_if_said(&mut self.links, links);
+        replace_if_said(&mut self.allocation, draft.allocation);
+        replace_if_said(&mut self.location, draft.location);
+        replace_if_said(&mut self.tags, draft.tags);
+        replace_if_said(&mut self.sku, draft.sku);
+        self.extra.extend(draft.extra);
+        Ok(())
+    }
+}
+
+fn replace_if_said<T>(present: &mut T, said: Option<T>) {
+    if let Some(said) = said {
+        *present = said;
+    }
+}
+
 impl LinkedHub {
     /// Largest share.
     pub const WEIGHT_MAX: u32 = 1_000;
+    /// Most hubs of one provisioning service.
+    pub const COUNT_MAX: usize = 50;
+
+    /// The link that `draft` describes, once its host name is known to be `hub`'s. Without a credential, policy and
+    /// location stay those of `present`.
+    pub fn settle(draft: LinkDraft, hub: HubKey, present: Option<&Self>) -> Self {
+        let kept = |part: fn(&Self) -> &String| present.map(part).cloned().unwrap_or_default();
+        Self {
+            hub,
+            policy: match draft.credential {
+                Some(credential) => credential.policy.as_str().to_owned(),
+                None => kept(|link| &link.policy),
+            },
+            location: draft.location.unwrap_or_else(|| kept(|link| &link.location)),
+            applies: draft.apply_allocation_policy,
+            weight: draft.weight,
+        }
+    }
+
+    fn check_all(links: &[Self]) -> Result<(), InvalidResource> {
+        if links.len() > Self::COUNT_MAX {
+            return Err(InvalidResource::TooManyLinks);
+        }
+        if links.iter().any(|link| !(1..=Self::WEIGHT_MAX).contains(&link.weight)) {
+            return Err(InvalidResource::Weight);
+        }
+        let is_repeated =
+            |(index, link): (usize, &Self)| links.iter().skip(index + 1).any(|other| other.hub == link.hub);
+        if links.iter().enumerate().any(is_repeated) { Err(InvalidResource::LinkTwice) } else { Ok(()) }
+    }
+}
+
+impl ResourceGroup {
+    /// Most characters of a name.
+    const NAME_CHARS_MAX: usize = 90;
+
+    /// Whether `name` could be a resource group's.
+    pub fn check_name(name: &str) -> Result<(), InvalidResource> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "-._()".contains(c);
+        let fits = (1..=Self::NAME_CHARS_MAX).contains(&name.len());
+        if fits && name.chars().all(allowed) && !name.ends_with('.') { Ok(()) } else { Err(InvalidResource::GroupName) }
+    }
 }
 
 /// A resource group: a name that resources are kept under.
@@ -120,138 +340,5 @@ pub enum CertificateOwner {
     Service(ServiceKey),
 }
 
-/// A CA certificate that chains may lead to, once its possession is proved.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct CaCertificate {
-    /// Its name.
-    pub name: CertificateName,
-    /// The certificate.
-    pub certificate: Certificate,
-    /// Whether its possession is proved.
-    pub verified: bool,
-    /// The code that a proof must carry; a new one ends the one before.
-    pub verification_code: Option<String>,
-    /// When it was uploaded.
-    pub created_at: UnixTime,
-    /// When it last changed.
-    pub updated_at: UnixTime,
-    /// Its version.
-    pub etag: Etag,
-}
-
-/// Why a proof of possession is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotProved {
-    /// No code was asked for.
-    #[error("no verification code was generated for the certificate")]
-    NoCode,
-    /// The common name is another.
-    #[error("the verification certificate's common name is not the verification code")]
-    Code,
-    /// The CA did not sign it.
-    #[error("the verification certificate was not signed by the CA certificate's key")]
-    Signature,
-    /// It is outside its dates.
-    #[error("the verification certificate is outside its dates")]
-    Dates,
-}
-
-impl CaCertificate {
-    /// Gives the certificate a fresh verification code: 48 hexadecimal digits. Possession must be proved again.
-    pub fn ask_for_proof(&mut self, entropy: &dyn Entropy, now: UnixTime) {
-        self.verification_code = Some(hex::encode_upper(random::<24>(entropy)));
-        self.verified = false;
-        self.updated_at = now;
-    }
-
-    /// Takes `proof`: a certificate that this CA signed and whose common name is the code.
-    pub fn prove(&mut self, proof: &Certificate, now: UnixTime) -> Result<(), NotProved> {
-        let code = self.verification_code.as_deref().ok_or(NotProved::NoCode)?;
-        if !proof.common_name().is_some_and(|name| name.eq_ignore_ascii_case(code)) {
-            return Err(NotProved::Code);
-        }
-        if !proof.is_signed_by(&self.certificate) {
-            return Err(NotProved::Signature);
-        }
-        if now < proof.not_before() || now > proof.not_after() {
-            return Err(NotProved::Dates);
-        }
-        self.verified = true;
-        self.verification_code = None;
-        self.updated_at = now;
-        Ok(())
-    }
-}
-
-/// How resources are named to clients.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Naming {
-    /// By the addresses they own.
-    Addresses,
-    /// Under a domain.
-    Domain(String),
-}
-
-impl Naming {
-    /// The host name of a hub.
-    pub fn hub(&self, hub: &Hub) -> String {
-        self.host(hub.name.as_str(), hub.address)
-    }
-
-    /// The host name that operators' programs dial for a provisioning service.
-    pub fn service(&self, service: &ProvisioningService) -> String {
-        self.host(service.name.as_str(), service.address)
-    }
-
-    /// The host name that devices dial for any provisioning service. Without a domain it is the first service's
-    /// address, which `common` tells.
-    pub fn devices(&self, common: Option<IpAddr>) -> String {
-        match self {
-            Self::Addresses => common.unwrap_or(FIRST_ADDRESS.into()).to_string(),
-            Self::Domain(domain) => format!("global.{domain}"),
-        }
-    }
-
-    fn host(&self, name: &str, address: Option<IpAddr>) -> String {
-        match (self, address) {
-            (Self::Domain(domain), _) => format!("{}.{domain}", name.to_ascii_lowercase()),
-            (Self::Addresses, Some(address)) => address.to_string(),
-            // A record made under a domain has no address until it is given one; its bare name resolves nowhere.
-            (Self::Addresses, None) => name.to_ascii_lowercase(),
-        }
-    }
-}
-
-/// The first address that is handed out on loopback: the first provisioning service's.
-pub const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::LOCALHOST;
-
-/// The loopback address behind `last`; `None` when the range is used up. 127.0.0.1 comes first, the broadcast-like
-/// 127.255.255.255 never.
-pub fn next_loopback(last: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
-    let next = match last {
-        None => FIRST_ADDRESS,
-        Some(last) => Ipv4Addr::from(u32::from(last).checked_add(1)?),
-    };
-    (next.is_loopback() && u32::from(next) & 0x00ff_ffff != 0x00ff_ffff).then_some(next)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loopback_addresses_follow_each_other_and_end() {
-        let cases: &[(Option<&str>, Option<&str>)] = &[
-            (None, Some("127.0.0.1")),
-            (Some("127.0.0.1"), Some("127.0.0.2")),
-            (Some("127.0.0.255"), Some("127.0.1.0")),
-            (Some("127.255.255.253"), Some("127.255.255.254")),
-            (Some("127.255.255.254"), None),
-        ];
-        for (last, expected) in cases {
-            let last = last.map(|text| text.parse().unwrap());
-            let expected = expected.map(|text| text.parse().unwrap());
-            assert_eq!(next_loopback(last), expected, "{last:?}");
-        }
-    }
-}
+mod tests;

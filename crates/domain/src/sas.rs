@@ -123,6 +123,15 @@ impl KeyPair {
         Self { primary: SymmetricKey::generate(entropy), secondary: SymmetricKey::generate(entropy) }
     }
 
+    /// SHA-256 of the key that made `token`'s signature, if one of the two did. Both are always tried.
+    pub fn signer(&self, token: &SasToken) -> Option<[u8; 32]> {
+        match (token.is_signed_by(&self.primary), token.is_signed_by(&self.secondary)) {
+            (true, _) => Some(self.primary.digest()),
+            (false, true) => Some(self.secondary.digest()),
+            (false, false) => None,
+        }
+    }
+
     /// The keys of a device of a group, each derived from its counterpart; see [`SymmetricKey::derive`].
     pub fn derive(&self, registration_id: &str) -> Self {
         Self { primary: self.primary.derive(registration_id), secondary: self.secondary.derive(registration_id) }

@@ -208,11 +208,7 @@ fn find_signer(token: &SasToken, keys: Option<&KeyPair>) -> Option<[u8; 32]> {
         std::hint::black_box((token.is_signed_by(&decoy), token.is_signed_by(&decoy)));
         return None;
     };
-    match (token.is_signed_by(&keys.primary), token.is_signed_by(&keys.secondary)) {
-        (true, _) => Some(keys.primary.digest()),
-        (false, true) => Some(keys.secondary.digest()),
-        (false, false) => None,
-    }
+    keys.signer(token)
 }
 
 /// Whether the token covers the identity. The bare host is enough for a policy's key, never for a device's.

@@ -3,7 +3,10 @@
 use crate::access::{ResourceKind, Right, Rights};
 use crate::clock::Entropy;
 use crate::ids::PolicyName;
+use crate::operation::resource::PolicyDraft;
 use crate::sas::{KeyPair, SasToken};
+
+use super::InvalidResource;
 
 /// A shared access policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,15 +47,47 @@ impl Policy {
         Self { name, keys: KeyPair::generate(entropy), rights }
     }
 
+    /// Most policies of a resource.
+    pub const COUNT_MAX: usize = 100;
+
     /// SHA-256 of the key that made `token`'s signature, if one of the two did. Both are always tried.
     pub fn signer(&self, token: &SasToken) -> Option<[u8; 32]> {
-        let (primary, secondary) = (token.is_signed_by(&self.keys.primary), token.is_signed_by(&self.keys.secondary));
-        match (primary, secondary) {
-            (true, _) => Some(self.keys.primary.digest()),
-            (false, true) => Some(self.keys.secondary.digest()),
-            (false, false) => None,
-        }
+        self.keys.signer(token)
     }
+
+    /// Whether one of its keys has this SHA-256: whether it would still admit who was admitted by that key.
+    pub fn has_key(&self, digest: &[u8; 32]) -> bool {
+        self.keys.primary.digest() == *digest || self.keys.secondary.digest() == *digest
+    }
+}
+
+/// The policies that `drafts` describe: the whole set. A key that is left out stays what it is in the policy of that name
+/// among `present`, or is generated.
+pub(super) fn settle(
+    drafts: Vec<PolicyDraft>,
+    present: &[Policy],
+    kind: ResourceKind,
+    entropy: &dyn Entropy,
+) -> Result<Vec<Policy>, InvalidResource> {
+    if drafts.len() > Policy::COUNT_MAX {
+        return Err(InvalidResource::TooManyPolicies);
+    }
+    let mut settled: Vec<Policy> = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        if settled.iter().any(|policy| policy.name == draft.name) {
+            return Err(InvalidResource::PolicyTwice(draft.name));
+        }
+        let rights = Rights::parse(&draft.rights, kind)
+            .map_err(|reason| InvalidResource::Rights { policy: draft.name.clone(), reason })?;
+        let kept = present.iter().find(|policy| policy.name == draft.name);
+        let kept = kept.map_or_else(|| KeyPair::generate(entropy), |policy| policy.keys.clone());
+        let keys = KeyPair {
+            primary: draft.primary.unwrap_or(kept.primary),
+            secondary: draft.secondary.unwrap_or(kept.secondary),
+        };
+        settled.push(Policy { name: draft.name, keys, rights });
+    }
+    Ok(settled)
 }
 
 fn policies(table: &[(&str, &[Right])], entropy: &dyn Entropy) -> Vec<Policy> {
@@ -66,13 +101,14 @@ fn policies(table: &[(&str, &[Right])], entropy: &dyn Entropy) -> Vec<Policy> {
 /// The policies of a fresh hub (`contract/control-plane.md 4.2`).
 pub fn default_hub_policies(entropy: &dyn Entropy) -> Vec<Policy> {
     use Right::{DeviceConnect, RegistryRead, RegistryWrite, ServiceConnect};
+    // Reading is not listed beside writing, which includes it.
     policies(
         &[
-            ("iothubowner", &[RegistryRead, RegistryWrite, ServiceConnect, DeviceConnect]),
+            ("iothubowner", &[RegistryWrite, ServiceConnect, DeviceConnect]),
             ("service", &[ServiceConnect]),
             ("device", &[DeviceConnect]),
             ("registryRead", &[RegistryRead]),
-            ("registryReadWrite", &[RegistryRead, RegistryWrite]),
+            ("registryReadWrite", &[RegistryWrite]),
         ],
         entropy,
     )
@@ -88,6 +124,24 @@ pub fn default_service_policies(entropy: &dyn Entropy) -> Vec<Policy> {
 mod tests {
     use super::*;
     use crate::clock::{SeededEntropy, UnixTime};
+
+    #[test]
+    fn default_policies_have_the_rights_that_clients_look_for() {
+        let rights = |policies: Vec<Policy>| -> Vec<(String, String)> {
+            policies.iter().map(|policy| (policy.name.to_string(), policy.rights.to_string())).collect()
+        };
+        let expected = [
+            ("iothubowner", "RegistryWrite, ServiceConnect, DeviceConnect"),
+            ("service", "ServiceConnect"),
+            ("device", "DeviceConnect"),
+            ("registryRead", "RegistryRead"),
+            ("registryReadWrite", "RegistryWrite"),
+        ];
+        let expected = expected.map(|(name, rights)| (name.to_owned(), rights.to_owned()));
+        assert_eq!(rights(default_hub_policies(&SeededEntropy::new(1))), expected);
+        let owner = ("provisioningserviceowner".to_owned(), "ServiceConfig, DeviceConnect, EnrollmentWrite".to_owned());
+        assert_eq!(rights(default_service_policies(&SeededEntropy::new(1))), [owner]);
+    }
 
     #[test]
     fn either_key_of_a_policy_signs_and_a_stored_policy_comes_back() {
