@@ -19,7 +19,7 @@ use crate::ids::{Etag, HubKey, HubName, IdScope, PolicyName, ServiceKey, Service
 use crate::operation::resource::{HubDraft, LinkDraft, ServiceDraft};
 
 pub use ca_certificate::{CaCertificate, NotProved};
-pub use naming::{AddressPool, Naming};
+pub use naming::{AddressPool, FIRST_ADDRESS, Naming, next_loopback};
 pub use policy::{Policy, StoredPolicy, default_hub_policies, default_service_policies};
 
 /// A hub.

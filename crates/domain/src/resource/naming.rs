@@ -35,7 +35,7 @@ impl Naming {
     /// address, which `common` tells.
     pub fn devices(&self, common: Option<IpAddr>) -> String {
         match self {
-            Self::Addresses => common.unwrap_or(AddressPool::FIRST.into()).to_string(),
+            Self::Addresses => common.unwrap_or(FIRST_ADDRESS.into()).to_string(),
             Self::Domain(domain) => format!("{}.{domain}", Self::COMMON_LABEL).to_ascii_lowercase(),
         }
     }
@@ -78,6 +78,20 @@ fn distinct<const N: usize>(names: [Option<String>; N]) -> Vec<String> {
     distinct
 }
 
+/// The first address that is handed out on loopback: the first provisioning service's.
+pub const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+/// The loopback address behind `last`; `None` when the range is used up. 127.0.0.1 comes first, the broadcast-like
+/// 127.255.255.255 never.
+pub fn next_loopback(last: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+    const END: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
+    let next = match last {
+        None => FIRST_ADDRESS,
+        Some(last) => Ipv4Addr::from_bits(last.to_bits().checked_add(1)?),
+    };
+    (FIRST_ADDRESS <= next && next < END).then_some(next)
+}
+
 /// Where the addresses of resources come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AddressPool {
@@ -88,11 +102,6 @@ pub enum AddressPool {
 }
 
 impl AddressPool {
-    /// The first loopback address.
-    pub const FIRST: Ipv4Addr = Ipv4Addr::LOCALHOST;
-    /// The last one that is handed out; the one behind it is a broadcast address to some systems.
-    const LAST: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 254);
-
     /// The address for another resource; `None` when there is none left. `given` are all addresses that any resource was
     /// ever given, those of deleted ones included: they are not given again, and loopback goes on behind the highest.
     ///
@@ -100,7 +109,7 @@ impl AddressPool {
     /// dial to be provisioned.
     pub fn next(&self, kind: ResourceKind, given: &[IpAddr]) -> Option<IpAddr> {
         let first = match self {
-            Self::Loopback => Some(IpAddr::V4(Self::FIRST)),
+            Self::Loopback => Some(IpAddr::V4(FIRST_ADDRESS)),
             Self::Listed(listed) => listed.first().copied(),
         }?;
         if kind == ResourceKind::Service && !given.contains(&first) {
@@ -112,8 +121,9 @@ impl AddressPool {
                     IpAddr::V4(address) if address.is_loopback() => Some(*address),
                     _ => None,
                 };
-                let highest = given.iter().filter_map(loopback).max().unwrap_or(Self::FIRST).max(Self::FIRST);
-                (highest < Self::LAST).then(|| IpAddr::V4(Ipv4Addr::from_bits(highest.to_bits() + 1)))
+                // Before any other address is given, the first one is kept back.
+                let highest = given.iter().filter_map(loopback).max().unwrap_or(FIRST_ADDRESS);
+                next_loopback(Some(highest)).map(IpAddr::V4)
             }
             Self::Listed(listed) => listed.iter().skip(1).find(|address| !given.contains(address)).copied(),
         }
