@@ -91,12 +91,14 @@ mod tests {
         RegistrationId::parse(&format!("dev-{number}")).unwrap()
     }
 
+    type Case<'a> = (&'a str, AllocationPolicy, &'a [Candidate], Result<i64, Unallocatable>);
+
     #[test]
     fn policies_skip_full_and_withdrawn_hubs_and_say_why_nothing_is_left() {
         let withdrawn = Candidate { applies: false, ..candidate(1, 1) };
         let full = Candidate { is_full: true, ..candidate(2, 1) };
         let good = candidate(3, 1);
-        let cases: &[(&str, AllocationPolicy, &[Candidate], Result<i64, Unallocatable>)] = &[
+        let cases: &[Case<'_>] = &[
             ("nothing linked", AllocationPolicy::Hashed, &[], Err(Unallocatable::NoHub)),
             ("only withdrawn", AllocationPolicy::Hashed, &[withdrawn], Err(Unallocatable::NoHub)),
             ("only full", AllocationPolicy::Hashed, &[full], Err(Unallocatable::AllFull)),

@@ -1,22 +1,34 @@
 //! How a device proves who it is: mechanism and evidence in, proof or rejection out.
 //!
-//! One file per mechanism. Nothing else can make a [`Proven`], so a function that takes one cannot be reached by a
-//! device that proved nothing.
+//! [`attest`] is the door; one file per mechanism stands behind it. Nothing else can make a [`Proven`], so a function
+//! that takes one cannot be reached by a device that proved nothing. Which entry decides follows `rules.md` 5: an
+//! individual enrollment is the only candidate, then groups from the leaf upwards. A refusal tells the [`Trace`]
+//! everything and the device nothing, not by its duration either (`rules.md` 6).
 
 pub mod symmetric_key;
+mod x509;
 
 use std::fmt;
 use std::ops::Deref;
 
-use crate::certificate::Certificate;
+use crate::certificate::{Certificate, ChainFailure, Fault};
 use crate::clock::UnixTime;
-use crate::decision::Cause;
-use crate::enrollment::{EntryName, Mechanism};
-use crate::ids::{Etag, RegistrationId, ServiceKey};
+use crate::decision::{Cause, Finding, OutsideText, Trace};
+use crate::enrollment::{Attestation, Enrollment, EntryName, Mechanism};
+use crate::ids::{CertificateName, Etag, RegistrationId, ServiceKey};
+use crate::operation::Evidence;
+use crate::resource::CaCertificate;
 
 /// What attestation has verified.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Proven<T>(T);
+
+impl<T> Proven<T> {
+    /// What was proved, without the mark.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
 
 impl<T> Deref for Proven<T> {
     type Target = T;
@@ -69,11 +81,122 @@ pub enum Credential {
     },
 }
 
+/// What a device says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    /// The provisioning service that the ID scope named.
+    pub service: ServiceKey,
+    /// Its ID scope.
+    pub id_scope: &'a str,
+    /// Who the device says it is, as it spelled it.
+    pub registration_id: &'a RegistrationId,
+    /// When it says so.
+    pub now: UnixTime,
+}
+
+/// The entries that could admit a device.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Candidates<'a> {
+    /// The individual enrollment of the registration ID.
+    pub individual: Option<&'a Enrollment>,
+    /// Groups found by the keys of the presented chain and of the CA certificates, disabled ones included.
+    pub x509_groups: &'a [Enrollment],
+    /// Groups attested by symmetric key, the one that admitted the device before first. To be given also when there is
+    /// an individual enrollment: a refusal then works through them in vain, and takes as long as that of an unknown ID.
+    pub key_groups: &'a [Enrollment],
+    /// Every CA certificate of the provisioning service.
+    pub authorities: &'a [CaCertificate],
+}
+
+/// What became of a claim.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// The proof, or why the evidence fell short.
+    pub result: Result<Proven<Registrant>, Rejection>,
+    /// What was looked at.
+    pub trace: Trace,
+}
+
+/// The entry that decides, and what it says.
+struct Match<'a> {
+    entry: &'a Enrollment,
+    result: Result<Proven<Registrant>, Rejection>,
+}
+
+/// Holds a claim and its evidence against the entries that could admit the device.
+pub fn attest(claim: Claim<'_>, evidence: &Evidence, candidates: Candidates<'_>) -> Verdict {
+    let mut trace = Trace::default();
+    let matched = match candidates.individual {
+        Some(entry) => {
+            Ok(Match { entry, result: individual(claim, evidence, entry, candidates.authorities, &mut trace) })
+        }
+        None => groups(claim, evidence, candidates, &mut trace),
+    };
+    let result = matched.and_then(|Match { entry, result }| {
+        let refuses = |rejection: &Rejection| Finding::Refuses(rejection.cause());
+        trace.decide(&entry.name, result.as_ref().map_or_else(refuses, |_| Finding::Admits));
+        result
+    });
+    if result.is_err() && candidates.individual.is_some() {
+        // What would have been done without an individual enrollment: the duration must not tell whether there is one.
+        std::hint::black_box(groups(claim, evidence, candidates, &mut Trace::default()).is_ok());
+    }
+    Verdict { result, trace }
+}
+
+fn individual(
+    claim: Claim<'_>,
+    evidence: &Evidence,
+    entry: &Enrollment,
+    authorities: &[CaCertificate],
+    trace: &mut Trace,
+) -> Result<Proven<Registrant>, Rejection> {
+    match (&entry.attestation, &evidence.token, &evidence.certificates) {
+        (_, None, None) => Err(Rejection::NoCredential),
+        (Attestation::SymmetricKey(_), Some(token), _) => symmetric_key::prove(claim, token, entry),
+        (Attestation::X509(x509), _, Some(chain)) => {
+            let credential = x509::individual(claim, chain, x509, authorities, trace)?;
+            seal(claim, entry, credential)
+        }
+        _ => Err(Rejection::Mechanism { wanted: entry.attestation.mechanism() }),
+    }
+}
+
+fn groups<'a>(
+    claim: Claim<'_>,
+    evidence: &Evidence,
+    candidates: Candidates<'a>,
+    trace: &mut Trace,
+) -> Result<Match<'a>, Rejection> {
+    // A token is sent on purpose; a certificate may come along with any TLS connection.
+    match (&evidence.token, &evidence.certificates) {
+        (Some(token), _) => symmetric_key::groups(claim, token, candidates.key_groups, trace),
+        (None, Some(chain)) => x509::groups(claim, chain, candidates, trace),
+        (None, None) => Err(Rejection::NoCredential),
+    }
+}
+
+/// Marks evidence that suffices as proof. Whether the entry is enabled is asked last, so that only a device that could
+/// have been admitted is recorded as refused for that.
+fn seal(claim: Claim<'_>, entry: &Enrollment, credential: Credential) -> Result<Proven<Registrant>, Rejection> {
+    if !entry.terms.is_enabled() {
+        return Err(Rejection::Disabled);
+    }
+    Ok(Proven(Registrant {
+        service: claim.service,
+        registration_id: claim.registration_id.clone(),
+        admitted_by: EntryRef { name: entry.name.clone(), etag: entry.etag },
+        credential,
+    }))
+}
+
 /// Why evidence fell short.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Rejection {
     /// Nothing was presented.
     NoCredential,
+    /// There is no entry that could admit the device.
+    NotEnrolled,
     /// The entry is disabled.
     Disabled,
     /// The entry wants another mechanism.
@@ -84,7 +207,7 @@ pub enum Rejection {
     /// The signature is for another registration.
     Resource {
         /// What it is for.
-        named: String,
+        named: OutsideText,
     },
     /// The signature was made with another key.
     Signature,
@@ -98,14 +221,14 @@ pub enum Rejection {
     /// The subject has no single common name, or another one than the registration ID.
     CommonName {
         /// What it has.
-        found: Option<String>,
+        found: Option<OutsideText>,
     },
     /// The leaf is not one of those that the entry holds.
     OtherCertificate,
     /// A certificate is outside its dates.
     CertificateDates {
         /// Which.
-        subject: String,
+        subject: OutsideText,
         /// Its last moment if that has passed; its first one if that has not come.
         bound: UnixTime,
         /// Whether it has expired.
@@ -113,22 +236,29 @@ pub enum Rejection {
         /// By this server's clock.
         now: UnixTime,
     },
-    /// The chain does not reach a certificate of the entry.
+    /// The chain leads to no certificate of any entry.
     UnknownIssuer {
-        /// The issuer that was looked for.
-        issuer: String,
+        /// Where it ends.
+        subject: OutsideText,
+        /// Who issued that.
+        issuer: OutsideText,
     },
-    /// A certificate of the chain is not fit to sign, or was not signed by its issuer.
+    /// A certificate of the chain is not fit to sign, or did not sign what bears its name.
     Chain {
         /// Which.
-        subject: String,
+        subject: OutsideText,
         /// What is wrong with it.
-        problem: &'static str,
+        fault: Fault,
     },
-    /// The CA certificate that the entry refers to is not verified, or not there.
+    /// The chain leads to a certificate of the entry, and to no CA certificate whose possession is proved.
     UnverifiedCa {
+        /// The certificate of the entry.
+        subject: OutsideText,
+    },
+    /// The entry refers to a CA certificate that is not there.
+    MissingCa {
         /// Its name.
-        name: String,
+        name: CertificateName,
     },
 }
 
@@ -137,6 +267,7 @@ impl Rejection {
     pub const fn cause(&self) -> Cause {
         match self {
             Self::NoCredential => Cause::NoCredential,
+            Self::NotEnrolled => Cause::NotEnrolled,
             Self::Disabled => Cause::DisabledEntry,
             Self::Mechanism { .. } => Cause::WrongMechanism,
             Self::Resource { .. } => Cause::WrongResource,
@@ -146,8 +277,11 @@ impl Rejection {
             Self::OtherCertificate => Cause::WrongCertificate,
             Self::CertificateDates { expired: true, .. } => Cause::ExpiredCertificate,
             Self::UnknownIssuer { .. } => Cause::UnknownCa,
+            Self::Chain { fault: Fault::NotAnAuthority, .. } => Cause::NotACa,
+            Self::Chain { fault: Fault::PathLength { .. }, .. } => Cause::PathLength,
             Self::Chain { .. } => Cause::InvalidChain,
             Self::UnverifiedCa { .. } => Cause::UnverifiedCa,
+            Self::MissingCa { .. } => Cause::MissingCa,
         }
     }
 }
@@ -156,27 +290,67 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoCredential => f.write_str("the device presented neither a certificate nor a signature"),
+            Self::NotEnrolled => f.write_str(
+                "there is no individual enrollment of this registration ID, and no group of this mechanism to try",
+            ),
             Self::Disabled => f.write_str("the entry is disabled"),
             Self::Mechanism { wanted } => write!(f, "the entry is attested by {wanted}, which was not presented"),
             Self::Resource { named } => write!(f, "the signature is for {named}"),
-            Self::Signature => f.write_str("the signature was made with neither key of the entry"),
-            Self::Expired { expired_at, now } => {
-                write!(f, "the signature ended {} by this server's clock", Ago(now.since(*expired_at).as_secs()))
+            Self::Signature => {
+                f.write_str("the signature was made with no key of an entry, nor with one derived from it")
             }
-            Self::CommonName { found: Some(found) } => write!(f, "the certificate's common name is {found:?}"),
+            Self::Expired { expired_at, now } => {
+                let ago = Ago(now.since(*expired_at).as_secs());
+                write!(f, "the signature ended {ago} by this server's clock ({})", Moment(*expired_at))
+            }
+            Self::CommonName { found: Some(found) } => write!(f, "the certificate's common name is {found}"),
             Self::CommonName { found: None } => f.write_str("the certificate has not exactly one common name"),
             Self::OtherCertificate => f.write_str("the certificate is neither the entry's primary nor its secondary"),
             Self::CertificateDates { subject, bound, expired: true, now } => {
-                write!(f, "the certificate {subject} expired {}", Ago(now.since(*bound).as_secs()))
+                let ago = Ago(now.since(*bound).as_secs());
+                write!(f, "the certificate {subject} expired {ago} ({})", Moment(*bound))
             }
-            Self::CertificateDates { subject, bound, expired: false, now } => write!(
-                f,
-                "the certificate {subject} begins to hold in {} s by this server's clock",
-                bound.since(*now).as_secs()
-            ),
-            Self::UnknownIssuer { issuer } => write!(f, "no entry or presented certificate is the issuer {issuer}"),
-            Self::Chain { subject, problem } => write!(f, "the certificate {subject} {problem}"),
-            Self::UnverifiedCa { name } => write!(f, "the CA certificate {name} is not verified"),
+            Self::CertificateDates { subject, bound, expired: false, now } => {
+                let seconds = bound.since(*now).as_secs();
+                let clock = "by this server's clock";
+                write!(f, "the certificate {subject} begins to hold in {seconds} s {clock} ({})", Moment(*bound))
+            }
+            Self::UnknownIssuer { subject, issuer } => {
+                write!(f, "the chain ends at {subject}, issued by {issuer}, and nothing on it is enrolled")
+            }
+            Self::Chain { subject, fault } => write!(f, "the certificate {subject} {fault}"),
+            Self::UnverifiedCa { subject } => {
+                write!(f, "the chain leads to {subject}, and to no CA certificate whose possession is proved")
+            }
+            Self::MissingCa { name } => write!(f, "the entry refers to the CA certificate {name}, which is not there"),
+        }
+    }
+}
+
+/// What a chain is rejected for that leads to no entry.
+impl Rejection {
+    fn of_chain(failure: &ChainFailure, now: UnixTime) -> Self {
+        let certificate = &failure.certificate;
+        let subject = OutsideText::new(certificate.subject());
+        match failure.fault {
+            Fault::Expired => Self::CertificateDates { subject, bound: certificate.not_after(), expired: true, now },
+            Fault::Early => Self::CertificateDates { subject, bound: certificate.not_before(), expired: false, now },
+            Fault::IssuerUnknown | Fault::NotAnchored => {
+                Self::UnknownIssuer { subject, issuer: OutsideText::new(certificate.issuer()) }
+            }
+            fault => Self::Chain { subject, fault },
+        }
+    }
+}
+
+/// A moment to the second; beyond the calendar, its number.
+struct Moment(UnixTime);
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_second(self.0.seconds()) {
+            Ok(timestamp) => write!(f, "{timestamp}"),
+            Err(_) => write!(f, "second {}", self.0.seconds()),
         }
     }
 }
@@ -194,3 +368,6 @@ impl fmt::Display for Ago {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,15 +3,18 @@
 //! Every admit and every refusal leaves one, found by its tracking ID. Text that came from outside is bounded when it is
 //! taken in and escaped when it is shown. Start at [`Decision`].
 
+use std::fmt;
 use std::net::IpAddr;
 
+use crate::attestation::Rejection;
+use crate::certificate::{Certificate, Fault};
 use crate::clock::UnixTime;
 use crate::enrollment::EntryName;
 use crate::ids::{OperationId, ServiceKey, TrackingId};
-use crate::operation::Transport;
+use crate::operation::{Evidence, Transport};
 
 /// Why a device was admitted or refused.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Decision {
     /// Finds it.
     pub tracking: TrackingId,
@@ -31,17 +34,14 @@ pub struct Decision {
     pub presented: Presented,
     /// What was decided.
     pub outcome: Outcome,
-    /// The entries that were looked at, in that order.
-    pub considered: Vec<Considered>,
-    /// The certificates that were walked, leaf first.
-    pub chain: Vec<ChainLink>,
-    /// How many symmetric-key groups were tried.
-    pub groups_tried: u32,
+    /// What it was decided by.
+    pub trace: Trace,
     /// How many more times the same thing happened within the minute.
     pub repeats: u32,
 }
 
-/// Text from outside: at most [`OutsideText::CHARS_MAX`] characters, control characters escaped.
+/// Text from outside: at most [`OutsideText::CHARS_MAX`] characters. What could move the cursor, turn the line round or
+/// hide is escaped, and so is the backslash that escapes begin with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct OutsideText(String);
@@ -54,7 +54,7 @@ impl OutsideText {
     pub fn new(text: &str) -> Self {
         let mut kept = String::new();
         for character in text.chars().take(Self::CHARS_MAX) {
-            if character.is_control() {
+            if character.is_control() || is_invisible(character) || character == '\\' {
                 kept.extend(character.escape_default());
             } else {
                 kept.push(character);
@@ -72,6 +72,20 @@ impl OutsideText {
     }
 }
 
+impl fmt::Display for OutsideText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Soft hyphens, zero-width characters, line separators and marks of direction.
+const fn is_invisible(character: char) -> bool {
+    matches!(
+        character,
+        '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+    )
+}
+
 /// What kind of credential a device presented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -84,8 +98,20 @@ pub enum Presented {
     Signature,
 }
 
+impl Presented {
+    /// What attestation goes by, of all that `evidence` holds.
+    pub const fn of(evidence: &Evidence) -> Self {
+        match (&evidence.token, &evidence.certificates) {
+            (Some(_), _) => Self::Signature,
+            (None, Some(_)) => Self::Certificate,
+            (None, None) => Self::Nothing,
+        }
+    }
+}
+
 /// What was decided.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// The device may be assigned; `operation` does it.
     Admitted {
@@ -105,19 +131,75 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// A refusal: what failed, and what would fix it.
+    pub fn refused(rejection: &Rejection) -> Self {
+        let cause = rejection.cause();
+        Self::Refused { cause, what: rejection.to_string(), fix: cause.fix().to_owned() }
+    }
+}
+
+/// What was looked at on the way to a decision. Bounded, whatever was presented.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Trace {
+    /// The entries that were looked at, the one that decides first; at most [`Trace::CONSIDERED_MAX`].
+    pub considered: Vec<Considered>,
+    /// How many more were looked at.
+    pub considered_left_off: u32,
+    /// The certificates that were walked, leaf first.
+    pub chain: Vec<ChainLink>,
+    /// How many symmetric-key groups were tried.
+    pub groups_tried: u32,
+}
+
+impl Trace {
+    /// Most entries that are named.
+    pub const CONSIDERED_MAX: usize = 32;
+
+    /// Notes an entry that does not decide.
+    pub fn consider(&mut self, entry: &EntryName, finding: Finding) {
+        if self.considered.len() < Self::CONSIDERED_MAX {
+            self.considered.push(Considered { entry: entry.clone(), finding });
+        } else {
+            self.considered_left_off = self.considered_left_off.saturating_add(1);
+        }
+    }
+
+    /// Notes the entry that decides: it stands first, and is named however many others there are.
+    pub fn decide(&mut self, entry: &EntryName, finding: Finding) {
+        if self.considered.len() >= Self::CONSIDERED_MAX {
+            self.considered.truncate(Self::CONSIDERED_MAX - 1);
+            self.considered_left_off = self.considered_left_off.saturating_add(1);
+        }
+        self.considered.insert(0, Considered { entry: entry.clone(), finding });
+    }
+}
+
 /// An entry that was looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Considered {
     /// Which.
     pub entry: EntryName,
-    /// `None` if it admitted, else why it did not.
-    pub rejected: Option<Cause>,
-    /// In words.
-    pub detail: String,
+    /// What was found about it.
+    pub finding: Finding,
+}
+
+/// What was found about an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Finding {
+    /// It admits the device.
+    Admits,
+    /// It refuses the device.
+    Refuses(Cause),
+    /// The device's chain does not lead to its certificates.
+    NotOnPath,
+    /// The device's chain leads to its certificates, and a nearer entry decides.
+    Outranked,
 }
 
 /// A certificate that was walked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ChainLink {
     /// Its subject.
     pub subject: OutsideText,
@@ -127,6 +209,33 @@ pub struct ChainLink {
     pub thumbprint: String,
     /// The last moment it holds.
     pub not_after: UnixTime,
+    /// What was found about it.
+    pub verdict: LinkVerdict,
+}
+
+impl ChainLink {
+    /// What is told of `certificate`.
+    pub fn new(certificate: &Certificate, verdict: LinkVerdict) -> Self {
+        Self {
+            subject: OutsideText::new(certificate.subject()),
+            issuer: OutsideText::new(certificate.issuer()),
+            thumbprint: certificate.sha256_hex(),
+            not_after: certificate.not_after(),
+            verdict,
+        }
+    }
+}
+
+/// What was found about a certificate that was walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkVerdict {
+    /// It holds, and is signed by the next one if there is one.
+    Holds,
+    /// It holds, and is a CA certificate of the provisioning service whose possession is proved.
+    Verified,
+    /// It ends the path.
+    Fails(Fault),
 }
 
 /// The fixed causes of a refusal. Their codes are part of the interface.
@@ -161,13 +270,19 @@ pub enum Cause {
     UnknownCa,
     /// The chain leads to a CA certificate whose possession is not proved.
     UnverifiedCa,
-    /// A certificate of the chain may not sign, or its signature is wrong.
+    /// The entry refers to a CA certificate that is not there.
+    MissingCa,
+    /// A certificate of the chain signed another and is no CA.
+    NotACa,
+    /// A certificate of the chain allows fewer CAs below it than there are.
+    PathLength,
+    /// A certificate of the chain may not sign for another reason, or its signature is wrong.
     InvalidChain,
 }
 
 impl Cause {
     /// All causes, for tables that must be complete.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::WrongIdScope,
         Self::InvalidRegistrationId,
         Self::NoCredential,
@@ -182,6 +297,9 @@ impl Cause {
         Self::WrongCertificate,
         Self::UnknownCa,
         Self::UnverifiedCa,
+        Self::MissingCa,
+        Self::NotACa,
+        Self::PathLength,
         Self::InvalidChain,
     ];
 
@@ -202,6 +320,9 @@ impl Cause {
             Self::WrongCertificate => "wrong-certificate",
             Self::UnknownCa => "unknown-ca",
             Self::UnverifiedCa => "unverified-ca",
+            Self::MissingCa => "missing-ca",
+            Self::NotACa => "not-a-ca",
+            Self::PathLength => "path-length",
             Self::InvalidChain => "invalid-chain",
         }
     }
@@ -232,7 +353,12 @@ impl Cause {
             Self::UnverifiedCa => {
                 "Prove possession: `muster certificate generate-verification-code`, then `muster certificate verify`."
             }
-            Self::InvalidChain => "Reissue the certificate named above: it must be a CA to sign others.",
+            Self::MissingCa => "Upload and verify the CA certificate under that name, or let the entry name another.",
+            Self::NotACa => "Reissue the certificate named above with basicConstraints CA:TRUE.",
+            Self::PathLength => "Reissue the certificate named above with a higher path length, or sign nearer to it.",
+            Self::InvalidChain => {
+                "Let the device send the certificates that really issued its own; reissue the one named above."
+            }
         }
     }
 }
@@ -240,6 +366,8 @@ impl Cause {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::certificate::maker::Plan;
+    use crate::ids::EnrollmentGroupId;
 
     #[test]
     fn every_cause_has_a_code_that_its_stored_form_repeats() {
@@ -255,7 +383,58 @@ mod tests {
 
     #[test]
     fn text_from_outside_is_cut_and_escaped() {
-        assert_eq!(OutsideText::new("dev\u{1b}[31m\n").as_str(), "dev\\u{1b}[31m\\n");
+        let cases: &[(&str, &str)] = &[
+            ("dev\u{1b}[31m\n", "dev\\u{1b}[31m\\n"),
+            ("\u{202e}evil\u{200b}", "\\u{202e}evil\\u{200b}"),
+            ("back\\slash", "back\\\\slash"),
+            ("käse", "käse"),
+        ];
+        for (text, kept) in cases {
+            assert_eq!(OutsideText::new(text).as_str(), *kept);
+        }
         assert_eq!(OutsideText::new(&"é".repeat(200)).as_str().chars().count(), OutsideText::CHARS_MAX + 1);
+    }
+
+    fn group(name: &str) -> EntryName {
+        EntryName::Group(EnrollmentGroupId::parse(name).unwrap())
+    }
+
+    #[test]
+    fn the_list_of_entries_is_bounded_and_never_loses_the_one_that_decides() {
+        let mut trace = Trace::default();
+        for number in 0..Trace::CONSIDERED_MAX + 5 {
+            trace.consider(&group(&format!("group-{number}")), Finding::NotOnPath);
+        }
+        trace.decide(&group("decides"), Finding::Admits);
+        assert_eq!((trace.considered.len(), trace.considered_left_off), (Trace::CONSIDERED_MAX, 6));
+        assert_eq!(trace.considered[0], Considered { entry: group("decides"), finding: Finding::Admits });
+    }
+
+    #[test]
+    fn a_decision_survives_storage() {
+        let certificate = Plan::leaf("dev-1").self_signed().certificate;
+        let mut trace = Trace { groups_tried: 4, ..Trace::default() };
+        trace.consider(&group("caves"), Finding::Refuses(Cause::PathLength));
+        trace.chain.push(ChainLink::new(&certificate, LinkVerdict::Verified));
+        trace.chain.push(ChainLink::new(&certificate, LinkVerdict::Fails(Fault::PathLength { limit: 1 })));
+        let operation = OperationId::parse("5.316aac5bdc130deb.b1e02da8-0000-4000-8000-000000000000").unwrap();
+        let refused = Outcome::refused(&Rejection::NotEnrolled);
+        for outcome in [refused, Outcome::Admitted { by: group("caves"), operation }] {
+            let decision = Decision {
+                tracking: TrackingId::from_bits(7),
+                at: UnixTime::from_seconds(1),
+                service: Some(ServiceKey(1)),
+                id_scope: OutsideText::new("0ne"),
+                registration_id: OutsideText::new("dev\\\u{7}"),
+                peer: [127, 0, 0, 1].into(),
+                transport: Transport::Mqtt,
+                presented: Presented::Certificate,
+                outcome,
+                trace: trace.clone(),
+                repeats: 3,
+            };
+            let text = serde_json::to_string(&decision).unwrap();
+            assert_eq!(serde_json::from_str::<Decision>(&text).unwrap(), decision);
+        }
     }
 }

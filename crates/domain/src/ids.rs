@@ -260,6 +260,24 @@ impl IdScope {
     }
 }
 
+/// Stored as [`fmt::Display`] writes it.
+macro_rules! stored_as_text {
+    ($name:ident) => {
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not an identifier of this kind"))
+            }
+        }
+    };
+}
+
 /// A 128-bit number written like a GUID.
 macro_rules! guid {
     ($(#[$doc:meta])* $name:ident) => {
@@ -321,6 +339,7 @@ guid!(
     /// Finds the decision, or the log lines, behind one answer.
     TrackingId
 );
+stored_as_text!(TrackingId);
 
 /// Names a running registration to the device that polls it: `5.` 16 hexadecimal digits `.` GUID.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -352,6 +371,8 @@ impl fmt::Display for OperationId {
         write!(f, "5.{:016x}.{}", self.prefix, TrackingId::from_bits(self.guid))
     }
 }
+
+stored_as_text!(OperationId);
 
 impl fmt::Debug for OperationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

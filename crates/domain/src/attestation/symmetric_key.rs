@@ -2,65 +2,90 @@
 
 use std::time::Duration;
 
-use super::{Credential, EntryRef, Proven, Registrant, Rejection};
-use crate::clock::UnixTime;
+use super::{Claim, Credential, Match, Proven, Registrant, Rejection, seal};
+use crate::decision::{Cause, Finding, OutsideText, Trace};
 use crate::enrollment::{Attestation, Enrollment, EntryName};
-use crate::ids::{RegistrationId, ServiceKey};
+use crate::ids::RegistrationId;
 use crate::sas::{KeyPair, SasToken, SymmetricKey, sha256};
 
 /// How long after its end a signature is still taken (`contract/dps-device.md 10`).
-pub const LEEWAY: Duration = Duration::from_secs(300);
+pub const LEEWAY: Duration = Duration::from_mins(5);
 
-/// What a device claims with a signature.
-#[derive(Clone, Copy, Debug)]
-pub struct Claim<'a> {
-    /// The provisioning service.
-    pub service: ServiceKey,
-    /// Its ID scope.
-    pub id_scope: &'a str,
-    /// Who the device says it is, as it spelled it.
-    pub registration_id: &'a RegistrationId,
-    /// The signature.
-    pub token: &'a SasToken,
-}
-
-/// Proves `claim` against `entry`. All candidate keys are tried whatever the outcome, so that the time taken tells
-/// nothing about which one was right.
-pub fn prove(claim: Claim<'_>, entry: &Enrollment, now: UnixTime) -> Result<Proven<Registrant>, Rejection> {
+/// Proves `claim` by `token` against `entry`. All candidate keys are tried whatever the outcome, so that the time taken
+/// tells nothing about which one was right.
+pub fn prove(claim: Claim<'_>, token: &SasToken, entry: &Enrollment) -> Result<Proven<Registrant>, Rejection> {
     let Attestation::SymmetricKey(keys) = &entry.attestation else {
         return Err(Rejection::Mechanism { wanted: entry.attestation.mechanism() });
     };
-    let candidates = candidates(&entry.name, keys, claim.registration_id);
+    let matched = matching(claim, token, &entry.name, keys);
+    check_resource(claim, token)?;
+    conclude(claim, token, entry, matched.ok_or(Rejection::Signature)?)
+}
+
+/// Tries each group in order, and finds the first whose keys made the signature.
+pub(super) fn groups<'a>(
+    claim: Claim<'_>,
+    token: &SasToken,
+    groups: &'a [Enrollment],
+    trace: &mut Trace,
+) -> Result<Match<'a>, Rejection> {
+    for group in groups {
+        let Attestation::SymmetricKey(keys) = &group.attestation else { continue };
+        trace.groups_tried = trace.groups_tried.saturating_add(1);
+        let Some(matched) = matching(claim, token, &group.name, keys) else {
+            trace.consider(&group.name, Finding::Refuses(Cause::WrongKey));
+            continue;
+        };
+        let result = check_resource(claim, token).and_then(|()| conclude(claim, token, group, matched));
+        return Ok(Match { entry: group, result });
+    }
+    if trace.groups_tried == 0 {
+        burn(claim, token);
+    }
+    check_resource(claim, token)?;
+    Err(if trace.groups_tried == 0 { Rejection::NotEnrolled } else { Rejection::Signature })
+}
+
+/// Does the work of refusing a signature where nothing is known of its maker, and takes as long as an individual
+/// enrollment would.
+fn burn(claim: Claim<'_>, token: &SasToken) {
+    let decoy = SymmetricKey::from_bytes(&[0; 32]).expect("32 bytes are a key");
+    let keys = KeyPair { primary: decoy.clone(), secondary: decoy };
+    let name = EntryName::Individual(claim.registration_id.clone());
+    std::hint::black_box(matching(claim, token, &name, &keys).is_some());
+}
+
+fn matching(claim: Claim<'_>, token: &SasToken, name: &EntryName, keys: &KeyPair) -> Option<Candidate> {
     let mut matched = None;
-    for candidate in candidates {
-        if claim.token.is_signed_by_either(&candidate.keys) && matched.is_none() {
+    for candidate in candidates(name, keys, claim.registration_id) {
+        if token.is_signed_by_either(&candidate.keys) && matched.is_none() {
             matched = Some(candidate);
         }
     }
-    let Some(matched) = matched else { return Err(Rejection::Signature) };
-    if !entry.terms.is_enabled() {
-        return Err(Rejection::Disabled);
-    }
-    check_claim(claim, now)?;
-    Ok(Proven(Registrant {
-        service: claim.service,
-        registration_id: claim.registration_id.clone(),
-        admitted_by: EntryRef { name: entry.name.clone(), etag: entry.etag },
-        credential: Credential::SymmetricKey {
-            fingerprint: fingerprint(&matched.keys),
-            derived_from: matched.derived_from,
-        },
-    }))
+    matched
 }
 
-/// Does the work of refusing a signature for which there is no entry, and takes as long.
-pub fn refuse_unknown(claim: Claim<'_>, decoy: &SymmetricKey) -> Rejection {
-    let keys = KeyPair { primary: decoy.clone(), secondary: decoy.clone() };
-    let name = EntryName::Individual(claim.registration_id.clone());
-    for candidate in candidates(&name, &keys, claim.registration_id) {
-        std::hint::black_box(claim.token.is_signed_by_either(&candidate.keys));
+/// What is left to ask once a key has matched.
+fn conclude(
+    claim: Claim<'_>,
+    token: &SasToken,
+    entry: &Enrollment,
+    matched: Candidate,
+) -> Result<Proven<Registrant>, Rejection> {
+    let expired_at = token.expires_at();
+    if expired_at.plus(LEEWAY) < claim.now {
+        return Err(Rejection::Expired { expired_at, now: claim.now });
     }
-    Rejection::Signature
+    let (fingerprint, derived_from) = (fingerprint(&matched.keys), matched.derived_from);
+    seal(claim, entry, Credential::SymmetricKey { fingerprint, derived_from })
+}
+
+/// Reported before a wrong key: a device with another's token has another's key as well, and the token says whose.
+fn check_resource(claim: Claim<'_>, token: &SasToken) -> Result<(), Rejection> {
+    if token.is_for_registration(claim.id_scope, claim.registration_id.as_str()) {
+        return Ok(());
+    }
+    Err(Rejection::Resource { named: OutsideText::new(token.resource()) })
 }
 
 /// The keys that the identity of a registrant shall have at its hub, from the entry that admitted it.
@@ -103,23 +128,12 @@ fn fingerprint(keys: &KeyPair) -> [u8; 32] {
     sha256(&both)
 }
 
-fn check_claim(claim: Claim<'_>, now: UnixTime) -> Result<(), Rejection> {
-    if !claim.token.is_for_registration(claim.id_scope, claim.registration_id.as_str()) {
-        return Err(Rejection::Resource { named: claim.token.resource().to_owned() });
-    }
-    let expired_at = claim.token.expires_at();
-    if expired_at.plus(LEEWAY) < now {
-        return Err(Rejection::Expired { expired_at, now });
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decision::Cause;
+    use crate::clock::UnixTime;
     use crate::enrollment::{ProvisioningStatus, Terms};
-    use crate::ids::{EnrollmentGroupId, Etag};
+    use crate::ids::{EnrollmentGroupId, Etag, ServiceKey};
 
     const NOON: UnixTime = UnixTime::from_seconds(1_790_000_000);
 
@@ -155,18 +169,19 @@ mod tests {
         let registration_id = RegistrationId::parse(id).unwrap();
         let text = SasToken::write(key, "0ne1%2Fregistrations%2Fdev-1", Some("registration"), expires_at);
         let token = SasToken::parse(&text).unwrap();
-        let claim =
-            Claim { service: ServiceKey(1), id_scope: "0ne1", registration_id: &registration_id, token: &token };
-        prove(claim, entry, NOON)
+        let claim = Claim { service: ServiceKey(1), id_scope: "0ne1", registration_id: &registration_id, now: NOON };
+        prove(claim, &token, entry)
     }
 
+    type Case = (&'static str, Enrollment, &'static str, SymmetricKey, UnixTime, Option<Cause>);
+
     #[test]
-    fn a_signature_is_judged_by_key_then_entry_then_claim() {
-        let later = NOON.plus(Duration::from_secs(3_600));
+    fn a_signature_is_judged_by_resource_key_time_and_entry() {
+        let later = NOON.plus(Duration::from_hours(1));
         let just = NOON.minus(Duration::from_secs(299));
         let past = NOON.minus(Duration::from_secs(301));
         let on = ProvisioningStatus::Enabled;
-        let cases: &[(&str, Enrollment, &str, SymmetricKey, UnixTime, Option<Cause>)] = &[
+        let cases: &[Case] = &[
             ("primary", entry(individual(), on), "dev-1", key(1), later, None),
             ("secondary", entry(individual(), on), "dev-1", key(2), later, None),
             ("within the leeway", entry(individual(), on), "dev-1", key(1), just, None),
@@ -202,7 +217,7 @@ mod tests {
 
     #[test]
     fn the_identity_gets_the_keys_that_were_proved() {
-        let later = NOON.plus(Duration::from_secs(3_600));
+        let later = NOON.plus(Duration::from_hours(1));
         let grouped = entry(group(), ProvisioningStatus::Enabled);
         let proven = attempt(&grouped, "Dev-1", &key(2).derive("dev-1"), later).unwrap();
         let keys = device_keys(&proven, &grouped).unwrap();
@@ -217,8 +232,11 @@ mod tests {
 
     #[test]
     fn rejections_explain_themselves() {
-        let past = NOON.minus(Duration::from_secs(420));
+        let past = NOON.minus(Duration::from_mins(7));
         let rejection = attempt(&entry(individual(), ProvisioningStatus::Enabled), "dev-1", &key(1), past).unwrap_err();
-        assert_eq!(rejection.to_string(), "the signature ended 7 min ago by this server's clock");
+        assert_eq!(
+            rejection.to_string(),
+            "the signature ended 7 min ago by this server's clock (2026-09-21T14:06:20Z)"
+        );
     }
 }

@@ -6,6 +6,7 @@
 //! work grows with the number of certificates and not with the number of paths. Nothing here knows whom to trust.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use super::{BasicConstraints, Certificate, InvalidCertificate};
 use crate::clock::UnixTime;
@@ -98,7 +99,8 @@ pub struct ChainFailure {
 }
 
 /// What is wrong with a certificate on a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Fault {
     /// Its time has passed.
     Expired,
@@ -126,6 +128,25 @@ pub enum Fault {
     /// The path is longer than [`PresentedChain::CERTIFICATES_MAX`], or finding it takes more than
     /// [`Walk::SIGNATURES_MAX`] signatures.
     TooLong,
+}
+
+/// Says it of "the certificate".
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Expired => f.write_str("has expired"),
+            Self::Early => f.write_str("is not valid yet"),
+            Self::NotAnAuthority => f.write_str("signed another one and is no CA by its basic constraints"),
+            Self::KeyUsage => f.write_str("signed another one, which its key usage forbids"),
+            Self::PathLength { limit } => write!(f, "allows {limit} CA certificates below it, and there are more"),
+            Self::CriticalExtension => f.write_str("holds a critical extension that is not understood here"),
+            Self::IssuerKey => f.write_str("has a key that may not sign: RSA 2048 to 4096, P-256, P-384 and P-521 may"),
+            Self::Signature => f.write_str("has the issuer's name and did not make the signature"),
+            Self::IssuerUnknown => f.write_str("was issued by somebody unknown"),
+            Self::NotAnchored => f.write_str("is its own issuer, and nothing that is enrolled"),
+            Self::TooLong => f.write_str("stands at the end of too long a path, or of too many"),
+        }
+    }
 }
 
 impl Fault {
