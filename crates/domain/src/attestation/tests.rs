@@ -438,3 +438,112 @@ fn a_group_checks_the_common_name_and_every_certificate_on_the_way() {
         }
     }
 }
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table: one entry for each rejection")]
+fn every_rejection_has_its_cause_and_explains_itself_with_its_numbers() {
+    let subject = || OutsideText::new("CN=first");
+    let chain = |fault| Rejection::Chain { subject: subject(), fault };
+    let dates = |bound, expired| Rejection::CertificateDates { subject: subject(), bound, expired, now: NOON };
+    let cases: &[(Rejection, Cause, &str)] = &[
+        (
+            Rejection::UnknownScope,
+            Cause::WrongIdScope,
+            "no provisioning service at the address dialled has the ID scope",
+        ),
+        (
+            Rejection::InvalidRegistrationId { reason: InvalidName::Empty },
+            Cause::InvalidRegistrationId,
+            "the registration ID is none: it is empty",
+        ),
+        (Rejection::NoCredential, Cause::NoCredential, "the device presented neither a certificate nor a signature"),
+        (
+            Rejection::NotEnrolled,
+            Cause::NotEnrolled,
+            "there is no individual enrollment of this registration ID, and no group of this mechanism to try",
+        ),
+        (Rejection::Disabled, Cause::DisabledEntry, "the entry is disabled"),
+        (
+            Rejection::Mechanism { wanted: Mechanism::Tpm },
+            Cause::WrongMechanism,
+            "the entry is attested by a TPM, which was not presented",
+        ),
+        (Rejection::Resource { named: OutsideText::new("h/d\n") }, Cause::WrongResource, "the signature is for h/d\\n"),
+        (
+            Rejection::Signature,
+            Cause::WrongKey,
+            "the signature was made with no key of an entry, nor with one derived from it",
+        ),
+        (
+            Rejection::Expired { expired_at: NOON.minus(Duration::from_mins(7)), now: NOON },
+            Cause::ClockSkew,
+            "the signature ended 7 min ago by this server's clock (2026-05-31T23:53:00Z)",
+        ),
+        (
+            Rejection::Expired { expired_at: UnixTime::from_micros(i64::MIN), now: NOON },
+            Cause::ClockSkew,
+            "the signature ended 106751991 days ago by this server's clock (second -9223372036855)",
+        ),
+        (
+            Rejection::CommonName { found: Some(OutsideText::new("dev-2")) },
+            Cause::CommonNameDiffers,
+            "the certificate's common name is dev-2",
+        ),
+        (
+            Rejection::CommonName { found: None },
+            Cause::CommonNameDiffers,
+            "the certificate has not exactly one common name",
+        ),
+        (
+            Rejection::OtherCertificate,
+            Cause::WrongCertificate,
+            "the certificate is neither the entry's primary nor its secondary",
+        ),
+        (
+            dates(NOON.minus(Duration::from_hours(3)), true),
+            Cause::ExpiredCertificate,
+            "the certificate CN=first expired 3 h ago (2026-05-31T21:00:00Z)",
+        ),
+        (
+            dates(NOON.plus(Duration::from_secs(90)), false),
+            Cause::ClockSkew,
+            "the certificate CN=first begins to hold in 90 s by this server's clock (2026-06-01T00:01:30Z)",
+        ),
+        (
+            Rejection::UnknownIssuer { subject: subject(), issuer: OutsideText::new("CN=root") },
+            Cause::UnknownCa,
+            "the chain ends at CN=first, issued by CN=root, and nothing on it is enrolled",
+        ),
+        (
+            chain(Fault::PathLength { limit: 1 }),
+            Cause::PathLength,
+            "the certificate CN=first allows 1 CA certificates below it, and there are more",
+        ),
+        (
+            chain(Fault::NotAnAuthority),
+            Cause::NotACa,
+            "the certificate CN=first signed another one and is no CA by its basic constraints",
+        ),
+        (
+            chain(Fault::Signature),
+            Cause::InvalidChain,
+            "the certificate CN=first has the issuer's name and did not make the signature",
+        ),
+        (
+            Rejection::UnverifiedCa { subject: subject() },
+            Cause::UnverifiedCa,
+            "the chain leads to CN=first, and to no CA certificate whose possession is proved",
+        ),
+        (
+            Rejection::MissingCa { name: CertificateName::parse("ca").unwrap() },
+            Cause::MissingCa,
+            "the entry refers to the CA certificate ca, which is not there",
+        ),
+    ];
+    for (rejection, cause, text) in cases {
+        assert_eq!((rejection.cause(), rejection.to_string().as_str()), (*cause, *text));
+    }
+    for cause in Cause::ALL {
+        assert!(cases.iter().any(|(_, covered, _)| *covered == cause), "{cause:?} is reached by no rejection");
+    }
+}
