@@ -15,7 +15,7 @@ use crate::certificate::{Certificate, ChainFailure, Fault};
 use crate::clock::UnixTime;
 use crate::decision::{Cause, Finding, OutsideText, Trace};
 use crate::enrollment::{Attestation, Enrollment, EntryName, Mechanism};
-use crate::ids::{CertificateName, Etag, InvalidName, RegistrationId, ServiceKey};
+use crate::ids::{CertificateName, Etag, RegistrationId, ServiceKey};
 use crate::operation::Evidence;
 use crate::resource::CaCertificate;
 
@@ -193,13 +193,6 @@ fn seal(claim: Claim<'_>, entry: &Enrollment, credential: Credential) -> Result<
 /// Why evidence fell short.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Rejection {
-    /// No provisioning service has the ID scope, or not at the address dialled.
-    UnknownScope,
-    /// The registration ID is none.
-    InvalidRegistrationId {
-        /// Why.
-        reason: InvalidName,
-    },
     /// Nothing was presented.
     NoCredential,
     /// There is no entry that could admit the device.
@@ -273,8 +266,6 @@ impl Rejection {
     /// The fixed cause.
     pub const fn cause(&self) -> Cause {
         match self {
-            Self::UnknownScope => Cause::WrongIdScope,
-            Self::InvalidRegistrationId { .. } => Cause::InvalidRegistrationId,
             Self::NoCredential => Cause::NoCredential,
             Self::NotEnrolled => Cause::NotEnrolled,
             Self::Disabled => Cause::DisabledEntry,
@@ -298,8 +289,6 @@ impl Rejection {
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownScope => f.write_str("no provisioning service at the address dialled has the ID scope"),
-            Self::InvalidRegistrationId { reason } => write!(f, "the registration ID is none: {reason}"),
             Self::NoCredential => f.write_str("the device presented neither a certificate nor a signature"),
             Self::NotEnrolled => f.write_str(
                 "there is no individual enrollment of this registration ID, and no group of this mechanism to try",

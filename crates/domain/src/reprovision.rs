@@ -2,7 +2,6 @@
 
 use crate::enrollment::ReprovisionPolicy;
 use crate::ids::HubKey;
-use crate::operation::registration::Substatus;
 
 /// What a returning device gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,20 +43,6 @@ pub fn on_return(policy: ReprovisionPolicy, current: HubKey, offered: HubKey) ->
     }
 }
 
-impl Reprovision {
-    /// How the result is called.
-    ///
-    /// Azure: a device that registers again and stays is `reprovisionedToInitialAssignment` (the CLI's own integration
-    /// tests expect it); clients read it as "nothing of the identity changed".
-    pub const fn substatus(self) -> Substatus {
-        match self {
-            Self::Keep => Substatus::ReprovisionedToInitialAssignment,
-            Self::ResetInPlace | Self::Reassign { twin: TwinHandover::Reset } => Substatus::DeviceDataReset,
-            Self::Reassign { twin: TwinHandover::Migrate } => Substatus::DeviceDataMigrated,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,20 +64,6 @@ mod tests {
         ];
         for (name, policy, offered, expected) in cases {
             assert_eq!(on_return(policy, here, offered), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn every_outcome_has_its_name() {
-        let moved = |twin| Reprovision::Reassign { twin };
-        let cases = [
-            (Reprovision::Keep, Substatus::ReprovisionedToInitialAssignment),
-            (Reprovision::ResetInPlace, Substatus::DeviceDataReset),
-            (moved(TwinHandover::Reset), Substatus::DeviceDataReset),
-            (moved(TwinHandover::Migrate), Substatus::DeviceDataMigrated),
-        ];
-        for (outcome, expected) in cases {
-            assert_eq!(outcome.substatus(), expected);
         }
     }
 }

@@ -5,13 +5,14 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use domain::clock::UnixTime;
+use domain::identity::UsedCredential;
 use domain::ids::HubKey;
 use domain::operation::Push;
 use domain::operation::identity::IdentityName;
-use domain::operation::session::{CutOff, Seat};
+use domain::operation::session::{ConnectedDevice, CutOff, Seat};
 
 use crate::mailbox::{Mailbox, Slot, mailbox};
 
@@ -31,6 +32,8 @@ type Key = (HubKey, IdentityName);
 #[derive(Clone, Debug)]
 pub struct Entry {
     slot: Slot,
+    /// The other end, until the connection's driver fetches it.
+    waiting: Option<Arc<Mailbox>>,
     /// The store's claim.
     pub epoch: u64,
     /// The identity's generation at the time it was let in.
@@ -41,31 +44,9 @@ pub struct Entry {
     pub expires_at: Option<UnixTime>,
 }
 
-/// The credential that a connection was let in by, as far as is needed to notice that it no longer holds. Digests are
-/// SHA-256.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UsedCredential {
-    /// A symmetric key of the identity.
-    DeviceKey([u8; 32]),
-    /// A key of a shared access policy of the hub.
-    PolicyKey([u8; 32]),
-    /// A leaf whose thumbprint the identity holds; both digests in upper-case hexadecimal.
-    Thumbprint {
-        /// SHA-1.
-        sha1: String,
-        /// SHA-256.
-        sha256: String,
-    },
-    /// A chain to a CA certificate of the hub.
-    CertificateAuthority,
-}
-
 impl Default for Directory {
     fn default() -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
-        }
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
     }
 }
 
@@ -83,6 +64,7 @@ impl Directory {
         let key = (seat.hub, seat.name.clone());
         let entry = Entry {
             slot: slot.clone(),
+            waiting: None,
             epoch: seat.epoch,
             generation: seat.generation.clone(),
             credential,
@@ -98,6 +80,32 @@ impl Directory {
             }
         }
         mailbox
+    }
+
+    /// Keeps a mailbox until the connection's driver fetches it.
+    pub fn keep_mailbox(&self, device: &ConnectedDevice, mailbox: Mailbox) {
+        let key = (device.hub, device.name.clone());
+        if let Some(entry) = self.shard(&key).get_mut(&key).filter(|entry| entry.epoch == device.epoch) {
+            entry.waiting = Some(Arc::new(mailbox));
+        }
+    }
+
+    /// Hands out the mailbox of a connection, once; `None` if another connection has taken over.
+    pub fn take_mailbox(&self, device: &ConnectedDevice) -> Option<Mailbox> {
+        let key = (device.hub, device.name.clone());
+        let mut shard = self.shard(&key);
+        let entry = shard.get_mut(&key).filter(|entry| entry.epoch == device.epoch)?;
+        Arc::into_inner(entry.waiting.take()?)
+    }
+
+    /// Who is connected to a hub.
+    pub fn names_at(&self, hub: HubKey) -> Vec<IdentityName> {
+        let mut names = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            names.extend(shard.keys().filter(|(at, _)| *at == hub).map(|(_, name)| name.clone()));
+        }
+        names
     }
 
     /// Removes a connection that has ended, unless another has taken its place.
@@ -174,7 +182,7 @@ mod tests {
     }
 
     fn enter(directory: &Directory, epoch: u64) -> Mailbox {
-        directory.enter(&seat(epoch), UsedCredential::CertificateAuthority, None)
+        directory.enter(&seat(epoch), UsedCredential::DeviceKey([0; 32]), None)
     }
 
     #[test]

@@ -1,1 +1,186 @@
-//! Placeholder.
+//! The use cases, in the product's words.
+//!
+//! Knows the store's ports and never a backend, and no socket. [`Service::perform`] is the one door: whoever asks for
+//! anything comes through it, and every failure leaves it as something that may be shown. Start there.
+
+mod access;
+pub mod clock;
+mod directory;
+mod enrollments;
+mod error;
+mod mailbox;
+mod notifier;
+mod provisioning;
+mod registry;
+mod resources;
+mod sessions;
+mod snapshot;
+mod telemetry;
+mod token;
+mod twins;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use domain::clock::{Clock, Entropy, UnixTime};
+use domain::operation::registration::RegistrationState;
+use domain::operation::{Caller, Failure, Operation, Reply};
+use domain::resource::Naming;
+use store::ports::{Deployment, Store, TelemetryLog};
+use tokio::sync::{Notify, watch};
+
+use directory::Directory;
+
+pub use error::Error;
+pub use mailbox::Mailbox;
+pub use resources::{Defaults, EndpointOf, Published};
+pub use snapshot::Snapshot;
+
+/// What an operator can set of the use cases.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Seconds a device waits before it polls an unfinished assignment.
+    pub retry_after_s: u32,
+    /// Operations taken by a worker at once.
+    pub claim_batch: usize,
+    /// Symmetric-key groups tried for one registration.
+    pub key_groups_tried_max: usize,
+    /// How long ended operations can be polled.
+    pub operations_kept: std::time::Duration,
+    /// Days that a fresh hub keeps telemetry.
+    pub retention_days: u16,
+    /// Partitions of a fresh hub.
+    pub partitions: u16,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            retry_after_s: 3,
+            claim_batch: 64,
+            key_groups_tried_max: 1_000,
+            operations_kept: std::time::Duration::from_secs(24 * 3_600),
+            retention_days: 1,
+            partitions: 4,
+        }
+    }
+}
+
+/// What the use cases stand on.
+pub struct Parts {
+    /// Everything durable but telemetry.
+    pub store: Arc<dyn Store>,
+    /// Telemetry.
+    pub telemetry: Arc<dyn TelemetryLog>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// How resources are named.
+    pub naming: Naming,
+    /// What an operator set.
+    pub settings: Settings,
+}
+
+/// The use cases. Cheap to clone.
+#[derive(Clone)]
+pub struct Service(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    telemetry: Arc<dyn TelemetryLog>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    naming: Naming,
+    settings: Settings,
+    deployment: Deployment,
+    resources: ArcSwap<Snapshot>,
+    /// Changes of resources, one after another.
+    changing: tokio::sync::Mutex<()>,
+    directory: Directory,
+    assignments: Notify,
+    /// Counts changes of what clients can dial.
+    published: watch::Sender<u64>,
+}
+
+impl Service {
+    /// Loads the resources, after making the defaults where there are none.
+    pub async fn open(parts: Parts, defaults: Option<Defaults>) -> Result<Self, Error> {
+        let Parts { store, telemetry, clock, entropy, naming, settings } = parts;
+        let deployment = store.deployment(resources::first_deployment(entropy.as_ref(), clock.now())).await?;
+        let snapshot = Snapshot::new(naming.clone(), store.load_resources().await?);
+        let service = Self(Arc::new(Inner {
+            published: watch::Sender::new(0),
+            resources: ArcSwap::from_pointee(snapshot),
+            changing: tokio::sync::Mutex::new(()),
+            directory: Directory::default(),
+            assignments: Notify::new(),
+            store,
+            telemetry,
+            clock,
+            entropy,
+            naming,
+            settings,
+            deployment,
+        }));
+        if let Some(defaults) = defaults {
+            service.make_defaults(&defaults).await?;
+        }
+        service.apply_retention();
+        Ok(service)
+    }
+
+    /// The one door: performs `operation` for `caller`.
+    pub async fn perform(&self, caller: &Caller, operation: Operation) -> Result<Reply, Failure> {
+        let outcome = match operation {
+            Operation::Registration(ask) => self.perform_registration(caller, ask).await.map(Reply::Registration),
+            Operation::Enrollment(ask) => self.perform_enrollment(caller, ask).await.map(Reply::Enrollment),
+            Operation::Identity(ask) => self.perform_identity(caller, ask).await.map(Reply::Identity),
+            Operation::Twin(ask) => self.perform_twin(caller, ask).await.map(Reply::Twin),
+            Operation::Session(ask) => self.perform_session(caller, ask).await.map(Reply::Session),
+            Operation::Telemetry(ask) => self.perform_telemetry(ask).await.map(Reply::Telemetry),
+            Operation::Resource(ask) => self.perform_resource(caller, ask).await.map(Reply::Resource),
+            Operation::Decision(ask) => self.perform_decision(caller, ask).await.map(Reply::Decision),
+        };
+        outcome.map_err(|error| self.fail(error))
+    }
+
+    /// The resources at this moment.
+    pub fn resources(&self) -> Arc<Snapshot> {
+        self.0.resources.load_full()
+    }
+
+    /// The telemetry log, for readers.
+    pub fn telemetry(&self) -> &Arc<dyn TelemetryLog> {
+        &self.0.telemetry
+    }
+
+    /// What the deployment is known by.
+    pub fn deployment(&self) -> &Deployment {
+        &self.0.deployment
+    }
+
+    pub(crate) fn now(&self) -> UnixTime {
+        self.0.clock.now()
+    }
+
+    pub(crate) fn entropy(&self) -> &dyn Entropy {
+        self.0.entropy.as_ref()
+    }
+
+    pub(crate) fn fail(&self, error: Error) -> Failure {
+        error.into_failure(self.entropy(), self.now())
+    }
+
+    /// Puts the hub's host name where the store keeps its key.
+    pub(crate) fn with_host(&self, mut state: RegistrationState) -> RegistrationState {
+        if let Some(assignment) = &mut state.assignment {
+            let key = assignment.host_name.parse().map(domain::ids::HubKey).ok();
+            let resources = self.resources();
+            if let Some(hub) = key.and_then(|key| resources.hub(key)) {
+                assignment.host_name = resources.hub_host(hub);
+            }
+        }
+        state
+    }
+}

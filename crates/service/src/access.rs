@@ -1,0 +1,48 @@
+//! Who may do what: operators' programs by shared access signature, the management API by bearer token.
+
+use domain::access::Action;
+use domain::clock::UnixTime;
+use domain::operation::{Caller, ErrorKind};
+use domain::resource::Policy;
+use domain::sas::SasToken;
+
+use crate::error::Error;
+
+/// How long after its end a service signature is still taken.
+const LEEWAY: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Judges a signature against the policies of a resource: `hosts` are its names, `path` is what is asked for.
+pub fn authorize(
+    caller: &Caller,
+    (hosts, path): (&[String], &[&str]),
+    policies: &[Policy],
+    action: Action,
+    now: UnixTime,
+) -> Result<(), Error> {
+    let Some(token) = &caller.evidence.token else { return Err(refused("no signature was presented")) };
+    let policy = signed_by(token, policies).ok_or_else(|| refused("no policy's key made the signature"))?;
+    let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    if !token.covers(&hosts, path) {
+        return Err(refused("the signature is for another resource"));
+    }
+    if token.expires_at().plus(LEEWAY) < now {
+        return Err(refused("the signature has expired"));
+    }
+    if !policy.rights.allow(action) {
+        let text = format!("The policy {} holds {}, which does not allow this.", policy.name, policy.rights);
+        return Err(Error::new(ErrorKind::Forbidden, text));
+    }
+    Ok(())
+}
+
+/// The policy that the token names and whose key signed it. Without a name no policy fits: it would be a device's token.
+fn signed_by<'a>(token: &SasToken, policies: &'a [Policy]) -> Option<&'a Policy> {
+    let name = token.policy()?;
+    let policy = policies.iter().find(|policy| policy.name.as_str().eq_ignore_ascii_case(name))?;
+    policy.signer(token).map(|_| policy)
+}
+
+fn refused(reason: &'static str) -> Error {
+    tracing::info!(reason, "a service request was refused");
+    Error::unauthorized()
+}

@@ -1,0 +1,144 @@
+//! The tasks that follow the store's changes: twin notifications in the order of commits, and the ending of connections
+//! whose identity, credential or time is gone.
+
+use std::time::Duration;
+
+use domain::identity::IdentityStatus;
+use domain::ids::HubKey;
+use domain::operation::Push;
+use domain::operation::identity::IdentityName;
+use domain::operation::session::CutOff;
+use domain::operation::twin::DesiredChange;
+
+use crate::Service;
+use crate::error::Error;
+use crate::sessions::still_admitted;
+
+/// Changes read at once.
+const BATCH: usize = 1_000;
+/// How often connections are checked for a proof that has run out.
+const EXPIRY_SWEEP: Duration = Duration::from_secs(1);
+/// How long to wait after the store failed.
+const AFTER_FAILURE: Duration = Duration::from_millis(500);
+
+impl Service {
+    /// Tells connected devices of changed desired properties until the future is dropped (`rules.md` 12).
+    pub async fn run_notifications(&self) {
+        let mut changes = self.0.store.twin_changes();
+        let mut told = self.latest_change().await;
+        loop {
+            match self.notify_after(told).await {
+                Ok(last) if last > told => told = last,
+                Ok(_) => {
+                    if changes.changed().await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    self.fail(error);
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                }
+            }
+        }
+    }
+
+    async fn latest_change(&self) -> u64 {
+        loop {
+            match self.0.store.latest_twin_change().await {
+                Ok(latest) => return latest,
+                Err(error) => {
+                    self.fail(error.into());
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                }
+            }
+        }
+    }
+
+    /// Delivers one batch and forgets it: nobody who connects later needs it, since a device reads its twin first.
+    async fn notify_after(&self, told: u64) -> Result<u64, Error> {
+        let changes = self.0.store.twin_changes_after(told, BATCH).await?;
+        let mut last = told;
+        for change in changes {
+            last = change.sequence;
+            let push = Push::Desired(DesiredChange { version: change.version, patch: change.patch });
+            self.0.directory.push(change.hub, &change.name, push);
+        }
+        if last > told {
+            self.0.store.prune_twin_changes(last, BATCH).await?;
+        }
+        Ok(last)
+    }
+
+    /// Ends connections whose identity was removed, disabled or re-keyed, until the future is dropped.
+    pub async fn run_cut_offs(&self) {
+        let mut changes = self.0.store.identity_changes();
+        let mut judged = 0;
+        loop {
+            changes.borrow_and_update();
+            match self.judge_changes_after(judged).await {
+                Ok(last) if last > judged => judged = last,
+                Ok(_) => {
+                    if changes.changed().await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    self.fail(error);
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                }
+            }
+        }
+    }
+
+    async fn judge_changes_after(&self, judged: u64) -> Result<u64, Error> {
+        let (concerned, last) = self.0.store.identity_changes_after(judged, BATCH).await?;
+        for (hub, name) in concerned {
+            self.judge_connection(hub, &name).await?;
+        }
+        Ok(last)
+    }
+
+    /// Ends the connection of `name` if the identity would not be let in with the same credential.
+    pub(crate) async fn judge_connection(&self, hub: HubKey, name: &IdentityName) -> Result<(), Error> {
+        let Some(entry) = self.0.directory.find(hub, name) else { return Ok(()) };
+        let resources = self.resources();
+        let identity = self.0.store.find_identity(hub, name).await?;
+        let reason = match (identity, resources.hub(hub)) {
+            (_, None) => CutOff::HubDeleted,
+            (None, _) => CutOff::Deleted,
+            (Some(identity), _) if *identity.generation != *entry.generation => CutOff::Deleted,
+            (Some(identity), _) if identity.status == IdentityStatus::Disabled => CutOff::Disabled,
+            (Some(identity), Some(hub)) if !still_admitted(&identity, &entry.credential, hub) => CutOff::Rekeyed,
+            (Some(_), Some(_)) => return Ok(()),
+        };
+        tracing::info!(identity = %name, ?reason, "a connection was ended");
+        self.0.directory.cut(hub, name, entry.epoch, reason);
+        Ok(())
+    }
+
+    /// Ends connections whose token or certificate has run out, until the future is dropped.
+    pub async fn run_expiry(&self) {
+        let mut ticks = tokio::time::interval(EXPIRY_SWEEP);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let now = self.now();
+            self.0.directory.cut_where(|_, _, entry| {
+                entry.expires_at.is_some_and(|at| at < now).then_some(match entry.credential {
+                    domain::identity::UsedCredential::DeviceKey(_) | domain::identity::UsedCredential::PolicyKey(_) => {
+                        CutOff::TokenExpired
+                    }
+                    _ => CutOff::CertificateExpired,
+                })
+            });
+        }
+    }
+
+    /// Judges every connection of a hub again, after its policies or certificates changed or it is gone.
+    pub(crate) async fn judge_hub(&self, hub: HubKey) -> Result<(), Error> {
+        for name in self.0.directory.names_at(hub) {
+            self.judge_connection(hub, &name).await?;
+        }
+        Ok(())
+    }
+}

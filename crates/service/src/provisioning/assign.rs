@@ -1,0 +1,204 @@
+//! The worker that assigns proven devices to hubs.
+//!
+//! It claims operations, makes its choice durable, and carries it out; a crash anywhere leads the next attempt along the
+//! same plan (`rules.md` 2). Start at [`Service::run_assignments`].
+
+use std::time::Duration;
+
+use domain::allocation::{Candidate, Unallocatable, allocate};
+use domain::attestation::{Credential, Registrant, symmetric_key};
+use domain::enrollment::{AllocationPolicy, Enrollment};
+use domain::ids::{DeviceId, HubKey};
+use domain::operation::registration::{RegistrationError, Substatus};
+use domain::reprovision::{Reprovision, TwinHandover, on_return};
+use domain::resource::ProvisioningService;
+use store::ports::{Assigned, Assignee, Claimed, Finish, Finished, Planned, TwinSource};
+
+use crate::Service;
+use crate::error::Error;
+
+/// How long the worker sleeps when nobody wakes it: what an earlier process left behind, or a lease that ran out.
+const IDLE: Duration = Duration::from_secs(5);
+/// How long it waits after the store failed.
+const AFTER_FAILURE: Duration = Duration::from_millis(500);
+/// Ended operations forgotten at once.
+const PRUNE_BATCH: usize = 1_000;
+
+impl Service {
+    /// Assigns devices until the future is dropped.
+    pub async fn run_assignments(&self) {
+        loop {
+            match self.assign_batch().await {
+                Ok(0) => {
+                    let woken = self.0.assignments.notified();
+                    if tokio::time::timeout(IDLE, woken).await.is_err() {
+                        self.prune_operations().await;
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    self.fail(error);
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                }
+            }
+        }
+    }
+
+    async fn prune_operations(&self) {
+        let before = self.now().minus(self.0.settings.operations_kept);
+        if let Err(error) = self.0.store.prune_operations(before, PRUNE_BATCH).await {
+            self.fail(error.into());
+        }
+    }
+
+    /// Assigns what is queued, side by side, so that their commits are shared; returns how many there were.
+    async fn assign_batch(&self) -> Result<usize, Error> {
+        let claimed = self.0.store.claim_operations(self.0.settings.claim_batch, self.now()).await?;
+        let count = claimed.len();
+        let mut running = tokio::task::JoinSet::new();
+        for claimed in claimed {
+            let service = self.clone();
+            running.spawn(async move { service.assign(claimed).await });
+        }
+        while let Some(ended) = running.join_next().await {
+            if let Ok(Err(error)) = ended {
+                self.fail(error);
+            }
+        }
+        Ok(count)
+    }
+
+    async fn assign(&self, claimed: Claimed) -> Result<(), Error> {
+        let store = &self.0.store;
+        let Registrant { service, admitted_by, registration_id, .. } = &claimed.registrant;
+        let entry = store.find_enrollment(*service, &admitted_by.name).await?;
+        let resources = self.resources();
+        let (Some(entry), Some(service)) = (entry, resources.service(*service)) else {
+            return self.fail_assignment(&claimed, 401_002, "The enrollment was removed.").await;
+        };
+        if entry.etag != admitted_by.etag || !entry.terms.is_enabled() {
+            return self.fail_assignment(&claimed, 401_002, "The enrollment was changed.").await;
+        }
+        let plan = match &claimed.plan {
+            Some(plan) => plan.clone(),
+            None => match self.choose(&claimed, &entry, service) {
+                Ok(plan) => plan,
+                Err(unallocatable) => {
+                    return self.fail_assignment(&claimed, 404_001, &format!("{unallocatable}.")).await;
+                }
+            },
+        };
+        let Finished::Done(_) = store.plan_assignment(claimed.operation, claimed.attempt, plan, self.now()).await?
+        else {
+            return Ok(());
+        };
+        let Some(assignee) = assignee(&claimed.registrant, &entry) else {
+            return self.fail_assignment(&claimed, 401_002, "The enrollment's keys were changed.").await;
+        };
+        let finish = Finish { assignee, initial_twin: entry.terms.initial_twin.clone() };
+        match store.finish_assignment(claimed.operation, claimed.attempt, finish, self.now()).await? {
+            Finished::Done(_) => {
+                tracing::info!(registration.id = %registration_id, operation.id = %claimed.operation, "device assigned");
+            }
+            Finished::HubGone => return self.fail_assignment(&claimed, 404_001, "The chosen IoT hub is gone.").await,
+            Finished::Fenced | Finished::EntryChanged => {}
+        }
+        Ok(())
+    }
+
+    async fn fail_assignment(&self, claimed: &Claimed, code: u32, message: &str) -> Result<(), Error> {
+        let error = RegistrationError { code, message: message.to_owned() };
+        let id = &claimed.registrant.registration_id;
+        tracing::info!(registration.id = %id, operation.id = %claimed.operation, code, "{message}");
+        self.0.store.fail_assignment(claimed.operation, claimed.attempt, error, self.now()).await?;
+        Ok(())
+    }
+
+    /// Chooses hub and twin. A device that may not move keeps its hub, even if no hub could be chosen today.
+    fn choose(
+        &self,
+        claimed: &Claimed,
+        entry: &Enrollment,
+        service: &ProvisioningService,
+    ) -> Result<Planned, Unallocatable> {
+        let policy = entry.terms.allocation.unwrap_or(service.allocation);
+        let registration_id = &claimed.registrant.registration_id;
+        let offered = allocate(policy, registration_id, &self.candidates(entry, service, policy));
+        let device_id = entry.terms.device_id.clone().map_or_else(
+            || DeviceId::parse(registration_id.as_str()).expect("every registration ID is a device ID"),
+            |device_id| device_id,
+        );
+        let reprovision = entry.terms.reprovision();
+        let Some(current) = &claimed.current else {
+            return Ok(planned(offered?, device_id, TwinSource::Keep, Substatus::InitialAssignment));
+        };
+        let offered = if reprovision.update_hub_assignment { offered? } else { current.hub };
+        Ok(returning(current, on_return(reprovision, current.hub, offered), offered, device_id))
+    }
+
+    /// The linked hubs that the entry allows, in the order of its list, or of the links.
+    fn candidates(
+        &self,
+        entry: &Enrollment,
+        service: &ProvisioningService,
+        policy: AllocationPolicy,
+    ) -> Vec<Candidate> {
+        let resources = self.resources();
+        let named = entry.terms.hubs();
+        let rank = |hub: HubKey| {
+            let Some(hub) = resources.hub(hub) else { return None };
+            let aliases = resources.hub_aliases(hub);
+            let is_named = |host: &String| aliases.iter().any(|alias| alias.eq_ignore_ascii_case(host));
+            if named.is_empty() { Some(0) } else { named.iter().position(is_named) }
+        };
+        let mut ranked: Vec<_> =
+            service.links.iter().filter_map(|link| rank(link.hub).map(|rank| (rank, link))).collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        ranked
+            .into_iter()
+            .map(|(_, link)| Candidate {
+                hub: link.hub,
+                weight: link.weight,
+                // A hub that the entry names for a static choice is meant, whatever its link says.
+                applies: link.applies || (policy == AllocationPolicy::Static && !named.is_empty()),
+                is_full: false,
+            })
+            .collect()
+    }
+}
+
+fn planned(hub: HubKey, device_id: DeviceId, twin: TwinSource, substatus: Substatus) -> Planned {
+    Planned { hub, device_id, twin, substatus, payload: None }
+}
+
+fn returning(current: &Assigned, decided: Reprovision, offered: HubKey, device_id: DeviceId) -> Planned {
+    let back_home = offered == current.initial_hub;
+    match decided {
+        Reprovision::Keep => planned(current.hub, device_id, TwinSource::Keep, Substatus::InitialAssignment),
+        Reprovision::ResetInPlace => planned(current.hub, device_id, TwinSource::Initial, Substatus::DeviceDataReset),
+        Reprovision::Reassign { twin } => {
+            let (source, moved) = match twin {
+                TwinHandover::Migrate => (TwinSource::Migrate, Substatus::DeviceDataMigrated),
+                TwinHandover::Reset => (TwinSource::Initial, Substatus::DeviceDataReset),
+            };
+            let substatus = if back_home { Substatus::ReprovisionedToInitialAssignment } else { moved };
+            planned(offered, device_id, source, substatus)
+        }
+    }
+}
+
+/// The identity a registrant is to have; `None` if the entry's keys are no longer those that were proved.
+fn assignee(registrant: &Registrant, entry: &Enrollment) -> Option<Assignee> {
+    let capabilities = entry.terms.capabilities();
+    match &registrant.credential {
+        Credential::X509 { leaf, other, .. } => Some(Assignee::SelfSigned {
+            primary: leaf.sha256_hex(),
+            secondary: other.as_ref().map(domain::certificate::Certificate::sha256_hex),
+            capabilities,
+        }),
+        Credential::SymmetricKey { .. } => {
+            let keys = symmetric_key::device_keys(registrant, entry)?;
+            Some(Assignee::Sas { primary: keys.primary, secondary: keys.secondary, capabilities })
+        }
+    }
+}

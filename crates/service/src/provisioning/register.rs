@@ -1,0 +1,131 @@
+//! What a provisioning service answers devices.
+
+use std::sync::Arc;
+
+use domain::attestation::Rejection;
+use domain::decision::{Cause, Outcome};
+use domain::ids::{OperationId, RegistrationId};
+use domain::operation::registration::{
+    Answer, Ask, Registration, RegistrationError, RegistrationState, RegistrationStatus, Request,
+};
+use domain::operation::{Caller, ErrorKind};
+use domain::resource::ProvisioningService;
+use store::ports::Accepted;
+
+use super::attest::Attested;
+use crate::Service;
+use crate::error::Error;
+
+impl Service {
+    /// Performs `ask`. Every request is judged afresh: the enrollment may have changed since the last one.
+    pub(crate) async fn perform_registration(&self, caller: &Caller, ask: Ask) -> Result<Answer, Error> {
+        let resources = self.resources();
+        let Some(service) = resources.scope_at(&caller.endpoint, &ask.id_scope).map(Arc::clone) else {
+            return Err(self.unknown_scope(caller, &ask));
+        };
+        let registration_id = RegistrationId::parse(&ask.registration_id)
+            .map_err(|invalid| Error::invalid(format!("The registration ID: {invalid}.")))?;
+        let attested = self.attest(caller, &service, &registration_id, &ask.id_scope).await?;
+        match ask.request {
+            Request::Register(registration) => self.register(&service, registration_id, attested, *registration).await,
+            Request::Poll { operation } => {
+                self.admit(&service, &registration_id, &attested).await?;
+                self.poll(&service, registration_id, &operation).await
+            }
+            Request::LookUp => {
+                self.admit(&service, &registration_id, &attested).await?;
+                let state = self.0.store.find_registration(service.key, &registration_id).await?;
+                let state = state.unwrap_or_else(|| RegistrationState::unassigned(registration_id));
+                Ok(Answer::State(Box::new(self.with_host(state))))
+            }
+        }
+    }
+
+    fn unknown_scope(&self, caller: &Caller, ask: &Ask) -> Error {
+        let mut decision = self.open_decision(caller, &ask.id_scope, &ask.registration_id);
+        decision.outcome = Outcome::Refused {
+            cause: Cause::WrongIdScope,
+            what: "no provisioning service at the address dialled has the ID scope".to_owned(),
+            fix: Cause::WrongIdScope.fix().to_owned(),
+        };
+        let error = Error::new(ErrorKind::ScopeNotFound, "The ID scope was not found.").tracked(decision.tracking);
+        self.0.store.record_refusal(decision);
+        error
+    }
+
+    /// Records a refusal; the answer to every refused credential is the same.
+    async fn admit(
+        &self,
+        service: &ProvisioningService,
+        registration_id: &RegistrationId,
+        attested: &Attested,
+    ) -> Result<(), Error> {
+        let Err(rejection) = &attested.outcome else { return Ok(()) };
+        let tracking = attested.decision.tracking;
+        tracing::info!(%tracking, registration.id = %registration_id, cause = rejection.cause().code(), "{rejection}");
+        self.0.store.record_refusal(attested.decision.clone());
+        if *rejection == Rejection::Disabled {
+            let status = RegistrationStatus::Disabled;
+            self.0.store.note_refusal(service.key, registration_id, status, None, self.now()).await?;
+        }
+        Err(Error::unauthorized().tracked(tracking))
+    }
+
+    async fn register(
+        &self,
+        service: &ProvisioningService,
+        registration_id: RegistrationId,
+        attested: Attested,
+        registration: Registration,
+    ) -> Result<Answer, Error> {
+        let written = registration.registration_id.as_deref();
+        if !written.is_none_or(|written| written.eq_ignore_ascii_case(registration_id.as_str())) {
+            return Err(Error::invalid("The registration ID of the body is not that of the request."));
+        }
+        if registration.has_certificate_request {
+            return Err(Error::invalid("Certificates are not issued here: leave out csr."));
+        }
+        self.admit(service, &registration_id, &attested).await?;
+        let Attested { outcome, mut decision } = attested;
+        let Ok(proven) = outcome else { return Err(Error::unauthorized()) };
+        let fresh = OperationId::generate(self.entropy());
+        decision.outcome = Outcome::Admitted { by: proven.admitted_by.name.clone(), operation: fresh };
+        let store = &self.0.store;
+        let accepted = store.accept_registration(&proven, fresh, registration.payload, decision, self.now()).await?;
+        let operation = match accepted {
+            Accepted::New => {
+                self.0.assignments.notify_one();
+                tracing::info!(registration.id = %registration_id, operation.id = %fresh, "registration accepted");
+                fresh
+            }
+            Accepted::AlreadyRunning(running) => running,
+        };
+        Ok(Answer::Accepted { operation, retry_after_s: self.0.settings.retry_after_s })
+    }
+
+    async fn poll(
+        &self,
+        service: &ProvisioningService,
+        registration_id: RegistrationId,
+        operation: &str,
+    ) -> Result<Answer, Error> {
+        let unknown = || Error::new(ErrorKind::OperationNotFound, "Operation not found.");
+        let operation = OperationId::parse(operation).ok_or_else(unknown)?;
+        let view = self.0.store.find_operation(service.key, operation).await?.ok_or_else(unknown)?;
+        if view.registration_id != registration_id {
+            return Err(unknown());
+        }
+        Ok(match view.outcome {
+            None => Answer::Assigning { operation, registration_id, retry_after_s: self.0.settings.retry_after_s },
+            Some(state) => Answer::Finished { operation, state: Box::new(for_device(self.with_host(state))) },
+        })
+    }
+}
+
+/// A registration that ended badly always tells a code and a reason: one client cannot read it otherwise.
+fn for_device(mut state: RegistrationState) -> RegistrationState {
+    if matches!(state.status, RegistrationStatus::Failed | RegistrationStatus::Disabled) {
+        state.error.get_or_insert(RegistrationError { code: 401_002, message: "Unauthorized".to_owned() });
+    }
+    state
+}

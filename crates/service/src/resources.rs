@@ -1,0 +1,238 @@
+//! Hubs, provisioning services, links, policies and CA certificates: made, changed and removed at run time.
+//!
+//! Changes happen one after another; each is durable before the snapshot that everybody reads is replaced. Start at
+//! [`Service::perform_resource`].
+
+mod answer;
+mod certificates;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::clock::{Entropy, UnixTime, random};
+use domain::ids::{HubName, Precondition, ServiceName, TrackingId};
+use domain::operation::resource::{Answer, Ask, HubDraft, Place, ResourceName, ServiceDraft};
+use domain::operation::{Caller, ErrorKind};
+use domain::resource::{Hub, LinkedHub, Naming, ProvisioningService, ResourceGroup};
+use serde_json::Map;
+use store::ports::{Changed, Created, Deployment, Sealed};
+
+use crate::error::Error;
+use crate::{Service, Snapshot};
+
+/// The resources of a first start.
+#[derive(Clone, Debug)]
+pub struct Defaults {
+    /// Name of the provisioning service.
+    pub service: ServiceName,
+    /// Name of the hub linked to it.
+    pub hub: HubName,
+    /// Resource group of both.
+    pub group: String,
+    /// Where they are said to be.
+    pub location: String,
+}
+
+/// A resource that clients can dial.
+#[derive(Clone, Debug)]
+pub enum EndpointOf {
+    /// A hub.
+    Hub(Arc<Hub>),
+    /// A provisioning service.
+    Service(Arc<ProvisioningService>),
+}
+
+/// An address or a name that is served, and every name its certificate must carry.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The address, where addresses are handed out.
+    pub address: Option<IpAddr>,
+    /// Host name first.
+    pub names: Vec<String>,
+    /// What is reached there.
+    pub of: EndpointOf,
+}
+
+/// A deployment that was never started.
+pub(crate) fn first_deployment(entropy: &dyn Entropy, now: UnixTime) -> Deployment {
+    let guid = || TrackingId::generate(entropy).to_string();
+    Deployment {
+        subscription: guid(),
+        tenant: guid(),
+        client: guid(),
+        client_secret: Sealed(hex(&random::<24>(entropy)).into_bytes()),
+        token_key: Sealed(random::<32>(entropy).to_vec()),
+        created_at: now,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Service {
+    /// Performs `ask` for an operator of the management API.
+    pub(crate) async fn perform_resource(&self, caller: &Caller, ask: Ask) -> Result<Answer, Error> {
+        self.authorize_operator(caller)?;
+        self.answer_resource(ask).await
+    }
+
+    /// Judges the bearer token of the management API.
+    pub(crate) fn authorize_operator(&self, caller: &Caller) -> Result<(), Error> {
+        let bearer = caller.evidence.bearer.as_ref();
+        let good = caller.endpoint.admin && bearer.is_some_and(|bearer| self.is_good_token(bearer.expose()));
+        if good { Ok(()) } else { Err(Error::unauthorized()) }
+    }
+
+    /// Everything that clients can dial.
+    pub fn published(&self) -> Vec<Published> {
+        let resources = self.resources();
+        let hubs = resources.hubs().into_iter().map(|hub| Published {
+            address: hub.address,
+            names: resources.hub_aliases(hub),
+            of: EndpointOf::Hub(Arc::clone(hub)),
+        });
+        let services = resources.services().into_iter().map(|service| Published {
+            address: service.address,
+            names: resources.service_aliases(service),
+            of: EndpointOf::Service(Arc::clone(service)),
+        });
+        hubs.chain(services).collect()
+    }
+
+    /// Makes the default resources if there are none at all.
+    pub(crate) async fn make_defaults(&self, defaults: &Defaults) -> Result<(), Error> {
+        let resources = self.resources();
+        if !resources.hubs().is_empty() || !resources.services().is_empty() {
+            return Ok(());
+        }
+        let _changing = self.0.changing.lock().await;
+        let group =
+            ResourceGroup { name: defaults.group.clone(), location: defaults.location.clone(), tags: Map::new() };
+        self.0.store.put_group(group).await?;
+        let location = Some(defaults.location.clone());
+        let draft = HubDraft { location: location.clone(), ..self.blank_hub() };
+        // The service comes first: the first address is its own.
+        let service = ServiceDraft { location, ..ServiceDraft::default() };
+        let service = self.create_service(&defaults.service, &defaults.group, (service, None)).await?;
+        let hub = self.create_hub(&defaults.hub, &defaults.group, draft).await?;
+        let link = LinkedHub {
+            hub: hub.key,
+            policy: "iothubowner".to_owned(),
+            location: defaults.location.clone(),
+            applies: true,
+            weight: 1,
+        };
+        let linked = ProvisioningService { links: vec![link], ..service };
+        self.0.store.replace_service(linked, Precondition::Exists, self.now()).await?;
+        self.reload().await
+    }
+
+    fn blank_hub(&self) -> HubDraft {
+        HubDraft {
+            partition_count: Some(self.0.settings.partitions),
+            retention_days: Some(self.0.settings.retention_days),
+            ..HubDraft::default()
+        }
+    }
+
+    async fn create_hub(&self, name: &HubName, group: &str, draft: HubDraft) -> Result<Hub, Error> {
+        let hub = Hub::create(name.clone(), group.to_owned(), draft, self.now(), self.entropy())
+            .map_err(|invalid| Error::invalid(invalid.to_string()))?;
+        match self.0.store.create_hub(hub, self.hands_out_addresses(), self.now()).await? {
+            Created::Done(hub) => Ok(hub),
+            Created::AlreadyExists => Err(Error::new(ErrorKind::ResourceExists, "A hub has this name.")),
+        }
+    }
+
+    async fn create_service(
+        &self,
+        name: &ServiceName,
+        group: &str,
+        draft: (ServiceDraft, Option<Vec<LinkedHub>>),
+    ) -> Result<ProvisioningService, Error> {
+        let service = ProvisioningService::create(name.clone(), group.to_owned(), draft, self.now(), self.entropy())
+            .map_err(|invalid| Error::invalid(invalid.to_string()))?;
+        match self.0.store.create_service(service, self.hands_out_addresses(), self.now()).await? {
+            Created::Done(service) => Ok(service),
+            Created::AlreadyExists => {
+                Err(Error::new(ErrorKind::ResourceExists, "A provisioning service has this name."))
+            }
+        }
+    }
+
+    fn hands_out_addresses(&self) -> bool {
+        self.0.naming == Naming::Addresses
+    }
+
+    /// Replaces the snapshot by what the store holds.
+    pub(crate) async fn reload(&self) -> Result<(), Error> {
+        let resources = self.0.store.load_resources().await?;
+        self.0.resources.store(Arc::new(Snapshot::new(self.0.naming.clone(), resources)));
+        self.apply_retention();
+        self.0.published.send_modify(|version| *version += 1);
+        Ok(())
+    }
+
+    /// Counts up whenever [`Service::published`] may have changed.
+    pub fn published_changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.0.published.subscribe()
+    }
+
+    pub(crate) fn apply_retention(&self) {
+        for hub in self.resources().hubs() {
+            let keep = Duration::from_secs(u64::from(hub.retention_days) * 86_400);
+            self.0.telemetry.set_retention(hub.key, keep);
+        }
+    }
+
+    pub(crate) fn check_place(&self, place: &Place) -> Result<(), Error> {
+        if place.subscription.eq_ignore_ascii_case(&self.0.deployment.subscription) {
+            Ok(())
+        } else {
+            Err(Error::new(ErrorKind::ResourceNotFound, "The subscription was not found."))
+        }
+    }
+
+    /// The hub of that name, in the group if one is named.
+    pub(crate) fn find_hub(&self, place: &Place, name: &HubName) -> Result<Arc<Hub>, Error> {
+        let resources = self.resources();
+        let found = resources.hubs().into_iter().find(|hub| hub.name == *name && in_group(place, &hub.group));
+        found.cloned().ok_or_else(|| Error::new(ErrorKind::ResourceNotFound, "The hub was not found."))
+    }
+
+    /// The provisioning service of that name, in the group if one is named.
+    pub(crate) fn find_service(&self, place: &Place, name: &ServiceName) -> Result<Arc<ProvisioningService>, Error> {
+        let resources = self.resources();
+        let mut services = resources.services().into_iter();
+        let found = services.find(|service| service.name == *name && in_group(place, &service.group));
+        found.cloned().ok_or_else(|| Error::new(ErrorKind::ResourceNotFound, "The provisioning service was not found."))
+    }
+
+    /// Removes a hub or a provisioning service with all it holds; its connections end.
+    pub(crate) async fn remove(&self, place: &Place, name: &ResourceName) -> Result<bool, Error> {
+        let _changing = self.0.changing.lock().await;
+        let existed = match name {
+            ResourceName::Hub(name) => {
+                let hub = self.find_hub(place, name)?;
+                let existed = matches!(self.0.store.delete_hub(hub.key).await?, Changed::Done(_));
+                self.reload().await?;
+                self.judge_hub(hub.key).await?;
+                self.0.telemetry.delete_hub(hub.key).await?;
+                existed
+            }
+            ResourceName::Service(name) => {
+                let service = self.find_service(place, name)?;
+                let existed = matches!(self.0.store.delete_service(service.key).await?, Changed::Done(_));
+                self.reload().await?;
+                existed
+            }
+        };
+        Ok(existed)
+    }
+}
+
+pub(crate) fn in_group(place: &Place, group: &str) -> bool {
+    place.group.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(group))
+}

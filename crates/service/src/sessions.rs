@@ -1,0 +1,120 @@
+//! A device's connection to a hub: let in, remembered, let go.
+
+use domain::certificate::Certificate;
+use domain::identity::{Identity, UsedCredential, proof};
+use domain::operation::identity::IdentityName;
+use domain::operation::session::{Answer, Ask, Connect, ConnectedDevice, Seat};
+use domain::operation::{Caller, ErrorKind};
+use domain::resource::{CertificateOwner, Hub};
+
+use crate::error::Error;
+use crate::mailbox::Mailbox;
+use crate::{Service, Snapshot};
+
+impl Service {
+    /// Performs `ask`.
+    pub(crate) async fn perform_session(&self, caller: &Caller, ask: Ask) -> Result<Answer, Error> {
+        match ask {
+            Ask::Connect(connect) => self.connect(caller, *connect).await,
+            Ask::Subscribe { device, subscriptions } => {
+                let saved =
+                    self.0.store.save_subscriptions(device.hub, &device.name, device.epoch, subscriptions).await?;
+                match saved {
+                    true => Ok(Answer::Done),
+                    false => Err(Error::new(ErrorKind::Unauthorized, "Another connection has taken over.")),
+                }
+            }
+            Ask::Disconnect { device } => {
+                self.0.directory.leave(&device);
+                self.0.store.release_connection(device.hub, &device.name, device.epoch, self.now()).await?;
+                Ok(Answer::Done)
+            }
+        }
+    }
+
+    async fn connect(&self, caller: &Caller, connect: Connect) -> Result<Answer, Error> {
+        let resources = self.resources();
+        let Some(hub) = resources.hub_at(&caller.endpoint, &connect.host) else {
+            return Err(refuse(&connect.claimed, "no hub of that name is at the address dialled"));
+        };
+        let (identity, device) = self.find_claimed(hub, &connect.claimed).await?;
+        let claim = proof::Claim { identity: identity.as_ref(), device: device.as_ref() };
+        let proven = judge(caller, hub, &resources, claim, self.now())
+            .map_err(|rejection| refuse(&connect.claimed, &rejection.to_string()))?;
+        let Some(identity) = identity else { return Err(Error::unauthorized()) };
+        let claimed = self
+            .0
+            .store
+            .claim_connection(hub.key, &connect.claimed, &identity.generation, connect.clean_session, self.now())
+            .await?
+            .ok_or_else(Error::unauthorized)?;
+        let device = ConnectedDevice::seat(Seat {
+            hub: hub.key,
+            name: identity.name,
+            generation: identity.generation.into(),
+            epoch: claimed.epoch,
+            authentication: proven.used().method(),
+            model_id: connect.model_id.map(Into::into),
+        });
+        let mailbox = self.0.directory.enter(&device, proven.used().clone(), Some(proven.expires_at()));
+        self.0.directory.keep_mailbox(&device, mailbox);
+        // The identity may have been changed between the judgement and the entry into the directory.
+        self.judge_connection(hub.key, &device.name).await?;
+        Ok(Answer::Connected {
+            device,
+            subscriptions: claimed.subscriptions,
+            session_present: claimed.session_present && !connect.clean_session,
+        })
+    }
+
+    async fn find_claimed(
+        &self,
+        hub: &Hub,
+        name: &IdentityName,
+    ) -> Result<(Option<Identity>, Option<Identity>), Error> {
+        let store = &self.0.store;
+        let identity = store.find_identity(hub.key, name).await?;
+        let device = match name.module {
+            None => None,
+            Some(_) => store.find_identity(hub.key, &IdentityName::device(name.device.clone())).await?,
+        };
+        Ok((identity, device))
+    }
+
+    /// The mailbox of a connection that was let in; `None` if it was taken already.
+    pub fn mailbox(&self, device: &ConnectedDevice) -> Option<Mailbox> {
+        self.0.directory.take_mailbox(device)
+    }
+}
+
+fn judge(
+    caller: &Caller,
+    hub: &Hub,
+    resources: &Snapshot,
+    claim: proof::Claim<'_>,
+    now: domain::clock::UnixTime,
+) -> Result<proof::ProvenIdentity, proof::IdentityRejection> {
+    let aliases = resources.hub_aliases(hub);
+    let hosts: Vec<&str> = aliases.iter().map(String::as_str).collect();
+    let authorities: Vec<Certificate> = resources.authorities(CertificateOwner::Hub(hub.key));
+    let rules = proof::HubRules { hosts: &hosts, policies: &hub.policies, authorities: &authorities };
+    proof::prove(claim, &caller.evidence, rules, now)
+}
+
+/// Every refused credential is refused alike; the reason is in the log.
+fn refuse(claimed: &IdentityName, reason: &str) -> Error {
+    tracing::info!(identity = %claimed, reason, "a connection was refused");
+    Error::unauthorized()
+}
+
+/// Whether `used` still lets `identity` in at `hub`.
+pub(crate) fn still_admitted(identity: &Identity, used: &UsedCredential, hub: &Hub) -> bool {
+    let policy_holds = match used {
+        UsedCredential::PolicyKey(digest) => hub.policies.iter().any(|policy| {
+            policy.rights.grants(domain::access::Right::DeviceConnect)
+                && (policy.keys.primary.digest() == *digest || policy.keys.secondary.digest() == *digest)
+        }),
+        _ => true,
+    };
+    policy_holds && identity.authentication.still_admits(used)
+}
