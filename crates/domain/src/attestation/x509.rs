@@ -5,7 +5,7 @@
 
 use super::{Candidates, Claim, Credential, Match, Rejection, seal};
 use crate::certificate::chain::{Path, Web};
-use crate::certificate::{Certificate, ChainFailure, PresentedChain};
+use crate::certificate::{Certificate, ChainFailure, Fault, PresentedChain};
 use crate::decision::{ChainLink, Finding, LinkVerdict, OutsideText, Trace};
 use crate::enrollment::{Attestation, Enrollment, Slots, X509Attestation};
 use crate::ids::CertificateName;
@@ -31,7 +31,7 @@ fn by_leaf(
     trace: &mut Trace,
 ) -> Result<Credential, Rejection> {
     let leaf = chain.leaf();
-    trace.chain = vec![ChainLink::new(leaf, LinkVerdict::Holds)];
+    trace.chain = vec![leaf_link(claim, leaf)];
     check_common_name(claim, leaf)?;
     if !slots.iter().any(|enrolled| enrolled == leaf) {
         return Err(Rejection::OtherCertificate);
@@ -48,7 +48,7 @@ fn by_reference(
     authorities: &[CaCertificate],
     trace: &mut Trace,
 ) -> Result<Credential, Rejection> {
-    trace.chain = vec![ChainLink::new(chain.leaf(), LinkVerdict::Holds)];
+    trace.chain = vec![leaf_link(claim, chain.leaf())];
     check_common_name(claim, chain.leaf())?;
     let web = Web::new(chain, authorities.iter().map(|authority| &authority.certificate), claim.now);
     let mut walk = web.walk();
@@ -189,6 +189,16 @@ fn check_dates(claim: Claim<'_>, leaf: &Certificate) -> Result<(), Rejection> {
         return Err(Rejection::CertificateDates { subject: subject(), bound: leaf.not_before(), expired: false, now });
     }
     Ok(())
+}
+
+/// A leaf that was looked at by itself: only its dates are known to hold or not.
+fn leaf_link(claim: Claim<'_>, leaf: &Certificate) -> ChainLink {
+    let verdict = match (leaf.is_expired(claim.now), leaf.is_early(claim.now)) {
+        (true, _) => LinkVerdict::Fails(Fault::Expired),
+        (false, true) => LinkVerdict::Fails(Fault::Early),
+        (false, false) => LinkVerdict::Holds,
+    };
+    ChainLink::new(leaf, verdict)
 }
 
 fn link(certificate: &Certificate, authorities: &[CaCertificate]) -> ChainLink {
