@@ -1,0 +1,293 @@
+//! HTTP/1.1 and HTTP/2 over TLS, and the door to WebSocket on the same port.
+//!
+//! A [`Handler`] gets requests whole and within bounds; what they mean is decided in `dialect`. Every answer carries the
+//! same hygiene: a date, no word about the software, and HSTS. Nothing here may look into a body. Start reading at
+//! [`HttpServer::serve`].
+
+mod activity;
+mod body;
+mod opening;
+mod request;
+
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, SERVER, STRICT_TRANSPORT_SECURITY};
+use http::request::Parts;
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::AsyncWriteExt;
+use tokio::time::{interval_at, timeout};
+
+use self::activity::{Activity, CountedBody};
+pub use self::body::{Body, BodySender, ClientGone};
+use self::opening::{Opening, Replayed, read_opening};
+pub use self::request::Refusal;
+use self::request::{normalise_target, read_body};
+use crate::shutdown::{DrainSignal, Tasks};
+use crate::tls::{Connection, PeerContext, SecureStream};
+use crate::websocket::{Verdict, WebSocket, WebSocketHandler, WebSocketStream, judge};
+
+/// Longest body taken where a handler does not say otherwise.
+pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Received bytes that HTTP/2 keeps per stream and per connection before it stops the sender.
+const H2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+const H2_CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// The ALPN name of HTTP/2.
+const ALPN_H2: &[u8] = b"h2";
+
+/// Limits of an HTTP port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpSettings {
+    /// Longest head of a request, target and headers together. At least 8 KiB.
+    pub header_bytes_max: usize,
+    /// Most headers of a request.
+    pub headers_max: usize,
+    /// For the head of the first request.
+    pub header_timeout: Duration,
+    /// For a request's body.
+    pub body_timeout: Duration,
+    /// For the head of each later request; a connection without any request is closed after one to two times this.
+    pub keep_alive_timeout: Duration,
+    /// Requests under way at once on one HTTP/2 connection.
+    pub streams_max: u32,
+    /// How long browsers shall insist on HTTPS for this host; zero sends no such header. Not sent for `localhost`, where
+    /// it would bind the developer's other servers too.
+    pub hsts_max_age: Duration,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            header_bytes_max: 32 * 1024,
+            headers_max: 100,
+            header_timeout: Duration::from_secs(15),
+            body_timeout: Duration::from_secs(60),
+            keep_alive_timeout: Duration::from_secs(75),
+            streams_max: 100,
+            hsts_max_age: Duration::from_secs(365 * 24 * 3600),
+        }
+    }
+}
+
+/// Answers requests.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    /// Answers a request whose body was read whole. The target is in origin form, and `Host` says what the client
+    /// dialled. A panic ends the connection.
+    async fn handle(&self, request: Request<Bytes>, peer: &PeerContext) -> Response<Body>;
+
+    /// The longest body to take for the request with this head.
+    fn body_bytes_max(&self, _head: &Parts) -> usize {
+        BODY_BYTES_MAX
+    }
+
+    /// Answers a request that does not reach [`Self::handle`], in the words of the dialect that it was meant for.
+    fn refuse(&self, refusal: Refusal, _head: &Parts, _peer: &PeerContext) -> Response<Body> {
+        let text = serde_json::json!({ "message": refusal.to_string() }).to_string();
+        let mut response = Response::new(Body::from(text));
+        *response.status_mut() = refusal.status();
+        let json = HeaderValue::from_static("application/json; charset=utf-8");
+        response.headers_mut().insert(CONTENT_TYPE, json);
+        response
+    }
+}
+
+/// Speaks HTTP on finished handshakes. One per port; clones share everything.
+#[derive(Clone)]
+pub struct HttpServer {
+    port: Arc<Port>,
+}
+
+struct Port {
+    handler: Arc<dyn Handler>,
+    websockets: Option<Arc<dyn WebSocketHandler>>,
+    settings: HttpSettings,
+    hsts: Option<HeaderValue>,
+    protocols: auto::Builder<H2Tasks>,
+}
+
+/// Runs the streams of HTTP/2 as tasks of the server.
+#[derive(Clone)]
+struct H2Tasks(Tasks);
+
+impl<F> hyper::rt::Executor<F> for H2Tasks
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        self.0.spawn("http2-stream", async move {
+            stream.await;
+        });
+    }
+}
+
+impl HttpServer {
+    /// A port whose requests go to `handler` and, where given, whose WebSockets go to `websockets`.
+    pub fn new(
+        handler: Arc<dyn Handler>,
+        websockets: Option<Arc<dyn WebSocketHandler>>,
+        settings: HttpSettings,
+        tasks: &Tasks,
+    ) -> Self {
+        let hsts_s = settings.hsts_max_age.as_secs();
+        let hsts = (hsts_s > 0).then(|| HeaderValue::try_from(format!("max-age={hsts_s}"))).and_then(Result::ok);
+        let protocols = protocols(&settings, tasks);
+        Self { port: Arc::new(Port { handler, websockets, settings, hsts, protocols }) }
+    }
+
+    /// Serves `connection` until either side closes it, or until the drain has begun and requests under way are
+    /// answered.
+    pub async fn serve(&self, connection: Connection, mut drain: DrainSignal) {
+        let Connection { mut stream, peer } = connection;
+        let settings = &self.port.settings;
+        if stream.get_ref().1.alpn_protocol() == Some(ALPN_H2) {
+            return Box::pin(self.port.serve_http(stream, Vec::new(), peer, drain)).await;
+        }
+        let opening = tokio::select! {
+            () = drain.begun() => return,
+            opening = timeout(settings.header_timeout, read_opening(&mut stream, settings.header_bytes_max)) => opening,
+        };
+        let Ok(Ok(Opening { mut read, head })) = opening else {
+            tracing::debug!(peer = %peer.address, "no request arrived");
+            return;
+        };
+        if let (Some(websockets), Some((head_bytes, head))) = (&self.port.websockets, head) {
+            match judge(&head) {
+                Verdict::NotWebSocket => {}
+                Verdict::Refused { reply, reason } => {
+                    tracing::debug!(peer = %peer.address, target = %head.uri(), reason, "WebSocket refused");
+                    return say_and_close(stream, &reply).await;
+                }
+                Verdict::Accepted { reply, protocol } => {
+                    if stream.write_all(&reply).await.is_err() || stream.flush().await.is_err() {
+                        return;
+                    }
+                    drop(head);
+                    let stream = WebSocketStream::new(stream, read.split_off(head_bytes));
+                    return websockets.handle(WebSocket { protocol, stream, peer }).await;
+                }
+            }
+        }
+        // On the heap, so that a WebSocket's task does not keep room for HTTP.
+        Box::pin(self.port.serve_http(stream, read, peer, drain)).await;
+    }
+}
+
+fn protocols(settings: &HttpSettings, tasks: &Tasks) -> auto::Builder<H2Tasks> {
+    let mut builder = auto::Builder::new(H2Tasks(tasks.clone())).title_case_headers(true);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.keep_alive_timeout)
+        .max_buf_size(settings.header_bytes_max)
+        .max_headers(settings.headers_max);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(settings.header_bytes_max).unwrap_or(u32::MAX))
+        .max_concurrent_streams(settings.streams_max)
+        .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(settings.keep_alive_timeout);
+    builder
+}
+
+async fn say_and_close(mut stream: SecureStream, reply: &[u8]) {
+    // The peer may be gone already; there is nobody else to tell.
+    if stream.write_all(reply).await.is_ok() {
+        let _ = stream.shutdown().await;
+    }
+}
+
+impl Port {
+    async fn serve_http(
+        self: &Arc<Self>,
+        stream: SecureStream,
+        read: Vec<u8>,
+        peer: PeerContext,
+        mut drain: DrainSignal,
+    ) {
+        let (activity, peer) = (Arc::new(Activity::default()), Arc::new(peer));
+        let service = service_fn(|request| {
+            let (port, peer, activity) = (Arc::clone(self), Arc::clone(&peer), Arc::clone(&activity));
+            async move { Ok::<_, Infallible>(port.answer(request, &peer, &activity).await) }
+        });
+        let io = TokioIo::new(Replayed::new(read, stream));
+        let mut connection = pin!(self.protocols.serve_connection(io, service));
+        let period = self.settings.keep_alive_timeout;
+        let mut idle_watch = interval_at(tokio::time::Instant::now() + period, period);
+        let (mut closing, mut requests_seen) = (false, None);
+        loop {
+            tokio::select! {
+                outcome = connection.as_mut() => {
+                    if let Err(error) = outcome {
+                        tracing::debug!(peer = %peer.address, %error, "HTTP connection ended early");
+                    }
+                    return;
+                }
+                () = drain.begun(), if !closing => {
+                    closing = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                _ = idle_watch.tick() => match activity.requests_if_idle() {
+                    // A peer that does not react to the goodbye.
+                    Some(_) if closing => return,
+                    Some(requests) if requests_seen == Some(requests) => {
+                        closing = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    requests => requests_seen = requests,
+                },
+            }
+        }
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: &PeerContext,
+        activity: &Arc<Activity>,
+    ) -> Response<CountedBody> {
+        let under_way = activity.begin();
+        let (mut head, body) = request.into_parts();
+        normalise_target(&mut head);
+        let version = head.version;
+        let hsts = self.hsts.clone().filter(|_| !is_localhost(&head.headers));
+        let bytes_max = self.handler.body_bytes_max(&head);
+        let mut response = match read_body(&head, body, bytes_max, self.settings.body_timeout).await {
+            Ok(body) => self.handler.handle(Request::from_parts(head, body), peer).await,
+            Err(refusal) => {
+                let mut response = self.handler.refuse(refusal, &head, peer);
+                if version < Version::HTTP_2 {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                response
+            }
+        };
+        let headers = response.headers_mut();
+        headers.remove(SERVER);
+        if let Some(hsts) = hsts {
+            headers.insert(STRICT_TRANSPORT_SECURITY, hsts);
+        }
+        response.map(|body| under_way.answered_with(body))
+    }
+}
+
+fn is_localhost(headers: &HeaderMap) -> bool {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.split_once(':').map_or(host, |(name, _)| name);
+    name.eq_ignore_ascii_case("localhost")
+}

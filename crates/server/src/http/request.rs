@@ -1,0 +1,102 @@
+//! Requests as handlers see them: origin-form target, a `Host` header, and a body read whole within bounds.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue};
+use http::request::Parts;
+use http::uri::{PathAndQuery, Uri};
+use http::{Method, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+/// How far a body that is too long is read on and thrown away, so that its sender gets to reading the refusal. Closing
+/// with unread bytes would reset the connection and take the refusal with it.
+const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
+
+/// Why a request does not reach its handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The body is longer than this many bytes.
+    #[error("the body is longer than {bytes_max} bytes")]
+    BodyTooLong { bytes_max: usize },
+    /// The body did not arrive in time.
+    #[error("the body did not arrive within {0:?}")]
+    BodyTooSlow(Duration),
+    /// The body ended early or is not well-formed.
+    #[error("the body is not well-formed")]
+    BodyBroken,
+}
+
+impl Refusal {
+    /// The status that goes with it.
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::BodyTooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooSlow(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyBroken => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+/// Brings absolute-form targets and HTTP/2's `:authority` into the one form that handlers know (RFC 9112, section 3.2.2:
+/// the target's authority replaces `Host`).
+pub(super) fn normalise_target(head: &mut Parts) {
+    if head.method == Method::CONNECT {
+        return;
+    }
+    let Some(authority) = head.uri.authority() else {
+        return;
+    };
+    let host_and_port = authority.as_str().rsplit('@').next().unwrap_or_default();
+    if let Ok(host) = HeaderValue::from_str(host_and_port) {
+        head.headers.insert(HOST, host);
+    }
+    let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    head.uri = Uri::from(path);
+}
+
+/// Reads `body` whole, of at most `bytes_max` bytes, within `limit`.
+pub(super) async fn read_body(
+    head: &Parts,
+    body: Incoming,
+    bytes_max: usize,
+    limit: Duration,
+) -> Result<Bytes, Refusal> {
+    let announced = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let too_long = announced.is_some_and(|announced| announced > bytes_max as u64);
+    if too_long && head.headers.contains_key(EXPECT) {
+        // The sender waits for permission and need not be read from.
+        return Err(Refusal::BodyTooLong { bytes_max });
+    }
+    timeout(limit, collect(body, bytes_max)).await.map_err(|_| Refusal::BodyTooSlow(limit))?
+}
+
+async fn collect(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Refusal> {
+    let (mut first, mut rest, mut received) = (Bytes::new(), BytesMut::new(), 0usize);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| Refusal::BodyBroken)?.into_data() else {
+            continue; // Trailers, which nobody asks for.
+        };
+        received = received.saturating_add(data.len());
+        if received > bytes_max.saturating_add(DISCARDED_BYTES_MAX) {
+            break;
+        }
+        if received > bytes_max {
+            (first, rest) = (Bytes::new(), BytesMut::new());
+        } else if first.is_empty() {
+            // Nearly every body comes in one piece, which is passed on as it is.
+            first = data;
+        } else {
+            rest.extend_from_slice(&data);
+        }
+    }
+    if received > bytes_max {
+        return Err(Refusal::BodyTooLong { bytes_max });
+    }
+    if rest.is_empty() {
+        return Ok(first);
+    }
+    Ok([first.as_ref(), rest.as_ref()].concat().into())
+}

@@ -1,0 +1,204 @@
+//! The opening handshake: which requests become a WebSocket, what each refused one is told, and the exact reply.
+//!
+//! Clients compare more of the reply than they should (`contract/dps-device.md 1.2`): Paho looks for the space in
+//! `Connection: Upgrade`, Java wants the literal status line, some compare the subprotocol letter by letter. So the reply
+//! is written here as bytes and not by an HTTP library. Pure functions; start reading at [`judge`].
+
+use http::header::{
+    CONNECTION, HeaderMap, HeaderName, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use http::{Request, StatusCode};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::Subprotocol;
+
+/// The paths that device and service SDKs ask for, in lower case and without the slash at the end.
+const PATHS: [&str; 4] = ["", "/mqtt", "/$iothub/websocket", "/$servicebus/websocket"];
+
+/// The one version there is (RFC 6455, section 4.2.1).
+const VERSION: &str = "13";
+
+/// Longest `Sec-WebSocket-Key` taken; the standard's has 24 characters, and nothing depends on its content.
+const KEY_CHARS_MAX: usize = 128;
+
+/// What to do with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is plain HTTP.
+    NotWebSocket,
+    /// It asks for a WebSocket that cannot be had; this is the whole reply.
+    Refused { reply: Vec<u8>, reason: &'static str },
+    /// It becomes a WebSocket after this reply.
+    Accepted { reply: Vec<u8>, protocol: Subprotocol },
+}
+
+/// Judges the head of a GET request.
+pub(crate) fn judge(request: &Request<()>) -> Verdict {
+    let headers = request.headers();
+    if !has_token(headers, &UPGRADE, "websocket") || !is_websocket_path(request.uri().path()) {
+        return Verdict::NotWebSocket;
+    }
+    if !has_token(headers, &CONNECTION, "upgrade") {
+        return refused(StatusCode::BAD_REQUEST, "", "the Connection header does not say Upgrade");
+    }
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != VERSION) {
+        let offer = "Sec-WebSocket-Version: 13\r\n";
+        return refused(StatusCode::UPGRADE_REQUIRED, offer, "only WebSocket version 13 is spoken");
+    }
+    let key = headers.get(SEC_WEBSOCKET_KEY).filter(|key| (1..=KEY_CHARS_MAX).contains(&key.len()));
+    let Some(key) = key else {
+        return refused(StatusCode::BAD_REQUEST, "", "there is no usable Sec-WebSocket-Key");
+    };
+    let Some((protocol, spelling)) = tokens(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(known_subprotocol) else {
+        return refused(StatusCode::BAD_REQUEST, "", "none of the subprotocols is mqtt or AMQPWSB10");
+    };
+    let accept = derive_accept_key(key.as_bytes());
+    let reply = format!(
+        "HTTP/1.1 101 Switching Protocols\r\n\
+         Upgrade: websocket\r\n\
+         Connection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n\
+         Sec-WebSocket-Protocol: {spelling}\r\n\r\n"
+    );
+    Verdict::Accepted { reply: reply.into_bytes(), protocol }
+}
+
+fn refused(status: StatusCode, header: &str, reason: &'static str) -> Verdict {
+    let body = serde_json::json!({ "message": reason }).to_string();
+    let reply = format!(
+        "HTTP/1.1 {} {}\r\n\
+         Content-Type: application/json; charset=utf-8\r\n\
+         Content-Length: {}\r\n\
+         {header}Connection: close\r\n\r\n{body}",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or_default(),
+        body.len(),
+    );
+    Verdict::Refused { reply: reply.into_bytes(), reason }
+}
+
+/// Compares without regard to case, the `$` plain or encoded, with or without a slash at the end.
+fn is_websocket_path(path: &str) -> bool {
+    let plain = path.trim_end_matches('/').replace("%24", "$").to_ascii_lowercase();
+    PATHS.contains(&plain.as_str())
+}
+
+fn known_subprotocol(spelling: &str) -> Option<(Subprotocol, &str)> {
+    Subprotocol::parse(spelling).map(|protocol| (protocol, spelling))
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
+    tokens(headers, name).any(|token| token.eq_ignore_ascii_case(wanted))
+}
+
+/// The members of a comma-separated list, which may be spread over several headers.
+fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
+    headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
+    use tokio_tungstenite::tungstenite::handshake::server::Request as Parsed;
+
+    /// The key and answer of RFC 6455, section 1.3.
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+    const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+    fn judge_text(head: &str) -> Verdict {
+        let head = head.replace('\n', "\r\n");
+        let (_, request) = Parsed::try_parse(head.as_bytes()).expect("syntax").expect("whole");
+        judge(&request)
+    }
+
+    fn head(target: &str, subprotocol: &str) -> String {
+        format!(
+            "GET {target} HTTP/1.1\nHost: 127.0.0.1:443\nUpgrade: websocket\nConnection: Upgrade\n\
+             Sec-WebSocket-Key: {KEY}\nSec-WebSocket-Version: 13\nSec-WebSocket-Protocol: {subprotocol}\n\n"
+        )
+    }
+
+    #[test]
+    fn the_targets_and_subprotocols_of_every_sdk_are_taken() {
+        use Subprotocol::{Amqp, Mqtt};
+        // contract/dps-device.md 1.2, contract/eventhub-endpoint.md.
+        let cases = [
+            ("Python, Node: MQTT", "/$iothub/websocket", "mqtt", Mqtt),
+            ("Node, C: AMQP", "/$iothub/websocket", "AMQPWSB10", Amqp),
+            ("C: MQTT", "/$iothub/websocket", "MQTT", Mqtt),
+            ("C#: MQTT", "/", "mqtt", Mqtt),
+            ("C#: AMQP", "/", "AMQPWSB10", Amqp),
+            ("Java: MQTT", "/mqtt", "mqtt", Mqtt),
+            (
+                "Java: AMQP, absolute form",
+                "https://127.0.0.2/$iothub/websocket?iothub-no-client-cert=true",
+                "AMQPWSB10",
+                Amqp,
+            ),
+            ("percent-encoded", "/%24iothub/websocket?x=y", "mqtt", Mqtt),
+            ("Event Hubs clients", "/$servicebus/websocket/", "AMQPWSB10", Amqp),
+            ("several offered", "/", "chat, amqpwsb10", Amqp),
+        ];
+        for (client, target, subprotocol, expected) in cases {
+            let Verdict::Accepted { reply, protocol } = judge_text(&head(target, subprotocol)) else {
+                panic!("{client} was not accepted");
+            };
+            assert_eq!(protocol, expected, "{client}");
+            let spelling = subprotocol.rsplit(' ').next().unwrap();
+            let expected_reply = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Accept: {ACCEPT}\r\nSec-WebSocket-Protocol: {spelling}\r\n\r\n"
+            );
+            assert_eq!(String::from_utf8(reply).unwrap(), expected_reply, "{client}");
+        }
+    }
+
+    #[test]
+    fn requests_of_other_kinds_stay_http() {
+        let cases = [
+            ("no upgrade", "GET /mqtt HTTP/1.1\nHost: h\n\n".to_owned()),
+            ("another path", head("/devices/d/messages/events", "mqtt")),
+            ("another upgrade", head("/", "mqtt").replace("Upgrade: websocket", "Upgrade: h2c")),
+        ];
+        for (case, head) in cases {
+            assert_eq!(judge_text(&head), Verdict::NotWebSocket, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_refused_upgrade_says_why() {
+        let good = head("/$iothub/websocket", "mqtt");
+        let cases = [
+            ("version 8", good.replace("Version: 13", "Version: 8"), "426 Upgrade Required"),
+            ("no version", good.replace("Sec-WebSocket-Version: 13\n", ""), "426 Upgrade Required"),
+            ("no key", good.replace(&format!("Sec-WebSocket-Key: {KEY}\n"), ""), "400 Bad Request"),
+            ("an endless key", good.replace(KEY, &"k".repeat(KEY_CHARS_MAX + 1)), "400 Bad Request"),
+            ("no subprotocol", good.replace("Sec-WebSocket-Protocol: mqtt\n", ""), "400 Bad Request"),
+            ("an unknown subprotocol", good.replace(": mqtt", ": chat"), "400 Bad Request"),
+            ("no connection header", good.replace("Connection: Upgrade\n", ""), "400 Bad Request"),
+        ];
+        for (case, head, status) in cases {
+            let Verdict::Refused { reply, reason } = judge_text(&head) else { panic!("{case} was not refused") };
+            let reply = String::from_utf8(reply).unwrap();
+            assert!(reply.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{case}: {reply}");
+            assert!(reply.ends_with(&format!("{{\"message\":\"{reason}\"}}")), "{case}: {reply}");
+            assert!(reply.contains("\r\nConnection: close\r\n"), "{case}: {reply}");
+        }
+        let old = judge_text(&head("/", "mqtt").replace("Version: 13", "Version: 8"));
+        let Verdict::Refused { reply, .. } = old else { panic!("not refused") };
+        assert!(String::from_utf8(reply).unwrap().contains("\r\nSec-WebSocket-Version: 13\r\n"));
+    }
+
+    #[test]
+    fn the_connection_header_may_be_a_list() {
+        // Java's AMQP over WebSocket.
+        let list = head("/", "AMQPWSB10").replace("Connection: Upgrade", "Connection: Upgrade,Keep-Alive");
+        assert!(matches!(judge_text(&list), Verdict::Accepted { .. }));
+    }
+}
