@@ -5,7 +5,10 @@
 
 pub mod http;
 pub mod listener;
+pub mod mqtt;
 pub mod names;
+pub mod routes;
+pub mod serve;
 pub mod shutdown;
 pub mod tls;
 pub mod websocket;

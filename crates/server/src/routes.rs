@@ -1,0 +1,100 @@
+//! Which dialect an HTTP request is meant for, on the device and service port and on the admin port.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dialect::http::{Target, bearer, json, signature};
+use dialect::provisioning::{device_http, service_http};
+use domain::operation::{Caller, Secret, Transport};
+use http::header::HOST;
+use http::{Request, Response, StatusCode};
+use serde_json::json;
+use service::Service;
+
+use crate::http::{Body, Handler};
+use crate::mqtt::caller;
+use crate::tls::PeerContext;
+
+/// The device and service APIs of provisioning services and hubs.
+pub struct PublicRoutes {
+    /// Performs what is asked.
+    pub service: Service,
+}
+
+/// The management port.
+pub struct AdminRoutes {
+    /// Performs what is asked.
+    pub service: Service,
+}
+
+/// Builds the caller of a request: what the connection tells, narrowed by `Host`, and what the headers present. `None`
+/// if a signature or the presented chain cannot be looked at.
+fn caller_of(request: &Request<Bytes>, peer: &PeerContext, admin: bool) -> Option<Caller> {
+    let mut caller = caller(peer, Transport::Https)?;
+    caller.endpoint.admin = admin;
+    if let Some(host) = request.headers().get(HOST).and_then(|host| host.to_str().ok()) {
+        caller.endpoint.name = Some(Arc::from(host.to_ascii_lowercase()));
+    }
+    match signature(request.headers()) {
+        None => {}
+        Some(Ok(token)) => caller.evidence.token = Some(token),
+        Some(Err(_)) => return None,
+    }
+    caller.evidence.bearer = bearer(request.headers()).map(Secret::new);
+    Some(caller)
+}
+
+fn host_of(request: &Request<Bytes>, peer: &PeerContext) -> String {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    host.map_or_else(|| peer.dialled.to_string(), str::to_owned)
+}
+
+fn nothing_here() -> Response<Bytes> {
+    json(StatusCode::NOT_FOUND, &json!({ "message": "There is nothing at this path." }))
+}
+
+impl PublicRoutes {
+    async fn answer(&self, request: Request<Bytes>, peer: &PeerContext) -> Response<Bytes> {
+        let Ok(target) = Target::parse(request.uri()) else {
+            return json(StatusCode::BAD_REQUEST, &json!({ "message": "The path cannot be read." }));
+        };
+        let Some(caller) = caller_of(&request, peer, false) else {
+            return device_http::refusal(401, 401_002, "Unauthorized");
+        };
+        if device_http::owns(&target) {
+            return match device_http::decode(&request, &target) {
+                Err(refusal) => refusal,
+                Ok((operation, asked)) => {
+                    let reply = self.service.perform(&caller, operation).await;
+                    device_http::encode(reply, &asked, &host_of(&request, peer))
+                }
+            };
+        }
+        if service_http::owns(&target) {
+            return match service_http::decode(&request, &target) {
+                Err(refusal) => refusal,
+                Ok((operation, asked)) => service_http::encode(self.service.perform(&caller, operation).await, asked),
+            };
+        }
+        nothing_here()
+    }
+}
+
+#[async_trait]
+impl Handler for PublicRoutes {
+    async fn handle(&self, request: Request<Bytes>, peer: &PeerContext) -> Response<Body> {
+        self.answer(request, peer).await.map(Body::from)
+    }
+}
+
+#[async_trait]
+impl Handler for AdminRoutes {
+    async fn handle(&self, request: Request<Bytes>, _: &PeerContext) -> Response<Body> {
+        let response = match request.uri().path() {
+            "/healthz" | "/readyz" => json(StatusCode::OK, &json!({ "status": "ready" })),
+            _ => nothing_here(),
+        };
+        response.map(Body::from)
+    }
+}

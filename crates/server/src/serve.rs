@@ -1,0 +1,269 @@
+//! Putting the rim together: certificates, listeners and drivers around the use cases, and taking it down again.
+//!
+//! Start at [`Server::start`].
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use domain::clock::{Clock, Entropy};
+use domain::operation::Transport;
+use proto::mqtt::Limits;
+use service::Service;
+
+use crate::http::{HttpServer, HttpSettings};
+use crate::listener::{BindError, Binder, PortNotice, PortWanted, RunningListener};
+use crate::mqtt::MqttServer;
+use crate::names::{CertificateNames, NameTable, Names};
+use crate::routes::{AdminRoutes, PublicRoutes};
+use crate::shutdown::{Drained, Tasks};
+use crate::tls::authority::{Authority, AuthorityError};
+use crate::tls::key_file::{KeyFolder, PlainKeys};
+use crate::tls::{CertificateSources, OperatorCertificate, PortProtocol, ServerCertificates, TlsAcceptor, TlsSettings};
+use crate::websocket::{Subprotocol, WebSocket, WebSocketHandler};
+
+/// What the rim is told.
+#[derive(Debug)]
+pub struct ServeOptions {
+    /// Folder of the authority's files; `None` keeps everything in memory.
+    pub folder: Option<PathBuf>,
+    /// Addresses to listen on.
+    pub addresses: Vec<IpAddr>,
+    /// Whether a default port that may not be opened stops the start.
+    pub strict: bool,
+    /// HTTPS and WebSocket.
+    pub https: (u16, bool),
+    /// MQTT; the second part tells whether the operator named the port.
+    pub mqtts: (u16, bool),
+    /// Management.
+    pub admin: (u16, bool),
+    /// Bounds before proof.
+    pub tls: TlsSettings,
+    /// A certificate that the operator brings.
+    pub operator: Option<OperatorCertificate>,
+}
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The instance CA cannot be made or read.
+    #[error("the certificate authority cannot be opened")]
+    Authority(#[from] AuthorityError),
+    /// TLS cannot be configured.
+    #[error("TLS cannot be configured")]
+    Tls(#[from] rustls::Error),
+    /// A port cannot be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// There is no name to put on a certificate.
+    #[error("there is no host name to serve")]
+    NoNames,
+}
+
+/// A server that accepts.
+pub struct Server {
+    tasks: Tasks,
+    certificates: Arc<ServerCertificates>,
+    https: RunningListener,
+    mqtts: RunningListener,
+    admin: RunningListener,
+    notices: Vec<PortNotice>,
+}
+
+impl Server {
+    /// Binds every port, starts the workers of `service` and accepts. On return every listener accepts.
+    pub fn start(
+        service: &Service,
+        options: ServeOptions,
+        clock: &Arc<dyn Clock>,
+        entropy: &Arc<dyn Entropy>,
+    ) -> Result<Self, StartError> {
+        let keys = options.folder.map(|folder| KeyFolder::new(folder, Arc::new(PlainKeys)));
+        let authority = match &keys {
+            Some(folder) => Authority::open(folder, clock.now(), entropy.as_ref())?,
+            None => Authority::in_memory(clock.now(), entropy.as_ref())?,
+        };
+        let names = Arc::new(Names::new(name_table(service).ok_or(StartError::NoNames)?));
+        let certificates = Arc::new(ServerCertificates::new(CertificateSources {
+            authority,
+            folder: keys,
+            names: Arc::clone(&names),
+            clock: Arc::clone(clock),
+            entropy: Arc::clone(entropy),
+        })?);
+        certificates.replace_operator_certificates(options.operator.into_iter().collect());
+        let binder = Binder { addresses: options.addresses, strict: options.strict };
+        let bind = |purpose, (port, explicit)| binder.bind(PortWanted { purpose, port, explicit });
+        let (https, mqtts, admin) =
+            (bind("https", options.https)?, bind("mqtts", options.mqtts)?, bind("admin", options.admin)?);
+        let notices = [&https, &mqtts, &admin].into_iter().filter_map(|port| port.notice().cloned()).collect();
+        let tasks = Tasks::new();
+        let acceptor = TlsAcceptor::new(Arc::clone(&certificates), options.tls, PortProtocol::Other);
+        let rim = Rim { tasks: tasks.clone(), acceptor, mqtt: MqttServer::new(service.clone(), Limits::default()) };
+        let server = Self {
+            https: rim.start_https(https, service)?,
+            mqtts: rim.start_mqtts(mqtts)?,
+            admin: rim.start_admin(admin, service)?,
+            tasks,
+            certificates,
+            notices,
+        };
+        server.start_workers(service, names);
+        Ok(server)
+    }
+
+    fn start_workers(&self, service: &Service, names: Arc<Names>) {
+        let mut published = service.published_changes();
+        let renamed = service.clone();
+        self.run("names", async move {
+            while published.changed().await.is_ok() {
+                if let Some(table) = name_table(&renamed) {
+                    names.replace(table);
+                }
+            }
+        });
+        let worker = service.clone();
+        self.run("assignments", async move { worker.run_assignments().await });
+        let worker = service.clone();
+        self.run("notifications", async move { worker.run_notifications().await });
+        let worker = service.clone();
+        self.run("cut-offs", async move { worker.run_cut_offs().await });
+        let worker = service.clone();
+        self.run("expiry", async move { worker.run_expiry().await });
+    }
+
+    /// Runs `work` until the server drains.
+    fn run(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let mut drain = self.tasks.drain_signal();
+        self.tasks.spawn(name, async move {
+            tokio::select! {
+                () = work => {}
+                () = drain.begun() => {}
+            }
+        });
+    }
+
+    /// The ports: HTTPS, MQTT, management.
+    pub fn ports(&self) -> (u16, u16, u16) {
+        (self.https.port(), self.mqtts.port(), self.admin.port())
+    }
+
+    /// Ports that had to be replaced.
+    pub fn notices(&self) -> &[PortNotice] {
+        &self.notices
+    }
+
+    /// What clients must trust.
+    pub fn authority_pem(&self) -> &str {
+        self.certificates.authority_pem()
+    }
+
+    /// Stops accepting, lets what runs come to its end until `deadline`, then cuts off the rest.
+    pub async fn drain(&self, deadline: Duration) -> Drained {
+        self.tasks.drain(deadline).await
+    }
+}
+
+/// Every name that is served, with the certificate it needs.
+fn name_table(service: &Service) -> Option<NameTable> {
+    let resources = service.resources();
+    let published = service.published();
+    let fallback = CertificateNames::new([resources.device_host(), "localhost".to_owned()])?;
+    let mut table = NameTable::new(fallback);
+    for one in published {
+        let names = CertificateNames::new(&one.names)?;
+        for name in names.clone().iter() {
+            table = table.with_host(name, names.clone());
+        }
+        if let Some(address) = one.address {
+            table = table.with_address(address, names);
+        }
+    }
+    Some(table)
+}
+
+/// What every port shares.
+#[derive(Clone)]
+struct Rim {
+    tasks: Tasks,
+    acceptor: TlsAcceptor,
+    mqtt: MqttServer,
+}
+
+impl Rim {
+    fn start_mqtts(&self, listener: crate::listener::Listener) -> Result<RunningListener, BindError> {
+        let rim = self.clone();
+        listener.start(&self.tasks, move |incoming| {
+            let rim = rim.clone();
+            async move {
+                let (peer, dialled) = (incoming.peer, incoming.dialled);
+                match rim.acceptor.accept(incoming).await {
+                    Ok(connection) => {
+                        let drain = rim.tasks.drain_signal();
+                        rim.mqtt.serve(connection.stream, connection.peer, Transport::Mqtt, drain).await;
+                    }
+                    Err(error) => error.log(peer, dialled),
+                }
+            }
+        })
+    }
+
+    fn start_https(
+        &self,
+        listener: crate::listener::Listener,
+        service: &Service,
+    ) -> Result<RunningListener, BindError> {
+        let handler = Arc::new(PublicRoutes { service: service.clone() });
+        let websockets = Arc::new(WebSockets { rim: self.clone() });
+        let server = HttpServer::new(handler, Some(websockets), HttpSettings::default(), &self.tasks);
+        self.start_http(listener, server)
+    }
+
+    fn start_admin(
+        &self,
+        listener: crate::listener::Listener,
+        service: &Service,
+    ) -> Result<RunningListener, BindError> {
+        let handler = Arc::new(AdminRoutes { service: service.clone() });
+        let server = HttpServer::new(handler, None, HttpSettings::default(), &self.tasks);
+        self.start_http(listener, server)
+    }
+
+    fn start_http(
+        &self,
+        listener: crate::listener::Listener,
+        server: HttpServer,
+    ) -> Result<RunningListener, BindError> {
+        let (tasks, acceptor) = (self.tasks.clone(), self.acceptor.for_protocol(PortProtocol::Http));
+        listener.start(&self.tasks, move |incoming| {
+            let (tasks, acceptor, server) = (tasks.clone(), acceptor.clone(), server.clone());
+            async move {
+                let (peer, dialled) = (incoming.peer, incoming.dialled);
+                match acceptor.accept(incoming).await {
+                    Ok(connection) => server.serve(connection, tasks.drain_signal()).await,
+                    Err(error) => error.log(peer, dialled),
+                }
+            }
+        })
+    }
+}
+
+/// WebSockets of the HTTPS port.
+struct WebSockets {
+    rim: Rim,
+}
+
+#[async_trait]
+impl WebSocketHandler for WebSockets {
+    async fn handle(&self, socket: WebSocket) {
+        match socket.protocol {
+            Subprotocol::Mqtt => {
+                let drain = self.rim.tasks.drain_signal();
+                self.rim.mqtt.serve(socket.stream, socket.peer, Transport::MqttWebSocket, drain).await;
+            }
+            Subprotocol::Amqp => tracing::info!(peer = %socket.peer.address, "AMQP is not spoken"),
+        }
+    }
+}
