@@ -6,6 +6,9 @@
 #![deny(missing_docs)]
 
 mod error;
+pub mod folder;
 pub mod ports;
+pub mod seal;
+pub mod sqlite;
 
-pub use error::Error;
+pub use error::{Cause, Error, OpenError, Unavailability};
