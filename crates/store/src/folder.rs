@@ -35,11 +35,7 @@ impl Folder {
     /// A folder made here, or found empty, is closed to other users; one that holds anything keeps its permissions,
     /// since it may be somebody's working folder, and the files made in it are private either way.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(FOLDER_MODE)
-            .create(path)
-            .map_err(|error| OpenError::file("cannot make the folder", path, error))?;
+        make_folder(path)?;
         let path = path.canonicalize().map_err(|error| OpenError::file("cannot enter the folder", path, error))?;
         let mut entries =
             fs::read_dir(&path).map_err(|error| OpenError::file("cannot list the folder", &path, error))?;
@@ -94,6 +90,12 @@ fn holder(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.take(TEXT_BYTES_MAX).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
+}
+
+/// Makes sure that there is a folder at `path`; one that is made here is private.
+pub(crate) fn make_folder(path: &Path) -> Result<(), OpenError> {
+    let made = DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path);
+    made.map_err(|error| OpenError::file("cannot make the folder", path, error))
 }
 
 /// Makes sure that `path` exists and is private, so that what opens it by name keeps those permissions.

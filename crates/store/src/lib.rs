@@ -5,10 +5,12 @@
 
 #![deny(missing_docs)]
 
+mod decisions;
 mod error;
 pub mod folder;
 pub mod ports;
 pub mod seal;
 pub mod sqlite;
+pub mod stream;
 
 pub use error::{Cause, Error, OpenError, Unavailability};

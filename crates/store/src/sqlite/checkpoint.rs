@@ -1,44 +1,92 @@
-//! The checkpoint thread: takes the write-ahead log into the file, so that the writer need not.
+//! The write-ahead log is taken into its file beside the writer, and kept from growing without bound.
 //!
-//! It only ever runs passive checkpoints, which wait for nobody and hold nobody up. Start at [`Checkpointer::start`].
+//! A thread runs passive checkpoints, which wait for nobody and hold nobody up. Under steady writing these never catch
+//! up with the end of the log, so that from a certain size on the writer itself empties it between two commits. Start
+//! at [`LogKeeper::start`].
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 
-use super::connection::{checkpoint_passive, open_checkpointer};
+use super::connection::{checkpoint_passive, checkpoint_whole, open_checkpointer};
 use crate::error::OpenError;
 
-/// The way to the thread; dropping it ends the thread and waits for that.
+/// When the write-ahead log is taken into the file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogLimits {
+    /// From this many pages on, the checkpoint thread is woken after each commit.
+    pub checkpoint_pages: u64,
+    /// From this many pages on, the writer itself empties the log between two commits.
+    pub pages_max: u64,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        /// Bytes of a page, as SQLite makes them.
+        const PAGE_BYTES: u64 = 4_096;
+        Self { checkpoint_pages: (4 << 20) / PAGE_BYTES, pages_max: (256 << 20) / PAGE_BYTES }
+    }
+}
+
+/// Watches over the log of one writing connection. Dropping it ends the checkpoints and waits for that.
 #[derive(Debug)]
-pub(crate) struct Checkpointer {
+pub(crate) struct LogKeeper {
+    limits: LogLimits,
+    /// Pages in the log after the last commit, as the connection's hook tells.
+    pages: Arc<AtomicU64>,
+    /// At how many pages the log is emptied next.
+    emptied_at: u64,
     wake: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Checkpointer {
-    /// Starts a thread for the file at `path`.
-    pub fn start(path: &Path) -> Result<Self, OpenError> {
-        let connection = open_checkpointer(path)?;
+impl LogKeeper {
+    /// Starts to watch over the log of `connection`, which writes to the file at `path`.
+    pub fn start(connection: &mut Connection, path: &Path, limits: LogLimits) -> Result<Self, OpenError> {
+        let pages = Arc::new(AtomicU64::new(0));
+        let seen = Arc::clone(&pages);
+        let hook = move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
+            seen.store(u64::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        };
+        connection.wal_hook(Some(hook)).map_err(|error| OpenError::sqlite(path, error))?;
+        let checkpointer = open_checkpointer(path)?;
         let (wake, woken) = sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("store-checkpoint".to_owned())
-            .spawn(move || run(&connection, &woken))
+            .spawn(move || run(&checkpointer, &woken))
             .map_err(|error| OpenError::file("cannot start the checkpoints of", path, error))?;
-        Ok(Self { wake: Some(wake), thread: Some(thread) })
+        Ok(Self { limits, pages, emptied_at: limits.pages_max, wake: Some(wake), thread: Some(thread) })
     }
 
-    /// Asks for a checkpoint, unless one is asked for already.
-    pub fn wake(&self) {
-        if let Some(wake) = &self.wake {
+    /// Has the log taken into the file if it has grown. To be called between two transactions of `connection`.
+    pub fn tend(&mut self, connection: &Connection) {
+        let pages = self.pages.load(Ordering::Relaxed);
+        if pages >= self.emptied_at {
+            // A reader that sits on the log for long must not hold every commit up: the next attempt comes later.
+            let later = pages + self.limits.pages_max / 4;
+            self.emptied_at = match checkpoint_whole(connection) {
+                Ok(true) => self.limits.pages_max,
+                Ok(false) => later,
+                Err(error) => {
+                    tracing::warn!(%error, "the store's log cannot be emptied");
+                    later
+                }
+            };
+        } else if pages >= self.limits.checkpoint_pages
+            && let Some(wake) = &self.wake
+        {
+            // A full channel means that the thread has been asked already.
             let _ = wake.try_send(());
         }
     }
 }
 
-impl Drop for Checkpointer {
+impl Drop for LogKeeper {
     fn drop(&mut self) {
         self.wake = None;
         if let Some(thread) = self.thread.take() {

@@ -8,15 +8,13 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::checkpoint::Checkpointer;
+use super::checkpoint::{LogKeeper, LogLimits};
 use super::connection::{Sync, checkpoint_whole};
 use crate::error::{Error, OpenError};
 
@@ -26,23 +24,6 @@ const QUEUE_VERBS_MAX: usize = 1_024;
 const ROUND_VERBS_MAX: usize = 512;
 /// A round takes no further verbs once it has run this long, so that the first ones are not kept waiting.
 const ROUND_TIME_MAX: Duration = Duration::from_millis(5);
-
-/// When the write-ahead log is taken into the file.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LogLimits {
-    /// From this many pages on, the checkpoint thread is woken after each commit.
-    pub checkpoint_pages: u64,
-    /// From this many pages on, the writer itself empties the log between two rounds.
-    pub pages_max: u64,
-}
-
-impl Default for LogLimits {
-    fn default() -> Self {
-        /// Bytes of a page, as SQLite makes them.
-        const PAGE_BYTES: u64 = 4_096;
-        Self { checkpoint_pages: (4 << 20) / PAGE_BYTES, pages_max: (256 << 20) / PAGE_BYTES }
-    }
-}
 
 /// Whom a committed round wakes: a set of bits whose meaning is the store's.
 pub(crate) type Wakes = u32;
@@ -169,6 +150,11 @@ impl Writer {
         answer.await.unwrap_or_else(|_| Err(Error::closing()))
     }
 
+    /// A way to the thread that does not keep it from ending.
+    pub fn downgrade(&self) -> WeakWriter {
+        WeakWriter(self.queue.downgrade())
+    }
+
     /// Runs what is queued, takes the log into the file and ends the thread. The answer comes when all is done.
     pub async fn close(self) {
         let Self { queue, thread } = self;
@@ -179,18 +165,34 @@ impl Writer {
     }
 }
 
+/// A way to the writer thread that does not keep it from ending.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakWriter(mpsc::WeakSender<Box<dyn Queued>>);
+
+impl WeakWriter {
+    /// As [`Writer::run`], from a thread that may block.
+    pub fn run_blocking<T: Send + 'static>(
+        &self,
+        durability: Durability,
+        work: impl FnOnce(&mut Write<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (slot, answer) = oneshot::channel();
+        let verb = Verb { work: Some(work), outcome: None, slot, durability };
+        let queue = self.0.upgrade().ok_or_else(Error::closing)?;
+        queue.blocking_send(Box::new(verb)).map_err(|_| Error::closing())?;
+        drop(queue);
+        answer.blocking_recv().unwrap_or_else(|_| Err(Error::closing()))
+    }
+}
+
 struct Thread {
     connection: Connection,
     verbs: mpsc::Receiver<Box<dyn Queued>>,
     /// Taken from the queue and not yet run.
     waiting: VecDeque<Box<dyn Queued>>,
     sync: Sync,
-    limits: LogLimits,
-    /// Pages in the write-ahead log after the last commit.
-    log_pages: Arc<AtomicU64>,
-    /// At how many pages the log is emptied next.
-    log_emptied_at: u64,
-    checkpointer: Option<Checkpointer>,
+    /// None in memory.
+    log: Option<LogKeeper>,
     on_commit: Box<dyn Fn(Wakes) + Send>,
     keep: Box<dyn std::any::Any + Send>,
 }
@@ -198,31 +200,8 @@ struct Thread {
 impl Thread {
     fn prepare(setup: Setup, verbs: mpsc::Receiver<Box<dyn Queued>>) -> Result<Self, OpenError> {
         let Setup { mut connection, path, limits, on_commit, keep } = setup;
-        let log_pages = Arc::new(AtomicU64::new(0));
-        let checkpointer = match path {
-            None => None,
-            Some(path) => {
-                let pages_seen = Arc::clone(&log_pages);
-                let hook = move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
-                    pages_seen.store(u64::try_from(pages).unwrap_or(0), Ordering::Relaxed);
-                    Ok(())
-                };
-                connection.wal_hook(Some(hook)).map_err(|error| OpenError::sqlite(&path, error))?;
-                Some(Checkpointer::start(&path)?)
-            }
-        };
-        Ok(Self {
-            connection,
-            verbs,
-            waiting: VecDeque::new(),
-            sync: Sync::full(),
-            limits,
-            log_pages,
-            log_emptied_at: limits.pages_max,
-            checkpointer,
-            on_commit,
-            keep,
-        })
+        let log = path.map(|path| LogKeeper::start(&mut connection, &path, limits)).transpose()?;
+        Ok(Self { connection, verbs, waiting: VecDeque::new(), sync: Sync::full(), log, on_commit, keep })
     }
 
     fn run(mut self) {
@@ -236,7 +215,9 @@ impl Thread {
                 self.waiting.push_back(verb);
             }
             self.round();
-            self.tend_log();
+            if let Some(log) = &mut self.log {
+                log.tend(&self.connection);
+            }
         }
         self.end();
     }
@@ -340,30 +321,11 @@ impl Thread {
         Ok(())
     }
 
-    /// Has the log taken into the file when it has grown.
-    fn tend_log(&mut self) {
-        let Some(checkpointer) = &self.checkpointer else { return };
-        let pages = self.log_pages.load(Ordering::Relaxed);
-        if pages >= self.log_emptied_at {
-            // A reader that sits on the log for long must not hold every commit up: the next attempt comes later.
-            self.log_emptied_at = match checkpoint_whole(&self.connection) {
-                Ok(true) => self.limits.pages_max,
-                Ok(false) => pages + self.limits.pages_max / 4,
-                Err(error) => {
-                    tracing::warn!(%error, "the store's log cannot be emptied");
-                    pages + self.limits.pages_max / 4
-                }
-            };
-        } else if pages >= self.limits.checkpoint_pages {
-            checkpointer.wake();
-        }
-    }
-
     /// Leaves a file that needs no recovery, and only then gives up what was kept.
     fn end(self) {
-        let Self { connection, checkpointer, keep, .. } = self;
-        let on_disk = checkpointer.is_some();
-        drop(checkpointer);
+        let Self { connection, log, keep, .. } = self;
+        let on_disk = log.is_some();
+        drop(log);
         if on_disk && let Err(error) = checkpoint_whole(&connection) {
             tracing::warn!(%error, "the store's log was not taken into its file at the end");
         }

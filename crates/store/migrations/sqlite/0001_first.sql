@@ -1,0 +1,220 @@
+-- Names are found by their lower-case key; the spelling they were given in is kept in the record. Times are microseconds
+-- since 1970, versions are etags. What is sealed lies in columns of type BLOB and nowhere else.
+
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY,
+    number INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO meta (name, number) VALUES ('etag', 0), ('generation', 0), ('run', 0), ('sealing_key', -1);
+
+CREATE TABLE deployment (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    subscription TEXT NOT NULL,
+    tenant TEXT NOT NULL,
+    client TEXT NOT NULL,
+    client_secret BLOB NOT NULL,
+    token_key BLOB NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT;
+
+-- Every address that was ever given away; an address belongs to its owner for ever.
+CREATE TABLE address (
+    address TEXT PRIMARY KEY,
+    -- The number of an IPv4 address on loopback, by which the next one is found.
+    loopback INTEGER UNIQUE
+) STRICT, WITHOUT ROWID;
+
+-- AUTOINCREMENT: a key is never given twice, since registrations and telemetry outlive a hub.
+CREATE TABLE hub (
+    key INTEGER PRIMARY KEY AUTOINCREMENT,
+    name_key TEXT NOT NULL UNIQUE,
+    address TEXT,
+    record TEXT NOT NULL,
+    policy_keys BLOB NOT NULL,
+    extra BLOB NOT NULL,
+    created_at INTEGER NOT NULL,
+    etag INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE service (
+    key INTEGER PRIMARY KEY AUTOINCREMENT,
+    name_key TEXT NOT NULL UNIQUE,
+    id_scope_key TEXT NOT NULL UNIQUE,
+    address TEXT,
+    record TEXT NOT NULL,
+    policy_keys BLOB NOT NULL,
+    extra BLOB NOT NULL,
+    created_at INTEGER NOT NULL,
+    etag INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE certificate (
+    -- 0 for a hub, 1 for a provisioning service.
+    owner_kind INTEGER NOT NULL,
+    owner INTEGER NOT NULL,
+    name_key TEXT NOT NULL,
+    record TEXT NOT NULL,
+    etag INTEGER NOT NULL,
+    PRIMARY KEY (owner_kind, owner, name_key)
+) STRICT;
+
+CREATE TABLE resource_group (
+    name_key TEXT PRIMARY KEY,
+    record TEXT NOT NULL
+) STRICT;
+
+-- Hubs and services that are gone and whose contents are still being removed, a bounded piece at a time.
+CREATE TABLE removal (
+    owner_kind INTEGER NOT NULL,
+    owner INTEGER NOT NULL,
+    PRIMARY KEY (owner_kind, owner)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE enrollment (
+    id INTEGER PRIMARY KEY,
+    service INTEGER NOT NULL,
+    -- 0 for an individual enrollment, 1 for a group.
+    kind INTEGER NOT NULL,
+    name_key TEXT NOT NULL,
+    -- 0 for TPM, 1 for X.509, 2 for a symmetric key.
+    mechanism INTEGER NOT NULL,
+    record TEXT NOT NULL,
+    keys BLOB,
+    webhook BLOB,
+    etag INTEGER NOT NULL,
+    UNIQUE (service, kind, name_key)
+) STRICT;
+
+CREATE INDEX enrollment_by_mechanism ON enrollment (service, mechanism, name_key) WHERE kind = 1;
+
+-- By what X.509 groups are found.
+CREATE TABLE enrollment_lookup (
+    service INTEGER NOT NULL,
+    -- 0 for the SHA-256 of a subject public key, 1 for the name of a CA certificate.
+    kind INTEGER NOT NULL,
+    value ANY NOT NULL,
+    enrollment INTEGER NOT NULL,
+    PRIMARY KEY (service, kind, value, enrollment)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX enrollment_lookup_by_enrollment ON enrollment_lookup (enrollment);
+
+CREATE TABLE registration (
+    id INTEGER PRIMARY KEY,
+    service INTEGER NOT NULL,
+    registration_key TEXT NOT NULL,
+    record TEXT NOT NULL,
+    -- Where the device is assigned at present.
+    hub INTEGER,
+    device TEXT,
+    initial_hub INTEGER,
+    -- The group that admitted it last: its key and its spelling.
+    group_key TEXT,
+    group_name TEXT,
+    -- The operation that is under way.
+    operation TEXT,
+    etag INTEGER NOT NULL,
+    UNIQUE (service, registration_key)
+) STRICT;
+
+CREATE INDEX registration_by_group ON registration (service, group_key, registration_key) WHERE group_key IS NOT NULL;
+
+CREATE TABLE operation (
+    -- The order in which operations are worked on.
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    service INTEGER NOT NULL,
+    registration_key TEXT NOT NULL,
+    registrant TEXT NOT NULL,
+    payload TEXT,
+    plan TEXT,
+    -- The fencing token: how often the operation was handed out.
+    attempt INTEGER NOT NULL DEFAULT 0,
+    -- A lease holds while this store is open under the same run, and until then.
+    lease_run INTEGER NOT NULL DEFAULT 0,
+    lease_until INTEGER NOT NULL DEFAULT 0,
+    ended_at INTEGER,
+    outcome TEXT
+) STRICT;
+
+CREATE INDEX operation_running ON operation (sequence) WHERE ended_at IS NULL;
+CREATE INDEX operation_ended ON operation (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX operation_by_service ON operation (service);
+
+CREATE TABLE identity (
+    id INTEGER PRIMARY KEY,
+    hub INTEGER NOT NULL,
+    device TEXT NOT NULL,
+    -- Empty for the device itself.
+    module TEXT NOT NULL,
+    generation TEXT NOT NULL,
+    enabled INTEGER NOT NULL,
+    record TEXT NOT NULL,
+    keys BLOB,
+    messages_waiting INTEGER NOT NULL DEFAULT 0,
+    etag INTEGER NOT NULL,
+    UNIQUE (hub, device, module)
+) STRICT;
+
+CREATE INDEX identity_devices ON identity (hub, enabled) WHERE module = '';
+
+-- The devices of a hub alone, by which they are listed in order without passing over their modules.
+CREATE INDEX identity_device_names ON identity (hub, device) WHERE module = '';
+
+CREATE TABLE session (
+    identity INTEGER PRIMARY KEY,
+    hub INTEGER NOT NULL,
+    is_device INTEGER NOT NULL,
+    -- Two bits for each known filter; NULL without a session.
+    subscriptions INTEGER,
+    epoch INTEGER NOT NULL DEFAULT 0,
+    -- The run of the store in which the identity connected, 0 when it disconnected: connected is who has the present run.
+    connected_run INTEGER NOT NULL DEFAULT 0,
+    connection_updated_at INTEGER NOT NULL,
+    last_activity_at INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX session_connected ON session (hub, connected_run, is_device);
+
+-- Identities that were disabled, removed or re-keyed, for whoever holds their connections.
+CREATE TABLE identity_change (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    hub INTEGER NOT NULL,
+    device TEXT NOT NULL,
+    module TEXT NOT NULL
+) STRICT;
+
+-- Documents are the JSON text itself, so that order and numbers survive.
+CREATE TABLE twin (
+    identity INTEGER PRIMARY KEY,
+    tags TEXT NOT NULL,
+    desired TEXT NOT NULL,
+    desired_metadata TEXT NOT NULL,
+    desired_version INTEGER NOT NULL,
+    reported TEXT NOT NULL,
+    reported_metadata TEXT NOT NULL,
+    reported_version INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    etag INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE twin_change (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    hub INTEGER NOT NULL,
+    device TEXT NOT NULL,
+    module TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    patch TEXT NOT NULL
+) STRICT;
+
+-- Why devices were admitted; refusals are in a file of their own.
+CREATE TABLE decision (
+    id INTEGER PRIMARY KEY,
+    tracking TEXT NOT NULL UNIQUE,
+    registration_key TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    record TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX decision_by_registration ON decision (registration_key, id);

@@ -1,0 +1,558 @@
+//! Device and module identities, their sessions, and who is connected.
+
+use async_trait::async_trait;
+use domain::clock::UnixTime;
+use domain::enrollment::Capabilities;
+use domain::identity::{Authentication, Identity, IdentityStatus, StoredAuthentication};
+use domain::ids::{DeviceId, Etag, HubKey, ModuleId, Precondition};
+use domain::operation::identity::IdentityName;
+use domain::operation::session::Subscriptions;
+use domain::operation::{Page, PageRequest};
+use domain::twin::{ServiceChange, Twin};
+use rusqlite::{Row, params};
+use serde::{Deserialize, Serialize};
+
+use super::enrollment::{cut_page, page_limit};
+use super::rows::{Bits, Column, Senseless, from_json, moment, open_pair, row_limit, seal_keys, to_json};
+use super::{Db, Embedded, Tx, WAKES_IDENTITIES, resource, twin};
+use crate::error::Error;
+use crate::ports::{ActivityMark, Changed, ConnectionClaim, Created, DeviceCounts, IdentityStore};
+use crate::seal::Place;
+
+const RECORD: Column = Column { table: "identity", column: "record" };
+/// Most modules of a device (`contract/hub-service.md 4`); one more is read to notice.
+const MODULES_MAX: i64 = 50;
+/// Changes kept for whoever holds the connections; who falls behind further reads the identities of all it holds.
+const CHANGES_KEPT: u64 = 100_000;
+
+/// What of an identity lies in the open and is not queried.
+#[derive(Serialize, Deserialize)]
+struct IdentityRecord {
+    status_reason: Option<String>,
+    status_updated_at: UnixTime,
+    authentication: StoredAuthentication,
+    capabilities: Capabilities,
+    device_scope: Option<String>,
+    parent_scopes: Vec<String>,
+    managed_by: Option<String>,
+}
+
+/// A row of `identity` with its session.
+struct IdentityRow {
+    id: i64,
+    hub: i64,
+    device: String,
+    module: String,
+    generation: String,
+    enabled: bool,
+    record: String,
+    keys: Option<Vec<u8>>,
+    messages_waiting: u32,
+    etag: Bits,
+    connected_run: Option<i64>,
+    connection_updated_at: Option<i64>,
+    last_activity_at: Option<i64>,
+}
+
+/// All that [`IdentityRow::read`] reads.
+const SELECT: &str = "SELECT i.id, i.hub, i.device, i.module, i.generation, i.enabled, i.record, i.keys, \
+    i.messages_waiting, i.etag, s.connected_run, s.connection_updated_at, s.last_activity_at \
+    FROM identity i LEFT JOIN session s ON s.identity = i.id";
+
+impl IdentityRow {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get(0)?,
+            hub: row.get(1)?,
+            device: row.get(2)?,
+            module: row.get(3)?,
+            generation: row.get(4)?,
+            enabled: row.get(5)?,
+            record: row.get(6)?,
+            keys: row.get(7)?,
+            messages_waiting: row.get(8)?,
+            etag: row.get(9)?,
+            connected_run: row.get(10)?,
+            connection_updated_at: row.get(11)?,
+            last_activity_at: row.get(12)?,
+        })
+    }
+
+    fn open(self, db: Db<'_>) -> Result<Identity, Error> {
+        let name = twin::name_of(&self.device, &self.module, Column { table: "identity", column: "device" })?;
+        let row = seal_row(HubKey(self.hub), &name);
+        let record: IdentityRecord = from_json(&self.record, RECORD, &row)?;
+        let place = Place { table: "identity", row: &row, column: "keys" };
+        let keys = open_pair(&db.context.sealer, place, self.keys.as_deref())?;
+        let authentication = Authentication::from_stored(record.authentication, keys)
+            .ok_or_else(|| RECORD.corrupt(&row, Senseless("its keys are missing")))?;
+        Ok(Identity {
+            name,
+            generation: self.generation,
+            etag: self.etag.into(),
+            status: if self.enabled { IdentityStatus::Enabled } else { IdentityStatus::Disabled },
+            status_reason: record.status_reason,
+            status_updated_at: record.status_updated_at,
+            authentication,
+            capabilities: record.capabilities,
+            device_scope: record.device_scope,
+            parent_scopes: record.parent_scopes,
+            managed_by: record.managed_by,
+            connected: self.connected_run == Some(db.context.run),
+            connection_updated_at: self.connection_updated_at.map_or(UnixTime::NEVER, moment),
+            last_activity_at: self.last_activity_at.map_or(UnixTime::NEVER, moment),
+            messages_waiting: self.messages_waiting,
+        })
+    }
+}
+
+/// The row as sealed values know it. A slash stands in no device ID.
+fn seal_row(hub: HubKey, name: &IdentityName) -> String {
+    format!("{}/{name}", hub.0)
+}
+
+fn module_column(name: &IdentityName) -> &str {
+    name.module.as_ref().map_or("", ModuleId::as_str)
+}
+
+/// The open and the sealed part of an identity.
+fn seal(tx: &Tx<'_, '_>, hub: HubKey, identity: &Identity) -> Result<(String, Option<Vec<u8>>), Error> {
+    let (authentication, keys) = identity.authentication.to_stored();
+    let row = seal_row(hub, &identity.name);
+    let place = Place { table: "identity", row: &row, column: "keys" };
+    let keys = keys.map(|keys| seal_keys(&tx.context.sealer, place, [keys]));
+    let record = IdentityRecord {
+        status_reason: identity.status_reason.clone(),
+        status_updated_at: identity.status_updated_at,
+        authentication,
+        capabilities: identity.capabilities,
+        device_scope: identity.device_scope.clone(),
+        parent_scopes: identity.parent_scopes.clone(),
+        managed_by: identity.managed_by.clone(),
+    };
+    Ok((to_json(&record)?, keys))
+}
+
+/// The row number of an identity.
+pub(super) fn find_id(db: Db<'_>, hub: HubKey, name: &IdentityName) -> Result<Option<i64>, Error> {
+    let sql = "SELECT id FROM identity WHERE hub = ?1 AND device = ?2 AND module = ?3";
+    db.row(sql, params![hub.0, name.device.as_str(), module_column(name)], |row| row.get(0))
+}
+
+/// An identity with its row number.
+pub(super) fn find_with_id(db: Db<'_>, hub: HubKey, name: &IdentityName) -> Result<Option<(i64, Identity)>, Error> {
+    let sql = format!("{SELECT} WHERE i.hub = ?1 AND i.device = ?2 AND i.module = ?3");
+    let row = db.row(&sql, params![hub.0, name.device.as_str(), module_column(name)], IdentityRow::read)?;
+    row.map(|row| Ok((row.id, row.open(db)?))).transpose()
+}
+
+/// Writes a fresh identity under a fresh etag and generation; gives its row number. There must be none of its name.
+pub(super) fn insert(tx: &Tx<'_, '_>, hub: HubKey, identity: &mut Identity) -> Result<i64, Error> {
+    identity.etag = tx.fresh_etag()?;
+    // Etags are never given twice, which is all that is asked of a generation; the offset gives it the usual length.
+    const GENERATION_OFFSET: u64 = 638_000_000_000_000_000;
+    identity.generation = identity.etag.number().wrapping_add(GENERATION_OFFSET).to_string();
+    let (record, keys) = seal(tx, hub, identity)?;
+    tx.change(
+        "INSERT INTO identity (hub, device, module, generation, enabled, record, keys, messages_waiting, etag) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8)",
+        params![
+            hub.0,
+            identity.name.device.as_str(),
+            module_column(&identity.name),
+            identity.generation,
+            identity.status == IdentityStatus::Enabled,
+            record,
+            keys,
+            Bits::from(identity.etag)
+        ],
+    )?;
+    Ok(tx.last_insert_rowid())
+}
+
+/// Writes `next` over the identity `present` of row `id`, under a fresh etag. Who is connected hears of it if it may no
+/// longer be.
+pub(super) fn update(
+    tx: &mut Tx<'_, '_>,
+    (hub, id): (HubKey, i64),
+    present: &Identity,
+    next: &mut Identity,
+    now: UnixTime,
+) -> Result<(), Error> {
+    next.etag = tx.fresh_etag()?;
+    if next.status != present.status {
+        next.status_updated_at = now;
+    }
+    let (record, keys) = seal(tx, hub, next)?;
+    let enabled = next.status == IdentityStatus::Enabled;
+    tx.change(
+        "UPDATE identity SET enabled = ?2, record = ?3, keys = ?4, etag = ?5 WHERE id = ?1",
+        params![id, enabled, record, keys, Bits::from(next.etag)],
+    )?;
+    if !enabled || next.authentication != present.authentication {
+        announce(tx, hub, &next.name)?;
+    }
+    Ok(())
+}
+
+/// Notes that an identity was disabled, removed or re-keyed.
+fn announce(tx: &mut Tx<'_, '_>, hub: HubKey, name: &IdentityName) -> Result<(), Error> {
+    let sql = "INSERT INTO identity_change (hub, device, module) VALUES (?1, ?2, ?3)";
+    tx.change(sql, params![hub.0, name.device.as_str(), module_column(name)])?;
+    let newest = tx.last_insert_rowid().cast_unsigned();
+    tx.change("DELETE FROM identity_change WHERE sequence <= ?1", [Bits(newest.saturating_sub(CHANGES_KEPT))])?;
+    tx.wake(WAKES_IDENTITIES);
+    Ok(())
+}
+
+/// Removes an identity with all that belongs to it; a device takes its modules along.
+pub(super) fn remove(tx: &mut Tx<'_, '_>, hub: HubKey, name: &IdentityName) -> Result<(), Error> {
+    let sql = "SELECT id, module FROM identity WHERE hub = ?1 AND device = ?2 AND (?3 = '' OR module = ?3)";
+    let rows: Vec<(i64, String)> =
+        tx.db().rows(sql, params![hub.0, name.device.as_str(), module_column(name)], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    for (id, module) in rows {
+        tx.change("DELETE FROM twin WHERE identity = ?1", [id])?;
+        tx.change("DELETE FROM session WHERE identity = ?1", [id])?;
+        tx.change("DELETE FROM identity WHERE id = ?1", [id])?;
+        let column = Column { table: "identity", column: "module" };
+        announce(tx, hub, &twin::name_of(name.device.as_str(), &module, column)?)?;
+    }
+    Ok(())
+}
+
+fn create(
+    tx: &mut Tx<'_, '_>,
+    hub: HubKey,
+    mut identity: Identity,
+    first: Option<ServiceChange>,
+    now: UnixTime,
+) -> Result<Changed<Created<Identity>>, Error> {
+    let name = identity.name.clone();
+    let has_owner = match name.module {
+        Some(_) => find_id(tx.db(), hub, &IdentityName::device(name.device.clone()))?.is_some(),
+        None => resource::hub_exists(tx.db(), hub)?,
+    };
+    if !has_owner {
+        return Ok(Changed::NotFound);
+    }
+    if find_id(tx.db(), hub, &name)?.is_some() {
+        return Ok(Changed::Done(Created::AlreadyExists));
+    }
+    let id = insert(tx, hub, &mut identity)?;
+    let twin = fresh_twin(tx.fresh_etag()?, first, now)?;
+    twin::write(tx, id, &twin)?;
+    Ok(Changed::Done(Created::Done(identity)))
+}
+
+/// The twin of a fresh identity. Its content is checked by whoever takes it from outside.
+pub(super) fn fresh_twin(etag: Etag, first: Option<ServiceChange>, now: UnixTime) -> Result<Twin, Error> {
+    Twin::with_initial(first.unwrap_or_default(), etag, now).map_err(|error| Error::backend("a first twin", error))
+}
+
+fn replace(
+    tx: &mut Tx<'_, '_>,
+    hub: HubKey,
+    identity: Identity,
+    precondition: Precondition,
+    now: UnixTime,
+) -> Result<Changed<Identity>, Error> {
+    let Some((id, present)) = find_with_id(tx.db(), hub, &identity.name)? else { return Ok(Changed::NotFound) };
+    if !precondition.holds(present.etag) {
+        return Ok(Changed::PreconditionFailed { present: present.etag });
+    }
+    let mut next = Identity {
+        status: identity.status,
+        status_reason: identity.status_reason,
+        authentication: identity.authentication,
+        capabilities: identity.capabilities,
+        device_scope: identity.device_scope,
+        parent_scopes: identity.parent_scopes,
+        managed_by: identity.managed_by,
+        ..present.clone()
+    };
+    update(tx, (hub, id), &present, &mut next, now)?;
+    Ok(Changed::Done(next))
+}
+
+fn delete(
+    tx: &mut Tx<'_, '_>,
+    hub: HubKey,
+    name: &IdentityName,
+    precondition: Precondition,
+) -> Result<Changed<Identity>, Error> {
+    let Some((_, present)) = find_with_id(tx.db(), hub, name)? else { return Ok(Changed::NotFound) };
+    if !precondition.holds(present.etag) {
+        return Ok(Changed::PreconditionFailed { present: present.etag });
+    }
+    remove(tx, hub, name)?;
+    Ok(Changed::Done(present))
+}
+
+fn list_devices(db: Db<'_>, hub: HubKey, page: &PageRequest) -> Result<Page<Identity>, Error> {
+    let after = page.after.as_ref().map_or("", |cursor| cursor.0.as_str());
+    let limit = page_limit(page);
+    let sql = format!("{SELECT} WHERE i.hub = ?1 AND i.module = '' AND i.device > ?2 ORDER BY i.device LIMIT ?3");
+    let rows = db.rows(&sql, params![hub.0, after, row_limit(limit + 1)], IdentityRow::read)?;
+    let (rows, next) = cut_page(rows, limit, |row| row.device.clone());
+    Ok(Page { items: rows.into_iter().map(|row| row.open(db)).collect::<Result<_, _>>()?, next })
+}
+
+fn list_modules(db: Db<'_>, hub: HubKey, device: &DeviceId) -> Result<Option<Vec<Identity>>, Error> {
+    if find_id(db, hub, &IdentityName::device(device.clone()))?.is_none() {
+        return Ok(None);
+    }
+    let sql =
+        format!("{SELECT} WHERE i.hub = ?1 AND i.device = ?2 AND i.module > '' ORDER BY i.module LIMIT {MODULES_MAX}");
+    let rows = db.rows(&sql, params![hub.0, device.as_str()], IdentityRow::read)?;
+    rows.into_iter().map(|row| row.open(db)).collect::<Result<_, _>>().map(Some)
+}
+
+fn count_devices(db: Db<'_>, hub: HubKey) -> Result<DeviceCounts, Error> {
+    let mut counts = DeviceCounts::default();
+    let sql = "SELECT enabled, count(*) FROM identity WHERE hub = ?1 AND module = '' GROUP BY enabled";
+    for (enabled, count) in db.rows(sql, [hub.0], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, Bits>(1)?)))? {
+        counts.total += count.0;
+        *(if enabled { &mut counts.enabled } else { &mut counts.disabled }) += count.0;
+    }
+    let sql = "SELECT count(*) FROM session WHERE hub = ?1 AND connected_run = ?2 AND is_device = 1";
+    counts.connected = db.row(sql, [hub.0, db.context.run], |row| row.get::<_, Bits>(0))?.map_or(0, |count| count.0);
+    Ok(counts)
+}
+
+fn changes_after(db: Db<'_>, sequence: u64, limit: usize) -> Result<(Vec<(HubKey, IdentityName)>, u64), Error> {
+    let sql =
+        "SELECT sequence, hub, device, module FROM identity_change WHERE sequence > ?1 ORDER BY sequence LIMIT ?2";
+    let rows: Vec<(Bits, i64, String, String)> = db.rows(sql, params![Bits(sequence), row_limit(limit)], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+    })?;
+    let reached = rows.last().map_or(sequence, |(sequence, ..)| sequence.0);
+    let column = Column { table: "identity_change", column: "device" };
+    let change = |(_, hub, device, module): (Bits, i64, String, String)| {
+        Ok::<_, Error>((HubKey(hub), twin::name_of(&device, &module, column)?))
+    };
+    Ok((rows.into_iter().map(change).collect::<Result<_, _>>()?, reached))
+}
+
+/// Claims, releases and marks: what is known of connections.
+mod sessions {
+    use super::*;
+
+    /// Bits of an epoch that count within one run of the store.
+    const EPOCH_BITS: u32 = 32;
+
+    /// How a claim deals with a remembered session.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    pub enum Memory {
+        /// Takes it up.
+        Resume,
+        /// Refuses to go on if there is one: forgetting must be durable, and the verb is not.
+        ExpectNone,
+        /// Forgets it.
+        Forget,
+    }
+
+    /// What became of a claim.
+    pub enum Outcome {
+        /// It holds.
+        Claimed(ConnectionClaim),
+        /// There is no such identity, or not of this generation.
+        Gone,
+        /// There is a session to be forgotten; nothing was written.
+        Remembered,
+    }
+
+    pub fn claim(
+        tx: &Tx<'_, '_>,
+        (hub, name): (HubKey, &IdentityName),
+        generation: &str,
+        memory: Memory,
+        now: UnixTime,
+    ) -> Result<Outcome, Error> {
+        let sql = "SELECT id, generation FROM identity WHERE hub = ?1 AND device = ?2 AND module = ?3";
+        let columns = params![hub.0, name.device.as_str(), module_column(name)];
+        let found: Option<(i64, String)> = tx.db().row(sql, columns, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let Some((id, _)) = found.filter(|(_, present)| present == generation) else { return Ok(Outcome::Gone) };
+        let sql = "SELECT epoch, subscriptions FROM session WHERE identity = ?1";
+        let earlier: Option<(Bits, Option<u16>)> = tx.db().row(sql, [id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (last, remembered) = earlier.unwrap_or((Bits(0), None));
+        if memory == Memory::ExpectNone && remembered.is_some() {
+            return Ok(Outcome::Remembered);
+        }
+        let remembered = remembered.filter(|_| memory == Memory::Resume);
+        // A claim that a power cut took back was of an earlier run, whose epochs are all lower.
+        let epoch = (last.0 + 1).max(tx.context.run.cast_unsigned() << EPOCH_BITS);
+        let kept = (memory == Memory::Resume).then(|| remembered.unwrap_or(0));
+        tx.change(
+            "INSERT INTO session (identity, hub, is_device, subscriptions, epoch, connected_run, \
+             connection_updated_at, last_activity_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7) \
+             ON CONFLICT DO UPDATE SET subscriptions = excluded.subscriptions, epoch = excluded.epoch, \
+             connected_run = excluded.connected_run, connection_updated_at = excluded.connection_updated_at, \
+             last_activity_at = max(last_activity_at, excluded.last_activity_at)",
+            params![id, hub.0, name.module.is_none(), kept, Bits(epoch), tx.context.run, now.micros()],
+        )?;
+        Ok(Outcome::Claimed(ConnectionClaim {
+            epoch,
+            subscriptions: Subscriptions::from_bits(remembered.unwrap_or(0)),
+            session_present: remembered.is_some(),
+        }))
+    }
+
+    pub fn release(
+        tx: &Tx<'_, '_>,
+        (hub, name): (HubKey, &IdentityName),
+        epoch: u64,
+        now: UnixTime,
+    ) -> Result<bool, Error> {
+        let Some(id) = find_id(tx.db(), hub, name)? else { return Ok(false) };
+        let sql = "UPDATE session SET connected_run = 0, connection_updated_at = ?3 WHERE identity = ?1 AND epoch = ?2";
+        Ok(tx.change(sql, params![id, Bits(epoch), now.micros()])? == 1)
+    }
+
+    pub fn save(
+        tx: &Tx<'_, '_>,
+        (hub, name): (HubKey, &IdentityName),
+        epoch: u64,
+        subscriptions: Subscriptions,
+    ) -> Result<bool, Error> {
+        let Some(id) = find_id(tx.db(), hub, name)? else { return Ok(false) };
+        // A connection with a clean session has none to remember.
+        let sql = "UPDATE session SET subscriptions = iif(subscriptions IS NULL, NULL, ?3) \
+                   WHERE identity = ?1 AND epoch = ?2";
+        Ok(tx.change(sql, params![id, Bits(epoch), subscriptions.to_bits()])? == 1)
+    }
+
+    pub fn note(tx: &Tx<'_, '_>, marks: &[ActivityMark]) -> Result<(), Error> {
+        let sql = "INSERT INTO session (identity, hub, is_device, connection_updated_at, last_activity_at) \
+                   VALUES (?1, ?2, ?3, ?4, ?5) \
+                   ON CONFLICT DO UPDATE SET last_activity_at = max(last_activity_at, excluded.last_activity_at)";
+        for mark in marks {
+            if let Some(id) = find_id(tx.db(), mark.hub, &mark.name)? {
+                let is_device = mark.name.module.is_none();
+                tx.change(sql, params![id, mark.hub.0, is_device, UnixTime::NEVER.micros(), mark.at.micros()])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl IdentityStore for Embedded {
+    async fn create_identity(
+        &self,
+        hub: HubKey,
+        identity: Identity,
+        twin: Option<ServiceChange>,
+        now: UnixTime,
+    ) -> Result<Changed<Created<Identity>>, Error> {
+        self.write(move |tx| create(tx, hub, identity, twin, now)).await
+    }
+
+    async fn replace_identity(
+        &self,
+        hub: HubKey,
+        identity: Identity,
+        precondition: Precondition,
+        now: UnixTime,
+    ) -> Result<Changed<Identity>, Error> {
+        self.write(move |tx| replace(tx, hub, identity, precondition, now)).await
+    }
+
+    async fn delete_identity(
+        &self,
+        hub: HubKey,
+        name: &IdentityName,
+        precondition: Precondition,
+    ) -> Result<Changed<Identity>, Error> {
+        let name = name.clone();
+        self.write(move |tx| delete(tx, hub, &name, precondition)).await
+    }
+
+    async fn find_identity(&self, hub: HubKey, name: &IdentityName) -> Result<Option<Identity>, Error> {
+        let name = name.clone();
+        self.read(move |db| Ok(find_with_id(db, hub, &name)?.map(|(_, identity)| identity))).await
+    }
+
+    async fn list_devices(&self, hub: HubKey, page: PageRequest) -> Result<Page<Identity>, Error> {
+        self.scan(move |db| list_devices(db, hub, &page)).await
+    }
+
+    async fn list_modules(&self, hub: HubKey, device: &DeviceId) -> Result<Option<Vec<Identity>>, Error> {
+        let device = device.clone();
+        self.read(move |db| list_modules(db, hub, &device)).await
+    }
+
+    async fn count_devices(&self, hub: HubKey) -> Result<DeviceCounts, Error> {
+        self.scan(move |db| count_devices(db, hub)).await
+    }
+
+    async fn claim_connection(
+        &self,
+        hub: HubKey,
+        name: &IdentityName,
+        generation: &str,
+        clean_session: bool,
+        now: UnixTime,
+    ) -> Result<Option<ConnectionClaim>, Error> {
+        use sessions::{Memory, Outcome};
+        let (name, generation) = (name.clone(), generation.to_owned());
+        let verb = |memory| {
+            let (name, generation) = (name.clone(), generation.clone());
+            move |tx: &mut Tx<'_, '_>| sessions::claim(tx, (hub, &name), &generation, memory, now)
+        };
+        let first = if clean_session { Memory::ExpectNone } else { Memory::Resume };
+        let outcome = match self.write_relaxed(verb(first)).await? {
+            Outcome::Remembered => self.write(verb(Memory::Forget)).await?,
+            outcome => outcome,
+        };
+        match outcome {
+            Outcome::Claimed(claim) => Ok(Some(claim)),
+            Outcome::Gone | Outcome::Remembered => Ok(None),
+        }
+    }
+
+    async fn release_connection(
+        &self,
+        hub: HubKey,
+        name: &IdentityName,
+        epoch: u64,
+        now: UnixTime,
+    ) -> Result<bool, Error> {
+        let name = name.clone();
+        self.write_relaxed(move |tx| sessions::release(tx, (hub, &name), epoch, now)).await
+    }
+
+    async fn save_subscriptions(
+        &self,
+        hub: HubKey,
+        name: &IdentityName,
+        epoch: u64,
+        subscriptions: Subscriptions,
+    ) -> Result<bool, Error> {
+        let name = name.clone();
+        self.write(move |tx| sessions::save(tx, (hub, &name), epoch, subscriptions)).await
+    }
+
+    async fn note_activity(&self, marks: Vec<ActivityMark>) -> Result<(), Error> {
+        /// Marks of one verb, so that the writer is not held for long.
+        const PIECE_MARKS: usize = 256;
+        for piece in marks.chunks(PIECE_MARKS) {
+            let piece = piece.to_vec();
+            self.write_relaxed(move |tx| sessions::note(tx, &piece)).await?;
+        }
+        Ok(())
+    }
+
+    fn identity_changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.0.identity_changes.subscribe()
+    }
+
+    async fn identity_changes_after(
+        &self,
+        sequence: u64,
+        limit: usize,
+    ) -> Result<(Vec<(HubKey, IdentityName)>, u64), Error> {
+        self.read(move |db| changes_after(db, sequence, limit)).await
+    }
+}

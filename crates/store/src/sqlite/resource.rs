@@ -1,0 +1,602 @@
+//! Hubs, provisioning services, CA certificates, resource groups and the deployment.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use async_trait::async_trait;
+use domain::access::ResourceKind;
+use domain::clock::UnixTime;
+use domain::enrollment::AllocationPolicy;
+use domain::ids::{CertificateName, Etag, HubKey, HubName, IdScope, Precondition, ServiceKey, ServiceName};
+use domain::resource::{
+    CaCertificate, CertificateOwner, FIRST_ADDRESS, Hub, LinkedHub, Policy, ProvisioningService, ResourceGroup,
+    StoredPolicy, next_loopback,
+};
+use rusqlite::{Row, params};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::rows::{Bits, Column, Senseless, from_json, moment, open_keys, open_text, seal_keys, to_json};
+use super::{Db, Embedded, Tx, removal};
+use crate::error::{Error, Unavailability};
+use crate::ports::{Changed, Created, Deployment, ResourceStore, Resources, Sealed};
+use crate::seal::{Place, Sealer};
+
+/// What of a hub lies in the open.
+#[derive(Serialize, Deserialize)]
+struct HubRecord {
+    name: HubName,
+    group: String,
+    location: String,
+    tags: Map<String, Value>,
+    sku: Map<String, Value>,
+    policies: Vec<StoredPolicy>,
+    partitions: u16,
+    retention_days: u16,
+}
+
+/// What of a provisioning service lies in the open.
+#[derive(Serialize, Deserialize)]
+struct ServiceRecord {
+    name: ServiceName,
+    id_scope: IdScope,
+    group: String,
+    location: String,
+    tags: Map<String, Value>,
+    sku: Map<String, Value>,
+    policies: Vec<StoredPolicy>,
+    allocation: AllocationPolicy,
+    links: Vec<LinkedHub>,
+}
+
+/// A row of `hub` or `service`: both have the same columns.
+struct ResourceRow {
+    key: i64,
+    address: Option<String>,
+    record: String,
+    policy_keys: Vec<u8>,
+    extra: Vec<u8>,
+    created_at: i64,
+    etag: Bits,
+}
+
+impl ResourceRow {
+    const COLUMNS: &'static str = "key, address, record, policy_keys, extra, created_at, etag";
+
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            key: row.get(0)?,
+            address: row.get(1)?,
+            record: row.get(2)?,
+            policy_keys: row.get(3)?,
+            extra: row.get(4)?,
+            created_at: row.get(5)?,
+            etag: row.get(6)?,
+        })
+    }
+
+    fn address(&self, table: &'static str) -> Result<Option<IpAddr>, Error> {
+        let parse = |text: &String| text.parse();
+        let address = self.address.as_ref().map(parse).transpose();
+        address.map_err(|error| Column { table, column: "address" }.corrupt(self.key, error))
+    }
+
+    fn policies(&self, stored: Vec<StoredPolicy>, kind: ResourceKind, sealer: &Sealer) -> Result<Vec<Policy>, Error> {
+        let table = table_of(kind);
+        let row = self.key.to_string();
+        let keys = open_keys(sealer, Place { table, row: &row, column: "policy_keys" }, &self.policy_keys)?;
+        let senseless = || Column { table, column: "record" }.corrupt(&row, Senseless("its policies and keys differ"));
+        if keys.len() != stored.len() {
+            return Err(senseless());
+        }
+        let policies = stored.into_iter().zip(keys).map(|(policy, keys)| policy.with_keys(keys, kind));
+        policies.collect::<Option<_>>().ok_or_else(senseless)
+    }
+
+    fn extra(&self, table: &'static str, sealer: &Sealer) -> Result<Map<String, Value>, Error> {
+        let row = self.key.to_string();
+        let place = Place { table, row: &row, column: "extra" };
+        from_json(&open_text(sealer, place, &self.extra)?, Column { table, column: "extra" }, &row)
+    }
+}
+
+const fn table_of(kind: ResourceKind) -> &'static str {
+    match kind {
+        ResourceKind::Hub => "hub",
+        ResourceKind::Service => "service",
+    }
+}
+
+/// The number that tells the owners of certificates apart.
+const fn owner_columns(owner: CertificateOwner) -> (i64, i64) {
+    match owner {
+        CertificateOwner::Hub(HubKey(key)) => (0, key),
+        CertificateOwner::Service(ServiceKey(key)) => (1, key),
+    }
+}
+
+/// What is written of a hub or a service.
+struct Sealing {
+    record: String,
+    policy_keys: Vec<u8>,
+    extra: Vec<u8>,
+}
+
+fn seal_parts(
+    sealer: &Sealer,
+    table: &'static str,
+    key: i64,
+    record: String,
+    (policies, extra): (&[Policy], &Map<String, Value>),
+) -> Result<Sealing, Error> {
+    let row = key.to_string();
+    let keys = policies.iter().map(|policy| &policy.keys);
+    let policy_keys = seal_keys(sealer, Place { table, row: &row, column: "policy_keys" }, keys);
+    let extra = sealer.seal(Place { table, row: &row, column: "extra" }, to_json(extra)?.as_bytes());
+    Ok(Sealing { record, policy_keys, extra })
+}
+
+fn seal_hub(sealer: &Sealer, hub: &Hub) -> Result<Sealing, Error> {
+    let record = to_json(&HubRecord {
+        name: hub.name.clone(),
+        group: hub.group.clone(),
+        location: hub.location.clone(),
+        tags: hub.tags.clone(),
+        sku: hub.sku.clone(),
+        policies: hub.policies.iter().map(Policy::to_stored).collect(),
+        partitions: hub.partitions,
+        retention_days: hub.retention_days,
+    })?;
+    seal_parts(sealer, "hub", hub.key.0, record, (&hub.policies, &hub.extra))
+}
+
+fn seal_service(sealer: &Sealer, service: &ProvisioningService) -> Result<Sealing, Error> {
+    let record = to_json(&ServiceRecord {
+        name: service.name.clone(),
+        id_scope: service.id_scope.clone(),
+        group: service.group.clone(),
+        location: service.location.clone(),
+        tags: service.tags.clone(),
+        sku: service.sku.clone(),
+        policies: service.policies.iter().map(Policy::to_stored).collect(),
+        allocation: service.allocation,
+        links: service.links.clone(),
+    })?;
+    seal_parts(sealer, "service", service.key.0, record, (&service.policies, &service.extra))
+}
+
+fn hub_of(db: Db<'_>, row: ResourceRow) -> Result<Hub, Error> {
+    let sealer = &db.context.sealer;
+    let record: HubRecord = from_json(&row.record, Column { table: "hub", column: "record" }, row.key)?;
+    Ok(Hub {
+        key: HubKey(row.key),
+        name: record.name,
+        address: row.address("hub")?,
+        group: record.group,
+        location: record.location,
+        tags: record.tags,
+        sku: record.sku,
+        policies: row.policies(record.policies, ResourceKind::Hub, sealer)?,
+        partitions: record.partitions,
+        retention_days: record.retention_days,
+        extra: row.extra("hub", sealer)?,
+        created_at: moment(row.created_at),
+        etag: row.etag.into(),
+    })
+}
+
+fn service_of(db: Db<'_>, row: ResourceRow) -> Result<ProvisioningService, Error> {
+    let sealer = &db.context.sealer;
+    let record: ServiceRecord = from_json(&row.record, Column { table: "service", column: "record" }, row.key)?;
+    Ok(ProvisioningService {
+        key: ServiceKey(row.key),
+        name: record.name,
+        id_scope: record.id_scope,
+        address: row.address("service")?,
+        group: record.group,
+        location: record.location,
+        tags: record.tags,
+        sku: record.sku,
+        policies: row.policies(record.policies, ResourceKind::Service, sealer)?,
+        allocation: record.allocation,
+        links: record.links,
+        extra: row.extra("service", sealer)?,
+        created_at: moment(row.created_at),
+        etag: row.etag.into(),
+    })
+}
+
+fn find_row(db: Db<'_>, table: &'static str, key: i64) -> Result<Option<ResourceRow>, Error> {
+    db.row(&format!("SELECT {} FROM {table} WHERE key = ?1", ResourceRow::COLUMNS), [key], ResourceRow::read)
+}
+
+fn all_rows(db: Db<'_>, table: &'static str) -> Result<Vec<ResourceRow>, Error> {
+    db.rows(&format!("SELECT {} FROM {table} ORDER BY key", ResourceRow::COLUMNS), (), ResourceRow::read)
+}
+
+/// Whether there is a hub.
+pub(super) fn hub_exists(db: Db<'_>, hub: HubKey) -> Result<bool, Error> {
+    Ok(db.row("SELECT 1 FROM hub WHERE key = ?1", [hub.0], |_| Ok(()))?.is_some())
+}
+
+/// Gives an address for ever: `wanted` itself, or the next on loopback. `None` if it was given before.
+fn take_address(tx: &Tx<'_, '_>, wanted: Option<IpAddr>, kind: ResourceKind) -> Result<Option<IpAddr>, Error> {
+    let address = match wanted {
+        Some(address) => address,
+        None => IpAddr::V4(free_loopback(tx, kind)?),
+    };
+    let loopback = match address {
+        IpAddr::V4(v4) if v4.is_loopback() => Some(u32::from(v4)),
+        _ => None,
+    };
+    let sql = "INSERT INTO address (address, loopback) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+    Ok((tx.change(sql, params![address.to_string(), loopback])? == 1).then_some(address))
+}
+
+/// The next loopback address that nobody was given. The first one is a provisioning service's, whichever comes first.
+fn free_loopback(tx: &Tx<'_, '_>, kind: ResourceKind) -> Result<Ipv4Addr, Error> {
+    let taken =
+        |address: Ipv4Addr| tx.db().row("SELECT 1 FROM address WHERE loopback = ?1", [u32::from(address)], |_| Ok(()));
+    if kind == ResourceKind::Service && taken(FIRST_ADDRESS)?.is_none() {
+        return Ok(FIRST_ADDRESS);
+    }
+    let last: Option<Option<u32>> = tx.db().row("SELECT max(loopback) FROM address", (), |row| row.get(0))?;
+    let last = last.flatten().map_or(FIRST_ADDRESS, Ipv4Addr::from);
+    next_loopback(Some(last)).ok_or(Error::Unavailable { reason: Unavailability::Full, source: None })
+}
+
+fn create_hub(tx: &mut Tx<'_, '_>, mut hub: Hub, wanted: bool, now: UnixTime) -> Result<Created<Hub>, Error> {
+    let taken = tx.db().row("SELECT 1 FROM hub WHERE name_key = ?1", [hub.name.key()], |_| Ok(()))?;
+    if taken.is_some() {
+        return Ok(Created::AlreadyExists);
+    }
+    if hub.address.is_some() || wanted {
+        hub.address = take_address(tx, hub.address, ResourceKind::Hub)?;
+        if hub.address.is_none() {
+            return Ok(Created::AlreadyExists);
+        }
+    }
+    hub.etag = tx.fresh_etag()?;
+    hub.created_at = now;
+    hub.key = HubKey(next_key(tx, "hub")?);
+    let Sealing { record, policy_keys, extra } = seal_hub(&tx.context.sealer, &hub)?;
+    tx.change(
+        "INSERT INTO hub (key, name_key, address, record, policy_keys, extra, created_at, etag) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        params![
+            hub.key.0,
+            hub.name.key(),
+            hub.address.map(|address| address.to_string()),
+            record,
+            policy_keys,
+            extra,
+            now.micros(),
+            Bits::from(hub.etag)
+        ],
+    )?;
+    Ok(Created::Done(hub))
+}
+
+fn create_service(
+    tx: &mut Tx<'_, '_>,
+    mut service: ProvisioningService,
+    wanted: bool,
+    now: UnixTime,
+) -> Result<Created<ProvisioningService>, Error> {
+    let sql = "SELECT 1 FROM service WHERE name_key = ?1 OR id_scope_key = ?2";
+    if tx.db().row(sql, [service.name.key(), service.id_scope.key()], |_| Ok(()))?.is_some() {
+        return Ok(Created::AlreadyExists);
+    }
+    if service.address.is_some() || wanted {
+        service.address = take_address(tx, service.address, ResourceKind::Service)?;
+        if service.address.is_none() {
+            return Ok(Created::AlreadyExists);
+        }
+    }
+    service.etag = tx.fresh_etag()?;
+    service.created_at = now;
+    service.key = ServiceKey(next_key(tx, "service")?);
+    let Sealing { record, policy_keys, extra } = seal_service(&tx.context.sealer, &service)?;
+    tx.change(
+        "INSERT INTO service (key, name_key, id_scope_key, address, record, policy_keys, extra, created_at, etag) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        params![
+            service.key.0,
+            service.name.key(),
+            service.id_scope.key(),
+            service.address.map(|address| address.to_string()),
+            record,
+            policy_keys,
+            extra,
+            now.micros(),
+            Bits::from(service.etag)
+        ],
+    )?;
+    Ok(Created::Done(service))
+}
+
+/// The key that the next row of a table with AUTOINCREMENT gets; it is needed before, as part of what seals the row.
+fn next_key(tx: &Tx<'_, '_>, table: &str) -> Result<i64, Error> {
+    let last: Option<i64> =
+        tx.db().row("SELECT seq FROM sqlite_sequence WHERE name = ?1", [table], |row| row.get(0))?;
+    Ok(last.unwrap_or(0) + 1)
+}
+
+fn replace_hub(tx: &mut Tx<'_, '_>, hub: Hub, precondition: Precondition) -> Result<Changed<Hub>, Error> {
+    let Some(row) = find_row(tx.db(), "hub", hub.key.0)? else { return Ok(Changed::NotFound) };
+    let present = hub_of(tx.db(), row)?;
+    if !precondition.holds(present.etag) {
+        return Ok(Changed::PreconditionFailed { present: present.etag });
+    }
+    let hub = Hub {
+        key: present.key,
+        name: present.name,
+        address: present.address,
+        partitions: present.partitions,
+        created_at: present.created_at,
+        etag: tx.fresh_etag()?,
+        ..hub
+    };
+    let sealing = seal_hub(&tx.context.sealer, &hub)?;
+    update(tx, "hub", hub.key.0, sealing, hub.etag)?;
+    Ok(Changed::Done(hub))
+}
+
+fn replace_service(
+    tx: &mut Tx<'_, '_>,
+    service: ProvisioningService,
+    precondition: Precondition,
+) -> Result<Changed<ProvisioningService>, Error> {
+    let Some(row) = find_row(tx.db(), "service", service.key.0)? else { return Ok(Changed::NotFound) };
+    let present = service_of(tx.db(), row)?;
+    if !precondition.holds(present.etag) {
+        return Ok(Changed::PreconditionFailed { present: present.etag });
+    }
+    let service = ProvisioningService {
+        key: present.key,
+        name: present.name,
+        id_scope: present.id_scope,
+        address: present.address,
+        created_at: present.created_at,
+        etag: tx.fresh_etag()?,
+        ..service
+    };
+    let sealing = seal_service(&tx.context.sealer, &service)?;
+    update(tx, "service", service.key.0, sealing, service.etag)?;
+    Ok(Changed::Done(service))
+}
+
+fn update(tx: &Tx<'_, '_>, table: &'static str, key: i64, sealing: Sealing, etag: Etag) -> Result<(), Error> {
+    let sql = format!("UPDATE {table} SET record = ?2, policy_keys = ?3, extra = ?4, etag = ?5 WHERE key = ?1");
+    tx.change(&sql, params![key, sealing.record, sealing.policy_keys, sealing.extra, Bits::from(etag)])?;
+    Ok(())
+}
+
+fn delete_hub(tx: &mut Tx<'_, '_>, hub: HubKey) -> Result<Changed<Hub>, Error> {
+    let Some(row) = find_row(tx.db(), "hub", hub.0)? else { return Ok(Changed::NotFound) };
+    let present = hub_of(tx.db(), row)?;
+    tx.change("DELETE FROM hub WHERE key = ?1", [hub.0])?;
+    removal::begin(tx, CertificateOwner::Hub(hub))?;
+    Ok(Changed::Done(present))
+}
+
+fn delete_service(tx: &mut Tx<'_, '_>, service: ServiceKey) -> Result<Changed<ProvisioningService>, Error> {
+    let Some(row) = find_row(tx.db(), "service", service.0)? else { return Ok(Changed::NotFound) };
+    let present = service_of(tx.db(), row)?;
+    tx.change("DELETE FROM service WHERE key = ?1", [service.0])?;
+    removal::begin(tx, CertificateOwner::Service(service))?;
+    Ok(Changed::Done(present))
+}
+
+/// The columns of a stored certificate.
+fn owner_and_name(owner: CertificateOwner, name: &CertificateName) -> (i64, i64, String) {
+    let (kind, key) = owner_columns(owner);
+    (kind, key, name.key())
+}
+
+fn find_certificate(
+    db: Db<'_>,
+    owner: CertificateOwner,
+    name: &CertificateName,
+) -> Result<Option<CaCertificate>, Error> {
+    let sql = "SELECT record FROM certificate WHERE owner_kind = ?1 AND owner = ?2 AND name_key = ?3";
+    let record: Option<String> = db.row(sql, owner_and_name(owner, name), |row| row.get(0))?;
+    record.map(|text| from_json(&text, Column { table: "certificate", column: "record" }, name)).transpose()
+}
+
+fn put_certificate(
+    tx: &mut Tx<'_, '_>,
+    owner: CertificateOwner,
+    mut certificate: CaCertificate,
+    precondition: Precondition,
+) -> Result<Changed<CaCertificate>, Error> {
+    let present = find_certificate(tx.db(), owner, &certificate.name)?;
+    match (&present, precondition) {
+        (None, Precondition::None) => {}
+        (None, _) => return Ok(Changed::NotFound),
+        (Some(present), precondition) if !precondition.holds(present.etag) => {
+            return Ok(Changed::PreconditionFailed { present: present.etag });
+        }
+        (Some(_), _) => {}
+    }
+    certificate.etag = tx.fresh_etag()?;
+    let (kind, key, name) = owner_and_name(owner, &certificate.name);
+    tx.change(
+        "INSERT INTO certificate (owner_kind, owner, name_key, record, etag) VALUES (?1, ?2, ?3, ?4, ?5) \
+         ON CONFLICT DO UPDATE SET record = excluded.record, etag = excluded.etag",
+        params![kind, key, name, to_json(&certificate)?, Bits::from(certificate.etag)],
+    )?;
+    Ok(Changed::Done(certificate))
+}
+
+fn delete_certificate(
+    tx: &mut Tx<'_, '_>,
+    owner: CertificateOwner,
+    name: &CertificateName,
+    precondition: Precondition,
+) -> Result<Changed<CaCertificate>, Error> {
+    let Some(present) = find_certificate(tx.db(), owner, name)? else { return Ok(Changed::NotFound) };
+    if !precondition.holds(present.etag) {
+        return Ok(Changed::PreconditionFailed { present: present.etag });
+    }
+    let sql = "DELETE FROM certificate WHERE owner_kind = ?1 AND owner = ?2 AND name_key = ?3";
+    tx.change(sql, owner_and_name(owner, name))?;
+    Ok(Changed::Done(present))
+}
+
+fn load(db: Db<'_>) -> Result<Resources, Error> {
+    let hubs = all_rows(db, "hub")?.into_iter().map(|row| hub_of(db, row)).collect::<Result<_, _>>()?;
+    let services = all_rows(db, "service")?.into_iter().map(|row| service_of(db, row)).collect::<Result<_, _>>()?;
+    let column = Column { table: "certificate", column: "record" };
+    let sql = "SELECT owner_kind, owner, name_key, record FROM certificate ORDER BY owner_kind, owner, name_key";
+    let rows: Vec<(i64, i64, String, String)> =
+        db.rows(sql, (), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+    let certificate = |(kind, key, name, text): (i64, i64, String, String)| {
+        let owner = match kind {
+            0 => CertificateOwner::Hub(HubKey(key)),
+            _ => CertificateOwner::Service(ServiceKey(key)),
+        };
+        from_json(&text, column, name).map(|certificate| (owner, certificate))
+    };
+    let certificates = rows.into_iter().map(certificate).collect::<Result<_, _>>()?;
+    let column = Column { table: "resource_group", column: "record" };
+    let rows: Vec<(String, String)> =
+        db.rows("SELECT name_key, record FROM resource_group ORDER BY name_key", (), |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    let groups = rows.into_iter().map(|(name, text)| from_json(&text, column, name)).collect::<Result<_, _>>()?;
+    Ok(Resources { hubs, services, certificates, groups })
+}
+
+const CLIENT_SECRET: Place<'static> = Place { table: "deployment", row: "1", column: "client_secret" };
+const TOKEN_KEY: Place<'static> = Place { table: "deployment", row: "1", column: "token_key" };
+
+fn deployment(tx: &mut Tx<'_, '_>, first: &Deployment) -> Result<Deployment, Error> {
+    let sealer = &tx.context.sealer;
+    tx.change(
+        "INSERT INTO deployment (id, subscription, tenant, client, client_secret, token_key, created_at) \
+         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+        params![
+            first.subscription,
+            first.tenant,
+            first.client,
+            sealer.seal(CLIENT_SECRET, &first.client_secret.0),
+            sealer.seal(TOKEN_KEY, &first.token_key.0),
+            first.created_at.micros()
+        ],
+    )?;
+    let sql = "SELECT subscription, tenant, client, client_secret, token_key, created_at FROM deployment";
+    let read = |row: &Row<'_>| {
+        let secrets: (Vec<u8>, Vec<u8>) = (row.get(3)?, row.get(4)?);
+        let blank = || Sealed(Vec::new());
+        let deployment = Deployment {
+            subscription: row.get(0)?,
+            tenant: row.get(1)?,
+            client: row.get(2)?,
+            client_secret: blank(),
+            token_key: blank(),
+            created_at: moment(row.get(5)?),
+        };
+        Ok((deployment, secrets))
+    };
+    let (mut deployment, (client_secret, token_key)) = tx.query_row(sql, (), read)?;
+    let open = |place: Place<'_>, sealed: &[u8]| {
+        let column = Column { table: place.table, column: place.column };
+        let plain = sealer.open_sealed(place, sealed).map_err(|error| column.corrupt(place.row, error))?;
+        Ok::<_, Error>(Sealed(plain.to_vec()))
+    };
+    deployment.client_secret = open(CLIENT_SECRET, &client_secret)?;
+    deployment.token_key = open(TOKEN_KEY, &token_key)?;
+    Ok(deployment)
+}
+
+fn delete_group(tx: &mut Tx<'_, '_>, name: &str) -> Result<Changed<ResourceGroup>, Error> {
+    let key = name.to_ascii_lowercase();
+    let sql = "DELETE FROM resource_group WHERE name_key = ?1 RETURNING record";
+    let Some(text) = tx.db().row(sql, [&key], |row| row.get::<_, String>(0))? else { return Ok(Changed::NotFound) };
+    Ok(Changed::Done(from_json(&text, Column { table: "resource_group", column: "record" }, key)?))
+}
+
+#[async_trait]
+impl ResourceStore for Embedded {
+    async fn deployment(&self, first: Deployment) -> Result<Deployment, Error> {
+        self.write(move |tx| deployment(tx, &first)).await
+    }
+
+    async fn load_resources(&self) -> Result<Resources, Error> {
+        self.scan(|db| super::connection::snapshot(db.connection, |_| load(db))).await
+    }
+
+    async fn create_hub(&self, hub: Hub, address_wanted: bool, now: UnixTime) -> Result<Created<Hub>, Error> {
+        self.write(move |tx| create_hub(tx, hub, address_wanted, now)).await
+    }
+
+    async fn replace_hub(&self, hub: Hub, precondition: Precondition, _now: UnixTime) -> Result<Changed<Hub>, Error> {
+        self.write(move |tx| replace_hub(tx, hub, precondition)).await
+    }
+
+    async fn delete_hub(&self, hub: HubKey) -> Result<Changed<Hub>, Error> {
+        let deleted = self.write(move |tx| delete_hub(tx, hub)).await?;
+        self.finish_removal(CertificateOwner::Hub(hub)).await?;
+        Ok(deleted)
+    }
+
+    async fn create_service(
+        &self,
+        service: ProvisioningService,
+        address_wanted: bool,
+        now: UnixTime,
+    ) -> Result<Created<ProvisioningService>, Error> {
+        self.write(move |tx| create_service(tx, service, address_wanted, now)).await
+    }
+
+    async fn replace_service(
+        &self,
+        service: ProvisioningService,
+        precondition: Precondition,
+        _now: UnixTime,
+    ) -> Result<Changed<ProvisioningService>, Error> {
+        self.write(move |tx| replace_service(tx, service, precondition)).await
+    }
+
+    async fn delete_service(&self, service: ServiceKey) -> Result<Changed<ProvisioningService>, Error> {
+        let deleted = self.write(move |tx| delete_service(tx, service)).await?;
+        self.finish_removal(CertificateOwner::Service(service)).await?;
+        Ok(deleted)
+    }
+
+    async fn put_certificate(
+        &self,
+        owner: CertificateOwner,
+        certificate: CaCertificate,
+        precondition: Precondition,
+    ) -> Result<Changed<CaCertificate>, Error> {
+        self.write(move |tx| put_certificate(tx, owner, certificate, precondition)).await
+    }
+
+    async fn delete_certificate(
+        &self,
+        owner: CertificateOwner,
+        name: &CertificateName,
+        precondition: Precondition,
+    ) -> Result<Changed<CaCertificate>, Error> {
+        let name = name.clone();
+        self.write(move |tx| delete_certificate(tx, owner, &name, precondition)).await
+    }
+
+    async fn put_group(&self, group: ResourceGroup) -> Result<ResourceGroup, Error> {
+        self.write(move |tx| {
+            tx.change(
+                "INSERT INTO resource_group (name_key, record) VALUES (?1, ?2) \
+                 ON CONFLICT DO UPDATE SET record = excluded.record",
+                params![group.name.to_ascii_lowercase(), to_json(&group)?],
+            )?;
+            Ok(group)
+        })
+        .await
+    }
+
+    async fn delete_group(&self, name: &str) -> Result<Changed<ResourceGroup>, Error> {
+        let name = name.to_owned();
+        self.write(move |tx| delete_group(tx, &name)).await
+    }
+}

@@ -1,0 +1,274 @@
+//! Twins, and the rows from which devices are told of changed desired properties.
+//!
+//! What a change does to a twin is decided in `domain::twin`; here it is read, changed and written in one transaction,
+//! with the row that tells of it (`rules.md` 12).
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use domain::clock::UnixTime;
+use domain::identity::Identity;
+use domain::ids::{DeviceId, HubKey, ModuleId, Precondition};
+use domain::operation::identity::IdentityName;
+use domain::twin::{PatchError, Section, ServiceChange, Twin};
+use rusqlite::{Row, params};
+use serde_json::{Map, Value};
+
+use super::rows::{Bits, Column, from_json, row_limit, to_json};
+use super::{Db, Embedded, Tx, WAKES_TWINS, identity};
+use crate::error::Error;
+use crate::ports::{TwinChange, TwinOutcome, TwinStore};
+
+/// A row of `twin`.
+struct TwinRow {
+    tags: String,
+    desired: (String, String, Bits),
+    reported: (String, String, Bits),
+    version: Bits,
+    etag: Bits,
+}
+
+impl TwinRow {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            tags: row.get(0)?,
+            desired: (row.get(1)?, row.get(2)?, row.get(3)?),
+            reported: (row.get(4)?, row.get(5)?, row.get(6)?),
+            version: row.get(7)?,
+            etag: row.get(8)?,
+        })
+    }
+
+    fn open(self, id: i64) -> Result<Twin, Error> {
+        let map = |text: &str, column| from_json::<Map<String, Value>>(text, Column { table: "twin", column }, id);
+        let (document, metadata, version) = self.desired;
+        let desired = Section::from_parts(map(&document, "desired")?, map(&metadata, "desired_metadata")?, version.0);
+        let (document, metadata, version) = self.reported;
+        let reported =
+            Section::from_parts(map(&document, "reported")?, map(&metadata, "reported_metadata")?, version.0);
+        Ok(Twin { tags: map(&self.tags, "tags")?, desired, reported, version: self.version.0, etag: self.etag.into() })
+    }
+}
+
+/// The twin of an identity.
+pub(super) fn find(db: Db<'_>, id: i64) -> Result<Option<Twin>, Error> {
+    let sql = "SELECT tags, desired, desired_metadata, desired_version, reported, reported_metadata, reported_version, \
+               version, etag FROM twin WHERE identity = ?1";
+    db.row(sql, [id], TwinRow::read)?.map(|row| row.open(id)).transpose()
+}
+
+/// Writes the whole twin of an identity, whether there is one or not.
+pub(super) fn write(tx: &Tx<'_, '_>, id: i64, twin: &Twin) -> Result<(), Error> {
+    tx.change(
+        "INSERT OR REPLACE INTO twin (identity, tags, desired, desired_metadata, desired_version, reported, \
+         reported_metadata, reported_version, version, etag) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        params![
+            id,
+            to_json(&twin.tags)?,
+            to_json(twin.desired.document())?,
+            to_json(twin.desired.metadata())?,
+            Bits(twin.desired.version()),
+            to_json(twin.reported.document())?,
+            to_json(twin.reported.metadata())?,
+            Bits(twin.reported.version()),
+            Bits(twin.version),
+            Bits::from(twin.etag)
+        ],
+    )?;
+    Ok(())
+}
+
+/// Writes the reported part of a twin alone: the other parts, which may be large, stay as they are.
+fn write_reported(tx: &Tx<'_, '_>, id: i64, twin: &Twin) -> Result<(), Error> {
+    tx.change(
+        "UPDATE twin SET reported = ?2, reported_metadata = ?3, reported_version = ?4, version = ?5 \
+         WHERE identity = ?1",
+        params![
+            id,
+            to_json(twin.reported.document())?,
+            to_json(twin.reported.metadata())?,
+            Bits(twin.reported.version()),
+            Bits(twin.version)
+        ],
+    )?;
+    Ok(())
+}
+
+/// Writes the row that tells the device of changed desired properties.
+pub(super) fn announce(
+    tx: &mut Tx<'_, '_>,
+    hub: HubKey,
+    name: &IdentityName,
+    version: u64,
+    patch: &Map<String, Value>,
+) -> Result<(), Error> {
+    let module = name.module.as_ref().map_or("", ModuleId::as_str);
+    tx.change(
+        "INSERT INTO twin_change (hub, device, module, version, patch) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![hub.0, name.device.as_str(), module, Bits(version), to_json(patch)?],
+    )?;
+    tx.wake(WAKES_TWINS);
+    Ok(())
+}
+
+fn find_with_identity(db: Db<'_>, hub: HubKey, name: &IdentityName) -> Result<Option<(Twin, Identity)>, Error> {
+    let Some((id, identity)) = identity::find_with_id(db, hub, name)? else { return Ok(None) };
+    Ok(find(db, id)?.map(|twin| (twin, identity)))
+}
+
+fn apply_reported(
+    tx: &Tx<'_, '_>,
+    (hub, name): (HubKey, &IdentityName),
+    patch: Map<String, Value>,
+    expected_version: Option<u64>,
+    now: UnixTime,
+) -> Result<TwinOutcome<u64>, Error> {
+    let Some(id) = identity::find_id(tx.db(), hub, name)? else { return Ok(TwinOutcome::NotFound) };
+    let Some(mut twin) = find(tx.db(), id)? else { return Ok(TwinOutcome::NotFound) };
+    if expected_version.is_some_and(|expected| expected != twin.reported.version()) {
+        return Ok(TwinOutcome::PreconditionFailed);
+    }
+    match twin.apply_reported(patch, now) {
+        Ok(version) => {
+            write_reported(tx, id, &twin)?;
+            Ok(TwinOutcome::Done(version))
+        }
+        Err(refused) => Ok(TwinOutcome::Refused(refused)),
+    }
+}
+
+/// How a change meets a twin.
+#[derive(Clone, Copy)]
+enum Manner {
+    Patch,
+    Replace,
+}
+
+fn change(
+    tx: &mut Tx<'_, '_>,
+    (hub, name): (HubKey, &IdentityName),
+    (change, manner): (ServiceChange, Manner),
+    precondition: Precondition,
+    now: UnixTime,
+) -> Result<TwinOutcome<(Twin, Identity)>, Error> {
+    let Some((id, identity)) = identity::find_with_id(tx.db(), hub, name)? else { return Ok(TwinOutcome::NotFound) };
+    let Some(mut twin) = find(tx.db(), id)? else { return Ok(TwinOutcome::NotFound) };
+    if !precondition.holds(twin.etag) {
+        return Ok(TwinOutcome::PreconditionFailed);
+    }
+    let fresh = tx.fresh_etag()?;
+    let changes: Result<_, PatchError> = match manner {
+        Manner::Patch => twin.apply_service_patch(change, fresh, now),
+        Manner::Replace => twin.replace(change, fresh, now),
+    };
+    match changes {
+        Ok(changes) => {
+            write(tx, id, &twin)?;
+            if let Some(patch) = &changes.desired {
+                announce(tx, hub, name, twin.desired.version(), patch)?;
+            }
+            Ok(TwinOutcome::Done((twin, identity)))
+        }
+        Err(refused) => Ok(TwinOutcome::Refused(refused)),
+    }
+}
+
+fn changes_after(db: Db<'_>, sequence: u64, limit: usize) -> Result<Vec<TwinChange>, Error> {
+    let sql = "SELECT sequence, hub, device, module, version, patch FROM twin_change WHERE sequence > ?1 \
+               ORDER BY sequence LIMIT ?2";
+    let rows: Vec<(Bits, i64, String, String, Bits, String)> =
+        db.rows(sql, params![Bits(sequence), row_limit(limit)], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+        })?;
+    let column = |column| Column { table: "twin_change", column };
+    let change = |(sequence, hub, device, module, version, patch): (Bits, i64, String, String, Bits, String)| {
+        let patch: Map<String, Value> = from_json(&patch, column("patch"), sequence.0)?;
+        Ok(TwinChange {
+            sequence: sequence.0,
+            hub: HubKey(hub),
+            name: name_of(&device, &module, column("device"))?,
+            version: version.0,
+            patch: Arc::new(patch),
+        })
+    };
+    rows.into_iter().map(change).collect()
+}
+
+/// The name of an identity out of its columns.
+pub(super) fn name_of(device: &str, module: &str, column: Column) -> Result<IdentityName, Error> {
+    let module = (!module.is_empty()).then(|| ModuleId::parse(module)).transpose();
+    let module = module.map_err(|error| column.corrupt(device, error))?;
+    let device = DeviceId::parse(device).map_err(|error| column.corrupt(device, error))?;
+    Ok(IdentityName { device, module })
+}
+
+fn latest(db: Db<'_>) -> Result<u64, Error> {
+    let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'twin_change'";
+    Ok(db.row(sql, (), |row| row.get::<_, Bits>(0))?.map_or(0, |sequence| sequence.0))
+}
+
+#[async_trait]
+impl TwinStore for Embedded {
+    async fn find_twin(&self, hub: HubKey, name: &IdentityName) -> Result<Option<(Twin, Identity)>, Error> {
+        let name = name.clone();
+        self.read(move |db| super::connection::snapshot(db.connection, |_| find_with_identity(db, hub, &name))).await
+    }
+
+    async fn apply_reported(
+        &self,
+        hub: HubKey,
+        name: &IdentityName,
+        patch: Map<String, Value>,
+        expected_version: Option<u64>,
+        now: UnixTime,
+    ) -> Result<TwinOutcome<u64>, Error> {
+        let name = name.clone();
+        self.write(move |tx| apply_reported(tx, (hub, &name), patch, expected_version, now)).await
+    }
+
+    async fn patch_twin(
+        &self,
+        hub: HubKey,
+        name: &IdentityName,
+        wanted: ServiceChange,
+        precondition: Precondition,
+        now: UnixTime,
+    ) -> Result<TwinOutcome<(Twin, Identity)>, Error> {
+        let name = name.clone();
+        self.write(move |tx| change(tx, (hub, &name), (wanted, Manner::Patch), precondition, now)).await
+    }
+
+    async fn replace_twin(
+        &self,
+        hub: HubKey,
+        name: &IdentityName,
+        wanted: ServiceChange,
+        precondition: Precondition,
+        now: UnixTime,
+    ) -> Result<TwinOutcome<(Twin, Identity)>, Error> {
+        let name = name.clone();
+        self.write(move |tx| change(tx, (hub, &name), (wanted, Manner::Replace), precondition, now)).await
+    }
+
+    async fn twin_changes_after(&self, sequence: u64, limit: usize) -> Result<Vec<TwinChange>, Error> {
+        self.read(move |db| changes_after(db, sequence, limit)).await
+    }
+
+    async fn latest_twin_change(&self) -> Result<u64, Error> {
+        self.read(latest).await
+    }
+
+    async fn prune_twin_changes(&self, sequence: u64, limit: usize) -> Result<usize, Error> {
+        // Which rows are forgotten need not survive a power cut: they are forgotten again.
+        self.write_relaxed(move |tx| {
+            let sql = "DELETE FROM twin_change WHERE sequence IN \
+                       (SELECT sequence FROM twin_change WHERE sequence <= ?1 ORDER BY sequence LIMIT ?2)";
+            tx.change(sql, params![Bits(sequence), row_limit(limit)])
+        })
+        .await
+    }
+
+    fn twin_changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.0.twin_changes.subscribe()
+    }
+}
