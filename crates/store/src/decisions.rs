@@ -153,7 +153,7 @@ struct Sameness {
 impl Sameness {
     fn of(decision: &Decision) -> Self {
         let service = decision.service.map(|service| service.0);
-        let subject = match decision.considered.last() {
+        let subject = match decision.trace.considered.last() {
             Some(considered) => format!("{service:?} {}", considered.entry),
             None => format!("{service:?} {}", decision.id_scope.as_str()),
         };
@@ -161,7 +161,7 @@ impl Sameness {
             Outcome::Refused { cause, .. } => Some(*cause),
             Outcome::Admitted { .. } => None,
         };
-        let registration_key = registration_key(decision.registration_id.as_str());
+        let registration_key = registration_key(&decision.registration_id);
         Self { subject, registration_key, cause, prefix: prefix(decision.peer) }
     }
 }

@@ -1,7 +1,7 @@
 //! Decisions: admits lie in the main file, written with the registration they admit; refusals in a file of their own.
 
 use async_trait::async_trait;
-use domain::decision::Decision;
+use domain::decision::{Decision, OutsideText};
 use domain::ids::TrackingId;
 use rusqlite::params;
 
@@ -16,13 +16,13 @@ const RECORD: Column = Column { table: "decision", column: "record" };
 const ADMITS_KEPT: i64 = 16;
 
 /// The registration ID of a decision as equal ones are found by.
-pub(crate) fn registration_key(registration_id: &str) -> String {
-    domain::decision::OutsideText::new(registration_id).as_str().to_ascii_lowercase()
+pub(crate) fn registration_key(registration_id: &OutsideText) -> String {
+    registration_id.as_str().to_ascii_lowercase()
 }
 
 /// Keeps an admit, in the transaction of what it admits.
 pub(super) fn record_admit(tx: &Tx<'_, '_>, decision: &Decision) -> Result<(), Error> {
-    let key = registration_key(decision.registration_id.as_str());
+    let key = registration_key(&decision.registration_id);
     tx.change(
         "INSERT INTO decision (tracking, registration_key, at, record) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
         params![decision.tracking.to_string(), key, decision.at.micros(), to_json(decision)?],
@@ -65,7 +65,7 @@ impl DecisionStore for Embedded {
     }
 
     async fn list_decisions(&self, registration_id: &str, limit: usize) -> Result<Vec<Decision>, Error> {
-        let key = registration_key(registration_id);
+        let key = registration_key(&OutsideText::new(registration_id));
         let mut decisions = self.0.refusals.list(key.clone(), limit).await?;
         decisions.extend(self.read(move |db| list_admits(db, &key, limit)).await?);
         decisions.sort_by_key(|decision| std::cmp::Reverse(decision.at));

@@ -35,14 +35,14 @@ pub(super) fn encode(message: &Message) -> Vec<u8> {
     put_length(&mut out, draft.properties.len());
     for (name, value) in &draft.properties {
         put_text(&mut out, name);
-        put_text(&mut out, value);
+        put_optional(&mut out, value.as_deref());
     }
     out.extend_from_slice(&draft.body);
     out
 }
 
 /// The system properties in the order of the record, which never changes.
-fn system_values(system: &SystemProperties) -> [&Option<String>; 11] {
+fn system_values(system: &SystemProperties) -> [&Option<String>; 13] {
     [
         &system.message_id,
         &system.correlation_id,
@@ -55,6 +55,8 @@ fn system_values(system: &SystemProperties) -> [&Option<String>; 11] {
         &system.output_name,
         &system.interface_id,
         &system.message_schema,
+        &system.diagnostic_id,
+        &system.correlation_context,
     ]
 }
 
@@ -106,7 +108,7 @@ pub(super) fn decode(hub: HubKey, partition: u16, record: Vec<u8>) -> Result<Mes
     }
     let mut properties = Vec::with_capacity(count);
     for _ in 0..count {
-        properties.push((rest.text()?.to_owned(), rest.text()?.to_owned()));
+        properties.push((rest.text()?.to_owned(), rest.optional()?.map(str::to_owned)));
     }
     let body = record.slice_ref(rest.0);
     let sender = IdentityName { device, module };
@@ -164,6 +166,8 @@ impl<'r> Reader<'r> {
             output_name: next()?,
             interface_id: next()?,
             message_schema: next()?,
+            diagnostic_id: next()?,
+            correlation_context: next()?,
         })
     }
 }
@@ -179,8 +183,11 @@ mod tests {
         let system = (optional(), optional(), optional()).prop_map(|(message_id, content_type, message_schema)| {
             SystemProperties { message_id, content_type, message_schema, ..SystemProperties::default() }
         });
-        let draft =
-            (proptest::collection::vec(any::<u8>(), 0..300), system, proptest::collection::vec((text(), text()), 0..5));
+        let draft = (
+            proptest::collection::vec(any::<u8>(), 0..300),
+            system,
+            proptest::collection::vec((text(), optional()), 0..5),
+        );
         (draft, proptest::option::of("[a-z]{1,9}"), 0..3, optional()).prop_map(
             |((body, system, properties), module, method, model_id)| Message {
                 hub: HubKey(7),
