@@ -59,4 +59,10 @@ impl Input {
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
+
+    /// How much memory the bytes take.
+    #[cfg(test)]
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
 }
