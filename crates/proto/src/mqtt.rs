@@ -7,18 +7,22 @@
 //!
 //! Start at [`Connection`] for the loop a driver runs, at [`codec::decode`] for what is accepted from the wire.
 
+mod client;
 pub mod codec;
 mod connection;
 mod in_flight;
 mod input;
 mod keep_alive;
+mod outbound;
 mod output;
 pub mod packet;
 mod text;
 mod window;
 
+pub use client::{Acknowledgement, ClientCloseReason, ClientConnection, ClientEvent, ClientLimits};
 pub use codec::{Malformed, Oversized};
-pub use connection::{CloseReason, Closed, Connection, Event, Limits, Unpublished};
+pub use connection::{CloseReason, Closed, Connection, Event, Limits};
+pub use outbound::Unpublished;
 pub use packet::{
     Connack, Connect, Delivery, Filter, Message, Packet, PacketId, PacketType, Publish, QoS, Refusal, SubackCode, Will,
 };

@@ -1,16 +1,14 @@
 //! The server's end of a connection.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::codec::Malformed;
-use super::in_flight::InFlight;
 use super::input::Input;
 use super::keep_alive::KeepAlive;
-use super::output::Output;
+use super::outbound::{Outbound, Unpublished};
 use super::packet::{
-    Connack, Connect, Delivery, Filter, Message, Packet, PacketId, PacketType, Publish, QoS, Refusal, SubackCode, Will,
+    Connack, Connect, Delivery, Filter, Message, Packet, PacketId, PacketType, Publish, Refusal, SubackCode, Will,
 };
 use super::text::Text;
 use super::window::{Ticket, Window};
@@ -57,6 +55,16 @@ impl Default for Limits {
             inbound_bytes_max: 1024 * 1024,
             in_flight_max: 32,
             output_bytes_max: 256 * 1024,
+        }
+    }
+}
+
+impl Limits {
+    /// How long a client that promised `keep_alive_s` may be silent (MQTT 3.1.1, section 3.1.2.10).
+    fn silence_max(&self, keep_alive_s: u16) -> Duration {
+        match Duration::from_secs(keep_alive_s.into()) {
+            Duration::ZERO => self.idle_timeout,
+            period => (period + period / 2).min(self.keep_alive_max),
         }
     }
 }
@@ -149,26 +157,6 @@ pub enum CloseReason {
     Server,
 }
 
-/// Why a message was not sent. Nothing of it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unpublished {
-    /// The connection is not accepted yet, or is over.
-    #[error("not connected")]
-    NotConnected,
-    /// Too many QoS 1 messages are not acknowledged; try again after an acknowledgement.
-    #[error("too many messages are in flight")]
-    InFlightFull,
-    /// Too much is not written; try again when it is.
-    #[error("too many bytes wait to be written")]
-    OutputFull,
-    /// QoS 2 is not offered.
-    #[error("QoS 2 is not offered")]
-    ExactlyOnce,
-    /// Longer than MQTT can say.
-    #[error("longer than MQTT can say")]
-    Oversized,
-}
-
 /// The server's end of one MQTT 3.1.1 connection, without its socket.
 ///
 /// A driver repeats: [`handle_input`](Self::handle_input) with what was read, or any other call that begins with
@@ -183,13 +171,10 @@ pub struct Connection {
     limits: Arc<Limits>,
     state: State,
     input: Input,
-    output: Output,
     window: Window,
     /// SUBSCRIBE and UNSUBSCRIBE that the caller has not answered.
     requests: usize,
-    in_flight: InFlight,
-    /// Identifiers that came back and were not reported yet; at most as many as were in flight.
-    acknowledged: VecDeque<PacketId>,
+    outbound: Outbound,
     will: Option<Box<Will>>,
 }
 
@@ -213,11 +198,9 @@ impl Connection {
             limits,
             state: State::Opening { deadline },
             input: Input::default(),
-            output: Output::default(),
             window: Window::default(),
             requests: 0,
-            in_flight: InFlight::default(),
-            acknowledged: VecDeque::new(),
+            outbound: Outbound::default(),
             will: None,
         }
     }
@@ -251,12 +234,12 @@ impl Connection {
 
     /// Takes note that the first `count` bytes of [`output`](Self::output) are written.
     pub fn handle_written(&mut self, count: usize) {
-        self.output.advance(count);
+        self.outbound.output.advance(count);
     }
 
     /// The next thing the client did; `None` until something else happens.
     pub fn poll_event(&mut self) -> Option<Event> {
-        if let Some(packet_id) = self.acknowledged.pop_front() {
+        if let Some(packet_id) = self.outbound.poll_acknowledged() {
             return Some(Event::Acknowledged { packet_id });
         }
         let event = match self.state {
@@ -278,7 +261,7 @@ impl Connection {
 
     /// What to write next; empty if there is nothing.
     pub fn output(&self) -> &[u8] {
-        self.output.pending()
+        self.outbound.output.pending()
     }
 
     /// Whether to read from the client. `false` while too much is unanswered or unwritten, while the caller decides
@@ -303,22 +286,21 @@ impl Connection {
 
     /// How many QoS 1 messages the client has not acknowledged.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.len()
+        self.outbound.in_flight.len()
     }
 
     /// Accepts the CONNECT. Does nothing if there is none to decide on.
     pub fn accept(&mut self, session_present: bool, now: Instant) {
         let State::Deciding { keep_alive_s } = self.state else { return };
-        let Limits { keep_alive_max, idle_timeout, .. } = *self.limits;
-        self.state = State::Open(KeepAlive::new(keep_alive_s, keep_alive_max, idle_timeout, now));
-        self.output.push_small(&Packet::Connack(Connack::Accepted { session_present }));
+        self.state = State::Open(KeepAlive::new(self.limits.silence_max(keep_alive_s), now));
+        self.outbound.output.push_small(&Packet::Connack(Connack::Accepted { session_present }));
         self.handle_control(now);
     }
 
     /// Refuses the CONNECT, and ends the connection. Does nothing if there is none to decide on.
     pub fn refuse(&mut self, refusal: Refusal) {
         if let State::Deciding { .. } = self.state {
-            self.output.push_small(&Packet::Connack(Connack::Refused(refusal)));
+            self.outbound.output.push_small(&Packet::Connack(Connack::Refused(refusal)));
             self.end(CloseReason::Refused(refusal));
         }
     }
@@ -327,7 +309,7 @@ impl Connection {
     /// before it. A ticket used before, or after the end, changes nothing.
     pub fn acknowledge(&mut self, ticket: Ticket) {
         if !self.is_closed() {
-            let output = &mut self.output;
+            let output = &mut self.outbound.output;
             self.window.acknowledge(ticket, |packet_id| output.push_ack(PacketType::Puback, packet_id));
         }
     }
@@ -336,7 +318,7 @@ impl Connection {
     pub fn suback(&mut self, packet_id: PacketId, codes: Vec<SubackCode>) {
         if !self.is_closed() {
             self.requests = self.requests.saturating_sub(1);
-            self.output.push_small(&Packet::Suback { packet_id, codes });
+            self.outbound.output.push_small(&Packet::Suback { packet_id, codes });
         }
     }
 
@@ -344,7 +326,7 @@ impl Connection {
     pub fn unsuback(&mut self, packet_id: PacketId) {
         if !self.is_closed() {
             self.requests = self.requests.saturating_sub(1);
-            self.output.push_ack(PacketType::Unsuback, packet_id);
+            self.outbound.output.push_ack(PacketType::Unsuback, packet_id);
         }
     }
 
@@ -356,7 +338,7 @@ impl Connection {
         if self.is_output_full() {
             return Err(Unpublished::OutputFull);
         }
-        publish(message, &mut self.in_flight, self.limits.in_flight_max, &mut self.output)
+        self.outbound.publish(message, self.limits.in_flight_max)
     }
 
     /// Ends the connection: MQTT 3.1.1 has no word for it, the socket just closes.
@@ -366,16 +348,10 @@ impl Connection {
 
     /// Answers PINGREQ, and takes PUBACK in, wherever in the received bytes they are.
     fn handle_control(&mut self, now: Instant) {
-        let Self { limits, state: State::Open(keep_alive), input, output, in_flight, acknowledged, .. } = self else {
-            return;
-        };
-        let was_heard = input.scan(limits.packet_bytes_max, |packet_type, body| match (packet_type, body) {
-            (PacketType::Pingreq, _) => output.push_small(&Packet::Pingresp),
-            (PacketType::Puback, &[high, low]) => {
-                // An identifier that is not in flight, 0 included, is let pass: `contract/dps-device.md` 3.5.
-                let packet_id = PacketId::new(u16::from_be_bytes([high, low]));
-                acknowledged.extend(packet_id.filter(|&packet_id| in_flight.finish(packet_id)));
-            }
+        let Self { limits, state: State::Open(keep_alive), input, outbound, .. } = self else { return };
+        let was_heard = input.scan(limits.packet_bytes_max, |packet_type, body| match packet_type {
+            PacketType::Pingreq => outbound.output.push_small(&Packet::Pingresp),
+            PacketType::Puback => outbound.handle_puback(body),
             _ => {}
         });
         if was_heard {
@@ -417,9 +393,9 @@ impl Connection {
         // MQTT 5, section 3.2: flags, reason 0x84 (unsupported protocol version), no properties.
         const CONNACK_OF_MQTT_5: [u8; 5] = [0x20, 3, 0, 0x84, 0];
         if level == 5 {
-            self.output.push_bytes(&CONNACK_OF_MQTT_5);
+            self.outbound.output.push_bytes(&CONNACK_OF_MQTT_5);
         } else {
-            self.output.push_small(&Packet::Connack(Connack::Refused(Refusal::ProtocolVersion)));
+            self.outbound.output.push_small(&Packet::Connack(Connack::Refused(Refusal::ProtocolVersion)));
         }
         self.end(CloseReason::ForeignProtocol { level });
     }
@@ -512,7 +488,7 @@ impl Connection {
         self.input.clear();
         self.window = Window::default();
         self.requests = 0;
-        self.in_flight = InFlight::default();
+        self.outbound.end();
     }
 
     fn is_inbound_full(&self) -> bool {
@@ -520,32 +496,11 @@ impl Connection {
     }
 
     fn is_output_full(&self) -> bool {
-        self.output.pending().len() >= self.limits.output_bytes_max
+        self.outbound.output.pending().len() >= self.limits.output_bytes_max
     }
 }
 
 /// Whether a packet takes a place among what the caller has to answer.
 const fn needs_answer(packet_type: PacketType) -> bool {
     matches!(packet_type, PacketType::Publish | PacketType::Subscribe | PacketType::Unsubscribe)
-}
-
-/// Gives a message its identifier, if it needs one, and puts it into `output`.
-pub(super) fn publish(
-    message: &Message,
-    in_flight: &mut InFlight,
-    in_flight_max: usize,
-    output: &mut Output,
-) -> Result<Option<PacketId>, Unpublished> {
-    let delivery = match message.qos {
-        QoS::AtMostOnce => Delivery::AtMostOnce,
-        QoS::AtLeastOnce => Delivery::AtLeastOnce(in_flight.start(in_flight_max).ok_or(Unpublished::InFlightFull)?),
-        QoS::ExactlyOnce => return Err(Unpublished::ExactlyOnce),
-    };
-    let Message { topic, payload, retain, dup, .. } = message.clone();
-    let sent = output.push(&Packet::Publish(Publish { topic, payload, delivery, retain, dup }));
-    if sent.is_err() {
-        delivery.packet_id().map(|packet_id| in_flight.finish(packet_id));
-        return Err(Unpublished::Oversized);
-    }
-    Ok(delivery.packet_id())
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::packet::PacketId;
 
 /// The most identifiers an empty list keeps memory for.
-const KEPT_IDS_MAX: usize = 64;
+pub(super) const KEPT_IDS_MAX: usize = 64;
 
 /// Hands identifiers out, each one free, and takes them back (MQTT 3.1.1, section 2.3.1).
 ///

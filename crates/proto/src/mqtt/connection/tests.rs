@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::*;
 use crate::mqtt::codec;
+use crate::mqtt::packet::QoS;
 
 /// A connection with the driver's part played by hand. Time stands still until it is moved.
 struct Script {
@@ -320,8 +321,7 @@ fn silence_is_suffered_for_one_and_a_half_keep_alives() {
         let connect = Connect { keep_alive_s, ..connect() };
         let mut script = Script::open_with(Limits::default(), connect);
         assert_eq!(script.timeout_s(), Some(timeout_s), "{keep_alive_s}");
-        let rest = Duration::from_millis(600);
-        script.pass(Duration::from_secs(timeout_s) - rest);
+        script.pass(Duration::from_millis(timeout_s * 1000 - 600));
         script.receive(&[Packet::Pingreq]);
         assert_eq!(script.timeout_s(), Some(timeout_s), "{keep_alive_s}: heard");
         assert_eq!(script.events(), []);
