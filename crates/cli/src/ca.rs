@@ -131,7 +131,11 @@ fn write(made: &Credential, args: &CaArgs) -> Result<Vec<PathBuf>> {
         let path = args.out.join(format!("{base}{suffix}"));
         let mut options = OpenOptions::new();
         options.write(true).mode(mode);
-        if args.force { options.create(true).truncate(true) } else { options.create_new(true) };
+        if args.force {
+            options.create(true).truncate(true)
+        } else {
+            options.create_new(true)
+        };
         let mut file = options.open(&path).with_context(|| {
             format!("cannot write {}; --force overwrites what is there, --file takes another name", path.display())
         })?;

@@ -92,7 +92,8 @@ impl Context {
 
     /// A client of the service API of provisioning service `name`, or of the first one.
     pub fn provisioning(&self, name: Option<&str>) -> Result<ServiceClient> {
-        let service = self.endpoints.provisioning_service(name).with_context(|| unknown("provisioning service", name))?;
+        let service =
+            self.endpoints.provisioning_service(name).with_context(|| unknown("provisioning service", name))?;
         self.service_client(&service.connection_string, ServiceClient::PROVISIONING_API_VERSION)
     }
 

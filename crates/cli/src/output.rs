@@ -49,7 +49,7 @@ impl Output {
             Format::Table if records.is_empty() => print_line("(none)"),
             Format::Table => {
                 let mut table = Table::new();
-                table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+                table.load_style(presets::UTF8_HORIZONTAL_ONLY);
                 table.set_header(columns.iter().map(|(title, _)| *title));
                 for record in records {
                     table.add_row(columns.iter().map(|(_, path)| shown(record.pointer(path).unwrap_or(&Value::Null))));
@@ -86,7 +86,7 @@ fn print_line(text: &str) -> Result<()> {
 
 fn record_table(record: &Value) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     let mut rows = Vec::new();
     flatten("", record, &mut rows);
     for (name, value) in rows {

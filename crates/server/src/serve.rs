@@ -21,7 +21,10 @@ use crate::routes::{AdminRoutes, PublicRoutes};
 use crate::shutdown::{Drained, Tasks};
 use crate::tls::authority::{Authority, AuthorityError};
 use crate::tls::key_file::{KeyFolder, PlainKeys};
-use crate::tls::{CertificateSources, OperatorCertificate, PortProtocol, ServerCertificates, TlsAcceptor, TlsSettings};
+use crate::tls::{
+    CertificateSources, OperatorCertificate, OperatorCertificateError, PortProtocol, ServerCertificates, TlsAcceptor,
+    TlsSettings,
+};
 use crate::websocket::{Subprotocol, WebSocket, WebSocketHandler};
 
 /// What the rim is told.
@@ -41,8 +44,8 @@ pub struct ServeOptions {
     pub admin: (u16, bool),
     /// Bounds before proof.
     pub tls: TlsSettings,
-    /// A certificate that the operator brings.
-    pub operator: Option<OperatorCertificate>,
+    /// Files of a certificate chain and its key that the operator brings.
+    pub operator: Option<(PathBuf, PathBuf)>,
 }
 
 /// Why the server does not start.
@@ -54,6 +57,9 @@ pub enum StartError {
     /// TLS cannot be configured.
     #[error("TLS cannot be configured")]
     Tls(#[from] rustls::Error),
+    /// The operator's certificate cannot be used.
+    #[error("the operator's certificate cannot be used")]
+    Operator(#[from] OperatorCertificateError),
     /// A port cannot be had.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -93,7 +99,10 @@ impl Server {
             clock: Arc::clone(clock),
             entropy: Arc::clone(entropy),
         })?);
-        certificates.replace_operator_certificates(options.operator.into_iter().collect());
+        if let Some((chain, key)) = &options.operator {
+            let brought = OperatorCertificate::load(chain, key, certificates.provider())?;
+            certificates.replace_operator_certificates(vec![brought]);
+        }
         let binder = Binder { addresses: options.addresses, strict: options.strict };
         let bind = |purpose, (port, explicit)| binder.bind(PortWanted { purpose, port, explicit });
         let (https, mqtts, admin) =

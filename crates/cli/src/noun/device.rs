@@ -94,7 +94,8 @@ pub async fn run(command: &DeviceCommand, context: &Context) -> Result<()> {
             context.output.record(&device)
         }
         DeviceCommand::Delete(name) => {
-            let mut request = ServiceRequest::new(Method::DELETE, &["devices", &name.id]);
+            let path = ["devices", name.id.as_str()];
+            let mut request = ServiceRequest::new(Method::DELETE, &path);
             request.if_match = Some("\"*\"");
             ask(&context.hub(name.hub.as_deref())?, "deleting the device", request).await?;
             context.output.record(&json!({ "deviceId": name.id, "deleted": true }))
@@ -104,7 +105,8 @@ pub async fn run(command: &DeviceCommand, context: &Context) -> Result<()> {
 }
 
 async fn show(context: &Context, name: &NameArgs) -> Result<Value> {
-    let request = ServiceRequest::new(Method::GET, &["devices", &name.id]);
+    let path = ["devices", name.id.as_str()];
+    let request = ServiceRequest::new(Method::GET, &path);
     ask(&context.hub(name.hub.as_deref())?, "reading the device", request).await
 }
 
@@ -145,7 +147,8 @@ fn set(document: &mut Value, name: &str, value: Value) {
 
 async fn list(context: &Context, hub: Option<&str>, top: u32) -> Result<()> {
     // The registry's list has no paging: `top` is applied here as well, since the wire caps it at 1,000.
-    let request = ServiceRequest::new(Method::GET, &["devices"]);
+    let path = ["devices"];
+    let request = ServiceRequest::new(Method::GET, &path);
     let Value::Array(mut devices) = ask(&context.hub(hub)?, "listing devices", request).await? else {
         bail!("the answer is not a list");
     };

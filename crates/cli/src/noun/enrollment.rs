@@ -181,7 +181,8 @@ async fn run_kind(command: &EnrollmentCommand, context: &Context, kind: Kind) ->
             context.output.record(&entry)
         }
         EnrollmentCommand::Delete(name) => {
-            let request = ServiceRequest::new(Method::DELETE, &[kind.path, &name.id]);
+            let path = [kind.path, name.id.as_str()];
+            let request = ServiceRequest::new(Method::DELETE, &path);
             ask(&context.provisioning(name.dps.as_deref())?, "deleting the enrollment", request).await?;
             context.output.record(&json!({ kind.id: name.id, "deleted": true }))
         }
@@ -189,7 +190,8 @@ async fn run_kind(command: &EnrollmentCommand, context: &Context, kind: Kind) ->
 }
 
 async fn show(context: &Context, name: &NameArgs, kind: Kind) -> Result<Value> {
-    let request = ServiceRequest::new(Method::GET, &[kind.path, &name.id]);
+    let path = [kind.path, name.id.as_str()];
+    let request = ServiceRequest::new(Method::GET, &path);
     ask(&context.provisioning(name.dps.as_deref())?, "reading the enrollment", request).await
 }
 

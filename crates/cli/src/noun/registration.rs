@@ -55,11 +55,13 @@ pub async fn run(command: &RegistrationCommand, context: &Context) -> Result<()>
             )
         }
         RegistrationCommand::Show { id, dps } => {
-            let request = ServiceRequest::new(Method::GET, &["registrations", id]);
+            let path = ["registrations", id.as_str()];
+            let request = ServiceRequest::new(Method::GET, &path);
             context.output.record(&ask(&context.provisioning(dps.as_deref())?, "reading the record", request).await?)
         }
         RegistrationCommand::Delete { id, dps } => {
-            let request = ServiceRequest::new(Method::DELETE, &["registrations", id]);
+            let path = ["registrations", id.as_str()];
+            let request = ServiceRequest::new(Method::DELETE, &path);
             ask(&context.provisioning(dps.as_deref())?, "deleting the record", request).await?;
             context.output.record(&json!({ "registrationId": id, "deleted": true }))
         }
@@ -73,7 +75,8 @@ pub async fn list_all(context: &Context, dps: Option<&str>, path: &[&str]) -> Re
     let mut records = Vec::new();
     let mut headers = Vec::new();
     loop {
-        let request = ServiceRequest { method: Method::POST, path, if_match: None, body: Some(&body), headers: &headers };
+        let request =
+            ServiceRequest { method: Method::POST, path, if_match: None, body: Some(&body), headers: &headers };
         let (page, answered) = ask_with_headers(&client, "listing", request).await?;
         let Value::Array(mut page) = page else { bail!("the answer is not a list") };
         records.append(&mut page);

@@ -42,8 +42,7 @@ pub async fn send(
     let client = context.management().await?;
     let path = client.path(RESOURCE_GROUP, &format!("{}{rest}", kind.collection));
     let what = format!("{method} {}{rest}", kind.collection);
-    let request =
-        ManagementRequest { method, path, api_version: kind.api_version, if_match: body.1, body: body.0 };
+    let request = ManagementRequest { method, path, api_version: kind.api_version, if_match: body.1, body: body.0 };
     manage(&client, &what, request).await
 }
 

@@ -1,0 +1,312 @@
+//! `muster serve`: opens the store, starts the server, says where everything is, and drains on a signal.
+
+mod panel;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use client::endpoints::{Admin, Endpoints, FILE_NAME, Hub, Ports, ProvisioningService};
+use domain::clock::{Clock, Entropy};
+use domain::ids::{HubName, ServiceName};
+use domain::resource::{Naming, Policy};
+use server::serve::{ServeOptions, Server};
+use server::tls::TlsSettings;
+use service::clock::{SystemClock, SystemEntropy};
+use service::{Defaults, EndpointOf, Parts, Service, Settings};
+use store::sqlite::{Embedded, Options};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{self, Config};
+use crate::context::{Global, RESOURCE_GROUP};
+use crate::noun::resource::LOCATION;
+
+/// Options of the server; those left out come from the configuration.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Keep everything in memory, for tests
+    #[arg(long, conflicts_with = "config")]
+    memory: bool,
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// HTTPS and WebSocket; 0 takes a free port
+    #[arg(long, value_name = "PORT")]
+    https_port: Option<u16>,
+    /// MQTT over TLS; 0 takes a free port
+    #[arg(long, value_name = "PORT")]
+    mqtts_port: Option<u16>,
+    /// AMQP over TLS; 0 takes a free port
+    #[arg(long, value_name = "PORT")]
+    amqps_port: Option<u16>,
+    /// Management and metrics; 0 takes a free port
+    #[arg(long, value_name = "PORT")]
+    admin_port: Option<u16>,
+    /// Suffix of all host names
+    #[arg(long, value_name = "NAME")]
+    domain: Option<String>,
+    /// Addresses of this machine to listen on
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    address: Vec<String>,
+    /// Stop if a default port may not be opened
+    #[arg(long)]
+    strict: bool,
+    /// Start without a provisioning service and a hub
+    #[arg(long)]
+    no_defaults: bool,
+}
+
+/// Reads the configuration, or tells everything that is wrong with it.
+pub fn load_config(file: Option<&Path>) -> Result<Config> {
+    config::load(file, std::env::vars()).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();
+        anyhow::anyhow!("the configuration has {} problem(s):\n{}", problems.len(), lines.join("\n"))
+    })
+}
+
+/// Serves until SIGINT or SIGTERM.
+pub fn run(args: &ServeArgs, global: &Global) -> Result<()> {
+    start_log();
+    let mut config = load_config(args.config.as_deref())?;
+    override_config(&mut config, args);
+    let mut problems = Vec::new();
+    config.check("command line", &mut problems);
+    if let Some(problem) = problems.first() {
+        bail!("{problem}");
+    }
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(args, &config, global))
+}
+
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MUSTER_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+fn override_config(config: &mut Config, args: &ServeArgs) {
+    let listen = &mut config.listen;
+    let ports = [
+        (&mut listen.https_port, args.https_port),
+        (&mut listen.mqtts_port, args.mqtts_port),
+        (&mut listen.amqps_port, args.amqps_port),
+        (&mut listen.admin_port, args.admin_port),
+    ];
+    for (port, given) in ports {
+        *port = given.unwrap_or(*port);
+    }
+    if let Some(domain) = &args.domain {
+        listen.domain.clone_from(domain);
+    }
+    if !args.address.is_empty() {
+        listen.addresses.clone_from(&args.address);
+    }
+    listen.strict |= args.strict;
+}
+
+async fn serve(args: &ServeArgs, config: &Config, global: &Global) -> Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+    let folder = (!args.memory).then(|| global.folder());
+    let store = open_store(folder.as_deref(), config, &clock, entropy.as_ref())?;
+    let folder = folder.map(|folder| folder.canonicalize()).transpose()?;
+    if let Some(folder) = &folder {
+        remove_endpoints(folder)?;
+    }
+    let service = open_service(&store, args, config, (&clock, &entropy)).await?;
+    let options = serve_options(args, config, folder.clone());
+    let server = Server::start(&service, options, &clock, &entropy)?;
+    let endpoints = endpoints(&service, &server, config, folder.as_deref())?;
+    if let Some(folder) = &folder {
+        write_endpoints(folder, &endpoints)?;
+    }
+    panel::print(&endpoints, &server, folder.as_deref(), global.output.is_some())?;
+    wait_for_signal().await?;
+    tracing::info!("draining");
+    let drained = server.drain(Duration::from_secs(config.shutdown.drain_s.into())).await;
+    tracing::info!(?drained, "stopped");
+    if let Some(folder) = &folder {
+        remove_endpoints(folder)?;
+    }
+    Ok(())
+}
+
+fn open_store(
+    folder: Option<&Path>,
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    entropy: &dyn Entropy,
+) -> Result<Embedded> {
+    let mut options = Options { folder: folder.map(Path::to_path_buf), ..Options::default() };
+    options.telemetry.bytes_max = config.hub.telemetry_kept_mib << 20;
+    Embedded::open(options, Arc::clone(clock), entropy).context("cannot open the store")
+}
+
+async fn open_service(
+    store: &Embedded,
+    args: &ServeArgs,
+    config: &Config,
+    (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
+) -> Result<Service> {
+    let provisioning = &config.provisioning;
+    let settings = Settings {
+        retry_after_s: provisioning.retry_after_s,
+        claim_batch: provisioning.claim_batch,
+        key_groups_tried_max: provisioning.key_groups_tried_max,
+        operations_kept: Duration::from_secs(u64::from(provisioning.operations_kept_h) * 3_600),
+        retention_days: config.hub.telemetry_kept_days,
+        partitions: config.hub.partitions,
+    };
+    let naming = match config.listen.domain.as_str() {
+        "" => Naming::Addresses,
+        domain => Naming::Domain(domain.to_ascii_lowercase()),
+    };
+    let parts = Parts {
+        store: Arc::new(store.clone()),
+        telemetry: Arc::new(store.clone()),
+        clock: Arc::clone(clock),
+        entropy: Arc::clone(entropy),
+        naming,
+        settings,
+    };
+    let defaults = Defaults {
+        service: ServiceName::parse("dps")?,
+        hub: HubName::parse("hub")?,
+        group: RESOURCE_GROUP.to_owned(),
+        location: LOCATION.to_owned(),
+    };
+    let opened = Service::open(parts, (!args.no_defaults).then_some(defaults)).await;
+    opened.map_err(|error| {
+        let text = error.public.to_string();
+        match error.source {
+            Some(source) => anyhow::anyhow!(source).context(text),
+            None => anyhow::anyhow!(text),
+        }
+    })
+}
+
+fn serve_options(args: &ServeArgs, config: &Config, folder: Option<PathBuf>) -> ServeOptions {
+    let addresses = match config.addresses() {
+        none if none.is_empty() && config.listen.domain.is_empty() => vec![Ipv4Addr::LOCALHOST.into()],
+        none if none.is_empty() => vec![IpAddr::from(Ipv4Addr::UNSPECIFIED)],
+        given => given,
+    };
+    let default = Config::default().listen;
+    let port = |port: u16, given: Option<u16>, usual: u16| (port, given.is_some() || port != usual);
+    ServeOptions {
+        folder,
+        addresses,
+        strict: config.listen.strict,
+        https: port(config.listen.https_port, args.https_port, default.https_port),
+        mqtts: port(config.listen.mqtts_port, args.mqtts_port, default.mqtts_port),
+        admin: port(config.listen.admin_port, args.admin_port, default.admin_port),
+        tls: TlsSettings {
+            handshake_timeout: Duration::from_secs(config.limits.handshake_s.into()),
+            handshakes_max: config.limits.handshakes,
+            ..TlsSettings::default()
+        },
+        operator: config.certificate(),
+    }
+}
+
+fn endpoints(service: &Service, server: &Server, config: &Config, folder: Option<&Path>) -> Result<Endpoints> {
+    let resources = service.resources();
+    let (https, mqtts, admin) = server.ports();
+    let mut hubs = Vec::new();
+    let mut services = Vec::new();
+    for published in service.published() {
+        match published.of {
+            EndpointOf::Hub(hub) => {
+                let host = resources.hub_host(&hub);
+                let owner = owner_policy(&hub.policies, "iothubowner");
+                hubs.push(Hub {
+                    name: hub.name.to_string(),
+                    connection_string: owner.map(|policy| connection_string(&host, policy)).unwrap_or_default(),
+                    event_hub_connection_string: owner
+                        .map(|policy| {
+                            let key = policy.keys.primary.to_base64();
+                            let (policy, path) = (&policy.name, &hub.name);
+                            format!(
+                                "Endpoint=sb://{host}/;SharedAccessKeyName={policy};SharedAccessKey={key};EntityPath={path}"
+                            )
+                        })
+                        .unwrap_or_default(),
+                    host_name: host,
+                });
+            }
+            EndpointOf::Service(found) => {
+                let host = resources.service_host(&found);
+                let owner = owner_policy(&found.policies, "provisioningserviceowner");
+                services.push(ProvisioningService {
+                    name: found.name.to_string(),
+                    id_scope: found.id_scope.to_string(),
+                    device_endpoint: resources.device_host(),
+                    connection_string: owner.map(|policy| connection_string(&host, policy)).unwrap_or_default(),
+                    service_endpoint: host,
+                });
+            }
+        }
+    }
+    let deployment = service.deployment();
+    let address = config.addresses().first().copied().unwrap_or(Ipv4Addr::LOCALHOST.into());
+    Ok(Endpoints {
+        version: 1,
+        pid: std::process::id(),
+        ca_file: folder.map(|folder| folder.join("ca.pem")).unwrap_or_default(),
+        domain: (!config.listen.domain.is_empty()).then(|| config.listen.domain.clone()),
+        ports: Ports { https, mqtts, amqps: 0, admin },
+        provisioning_services: services,
+        hubs,
+        admin: Admin {
+            url: format!("https://{address}:{admin}"),
+            tenant_id: deployment.tenant.clone(),
+            client_id: deployment.client.clone(),
+            client_secret: String::from_utf8(deployment.client_secret.0.clone())?,
+            subscription_id: deployment.subscription.clone(),
+        },
+    })
+}
+
+fn owner_policy<'a>(policies: &'a [Policy], name: &str) -> Option<&'a Policy> {
+    policies.iter().find(|policy| policy.name.as_str().eq_ignore_ascii_case(name)).or(policies.first())
+}
+
+fn connection_string(host: &str, policy: &Policy) -> String {
+    let key = policy.keys.primary.to_base64();
+    format!("HostName={host};SharedAccessKeyName={};SharedAccessKey={key}", policy.name)
+}
+
+/// Writes the file whole or not at all; it holds keys.
+fn write_endpoints(folder: &Path, endpoints: &Endpoints) -> Result<()> {
+    let (path, fresh) = (folder.join(FILE_NAME), folder.join(format!("{FILE_NAME}.fresh")));
+    let text = serde_json::to_string_pretty(endpoints)?;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let written = options.open(&fresh).and_then(|mut file| {
+        use std::io::Write as _;
+        file.write_all(text.as_bytes())
+    });
+    written.and_then(|()| std::fs::rename(&fresh, &path)).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn remove_endpoints(folder: &Path) -> Result<()> {
+    let path = folder.join(FILE_NAME);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn wait_for_signal() -> Result<()> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
