@@ -141,7 +141,7 @@ fn open_store(
     entropy: &dyn Entropy,
 ) -> Result<Embedded> {
     let mut options = Options { folder: folder.map(Path::to_path_buf), ..Options::default() };
-    options.telemetry.bytes_max = config.hub.telemetry_kept_mib << 20;
+    options.telemetry.total_bytes_max = config.hub.telemetry_kept_mib << 20;
     Embedded::open(options, Arc::clone(clock), entropy).context("cannot open the store")
 }
 
@@ -166,7 +166,7 @@ async fn open_service(
     };
     let parts = Parts {
         store: Arc::new(store.clone()),
-        telemetry: Arc::new(store.clone()),
+        telemetry: Arc::new(store.telemetry().clone()),
         clock: Arc::clone(clock),
         entropy: Arc::clone(entropy),
         naming,
