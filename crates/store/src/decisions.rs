@@ -38,7 +38,7 @@ const ALIASES_KEPT: i64 = 200_000;
 /// Refusals that a repeat can be counted in.
 const RECENT_MAX: usize = 8_192;
 /// Within this time of the first, equal refusals are one.
-const MERGED_WITHIN: Duration = Duration::from_secs(60);
+const MERGED_WITHIN: Duration = Duration::from_mins(1);
 /// What the file holds is cut down to what is kept each time so many have been written.
 const CUT_EVERY: usize = 1_024;
 
@@ -153,7 +153,7 @@ struct Sameness {
 impl Sameness {
     fn of(decision: &Decision) -> Self {
         let service = decision.service.map(|service| service.0);
-        let subject = match decision.trace.considered.last() {
+        let subject = match decision.trace.considered.first() {
             Some(considered) => format!("{service:?} {}", considered.entry),
             None => format!("{service:?} {}", decision.id_scope.as_str()),
         };
@@ -195,7 +195,7 @@ impl Thread {
             let mut next = Some(command);
             while let Some(command) = next.take() {
                 match command {
-                    Command::Record(decision) => batch.push(decision),
+                    Command::Record(decision) => batch.push(*decision),
                     question => {
                         self.write(&mut batch);
                         self.answer(question);
@@ -212,7 +212,7 @@ impl Thread {
         }
     }
 
-    fn write(&mut self, batch: &mut Vec<Box<Decision>>) {
+    fn write(&mut self, batch: &mut Vec<Decision>) {
         if batch.is_empty() {
             return;
         }
@@ -228,7 +228,7 @@ impl Thread {
         batch.clear();
     }
 
-    fn try_write(&mut self, batch: &[Box<Decision>]) -> Result<(), Error> {
+    fn try_write(&mut self, batch: &[Decision]) -> Result<(), Error> {
         let transaction = self.connection.unchecked_transaction()?;
         for decision in batch {
             insert(&transaction, &mut self.recent, decision)?;

@@ -7,6 +7,7 @@
 
 mod decisions;
 mod error;
+pub mod faults;
 pub mod folder;
 pub mod ports;
 pub mod seal;

@@ -138,6 +138,7 @@ pub struct OperationView {
 
 /// Keeps registrations and operations. Host names inside a [`RegistrationState`] are derived by the caller: the store
 /// fills `assignment.host_name` with the decimal hub key and the service translates it.
+#[expect(clippy::too_many_arguments, reason = "a verb is one atomic change: all it needs comes with it")]
 #[async_trait]
 pub trait RegistrationStore: Send + Sync {
     /// Records that `device` is being assigned, queues the work and keeps the decision, in one transaction.

@@ -41,6 +41,7 @@ pub struct TwinChange {
 }
 
 /// Keeps twins.
+#[expect(clippy::too_many_arguments, reason = "a verb is one atomic change: all it needs comes with it")]
 #[async_trait]
 pub trait TwinStore: Send + Sync {
     /// The twin with the identity it belongs to.

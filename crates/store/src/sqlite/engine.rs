@@ -239,11 +239,15 @@ impl Thread {
                 if wakes != 0 {
                     (self.on_commit)(wakes);
                 }
-                done.into_iter().for_each(|verb| verb.reply(None));
+                for verb in done {
+                    verb.reply(None);
+                }
             }
             Err(error) => {
                 tracing::error!(error = %crate::error::chain(&error), verbs = done.len(), "a commit of the store failed");
-                done.into_iter().for_each(|verb| verb.reply(Some(&error)));
+                for verb in done {
+                    verb.reply(Some(&error));
+                }
             }
         }
     }

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::enrollment::{cut_page, page_limit};
 use super::rows::{Bits, Column, Senseless, from_json, moment, open_pair, row_limit, seal_keys, to_json};
-use super::{Db, Embedded, Tx, WAKES_IDENTITIES, resource, twin};
+use super::session::{Memory, Outcome};
+use super::{Db, Embedded, Tx, WAKES_IDENTITIES, resource, session, twin};
 use crate::error::Error;
 use crate::ports::{ActivityMark, Changed, ConnectionClaim, Created, DeviceCounts, IdentityStore};
 use crate::seal::Place;
@@ -111,7 +112,7 @@ fn seal_row(hub: HubKey, name: &IdentityName) -> String {
     format!("{}/{name}", hub.0)
 }
 
-fn module_column(name: &IdentityName) -> &str {
+pub(super) fn module_column(name: &IdentityName) -> &str {
     name.module.as_ref().map_or("", ModuleId::as_str)
 }
 
@@ -148,9 +149,9 @@ pub(super) fn find_with_id(db: Db<'_>, hub: HubKey, name: &IdentityName) -> Resu
 
 /// Writes a fresh identity under a fresh etag and generation; gives its row number. There must be none of its name.
 pub(super) fn insert(tx: &Tx<'_, '_>, hub: HubKey, identity: &mut Identity) -> Result<i64, Error> {
-    identity.etag = tx.fresh_etag()?;
-    // Etags are never given twice, which is all that is asked of a generation; the offset gives it the usual length.
+    /// Etags are never given twice, which is all that is asked of a generation; this gives it the usual length.
     const GENERATION_OFFSET: u64 = 638_000_000_000_000_000;
+    identity.etag = tx.fresh_etag()?;
     identity.generation = identity.etag.number().wrapping_add(GENERATION_OFFSET).to_string();
     let (record, keys) = seal(tx, hub, identity)?;
     tx.change(
@@ -335,108 +336,6 @@ fn changes_after(db: Db<'_>, sequence: u64, limit: usize) -> Result<(Vec<(HubKey
     Ok((rows.into_iter().map(change).collect::<Result<_, _>>()?, reached))
 }
 
-/// Claims, releases and marks: what is known of connections.
-mod sessions {
-    use super::*;
-
-    /// Bits of an epoch that count within one run of the store.
-    const EPOCH_BITS: u32 = 32;
-
-    /// How a claim deals with a remembered session.
-    #[derive(Clone, Copy, PartialEq, Eq)]
-    pub enum Memory {
-        /// Takes it up.
-        Resume,
-        /// Refuses to go on if there is one: forgetting must be durable, and the verb is not.
-        ExpectNone,
-        /// Forgets it.
-        Forget,
-    }
-
-    /// What became of a claim.
-    pub enum Outcome {
-        /// It holds.
-        Claimed(ConnectionClaim),
-        /// There is no such identity, or not of this generation.
-        Gone,
-        /// There is a session to be forgotten; nothing was written.
-        Remembered,
-    }
-
-    pub fn claim(
-        tx: &Tx<'_, '_>,
-        (hub, name): (HubKey, &IdentityName),
-        generation: &str,
-        memory: Memory,
-        now: UnixTime,
-    ) -> Result<Outcome, Error> {
-        let sql = "SELECT id, generation FROM identity WHERE hub = ?1 AND device = ?2 AND module = ?3";
-        let columns = params![hub.0, name.device.as_str(), module_column(name)];
-        let found: Option<(i64, String)> = tx.db().row(sql, columns, |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let Some((id, _)) = found.filter(|(_, present)| present == generation) else { return Ok(Outcome::Gone) };
-        let sql = "SELECT epoch, subscriptions FROM session WHERE identity = ?1";
-        let earlier: Option<(Bits, Option<u16>)> = tx.db().row(sql, [id], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let (last, remembered) = earlier.unwrap_or((Bits(0), None));
-        if memory == Memory::ExpectNone && remembered.is_some() {
-            return Ok(Outcome::Remembered);
-        }
-        let remembered = remembered.filter(|_| memory == Memory::Resume);
-        // A claim that a power cut took back was of an earlier run, whose epochs are all lower.
-        let epoch = (last.0 + 1).max(tx.context.run.cast_unsigned() << EPOCH_BITS);
-        let kept = (memory == Memory::Resume).then(|| remembered.unwrap_or(0));
-        tx.change(
-            "INSERT INTO session (identity, hub, is_device, subscriptions, epoch, connected_run, \
-             connection_updated_at, last_activity_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7) \
-             ON CONFLICT DO UPDATE SET subscriptions = excluded.subscriptions, epoch = excluded.epoch, \
-             connected_run = excluded.connected_run, connection_updated_at = excluded.connection_updated_at, \
-             last_activity_at = max(last_activity_at, excluded.last_activity_at)",
-            params![id, hub.0, name.module.is_none(), kept, Bits(epoch), tx.context.run, now.micros()],
-        )?;
-        Ok(Outcome::Claimed(ConnectionClaim {
-            epoch,
-            subscriptions: Subscriptions::from_bits(remembered.unwrap_or(0)),
-            session_present: remembered.is_some(),
-        }))
-    }
-
-    pub fn release(
-        tx: &Tx<'_, '_>,
-        (hub, name): (HubKey, &IdentityName),
-        epoch: u64,
-        now: UnixTime,
-    ) -> Result<bool, Error> {
-        let Some(id) = find_id(tx.db(), hub, name)? else { return Ok(false) };
-        let sql = "UPDATE session SET connected_run = 0, connection_updated_at = ?3 WHERE identity = ?1 AND epoch = ?2";
-        Ok(tx.change(sql, params![id, Bits(epoch), now.micros()])? == 1)
-    }
-
-    pub fn save(
-        tx: &Tx<'_, '_>,
-        (hub, name): (HubKey, &IdentityName),
-        epoch: u64,
-        subscriptions: Subscriptions,
-    ) -> Result<bool, Error> {
-        let Some(id) = find_id(tx.db(), hub, name)? else { return Ok(false) };
-        // A connection with a clean session has none to remember.
-        let sql = "UPDATE session SET subscriptions = iif(subscriptions IS NULL, NULL, ?3) \
-                   WHERE identity = ?1 AND epoch = ?2";
-        Ok(tx.change(sql, params![id, Bits(epoch), subscriptions.to_bits()])? == 1)
-    }
-
-    pub fn note(tx: &Tx<'_, '_>, marks: &[ActivityMark]) -> Result<(), Error> {
-        let sql = "INSERT INTO session (identity, hub, is_device, connection_updated_at, last_activity_at) \
-                   VALUES (?1, ?2, ?3, ?4, ?5) \
-                   ON CONFLICT DO UPDATE SET last_activity_at = max(last_activity_at, excluded.last_activity_at)";
-        for mark in marks {
-            if let Some(id) = find_id(tx.db(), mark.hub, &mark.name)? {
-                let is_device = mark.name.module.is_none();
-                tx.change(sql, params![id, mark.hub.0, is_device, UnixTime::NEVER.micros(), mark.at.micros()])?;
-            }
-        }
-        Ok(())
-    }
-}
-
 #[async_trait]
 impl IdentityStore for Embedded {
     async fn create_identity(
@@ -495,11 +394,10 @@ impl IdentityStore for Embedded {
         clean_session: bool,
         now: UnixTime,
     ) -> Result<Option<ConnectionClaim>, Error> {
-        use sessions::{Memory, Outcome};
         let (name, generation) = (name.clone(), generation.to_owned());
         let verb = |memory| {
             let (name, generation) = (name.clone(), generation.clone());
-            move |tx: &mut Tx<'_, '_>| sessions::claim(tx, (hub, &name), &generation, memory, now)
+            move |tx: &mut Tx<'_, '_>| session::claim(tx, (hub, &name), &generation, memory, now)
         };
         let first = if clean_session { Memory::ExpectNone } else { Memory::Resume };
         let outcome = match self.write_relaxed(verb(first)).await? {
@@ -520,7 +418,7 @@ impl IdentityStore for Embedded {
         now: UnixTime,
     ) -> Result<bool, Error> {
         let name = name.clone();
-        self.write_relaxed(move |tx| sessions::release(tx, (hub, &name), epoch, now)).await
+        self.write_relaxed(move |tx| session::release(tx, (hub, &name), epoch, now)).await
     }
 
     async fn save_subscriptions(
@@ -531,7 +429,7 @@ impl IdentityStore for Embedded {
         subscriptions: Subscriptions,
     ) -> Result<bool, Error> {
         let name = name.clone();
-        self.write(move |tx| sessions::save(tx, (hub, &name), epoch, subscriptions)).await
+        self.write(move |tx| session::save(tx, (hub, &name), epoch, subscriptions)).await
     }
 
     async fn note_activity(&self, marks: Vec<ActivityMark>) -> Result<(), Error> {
@@ -539,7 +437,7 @@ impl IdentityStore for Embedded {
         const PIECE_MARKS: usize = 256;
         for piece in marks.chunks(PIECE_MARKS) {
             let piece = piece.to_vec();
-            self.write_relaxed(move |tx| sessions::note(tx, &piece)).await?;
+            self.write_relaxed(move |tx| session::note(tx, &piece)).await?;
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ mod registration;
 mod removal;
 mod resource;
 pub(crate) mod rows;
+mod session;
 mod twin;
 
 use std::ops::Deref;
@@ -171,7 +172,8 @@ impl Db<'_> {
 impl Embedded {
     /// Opens the store, making it if there is none. Blocks for as long as the files are checked.
     pub fn open(options: Options, clock: Arc<dyn Clock>, entropy: &dyn Entropy) -> Result<Self, OpenError> {
-        let folder = options.folder.as_deref().map(Folder::open).transpose()?;
+        let Options { folder, telemetry } = options;
+        let folder = folder.map(|path| Folder::open(&path)).transpose()?;
         let path = folder.as_ref().map(|folder| folder.file(STORE_FILE));
         let sealer = match &folder {
             Some(folder) => Sealer::open(&folder.file(KEY_FILE), !is_store(&folder.file(STORE_FILE)), entropy)?,
@@ -189,7 +191,7 @@ impl Embedded {
         let removals = removal::pending(&connection)
             .map_err(|error| OpenError::sqlite(path.as_deref().unwrap_or(Path::new(":memory:")), error))?;
         let refusals = Refusals::open(folder.as_ref())?;
-        let telemetry = EmbeddedLog::open(folder.as_ref(), options.telemetry, clock)?;
+        let telemetry = EmbeddedLog::open(folder.as_ref(), telemetry, clock)?;
         let readers = path.as_deref().map(Readers::open).transpose()?;
         let (twin_changes, identity_changes) = (watch::Sender::new(0), watch::Sender::new(0));
         let wakes = (twin_changes.clone(), identity_changes.clone());

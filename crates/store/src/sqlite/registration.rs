@@ -86,12 +86,21 @@ fn find_record(db: Db<'_>, service: ServiceKey, registration_id: &RegistrationId
     db.row(&sql, params![service.0, registration_id.key()], RecordRow::read)?.map(RecordRow::open).transpose()
 }
 
-/// Writes a record under a fresh etag; `group` is who admitted the device, if that is to change.
+/// Who admitted the device, as its record shall say.
+#[derive(Clone, Copy)]
+enum Admission<'a> {
+    /// As it says already.
+    Unchanged,
+    /// A group, or an individual enrollment.
+    By(Option<&'a EnrollmentGroupId>),
+}
+
+/// Writes a record under a fresh etag.
 fn write_record(
     tx: &Tx<'_, '_>,
     service: ServiceKey,
     record: &mut Record,
-    group: Option<Option<&EnrollmentGroupId>>,
+    admission: Admission<'_>,
     now: UnixTime,
 ) -> Result<(), Error> {
     let etag = tx.fresh_etag()?;
@@ -116,7 +125,7 @@ fn write_record(
             Bits::from(etag)
         ],
     )?;
-    if let Some(group) = group {
+    if let Admission::By(group) = admission {
         tx.change(
             "UPDATE registration SET group_key = ?3, group_name = ?4 WHERE service = ?1 AND registration_key = ?2",
             params![
@@ -238,7 +247,7 @@ fn accept(
     record.state.status = RegistrationStatus::Assigning;
     record.state.error = None;
     record.operation = Some(fresh);
-    write_record(tx, device.service, &mut record, Some(device.admitted_by.name.group()), now)?;
+    write_record(tx, device.service, &mut record, Admission::By(device.admitted_by.name.group()), now)?;
     tx.change(
         "INSERT INTO operation (id, service, registration_key, registrant, payload) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![
@@ -298,7 +307,7 @@ fn fail(
     record.state.error = Some(error);
     record.state.attested_by = Some(attested_by(&operation.registrant));
     record.operation = None;
-    write_record(tx, *service, &mut record, None, now)?;
+    write_record(tx, *service, &mut record, Admission::Unchanged, now)?;
     end(tx, operation.id, &record.state, now)?;
     Ok(record.state)
 }
@@ -333,7 +342,7 @@ fn note_refusal(
     }
     record.state.status = status;
     record.state.error = error;
-    write_record(tx, service, &mut record, None, now)
+    write_record(tx, service, &mut record, Admission::Unchanged, now)
 }
 
 /// Removes the record of a device; an operation that is under way ends as superseded.

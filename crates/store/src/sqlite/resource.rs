@@ -164,7 +164,7 @@ fn seal_service(sealer: &Sealer, service: &ProvisioningService) -> Result<Sealin
     seal_parts(sealer, "service", service.key.0, record, (&service.policies, &service.extra))
 }
 
-fn hub_of(db: Db<'_>, row: ResourceRow) -> Result<Hub, Error> {
+fn hub_of(db: Db<'_>, row: &ResourceRow) -> Result<Hub, Error> {
     let sealer = &db.context.sealer;
     let record: HubRecord = from_json(&row.record, Column { table: "hub", column: "record" }, row.key)?;
     Ok(Hub {
@@ -184,7 +184,7 @@ fn hub_of(db: Db<'_>, row: ResourceRow) -> Result<Hub, Error> {
     })
 }
 
-fn service_of(db: Db<'_>, row: ResourceRow) -> Result<ProvisioningService, Error> {
+fn service_of(db: Db<'_>, row: &ResourceRow) -> Result<ProvisioningService, Error> {
     let sealer = &db.context.sealer;
     let record: ServiceRecord = from_json(&row.record, Column { table: "service", column: "record" }, row.key)?;
     Ok(ProvisioningService {
@@ -323,7 +323,7 @@ fn next_key(tx: &Tx<'_, '_>, table: &str) -> Result<i64, Error> {
 
 fn replace_hub(tx: &mut Tx<'_, '_>, hub: Hub, precondition: Precondition) -> Result<Changed<Hub>, Error> {
     let Some(row) = find_row(tx.db(), "hub", hub.key.0)? else { return Ok(Changed::NotFound) };
-    let present = hub_of(tx.db(), row)?;
+    let present = hub_of(tx.db(), &row)?;
     if !precondition.holds(present.etag) {
         return Ok(Changed::PreconditionFailed { present: present.etag });
     }
@@ -337,7 +337,7 @@ fn replace_hub(tx: &mut Tx<'_, '_>, hub: Hub, precondition: Precondition) -> Res
         ..hub
     };
     let sealing = seal_hub(&tx.context.sealer, &hub)?;
-    update(tx, "hub", hub.key.0, sealing, hub.etag)?;
+    update(tx, "hub", hub.key.0, &sealing, hub.etag)?;
     Ok(Changed::Done(hub))
 }
 
@@ -347,7 +347,7 @@ fn replace_service(
     precondition: Precondition,
 ) -> Result<Changed<ProvisioningService>, Error> {
     let Some(row) = find_row(tx.db(), "service", service.key.0)? else { return Ok(Changed::NotFound) };
-    let present = service_of(tx.db(), row)?;
+    let present = service_of(tx.db(), &row)?;
     if !precondition.holds(present.etag) {
         return Ok(Changed::PreconditionFailed { present: present.etag });
     }
@@ -361,11 +361,11 @@ fn replace_service(
         ..service
     };
     let sealing = seal_service(&tx.context.sealer, &service)?;
-    update(tx, "service", service.key.0, sealing, service.etag)?;
+    update(tx, "service", service.key.0, &sealing, service.etag)?;
     Ok(Changed::Done(service))
 }
 
-fn update(tx: &Tx<'_, '_>, table: &'static str, key: i64, sealing: Sealing, etag: Etag) -> Result<(), Error> {
+fn update(tx: &Tx<'_, '_>, table: &'static str, key: i64, sealing: &Sealing, etag: Etag) -> Result<(), Error> {
     let sql = format!("UPDATE {table} SET record = ?2, policy_keys = ?3, extra = ?4, etag = ?5 WHERE key = ?1");
     tx.change(&sql, params![key, sealing.record, sealing.policy_keys, sealing.extra, Bits::from(etag)])?;
     Ok(())
@@ -373,7 +373,7 @@ fn update(tx: &Tx<'_, '_>, table: &'static str, key: i64, sealing: Sealing, etag
 
 fn delete_hub(tx: &mut Tx<'_, '_>, hub: HubKey) -> Result<Changed<Hub>, Error> {
     let Some(row) = find_row(tx.db(), "hub", hub.0)? else { return Ok(Changed::NotFound) };
-    let present = hub_of(tx.db(), row)?;
+    let present = hub_of(tx.db(), &row)?;
     tx.change("DELETE FROM hub WHERE key = ?1", [hub.0])?;
     removal::begin(tx, CertificateOwner::Hub(hub))?;
     Ok(Changed::Done(present))
@@ -381,7 +381,7 @@ fn delete_hub(tx: &mut Tx<'_, '_>, hub: HubKey) -> Result<Changed<Hub>, Error> {
 
 fn delete_service(tx: &mut Tx<'_, '_>, service: ServiceKey) -> Result<Changed<ProvisioningService>, Error> {
     let Some(row) = find_row(tx.db(), "service", service.0)? else { return Ok(Changed::NotFound) };
-    let present = service_of(tx.db(), row)?;
+    let present = service_of(tx.db(), &row)?;
     tx.change("DELETE FROM service WHERE key = ?1", [service.0])?;
     removal::begin(tx, CertificateOwner::Service(service))?;
     Ok(Changed::Done(present))
@@ -444,8 +444,8 @@ fn delete_certificate(
 }
 
 fn load(db: Db<'_>) -> Result<Resources, Error> {
-    let hubs = all_rows(db, "hub")?.into_iter().map(|row| hub_of(db, row)).collect::<Result<_, _>>()?;
-    let services = all_rows(db, "service")?.into_iter().map(|row| service_of(db, row)).collect::<Result<_, _>>()?;
+    let hubs = all_rows(db, "hub")?.into_iter().map(|row| hub_of(db, &row)).collect::<Result<_, _>>()?;
+    let services = all_rows(db, "service")?.into_iter().map(|row| service_of(db, &row)).collect::<Result<_, _>>()?;
     let column = Column { table: "certificate", column: "record" };
     let sql = "SELECT owner_kind, owner, name_key, record FROM certificate ORDER BY owner_kind, owner, name_key";
     let rows: Vec<(i64, i64, String, String)> =

@@ -37,7 +37,7 @@ const QUEUE_MAX: usize = 16_384;
 /// Readers at work at once.
 const READERS_MAX: usize = 4;
 /// How long messages are kept of a hub that did not say.
-const RETENTION_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
+const RETENTION_DEFAULT: Duration = Duration::from_hours(24);
 
 /// How large and how old files become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { file_bytes_max: 256 << 20, file_age_max: Duration::from_secs(3_600), total_bytes_max: 16 << 30 }
+        Self { file_bytes_max: 256 << 20, file_age_max: Duration::from_hours(1), total_bytes_max: 16 << 30 }
     }
 }
 

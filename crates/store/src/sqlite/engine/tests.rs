@@ -40,6 +40,14 @@ fn note(text: &str) -> impl FnOnce(&mut Write<'_>) -> Result<i64, Error> + Send 
     }
 }
 
+fn waking_note(text: &str) -> impl FnOnce(&mut Write<'_>) -> Result<i64, Error> + Send + 'static {
+    let note = note(text);
+    move |write| {
+        write.wake(1);
+        note(write)
+    }
+}
+
 fn notes(path: &std::path::Path) -> Vec<String> {
     let reader = open_reader(path).unwrap();
     let mut statement = reader.prepare("SELECT text FROM note ORDER BY id").unwrap();
@@ -115,11 +123,7 @@ async fn verbs_that_wait_together_are_committed_together() {
                 .map(|index| {
                     let writer = Arc::clone(&writer);
                     tokio::task::spawn_local(async move {
-                        let verb = move |write: &mut Write<'_>| {
-                            write.wake(1);
-                            note(&index.to_string())(write)
-                        };
-                        writer.run(Durability::Durable, verb).await
+                        writer.run(Durability::Durable, waking_note(&index.to_string())).await
                     })
                 })
                 .collect();
@@ -163,10 +167,10 @@ async fn a_caller_that_goes_away_does_not_stop_its_verb() {
 
 #[tokio::test]
 async fn a_full_queue_holds_callers_back_and_loses_nothing() {
+    const CALLERS: usize = QUEUE_VERBS_MAX + 100;
     let local = tokio::task::LocalSet::new();
     let bench = start(LogLimits::default(), |_| {});
     let (writer, path) = (Arc::new(bench.writer), bench.path.clone());
-    const CALLERS: usize = QUEUE_VERBS_MAX + 100;
     local
         .run_until(async move {
             let go = occupy(&writer).await;

@@ -10,7 +10,9 @@ use domain::operation::registration::{Assignment, RegistrationState, Registratio
 use domain::sas::KeyPair;
 use domain::twin::{ServiceChange, Twin};
 
-use super::{ENTRY_CHANGED, Operation, Record, attested_by, end, error, fail, find_record, running, write_record};
+use super::{
+    Admission, ENTRY_CHANGED, Operation, Record, attested_by, end, error, fail, find_record, running, write_record,
+};
 use crate::error::Error;
 use crate::ports::{Assigned, Assignee, Finish, Finished, Planned, TwinSource};
 use crate::sqlite::{Tx, enrollment, identity, resource, twin};
@@ -64,7 +66,7 @@ fn settle_record(
     record.state.error = None;
     record.state.payload = plan.payload;
     record.state.attested_by = Some(attested_by(&operation.registrant));
-    write_record(tx, operation.registrant.service, &mut record, None, now)?;
+    write_record(tx, operation.registrant.service, &mut record, Admission::Unchanged, now)?;
     end(tx, operation.id, &record.state, now)?;
     Ok(record.state)
 }
@@ -90,27 +92,32 @@ fn settle_identity(
         (TwinSource::Migrate, Some((id, _))) => twin::find(tx.db(), *id)?,
         _ => None,
     };
-    match identity::find_with_id(tx.db(), plan.hub, &name)? {
-        Some((id, present)) => {
-            let mut next =
-                Identity { authentication, capabilities, status: IdentityStatus::Enabled, ..present.clone() };
-            if is_out_of_line(&present, &next) {
-                identity::update(tx, (plan.hub, id), &present, &mut next, now)?;
-            }
-            let is_same = old.is_some_and(|(old_id, _)| old_id == id);
-            let sources = (migrated.filter(|_| !is_same), finish.initial_twin);
-            settle_twin(tx, (plan.hub, id, &name), plan.twin, sources, now)
-        }
-        None => {
-            let mut identity = Identity { authentication, capabilities, ..Identity::blank(name) };
-            let id = identity::insert(tx, plan.hub, &mut identity)?;
-            let fresh = tx.fresh_etag()?;
-            let twin = match migrated {
-                Some(migrated) => migrated.migrate(fresh),
-                None => identity::fresh_twin(fresh, finish.initial_twin.map(change_of), now)?,
-            };
-            twin::write(tx, id, &twin)
-        }
+    let Some((id, present)) = identity::find_with_id(tx.db(), plan.hub, &name)? else {
+        let mut identity = Identity { authentication, capabilities, ..Identity::blank(name) };
+        let id = identity::insert(tx, plan.hub, &mut identity)?;
+        let twin = first_twin(tx, migrated, finish.initial_twin, now)?;
+        return twin::write(tx, id, &twin);
+    };
+    let mut next = Identity { authentication, capabilities, status: IdentityStatus::Enabled, ..present.clone() };
+    if is_out_of_line(&present, &next) {
+        identity::update(tx, (plan.hub, id), &present, &mut next, now)?;
+    }
+    let is_same = old.is_some_and(|(old_id, _)| old_id == id);
+    let sources = (migrated.filter(|_| !is_same), finish.initial_twin);
+    settle_twin(tx, (plan.hub, id, &name), plan.twin, sources, now)
+}
+
+/// The twin of an identity that has none: the one that was carried along, or the initial one.
+fn first_twin(
+    tx: &Tx<'_, '_>,
+    migrated: Option<Twin>,
+    initial: Option<InitialTwin>,
+    now: UnixTime,
+) -> Result<Twin, Error> {
+    let fresh = tx.fresh_etag()?;
+    match migrated {
+        Some(migrated) => Ok(migrated.migrate(fresh)),
+        None => identity::fresh_twin(fresh, initial.map(change_of), now),
     }
 }
 
@@ -143,14 +150,11 @@ fn settle_twin(
     (migrated, initial): (Option<Twin>, Option<InitialTwin>),
     now: UnixTime,
 ) -> Result<(), Error> {
-    let fresh = tx.fresh_etag()?;
     let Some(mut twin) = twin::find(tx.db(), id)? else {
-        let twin = match migrated {
-            Some(migrated) => migrated.migrate(fresh),
-            None => identity::fresh_twin(fresh, initial.map(change_of), now)?,
-        };
+        let twin = first_twin(tx, migrated, initial, now)?;
         return twin::write(tx, id, &twin);
     };
+    let fresh = tx.fresh_etag()?;
     let pushed = match (source, migrated) {
         (TwinSource::Keep, _) | (TwinSource::Migrate, None) => return Ok(()),
         (TwinSource::Migrate, Some(migrated)) => {

@@ -1,0 +1,241 @@
+//! Faults made on purpose, to show that callers and tests survive and notice them.
+//!
+//! [`Faulty`] makes chosen calls of a store fail, before or after they were done: the second is a reply that was lost.
+//! The switch for power-cut tests exists only in builds with the feature `torture`.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use domain::attestation::{Proven, Registrant};
+use domain::clock::UnixTime;
+use domain::decision::Decision;
+use domain::enrollment::{Enrollment, EntryKind, EntryName};
+use domain::identity::Identity;
+use domain::ids::{
+    CertificateName, DeviceId, EnrollmentGroupId, HubKey, OperationId, Precondition, RegistrationId, ServiceKey,
+    TrackingId,
+};
+use domain::message::Message;
+use domain::operation::identity::IdentityName;
+use domain::operation::registration::{RegistrationError, RegistrationState, RegistrationStatus};
+use domain::operation::session::Subscriptions;
+use domain::operation::{Page, PageRequest};
+use domain::resource::{CaCertificate, CertificateOwner, Hub, ProvisioningService, ResourceGroup};
+use domain::twin::{ServiceChange, Twin};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Unavailability};
+use crate::ports::{
+    Accepted, ActivityMark, Changed, Claimed, ConnectionClaim, Created, DecisionStore, Deployment, DeviceCounts,
+    EnrollmentStore, Finish, Finished, IdentityStore, OperationView, Planned, Position, ReadFrom, RegistrationStore,
+    ResourceStore, Resources, StoredMessage, TelemetryLog, TwinChange, TwinOutcome, TwinStore, X509Lookup,
+};
+
+/// How a call fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is not done.
+    Before,
+    /// It is done, and the caller does not hear of it.
+    After,
+}
+
+/// A store of which chosen calls fail.
+#[derive(Debug)]
+pub struct Faulty<S> {
+    inner: S,
+    faults: Mutex<Faults>,
+}
+
+#[derive(Debug, Default)]
+struct Faults {
+    /// Calls counted since the last plan.
+    calls: u64,
+    /// Which of them fail, and how.
+    planned: Vec<(u64, Fault)>,
+}
+
+impl<S> Faulty<S> {
+    /// A store of which no call fails yet.
+    pub fn new(inner: S) -> Self {
+        Self { inner, faults: Mutex::new(Faults::default()) }
+    }
+
+    /// Has calls fail from here on: each by its number, of which the next call's is 1. Plans made before are forgotten.
+    pub fn plan(&self, faults: impl IntoIterator<Item = (u64, Fault)>) {
+        *self.lock() = Faults { calls: 0, planned: faults.into_iter().collect() };
+    }
+
+    /// How many calls there were since the last plan.
+    pub fn calls(&self) -> u64 {
+        self.lock().calls
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next(&self) -> Option<Fault> {
+        let mut faults = self.lock();
+        faults.calls += 1;
+        let call = faults.calls;
+        faults.planned.iter().find(|(number, _)| *number == call).map(|(_, fault)| *fault)
+    }
+
+    async fn gate<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        const LOST: Error = Error::Unavailable { reason: Unavailability::Disk, source: None };
+        match self.next() {
+            None => call.await,
+            Some(Fault::Before) => Err(LOST),
+            Some(Fault::After) => call.await.and(Err(LOST)),
+        }
+    }
+}
+
+/// Implements a port by handing each verb on through the gate.
+macro_rules! gated {
+    ($port:ident { $(fn $verb:ident($($name:ident: $kind:ty),*) -> $answer:ty;)* } $($rest:tt)*) => {
+        #[async_trait]
+        impl<S: $port> $port for Faulty<S> {
+            $(async fn $verb(&self, $($name: $kind),*) -> Result<$answer, Error> {
+                self.gate(self.inner.$verb($($name),*)).await
+            })*
+            $($rest)*
+        }
+    };
+}
+
+gated!(ResourceStore {
+    fn deployment(first: Deployment) -> Deployment;
+    fn load_resources() -> Resources;
+    fn create_hub(hub: Hub, address_wanted: bool, now: UnixTime) -> Created<Hub>;
+    fn replace_hub(hub: Hub, precondition: Precondition, now: UnixTime) -> Changed<Hub>;
+    fn delete_hub(hub: HubKey) -> Changed<Hub>;
+    fn create_service(service: ProvisioningService, address_wanted: bool, now: UnixTime)
+        -> Created<ProvisioningService>;
+    fn replace_service(service: ProvisioningService, precondition: Precondition, now: UnixTime)
+        -> Changed<ProvisioningService>;
+    fn delete_service(service: ServiceKey) -> Changed<ProvisioningService>;
+    fn put_certificate(owner: CertificateOwner, certificate: CaCertificate, precondition: Precondition)
+        -> Changed<CaCertificate>;
+    fn delete_certificate(owner: CertificateOwner, name: &CertificateName, precondition: Precondition)
+        -> Changed<CaCertificate>;
+    fn put_group(group: ResourceGroup) -> ResourceGroup;
+    fn delete_group(name: &str) -> Changed<ResourceGroup>;
+});
+
+gated!(EnrollmentStore {
+    fn create_enrollment(service: ServiceKey, enrollment: Enrollment, now: UnixTime) -> Created<Enrollment>;
+    fn replace_enrollment(service: ServiceKey, enrollment: Enrollment, precondition: Precondition, now: UnixTime)
+        -> Changed<Enrollment>;
+    fn delete_enrollment(service: ServiceKey, name: &EntryName, precondition: Precondition) -> Changed<Enrollment>;
+    fn find_enrollment(service: ServiceKey, name: &EntryName) -> Option<Enrollment>;
+    fn list_enrollments(service: ServiceKey, kind: EntryKind, page: PageRequest) -> Page<Enrollment>;
+    fn find_x509_groups(service: ServiceKey, lookup: X509Lookup) -> Vec<Enrollment>;
+    fn list_symmetric_key_groups(service: ServiceKey, limit: usize) -> Vec<Enrollment>;
+});
+
+gated!(RegistrationStore {
+    fn accept_registration(
+        device: &Proven<Registrant>, fresh: OperationId, payload: Option<Value>, decision: Decision, now: UnixTime
+    ) -> Accepted;
+    fn claim_operations(limit: usize, now: UnixTime) -> Vec<Claimed>;
+    fn plan_assignment(operation: OperationId, attempt: u32, plan: Planned, now: UnixTime) -> Finished<Planned>;
+    fn finish_assignment(operation: OperationId, attempt: u32, finish: Finish, now: UnixTime)
+        -> Finished<RegistrationState>;
+    fn fail_assignment(operation: OperationId, attempt: u32, error: RegistrationError, now: UnixTime)
+        -> Finished<RegistrationState>;
+    fn note_refusal(
+        service: ServiceKey, registration_id: &RegistrationId, status: RegistrationStatus,
+        error: Option<RegistrationError>, now: UnixTime
+    ) -> ();
+    fn find_operation(service: ServiceKey, operation: OperationId) -> Option<OperationView>;
+    fn find_registration(service: ServiceKey, registration_id: &RegistrationId) -> Option<RegistrationState>;
+    fn find_admitting_group(service: ServiceKey, registration_id: &RegistrationId) -> Option<EnrollmentGroupId>;
+    fn delete_registration(service: ServiceKey, registration_id: &RegistrationId, precondition: Precondition)
+        -> Changed<RegistrationState>;
+    fn list_registrations(service: ServiceKey, group: &EnrollmentGroupId, page: PageRequest)
+        -> Page<RegistrationState>;
+    fn prune_operations(before: UnixTime, limit: usize) -> usize;
+});
+
+gated!(IdentityStore {
+    fn create_identity(hub: HubKey, identity: Identity, twin: Option<ServiceChange>, now: UnixTime)
+        -> Changed<Created<Identity>>;
+    fn replace_identity(hub: HubKey, identity: Identity, precondition: Precondition, now: UnixTime)
+        -> Changed<Identity>;
+    fn delete_identity(hub: HubKey, name: &IdentityName, precondition: Precondition) -> Changed<Identity>;
+    fn find_identity(hub: HubKey, name: &IdentityName) -> Option<Identity>;
+    fn list_devices(hub: HubKey, page: PageRequest) -> Page<Identity>;
+    fn list_modules(hub: HubKey, device: &DeviceId) -> Option<Vec<Identity>>;
+    fn count_devices(hub: HubKey) -> DeviceCounts;
+    fn claim_connection(hub: HubKey, name: &IdentityName, generation: &str, clean_session: bool, now: UnixTime)
+        -> Option<ConnectionClaim>;
+    fn release_connection(hub: HubKey, name: &IdentityName, epoch: u64, now: UnixTime) -> bool;
+    fn save_subscriptions(hub: HubKey, name: &IdentityName, epoch: u64, subscriptions: Subscriptions) -> bool;
+    fn note_activity(marks: Vec<ActivityMark>) -> ();
+    fn identity_changes_after(sequence: u64, limit: usize) -> (Vec<(HubKey, IdentityName)>, u64);
+}
+    fn identity_changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.inner.identity_changes()
+    }
+);
+
+gated!(TwinStore {
+    fn find_twin(hub: HubKey, name: &IdentityName) -> Option<(Twin, Identity)>;
+    fn apply_reported(
+        hub: HubKey, name: &IdentityName, patch: Map<String, Value>, expected_version: Option<u64>, now: UnixTime
+    ) -> TwinOutcome<u64>;
+    fn patch_twin(hub: HubKey, name: &IdentityName, change: ServiceChange, precondition: Precondition, now: UnixTime)
+        -> TwinOutcome<(Twin, Identity)>;
+    fn replace_twin(hub: HubKey, name: &IdentityName, change: ServiceChange, precondition: Precondition, now: UnixTime)
+        -> TwinOutcome<(Twin, Identity)>;
+    fn twin_changes_after(sequence: u64, limit: usize) -> Vec<TwinChange>;
+    fn latest_twin_change() -> u64;
+    fn prune_twin_changes(sequence: u64, limit: usize) -> usize;
+}
+    fn twin_changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.inner.twin_changes()
+    }
+);
+
+gated!(DecisionStore {
+    fn find_decision(tracking: TrackingId) -> Option<Decision>;
+    fn list_decisions(registration_id: &str, limit: usize) -> Vec<Decision>;
+}
+    // It answers nothing, so that its failing is its being lost.
+    fn record_refusal(&self, decision: Decision) {
+        if self.next().is_none() {
+            self.inner.record_refusal(decision);
+        }
+    }
+
+    fn lost_refusals(&self) -> u64 {
+        self.inner.lost_refusals()
+    }
+);
+
+gated!(TelemetryLog {
+    fn append(message: Message) -> Position;
+    fn read(hub: HubKey, partition: u16, from: ReadFrom, limit: usize) -> Vec<StoredMessage>;
+    fn bounds(hub: HubKey, partition: u16) -> Option<(Position, Position)>;
+    fn delete_hub(hub: HubKey) -> ();
+}
+    fn appended(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.inner.appended()
+    }
+
+    fn set_retention(&self, hub: HubKey, keep: Duration) {
+        self.inner.set_retention(hub, keep);
+    }
+);
+
+/// Whether `MUSTER_TORTURE_SYNC=off` asks for commits that are not synced: a build that the power-cut tests must fail.
+#[cfg(feature = "torture")]
+pub(crate) fn is_sync_off() -> bool {
+    static OFF: std::sync::LazyLock<bool> =
+        std::sync::LazyLock::new(|| std::env::var_os("MUSTER_TORTURE_SYNC").is_some_and(|value| value == "off"));
+    *OFF
+}
