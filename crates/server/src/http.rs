@@ -74,10 +74,10 @@ impl Default for HttpSettings {
             header_bytes_max: 32 * 1024,
             headers_max: 100,
             header_timeout: Duration::from_secs(15),
-            body_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_mins(1),
             keep_alive_timeout: Duration::from_secs(75),
             streams_max: 100,
-            hsts_max_age: Duration::from_secs(365 * 24 * 3600),
+            hsts_max_age: Duration::from_hours(365 * 24),
         }
     }
 }
@@ -187,7 +187,7 @@ impl HttpServer {
 }
 
 fn protocols(settings: &HttpSettings, tasks: &Tasks) -> auto::Builder<H2Tasks> {
-    let mut builder = auto::Builder::new(H2Tasks(tasks.clone())).title_case_headers(true);
+    let mut builder = auto::Builder::new(H2Tasks(tasks.clone()));
     builder
         .http1()
         .timer(TokioTimer::new())

@@ -31,10 +31,10 @@ const FREE_PORT_TRIES: usize = 32;
 
 /// How long a connection may be silent before the kernel asks whether the peer is still there. MQTT clients may turn
 /// their own keep-alive off.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
+const KEEPALIVE_AFTER: Duration = Duration::from_mins(2);
 
 /// How long sent bytes may stay unacknowledged before the kernel gives the connection up.
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(120);
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_mins(2);
 
 /// The device that loopback addresses are reached through.
 #[cfg(target_os = "linux")]

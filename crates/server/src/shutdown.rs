@@ -145,7 +145,7 @@ mod tests {
     use super::*;
     use tokio::sync::oneshot;
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
 
     #[tokio::test]
     async fn a_drain_waits_for_tasks_that_end_when_told() {

@@ -162,7 +162,7 @@ impl TlsAcceptor {
         let Incoming { stream, peer, dialled } = incoming;
         // The permit is taken once the client has spoken, so that silent sockets keep nobody waiting.
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        let _permit = self.rim.permits.acquire().await.map_err(|closed| io::Error::other(closed))?;
+        let _permit = self.rim.permits.acquire().await.map_err(io::Error::other)?;
         let hello = start.client_hello();
         let server_name = hello.server_name().map(Arc::from);
         let certificates = &self.rim.certificates;

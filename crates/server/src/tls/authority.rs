@@ -20,16 +20,16 @@ use super::key_file::{KeyFileError, KeyFolder};
 use crate::names::CertificateNames;
 
 /// How long the CA is valid: twenty years.
-pub const AUTHORITY_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
+pub const AUTHORITY_LIFETIME: Duration = Duration::from_hours(20 * 365 * 24);
 
 /// How long a leaf is valid, the backdating included: the most that current clients take from any CA.
-pub const LEAF_LIFETIME: Duration = Duration::from_secs(397 * 24 * 3600);
+pub const LEAF_LIFETIME: Duration = Duration::from_hours(397 * 24);
 
 /// How long before its end a leaf is replaced.
-pub const LEAF_RENEWAL: Duration = Duration::from_secs(60 * 24 * 3600);
+pub const LEAF_RENEWAL: Duration = Duration::from_hours(60 * 24);
 
 /// How far certificates are dated back, for devices whose clocks are behind.
-pub const BACKDATING: Duration = Duration::from_secs(24 * 3600);
+pub const BACKDATING: Duration = Duration::from_hours(24);
 
 /// The file that clients are given.
 pub const CERTIFICATE_FILE: &str = "ca.pem";
