@@ -6,6 +6,7 @@
 
 pub mod error;
 pub mod http;
+pub mod hub;
 pub mod json;
 pub mod mqtt;
 pub mod provisioning;

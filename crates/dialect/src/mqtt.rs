@@ -7,8 +7,8 @@ use domain::operation::{Failure, Push, Reply};
 use domain::sas::SasToken;
 use proto::mqtt::{Closed, Connect, Connection, Event, Limits, Refusal};
 
-use crate::provisioning;
 use crate::session::{Ask, AskId, Asks, CloseReason, Machine, Port, cut};
+use crate::{hub, provisioning};
 
 /// The sans-IO session of one connection. A driver repeats: one `handle_` call; [`Session::poll_ask`] until `None`; write
 /// [`Session::output`]; wait until [`Session::poll_timeout`], reading only while [`Session::wants_input`].
@@ -54,6 +54,7 @@ impl Session {
     /// The first `count` bytes of the output are written.
     pub fn handle_written(&mut self, count: usize, now: Instant) {
         self.connection.handle_written(count);
+        self.with_machine(|machine, port| machine.handle_room(port, now));
         self.run(now);
     }
 
@@ -78,7 +79,7 @@ impl Session {
 
     /// The next thing to be performed.
     pub fn poll_ask(&mut self) -> Option<Ask> {
-        self.asks.poll()
+        self.asks.poll(self.connection.is_closed() || !self.connection.is_output_full())
     }
 
     /// When [`Session::handle_timeout`] is to be called.
@@ -126,10 +127,11 @@ impl Session {
 
     fn identify(&mut self, connect: Connect, now: Instant) {
         let name = connect.username.as_deref().unwrap_or_default();
-        let machine: Option<Box<dyn Machine>> = match name.contains("/registrations/") {
-            true => provisioning::device_mqtt::Device::open(&connect, self.has_certificate)
-                .map(|device| Box::new(device) as Box<dyn Machine>),
-            false => None,
+        // A device or module at a hub may be called `registrations`, so that the word alone decides nothing.
+        let provisioning = provisioning::device_mqtt::Device::open(&connect, self.has_certificate);
+        let machine = match provisioning {
+            Some(device) => Some(Box::new(device) as Box<dyn Machine>),
+            None => hub::device_mqtt::Device::open(&connect).map(|device| Box::new(device) as Box<dyn Machine>),
         };
         let Some(machine) = machine else {
             self.closed.get_or_insert(CloseReason::UserName(cut(name)));

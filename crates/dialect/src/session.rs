@@ -7,10 +7,11 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use domain::message::InvalidMessage;
 use domain::operation::session::CutOff;
 use domain::operation::{Failure, Lane, Operation, Push, Reply};
 use domain::sas::SasToken;
-use proto::mqtt::{self, Connection, Event};
+use proto::mqtt::{self, Connection, Event, Refusal};
 
 /// Tells the asks of one connection apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,9 +40,9 @@ pub enum CloseReason {
     /// A publish to a topic that this client may not use.
     #[error("a message to {0}")]
     Topic(String),
-    /// A message longer than allowed.
-    #[error("a message of {0} bytes")]
-    MessageTooLarge(usize),
+    /// A message beyond the limits; the client would send it again for ever if it were only not acknowledged.
+    #[error("{0}")]
+    Message(InvalidMessage),
     /// The service refused the connection.
     #[error("refused: {0}")]
     Refused(String),
@@ -51,6 +52,9 @@ pub enum CloseReason {
     /// A telemetry message could not be stored; the client sends it again after reconnecting.
     #[error("a message could not be kept: {0}")]
     Unstored(String),
+    /// What the client subscribed to could not be kept.
+    #[error("the subscriptions could not be kept: {0}")]
+    Subscriptions(String),
     /// A change of desired properties is missing; the client reads them afresh after reconnecting.
     #[error("version {found} of the desired properties came after {known}")]
     Gap {
@@ -88,13 +92,14 @@ impl Asks {
         id
     }
 
-    /// The next ask that may run. A queue that ran empty gives its memory back.
-    pub fn poll(&mut self) -> Option<Ask> {
+    /// The next ask that may run. A queue that ran empty gives its memory back. Without `has_room` for the answer no ask
+    /// of the serial lane begins.
+    pub fn poll(&mut self, has_room: bool) -> Option<Ask> {
         if let Some(ask) = self.telemetry.pop_front() {
             return Some(ask);
         }
         self.telemetry = VecDeque::new();
-        if self.serial_running.is_some() {
+        if self.serial_running.is_some() || !has_room {
             return None;
         }
         let ask = self.serial.pop_front();
@@ -103,6 +108,12 @@ impl Asks {
             self.serial = VecDeque::new();
         }
         ask
+    }
+
+    /// Drops the asks that did not begin.
+    fn forget(&mut self) {
+        self.telemetry = VecDeque::new();
+        self.serial = VecDeque::new();
     }
 
     /// Takes note that the reply to `id` has come.
@@ -128,6 +139,19 @@ impl Port<'_> {
         self.asks.push(operation, lane)
     }
 
+    /// Refuses the CONNECT.
+    pub fn refuse(&mut self, refusal: Refusal, reason: CloseReason) {
+        self.closed.get_or_insert(reason);
+        self.connection.refuse(refusal);
+    }
+
+    /// Ends the connection at once: what is not written is never written, what was not begun is never begun.
+    pub fn cut_off(&mut self, reason: CutOff) {
+        self.closed.get_or_insert(CloseReason::CutOff(reason));
+        self.asks.forget();
+        self.connection.abort();
+    }
+
     /// Ends the connection; the first reason stays.
     pub fn close(&mut self, reason: CloseReason) {
         self.closed.get_or_insert(reason);
@@ -145,6 +169,9 @@ pub trait Machine: Send {
 
     /// The service says something unasked.
     fn handle_push(&mut self, push: Push, port: &mut Port<'_>, now: Instant);
+
+    /// Something was written, so that there may be room again.
+    fn handle_room(&mut self, _port: &mut Port<'_>, _now: Instant) {}
 
     /// Time has come that [`Machine::poll_timeout`] asked for.
     fn handle_timeout(&mut self, port: &mut Port<'_>, now: Instant);

@@ -7,6 +7,7 @@ use super::codec::Malformed;
 use super::input::Input;
 use super::keep_alive::KeepAlive;
 use super::outbound::{Outbound, Unpublished};
+use super::output::Output;
 use super::packet::{
     Connack, Connect, Delivery, Filter, Message, Packet, PacketId, PacketType, Publish, Refusal, SubackCode, Will,
 };
@@ -279,6 +280,11 @@ impl Connection {
         matches!(self.state, State::Closed(_))
     }
 
+    /// Whether so much waits to be written that [`publish`](Self::publish) refuses more.
+    pub fn is_output_full(&self) -> bool {
+        self.outbound.output.pending().len() >= self.limits.output_bytes_max
+    }
+
     /// How many messages and requests of the client the caller has not answered.
     pub fn unanswered(&self) -> usize {
         self.window.len() + self.requests
@@ -344,6 +350,12 @@ impl Connection {
     /// Ends the connection: MQTT 3.1.1 has no word for it, the socket just closes.
     pub fn close(&mut self) {
         self.end(CloseReason::Server);
+    }
+
+    /// Ends the connection as [`close`](Self::close) does, and forgets what is not written.
+    pub fn abort(&mut self) {
+        self.close();
+        self.outbound.output = Output::default();
     }
 
     /// Answers PINGREQ, and takes PUBACK in, wherever in the received bytes they are.
@@ -493,10 +505,6 @@ impl Connection {
 
     fn is_inbound_full(&self) -> bool {
         self.unanswered() >= self.limits.inbound_max || self.window.bytes() >= self.limits.inbound_bytes_max
-    }
-
-    fn is_output_full(&self) -> bool {
-        self.outbound.output.pending().len() >= self.limits.output_bytes_max
     }
 }
 

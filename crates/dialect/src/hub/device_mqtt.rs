@@ -1,0 +1,456 @@
+//! A device at a hub over MQTT (`contract/hub-device.md 2`).
+//!
+//! CONNECT is judged by the service before it is answered. Every publish is acknowledged when it has been dealt with, a
+//! twin request included: so the window of the connection bounds what waits here, and a client whose answer was lost with
+//! the connection sends its request again. Nothing here stores a message or tells who may connect. Start at
+//! [`Device::open`], then at the [`Machine`] implementation.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use bytes::Bytes;
+use domain::message::{Draft, InvalidMessage, RETAIN_MARK};
+use domain::operation::session::{
+    Answer, Ask, Connect as Introduction, ConnectedDevice, CutOff, QualityOfService, Subscriptions,
+};
+use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply, telemetry, twin};
+use domain::sas::SasToken;
+use proto::mqtt::{
+    Connect, Event, Filter, Message, PacketId, QoS, Refusal, SubackCode, Text, Ticket, Unpublished, Will,
+};
+use serde_json::{Map, Value, json};
+
+use super::desired::{Feed, Next};
+use super::topics::{self, Publication};
+use super::{property_bag, user_name::UserName};
+use crate::error;
+use crate::session::{AskId, CloseReason, Machine, Port, cut};
+
+#[cfg(test)]
+mod tests;
+
+/// One device's connection.
+#[derive(Debug)]
+pub struct Device {
+    stage: Stage,
+    token: Option<SasToken>,
+    /// Whether the client wants nothing to be remembered of it.
+    is_clean: bool,
+    /// What is subscribed: for a client that is remembered, what the store has.
+    subscriptions: Subscriptions,
+    /// What was asked and not answered, in the order asked.
+    waiting: VecDeque<(AskId, Waiting)>,
+    /// Answers that the connection had no room for.
+    answers: VecDeque<Message>,
+    feed: Feed,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// CONNECT was read: what to ask for, or why it is refused.
+    Introduced(Result<Box<Introduction>, String>),
+    /// The service judges.
+    Connecting,
+    /// Let in.
+    Seated(ConnectedDevice),
+    /// Over.
+    Left,
+}
+
+/// What to do when an answer comes.
+#[derive(Debug)]
+enum Waiting {
+    /// Answer CONNECT.
+    Connect,
+    /// The subscriptions are remembered: these are in force, and these packets are answered.
+    Subscriptions(Subscriptions, Vec<Granted>),
+    /// Acknowledge a message.
+    Telemetry(Ticket, QoS),
+    /// Acknowledge a twin request and answer it under the ID it gave.
+    Twin(Ticket, Box<str>),
+}
+
+/// The answer to a SUBSCRIBE or UNSUBSCRIBE.
+#[derive(Debug)]
+enum Granted {
+    Subscribed(PacketId, Vec<SubackCode>),
+    Unsubscribed(PacketId),
+}
+
+impl Device {
+    /// Takes CONNECT apart; `None` if the user name is none of a hub.
+    pub fn open(connect: &Connect) -> Option<Self> {
+        let name = UserName::parse(connect.username.as_deref()?)?;
+        let (introduced, token) = match introduce(&name, connect) {
+            Ok((introduction, token)) => (Ok(Box::new(introduction)), token),
+            Err(reason) => (Err(reason), None),
+        };
+        Some(Self {
+            stage: Stage::Introduced(introduced),
+            token,
+            is_clean: connect.clean_session,
+            subscriptions: Subscriptions::default(),
+            waiting: VecDeque::new(),
+            answers: VecDeque::new(),
+            feed: Feed::default(),
+        })
+    }
+
+    fn ask(&mut self, operation: Operation, lane: Lane, waiting: Waiting, port: &mut Port<'_>) {
+        let id = port.ask(operation, lane);
+        self.waiting.push_back((id, waiting));
+    }
+
+    /// What waits for the answer to `id`. Most answers come in the order asked, so the first is looked at first.
+    fn take_waiting(&mut self, id: AskId) -> Option<Waiting> {
+        let index = match self.waiting.front() {
+            Some((first, _)) if *first == id => 0,
+            _ => self.waiting.binary_search_by_key(&id, |(id, _)| *id).ok()?,
+        };
+        let (_, waiting) = self.waiting.remove(index)?;
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+        }
+        Some(waiting)
+    }
+
+    fn connect(&mut self, port: &mut Port<'_>) {
+        match std::mem::replace(&mut self.stage, Stage::Connecting) {
+            Stage::Introduced(Ok(introduction)) => {
+                self.ask(Operation::Session(Ask::Connect(introduction)), Lane::Serial, Waiting::Connect, port);
+            }
+            Stage::Introduced(Err(reason)) => {
+                self.stage = Stage::Left;
+                port.refuse(Refusal::NotAuthorized, CloseReason::Refused(reason));
+            }
+            other => self.stage = other,
+        }
+    }
+
+    fn connected(&mut self, reply: Result<Reply, Failure>, port: &mut Port<'_>, now: Instant) {
+        if !matches!(self.stage, Stage::Connecting) {
+            return;
+        }
+        let (refusal, reason) = match reply {
+            Ok(Reply::Session(Answer::Connected { device, subscriptions, session_present })) => {
+                self.stage = Stage::Seated(device);
+                self.subscriptions = subscriptions;
+                port.connection.accept(session_present, now);
+                return;
+            }
+            Ok(_) => (Refusal::ServerUnavailable, "the service answered something else".to_owned()),
+            Err(failure) => (error::connack(failure.kind), failure.to_string()),
+        };
+        self.stage = Stage::Left;
+        port.refuse(refusal, CloseReason::Refused(reason));
+    }
+
+    fn subscribe(&mut self, packet_id: PacketId, filters: &[Filter], port: &mut Port<'_>) {
+        let Stage::Seated(device) = &self.stage else { return };
+        let mut wanted = self.wanted();
+        let mut codes = Vec::with_capacity(filters.len());
+        for filter in filters {
+            let Some(known) = topics::parse_filter(&filter.topic, &device.name) else {
+                codes.push(SubackCode::Failure);
+                continue;
+            };
+            let (code, quality) = grant(filter.qos);
+            wanted.insert(known, quality);
+            codes.push(code);
+        }
+        self.remember(wanted, Granted::Subscribed(packet_id, codes), port);
+    }
+
+    fn unsubscribe(&mut self, packet_id: PacketId, filters: &[Text], port: &mut Port<'_>) {
+        let Stage::Seated(device) = &self.stage else { return };
+        let mut wanted = self.wanted();
+        for known in filters.iter().filter_map(|filter| topics::parse_filter(filter, &device.name)) {
+            wanted.remove(known);
+        }
+        self.remember(wanted, Granted::Unsubscribed(packet_id), port);
+    }
+
+    /// The subscriptions as they will be when everything asked is done.
+    fn wanted(&self) -> Subscriptions {
+        let asked = self.waiting.iter().rev().find_map(|(_, waiting)| match waiting {
+            Waiting::Subscriptions(wanted, _) => Some(*wanted),
+            _ => None,
+        });
+        asked.unwrap_or(self.subscriptions)
+    }
+
+    /// Has `wanted` written before `granted` is said. What is written already, or must not be, is not written
+    /// (`rules.md` 14); what is being written is waited for.
+    fn remember(&mut self, wanted: Subscriptions, granted: Granted, port: &mut Port<'_>) {
+        let Stage::Seated(device) = &self.stage else { return };
+        let last = self.waiting.iter_mut().rev().find_map(|(_, waiting)| match waiting {
+            Waiting::Subscriptions(asked, answers) => Some((asked, answers)),
+            _ => None,
+        });
+        match last {
+            Some((asked, answers)) if *asked == wanted => answers.push(granted),
+            None if self.is_clean || self.subscriptions == wanted => {
+                self.subscriptions = wanted;
+                granted.send(port);
+            }
+            Some(_) | None => {
+                let ask = Ask::Subscribe { device: device.clone(), subscriptions: wanted };
+                let waiting = Waiting::Subscriptions(wanted, vec![granted]);
+                self.ask(Operation::Session(ask), Lane::Serial, waiting, port);
+            }
+        }
+    }
+
+    fn publish(&mut self, ticket: Ticket, message: &Message, port: &mut Port<'_>) {
+        let Stage::Seated(device) = &self.stage else { return };
+        let device = device.clone();
+        match topics::parse_publication(&message.topic, &device.name) {
+            Some(Publication::Telemetry { bag }) => match draft(bag, &message.payload, message.retain) {
+                Ok(draft) => {
+                    let ask = telemetry::Ask::Send { device, message: Box::new(draft) };
+                    self.ask(Operation::Telemetry(ask), Lane::Telemetry, Waiting::Telemetry(ticket, message.qos), port);
+                }
+                Err(invalid) => port.close(CloseReason::Message(invalid)),
+            },
+            Some(Publication::ReadTwin { request_id }) => {
+                let waiting = Waiting::Twin(ticket, request_id.into());
+                self.ask(Operation::Twin(twin::Ask::Read(device)), Lane::Serial, waiting, port);
+            }
+            Some(Publication::Report { request_id, expected_version }) => match std::str::from_utf8(&message.payload) {
+                Ok(patch) => {
+                    let ask = twin::Ask::Report { device, patch: patch.to_owned(), expected_version };
+                    let waiting = Waiting::Twin(ticket, request_id.into());
+                    self.ask(Operation::Twin(ask), Lane::Serial, waiting, port);
+                }
+                Err(_) => self.answer_twin(ticket, refused_patch(request_id), port),
+            },
+            // Nobody waits for a result that comes late or unasked (`contract/hub-device.md 2.10`).
+            Some(Publication::MethodResult { .. }) => port.connection.acknowledge(ticket),
+            None => port.close(CloseReason::Topic(cut(&message.topic))),
+        }
+    }
+
+    /// PUBACK first, then the answer.
+    fn answer_twin(&mut self, ticket: Ticket, answer: Message, port: &mut Port<'_>) {
+        port.connection.acknowledge(ticket);
+        self.answers.push_back(answer);
+        self.flush(port);
+    }
+
+    /// Sends what there is room for: answers, and after them, unless an answer about the twin is under way, changes of
+    /// desired properties.
+    fn flush(&mut self, port: &mut Port<'_>) {
+        while let Some(answer) = self.answers.front() {
+            if port.connection.publish(answer) == Err(Unpublished::OutputFull) {
+                return;
+            }
+            self.answers.pop_front();
+        }
+        if !matches!(self.stage, Stage::Seated(_)) || self.awaits_twin() {
+            return;
+        }
+        let is_listening = self.subscriptions.granted(domain::operation::session::Filter::Desired).is_some();
+        while !port.connection.is_output_full() && !port.connection.is_closed() {
+            match self.feed.poll(is_listening) {
+                Some(Next::Tell(change)) => send_change(&change, port),
+                Some(Next::Gap { known, found }) => return port.close(CloseReason::Gap { known, found }),
+                None => return,
+            }
+        }
+    }
+
+    fn awaits_twin(&self) -> bool {
+        self.waiting.iter().any(|(_, waiting)| matches!(waiting, Waiting::Twin(..)))
+    }
+
+    fn cut_off(&mut self, reason: CutOff, port: &mut Port<'_>) {
+        self.answers.clear();
+        self.feed.clear();
+        port.cut_off(reason);
+    }
+
+    /// The will of a client whose connection broke becomes telemetry, unless it has lost the right to send.
+    fn closed(&mut self, will: Option<Box<Will>>, port: &mut Port<'_>) {
+        let Stage::Seated(device) = std::mem::replace(&mut self.stage, Stage::Left) else { return };
+        let has_lost_its_right = matches!(port.closed, Some(CloseReason::CutOff(reason)) if ends_rights(*reason));
+        let Some(will) = will.filter(|_| !has_lost_its_right) else { return };
+        let Some(bag) = topics::parse_telemetry(&will.topic, &device.name) else { return };
+        if let Ok(draft) = draft(bag, &will.payload, will.retain) {
+            let ask = telemetry::Ask::Will { device, message: Box::new(draft) };
+            port.ask(Operation::Telemetry(ask), Lane::Telemetry);
+        }
+    }
+}
+
+/// What CONNECT asks for, and the signature it shows; or why it is refused without asking.
+fn introduce(name: &UserName<'_>, connect: &Connect) -> Result<(Introduction, Option<SasToken>), String> {
+    let claimed = name.identity().map_err(|invalid| format!("the user name holds no identity: {invalid}"))?;
+    if *connect.client_id != *claimed.to_string() {
+        return Err("the client ID is not the identity of the user name".to_owned());
+    }
+    let token = match connect.password.as_deref() {
+        None | Some(b"") => None,
+        Some(password) => {
+            let text = std::str::from_utf8(password).map_err(|_| "the password is not UTF-8".to_owned())?;
+            Some(SasToken::parse(text).map_err(|invalid| format!("the password is no signature: {invalid}"))?)
+        }
+    };
+    if let Some(will) = &connect.will {
+        let bag = topics::parse_telemetry(&will.topic, &claimed).filter(|_| will.qos != QoS::ExactlyOnce);
+        let bag = bag.ok_or("the will is no telemetry of the device")?;
+        draft(bag, &will.payload, will.retain).map_err(|invalid| format!("the will: {invalid}"))?;
+    }
+    let introduction = Introduction {
+        host: name.host.to_owned(),
+        claimed,
+        clean_session: connect.clean_session,
+        model_id: name.parameter("model-id").filter(|model| !model.is_empty()),
+        client: name.parameter("DeviceClientType"),
+    };
+    Ok((introduction, token))
+}
+
+/// The message with its properties, if it keeps the limits.
+fn draft(bag: &str, payload: &Bytes, retain: bool) -> Result<Draft, InvalidMessage> {
+    let mut draft = Draft { body: payload.clone(), ..Draft::default() };
+    property_bag::decode(bag, &mut draft)?;
+    draft.check()?;
+    Ok(if retain { draft.marked(RETAIN_MARK) } else { draft })
+}
+
+fn grant(wanted: QoS) -> (SubackCode, QualityOfService) {
+    match wanted {
+        QoS::AtMostOnce => (SubackCode::Granted(QoS::AtMostOnce), QualityOfService::AtMostOnce),
+        QoS::AtLeastOnce | QoS::ExactlyOnce => (SubackCode::Granted(QoS::AtLeastOnce), QualityOfService::AtLeastOnce),
+    }
+}
+
+const fn ends_rights(reason: CutOff) -> bool {
+    match reason {
+        CutOff::Disabled | CutOff::Deleted | CutOff::Rekeyed | CutOff::HubDeleted => true,
+        CutOff::Displaced | CutOff::TokenExpired | CutOff::CertificateExpired | CutOff::Overrun => false,
+    }
+}
+
+/// The answer to a twin request. The feed learns which desired properties a document holds.
+fn twin_answer(reply: Result<Reply, Failure>, request_id: &str, feed: &mut Feed) -> Message {
+    let (status, version, payload) = match reply {
+        Ok(Reply::Twin(twin::Answer::Document(document))) => {
+            if let Some(version) = desired_version(&document) {
+                feed.read(version);
+            }
+            (200, None, Value::Object(document).to_string())
+        }
+        Ok(Reply::Twin(twin::Answer::Reported { version })) => (204, Some(version), String::new()),
+        Ok(_) => {
+            let code = error::spelling(ErrorKind::Internal);
+            (code.status, None, json!({ "errorCode": code.hub, "message": "Internal error." }).to_string())
+        }
+        Err(failure) => {
+            // A twin that is too large is a bad request here, not an entity too large (`contract/hub-device.md 2.9`).
+            let kind = match failure.kind {
+                ErrorKind::TooLarge => ErrorKind::InvalidArgument,
+                kind => kind,
+            };
+            let failure = Failure { kind, ..failure };
+            (error::spelling(kind).status, None, error::hub_device_body(&failure).to_string())
+        }
+    };
+    message(topics::twin_result(status, request_id, version), payload.into())
+}
+
+fn desired_version(document: &Map<String, Value>) -> Option<u64> {
+    document.get("desired")?.get(domain::twin::VERSION)?.as_u64()
+}
+
+/// The answer to a patch that is no text; only its topic could be read.
+fn refused_patch(request_id: &str) -> Message {
+    let code = error::spelling(ErrorKind::InvalidArgument);
+    let body = json!({ "errorCode": code.hub, "message": "the patch is not UTF-8" });
+    message(topics::twin_result(code.status, request_id, None), Bytes::from(body.to_string()))
+}
+
+fn send_change(change: &twin::DesiredChange, port: &mut Port<'_>) {
+    let payload = serde_json::to_vec(&*change.patch).expect("JSON values have text for keys and can be written");
+    let sent = port.connection.publish(&message(topics::desired_change(change.version), payload.into()));
+    if sent.is_err() {
+        port.close(CloseReason::CutOff(CutOff::Overrun));
+    }
+}
+
+/// A message to the device; twins are QoS 0 whatever was granted (`contract/hub-device.md 2.6`).
+fn message(topic: String, payload: Bytes) -> Message {
+    let topic = Text::try_from(topic).expect("the parts are text of MQTT, and short");
+    Message::new(topic, payload, QoS::AtMostOnce)
+}
+
+impl Granted {
+    fn send(self, port: &mut Port<'_>) {
+        match self {
+            Self::Subscribed(packet_id, codes) => port.connection.suback(packet_id, codes),
+            Self::Unsubscribed(packet_id) => port.connection.unsuback(packet_id),
+        }
+    }
+}
+
+impl Machine for Device {
+    fn handle_event(&mut self, event: Event, port: &mut Port<'_>, _: Instant) {
+        match event {
+            Event::Connect(_) => self.connect(port),
+            Event::Publish { ticket, message } => self.publish(ticket, &message, port),
+            Event::Subscribe { packet_id, filters } => self.subscribe(packet_id, &filters, port),
+            Event::Unsubscribe { packet_id, filters } => self.unsubscribe(packet_id, &filters, port),
+            Event::Acknowledged { .. } => {}
+            Event::Closed(closed) => self.closed(closed.will, port),
+        }
+    }
+
+    fn handle_reply(&mut self, id: AskId, reply: Result<Reply, Failure>, port: &mut Port<'_>, now: Instant) {
+        match (self.take_waiting(id), reply) {
+            (None, _) => {}
+            (Some(Waiting::Connect), reply) => self.connected(reply, port, now),
+            (Some(Waiting::Subscriptions(subscriptions, answers)), Ok(_)) => {
+                self.subscriptions = subscriptions;
+                for granted in answers {
+                    granted.send(port);
+                }
+            }
+            // Several SDKs take no notice of a refused subscription, and would stay deaf: they have to connect again.
+            (Some(Waiting::Subscriptions(..)), Err(failure)) => {
+                port.close(CloseReason::Subscriptions(failure.to_string()));
+            }
+            (Some(Waiting::Telemetry(ticket, _)), Ok(_)) => port.connection.acknowledge(ticket),
+            // A message of QoS 0 may be lost, and its sender would not send it again.
+            (Some(Waiting::Telemetry(ticket, QoS::AtMostOnce)), Err(_)) => port.connection.acknowledge(ticket),
+            (Some(Waiting::Telemetry(..)), Err(failure)) => port.close(CloseReason::Unstored(failure.to_string())),
+            (Some(Waiting::Twin(ticket, request_id)), reply) => {
+                let answer = twin_answer(reply, &request_id, &mut self.feed);
+                self.answer_twin(ticket, answer, port);
+            }
+        }
+    }
+
+    fn handle_push(&mut self, push: Push, port: &mut Port<'_>, _: Instant) {
+        match push {
+            Push::Desired(change) => match self.feed.push(change) {
+                Ok(()) => self.flush(port),
+                Err(_) => self.cut_off(CutOff::Overrun, port),
+            },
+            Push::CutOff(reason) => self.cut_off(reason, port),
+        }
+    }
+
+    fn handle_room(&mut self, port: &mut Port<'_>, _: Instant) {
+        self.flush(port);
+    }
+
+    fn handle_timeout(&mut self, _: &mut Port<'_>, _: Instant) {}
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+
+    fn token(&self) -> Option<&SasToken> {
+        self.token.as_ref()
+    }
+}

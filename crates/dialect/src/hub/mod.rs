@@ -1,0 +1,10 @@
+//! The hub's dialects: devices over MQTT, operators' programs over HTTPS.
+//!
+//! What is only grammar stands by itself and knows no session: [`user_name`], [`topics`], [`property_bag`] for devices,
+//! [`registry_json`] and [`twin_json`] for operators. Nothing here decides who may do what. Start at [`device_mqtt`].
+
+pub mod desired;
+pub mod device_mqtt;
+pub mod property_bag;
+pub mod topics;
+pub mod user_name;
