@@ -1,0 +1,127 @@
+"""A Muster for each test: started from the binary, awaited, trusted, stopped, and its exit code checked."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+READY_S = 20
+STOP_S = 20
+LOCAL_RESULTS = "MUSTER_SDK_RESULTS"
+
+
+class Muster:
+    """One server process on its own data folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.binary = os.environ["MUSTER_BIN"]
+        self.process = None
+        self.endpoints = None
+
+    def start(self):
+        """Starts the server and waits until it says that it is ready."""
+        self.process = subprocess.Popen(
+            [self.binary, "serve", "--data", str(self.folder), "--strict"],
+            stdout=subprocess.PIPE,
+            stderr=(self.folder.parent / "muster.log").open("a"),
+            text=True,
+        )
+        line = self.process.stdout.readline()
+        assert line.strip() == "ready", self.log()
+        self.endpoints = json.loads((self.folder / "endpoints.json").read_text())
+        os.environ["REQUESTS_CA_BUNDLE"] = self.endpoints["caFile"]
+        os.environ["SSL_CERT_FILE"] = self.endpoints["caFile"]
+
+    def stop(self):
+        """Asks the server to end, and expects a clean exit."""
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(STOP_S) == 0, self.log()
+        assert not (self.folder / "endpoints.json").exists()
+
+    def restart(self):
+        """Ends the server and starts it again on the same folder."""
+        self.stop()
+        self.start()
+
+    def log(self) -> str:
+        """What the server logged."""
+        return (self.folder.parent / "muster.log").read_text()
+
+    @property
+    def authority(self) -> str:
+        """What clients must trust, as PEM text."""
+        return Path(self.endpoints["caFile"]).read_text()
+
+    @property
+    def provisioning(self) -> dict:
+        """The default provisioning service."""
+        return self.endpoints["provisioningServices"][0]
+
+    @property
+    def hub(self) -> dict:
+        """The default hub."""
+        return self.endpoints["hubs"][0]
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess:
+        """Runs a command of the binary against this server."""
+        return subprocess.run(
+            [self.binary, "--data", str(self.folder), "--output", "json", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def command(self, *arguments: str):
+        """Runs a command that must succeed, and reads what it prints."""
+        done = self.run(*arguments)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture
+def muster(tmp_path):
+    """A fresh server for one test."""
+    server = Muster(tmp_path / "data")
+    server.folder.mkdir()
+    server.start()
+    yield server
+    if server.process.poll() is None:
+        server.stop()
+
+
+def await_that(condition, seconds: float = 20):
+    """Polls a condition that no event tells of, and returns its first true value."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds} s")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Keeps what each passed test shows, for docs/clients.md."""
+    outcome = yield
+    report = outcome.get_result()
+    shows = item.get_closest_marker("shows")
+    if report.when != "call" or not report.passed or LOCAL_RESULTS not in os.environ:
+        return
+    result = {"suite": "python", "test": item.nodeid.split("/")[-1], "milliseconds": round(report.duration * 1000)}
+    if shows is not None:
+        result.update(shows.kwargs)
+        result.setdefault("transport", getattr(item, "callspec", None) and item.callspec.params.get("transport", "-"))
+    with open(os.environ[LOCAL_RESULTS], "a", encoding="utf-8") as results:
+        results.write(json.dumps(result) + "\n")
+
+
+def pytest_configure(config):
+    """Names the marker that says which cell of the table a test is."""
+    config.addinivalue_line("markers", "shows(client, version, transport, credential, feature): a cell of docs/clients.md")

@@ -1,0 +1,158 @@
+//! The SDK suites: clients that nobody here wrote, installed from their registries, against the binary.
+//!
+//! Each suite runs in a network namespace of its own, where port 443 is free; where namespaces are forbidden, on the
+//! machine's own ports. It must never start a server itself: the suites do, and stop it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::counts::{self, Counts};
+use crate::{metadata, process, suites};
+
+/// One suite and the folder it lives in.
+struct Suite {
+    name: &'static str,
+    folder: &'static str,
+}
+
+const SUITES: &[Suite] =
+    &[Suite { name: "python", folder: "tests/sdk/python" }, Suite { name: "node", folder: "tests/sdk/node" }];
+
+/// Installs what the suites need below `target/sdk`, from pinned and hashed lists.
+pub fn install() -> Result<Vec<String>> {
+    let venv = work_folder()?.join("venv");
+    if !venv.join("bin/pip").exists() {
+        process::show(process::command("python3")?.args(["-m", "venv"]).arg(&venv))?;
+    }
+    let mut pip = process::command(&venv.join("bin/pip").display().to_string())?;
+    pip.args(["install", "--quiet", "--disable-pip-version-check", "--require-hashes", "--requirement"]);
+    process::show(pip.arg("tests/sdk/python/requirements.txt"))?;
+    if process::root()?.join("tests/sdk/node/package-lock.json").exists() {
+        let mut npm = process::command("npm")?;
+        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", "tests/sdk/node"]);
+        process::show(&mut npm)?;
+    }
+    Ok(Vec::new())
+}
+
+/// `cargo xtask sdk [python|node] [ARGUMENTS]`.
+pub fn run(arguments: &[String]) -> Result<()> {
+    install()?;
+    suites::compile_binaries()?;
+    let (wanted, rest) = match arguments.split_first() {
+        Some((name, rest)) if SUITES.iter().any(|suite| suite.name == name) => (Some(name.as_str()), rest),
+        _ => (None, arguments),
+    };
+    for suite in SUITES.iter().filter(|suite| wanted.is_none_or(|name| name == suite.name)) {
+        run_suite(suite, rest)?;
+    }
+    Ok(())
+}
+
+/// Runs every suite, compares the numbers of executed tests, and keeps their results for `docs/clients.md`.
+pub fn run_all(arguments: &[String]) -> Result<Vec<String>> {
+    let results = results_file()?;
+    if results.exists() {
+        fs::remove_file(&results)?;
+    }
+    let mut counts = Counts::new();
+    let mut closing = Vec::new();
+    let mut failed = Vec::new();
+    for suite in SUITES {
+        if !process::root()?.join(suite.folder).exists() {
+            continue;
+        }
+        match run_suite(suite, arguments) {
+            Ok(line) => closing.push(format!("{}: {line}", suite.name)),
+            Err(error) => failed.push(format!("{error:#}")),
+        }
+    }
+    for result in results_of_run()? {
+        if let Some(suite) = result.get("suite").and_then(Value::as_str) {
+            *counts.entry(format!("sdk/{suite}")).or_insert(0) += 1;
+        }
+    }
+    if !failed.is_empty() {
+        bail!("{}", failed.join("\n"));
+    }
+    counts::compare("sdk", &counts)?;
+    Ok(closing)
+}
+
+/// The results of the last run: one object a test, as the suites wrote them.
+pub fn results_of_run() -> Result<Vec<Value>> {
+    let path = results_file()?;
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    text.lines().map(|line| serde_json::from_str(line).with_context(|| path.display().to_string())).collect()
+}
+
+fn run_suite(suite: &Suite, arguments: &[String]) -> Result<String> {
+    let mut command = isolated()?;
+    match suite.name {
+        "python" => {
+            let python = work_folder()?.join("venv/bin/python");
+            command.arg(python).args(["-m", "pytest", "-q", "-p", "no:cacheprovider", suite.folder]);
+        }
+        _ => {
+            command.arg("node").args(["--test", "--test-concurrency=1"]).arg(format!("{}/suites/", suite.folder));
+        }
+    }
+    let binary = metadata::target_folder()?.join(suites::PROFILE).join("muster");
+    command.args(arguments).env("MUSTER_BIN", binary).env("MUSTER_SDK_RESULTS", results_file()?);
+    let mut last = String::new();
+    let succeeded = process::follow(&mut command, |line| {
+        println!("{line}");
+        if !line.trim().is_empty() {
+            line.trim().clone_into(&mut last);
+        }
+    })?;
+    if !succeeded {
+        bail!("the {} suite failed: {last}", suite.name);
+    }
+    Ok(last)
+}
+
+/// A command in a network namespace of its own with loopback up, or none where that is forbidden.
+fn isolated() -> Result<Command> {
+    let allowed = process::succeeds(process::command("unshare")?.args(["-rn", "ip", "link", "set", "lo", "up"]));
+    if !allowed {
+        println!("network namespaces are forbidden here: the suites use the machine's own ports");
+        return process::command("env");
+    }
+    let mut command = process::command("unshare")?;
+    command.args(["-rn", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"]);
+    Ok(command)
+}
+
+fn work_folder() -> Result<PathBuf> {
+    let folder = metadata::target_folder()?.join("sdk");
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+fn results_file() -> Result<PathBuf> {
+    Ok(metadata::target_folder()?.join("sdk-results.json"))
+}
+
+/// Cells of the table in `docs/clients.md`: client and version, then transport, credential and feature.
+pub fn cells(results: &[Value]) -> BTreeMap<String, Vec<[String; 3]>> {
+    let mut cells: BTreeMap<String, Vec<[String; 3]>> = BTreeMap::new();
+    for result in results {
+        let text = |name: &str| result.get(name).and_then(Value::as_str).unwrap_or("-").to_owned();
+        let client = format!("{} {}", text("client"), text("version"));
+        cells.entry(client).or_default().push([text("transport"), text("credential"), text("feature")]);
+    }
+    for rows in cells.values_mut() {
+        rows.sort();
+        rows.dedup();
+    }
+    cells
+}
