@@ -5,6 +5,7 @@
 //! `cargo xtask golden`.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
@@ -85,7 +86,7 @@ fn write(path: &PathBuf, counts: &Counts) -> Result<()> {
     let mut text = String::from("{\n");
     for (index, (suite, count)) in counts.iter().enumerate() {
         let comma = if index + 1 < counts.len() { "," } else { "" };
-        text.push_str(&format!("  {}: {count}{comma}\n", serde_json::Value::from(suite.as_str())));
+        writeln!(text, "  {}: {count}{comma}", serde_json::Value::from(suite.as_str()))?;
     }
     text.push_str("}\n");
     if let Some(folder) = path.parent() {

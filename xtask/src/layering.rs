@@ -221,7 +221,8 @@ mod tests {
     fn a_wrong_import_is_named_with_its_rule() {
         const PRODUCT: bool = false;
         const TESTS: bool = true;
-        let cases: &[(&str, &str, (&str, bool), Option<&str>)] = &[
+        type Case<'a> = (&'a str, &'a str, (&'a str, bool), Option<&'a str>);
+        let cases: &[Case<'_>] = &[
             ("downwards", "muster-dialect", ("muster-proto", PRODUCT), None),
             ("upwards", "muster-domain", ("muster-store", PRODUCT), Some("must not import muster-store")),
             ("across", "muster-client", ("muster-store", PRODUCT), Some("must not import muster-store")),

@@ -64,7 +64,7 @@ pub struct CaArgs {
 }
 
 /// Makes the certificate and tells which files were written.
-pub fn run(command: &CaCommand, output: &Output) -> Result<()> {
+pub fn run(command: &CaCommand, output: Output) -> Result<()> {
     let (role, args) = match command {
         CaCommand::Root(args) => (Role::Authority, args),
         CaCommand::Intermediate(args) => (Role::Authority, args),
@@ -90,7 +90,7 @@ pub fn run(command: &CaCommand, output: &Output) -> Result<()> {
     report(&made, &files, output)
 }
 
-fn report(made: &Credential, files: &[PathBuf], output: &Output) -> Result<()> {
+fn report(made: &Credential, files: &[PathBuf], output: Output) -> Result<()> {
     let certificate = domain::certificate::Certificate::from_der(made.leaf())?;
     let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     output.record(&json!({

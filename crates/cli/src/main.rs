@@ -128,9 +128,9 @@ fn run(arguments: Arguments) -> Result<()> {
     let output = global.output();
     match command {
         Command::Serve(args) => serve::run(&args, &global),
-        Command::Ca(command) => ca::run(&command, &output),
+        Command::Ca(command) => ca::run(&command, output),
         Command::EnrollmentGroup(noun::enrollment::GroupCommand::ComputeDeviceKey { key, registration_id }) => {
-            noun::enrollment::compute_device_key(&key, &registration_id, &output)
+            noun::enrollment::compute_device_key(&key, &registration_id, output)
         }
         Command::Config(ConfigCommand::Check { config }) => {
             serve::load_config(config.as_deref())?;

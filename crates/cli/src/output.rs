@@ -35,7 +35,7 @@ impl Output {
     }
 
     /// Prints one record.
-    pub fn record(&self, record: &Value) -> Result<()> {
+    pub fn record(self, record: &Value) -> Result<()> {
         match self.format {
             Format::Json => print_line(&serde_json::to_string_pretty(record)?),
             Format::Table => print_line(&record_table(record)),
@@ -43,7 +43,7 @@ impl Output {
     }
 
     /// Prints records under the columns named by `columns`: title, then where in the record the value stands.
-    pub fn list(&self, records: &[Value], columns: &[(&str, &str)]) -> Result<()> {
+    pub fn list(self, records: &[Value], columns: &[(&str, &str)]) -> Result<()> {
         match self.format {
             Format::Json => print_line(&serde_json::to_string_pretty(records)?),
             Format::Table if records.is_empty() => print_line("(none)"),
@@ -59,16 +59,8 @@ impl Output {
         }
     }
 
-    /// Prints one of a stream of records on a line of its own.
-    pub fn event(&self, record: &Value, line: impl FnOnce() -> String) -> Result<()> {
-        match self.format {
-            Format::Json => print_line(&serde_json::to_string(record)?),
-            Format::Table => print_line(&line()),
-        }
-    }
-
     /// Says something to people, and nothing to programs.
-    pub fn say(&self, text: &str) -> Result<()> {
+    pub fn say(self, text: &str) -> Result<()> {
         match self.format {
             Format::Json => Ok(()),
             Format::Table => print_line(text),

@@ -30,11 +30,9 @@ pub async fn run(args: &WhyArgs, context: &Context) -> Result<()> {
     };
     let request = ManagementRequest { method: Method::GET, path, api_version: "1", if_match: None, body: None };
     let answer = manage(&client, "reading the decision", request).await?;
-    let decisions = match &answer {
-        Value::Object(members) if members.contains_key("value") => {
-            answer["value"].as_array().cloned().unwrap_or_default()
-        }
-        _ => vec![answer],
+    let decisions = match answer.get("value").and_then(Value::as_array) {
+        Some(decisions) => decisions.clone(),
+        None => vec![answer],
     };
     if decisions.is_empty() {
         bail!("no decision about {} is known: the device never reached this server", args.subject);

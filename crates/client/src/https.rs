@@ -90,14 +90,12 @@ impl Https {
             Ok(Response::from_parts(head, body.to_bytes()))
         };
         tokio::pin!(exchange);
-        let mut connection = std::pin::pin!(connection);
-        loop {
-            tokio::select! {
-                answer = &mut exchange => return answer,
-                ended = &mut connection => {
-                    ended.map_err(HttpsError::Exchange)?;
-                    return exchange.await;
-                }
+        let connection = std::pin::pin!(connection);
+        tokio::select! {
+            answer = &mut exchange => answer,
+            ended = connection => {
+                ended.map_err(HttpsError::Exchange)?;
+                exchange.await
             }
         }
     }

@@ -102,8 +102,11 @@ impl ServiceClient {
 
     /// Sends `request`, signed at `now`.
     pub async fn send(&self, request: ServiceRequest<'_>, now: UnixTime) -> Result<Response<Bytes>, HttpsError> {
-        let path: String =
-            request.path.iter().map(|segment| format!("/{}", utf8_percent_encode(segment, SEGMENT))).collect();
+        let mut path = String::new();
+        for segment in request.path {
+            path.push('/');
+            path.extend(utf8_percent_encode(segment, SEGMENT));
+        }
         let resource = utf8_percent_encode(&self.connection.host_name, SEGMENT).to_string();
         let expires_at = now.plus(SIGNATURE_LIFETIME);
         let token = SasToken::write(&self.connection.key, &resource, Some(self.connection.policy.as_str()), expires_at);

@@ -135,22 +135,25 @@ pub const fn connack(kind: ErrorKind) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
 
     const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/golden/errors.txt");
 
     #[test]
-    fn the_table_of_errors_is_the_one_that_was_reviewed() {
+    fn the_golden_table_of_errors_is_the_one_that_was_reviewed() {
         let mut table = String::from("kind | status | provisioning | hub | hub name | management | connack\n");
         for kind in ErrorKind::ALL {
             let Spelling { status, provisioning, hub, hub_name, management } = spelling(kind);
             let connack = connack(kind) as u8;
-            table += &format!("{kind:?} | {status} | {provisioning} | {hub} | {hub_name} | {management} | {connack}\n");
+            let _ =
+                writeln!(table, "{kind:?} | {status} | {provisioning} | {hub} | {hub_name} | {management} | {connack}");
         }
-        if std::env::var_os("MUSTER_REGENERATE_GOLDEN").is_some() {
+        if std::env::var_os("MUSTER_GOLDEN").is_some_and(|mode| mode == "write") {
             std::fs::write(GOLDEN, &table).unwrap();
         }
-        assert_eq!(std::fs::read_to_string(GOLDEN).unwrap(), table, "MUSTER_REGENERATE_GOLDEN=1 writes it again");
+        assert_eq!(std::fs::read_to_string(GOLDEN).unwrap(), table, "`cargo xtask golden` writes it again");
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Target {
     /// Takes `uri` apart, in origin or absolute form. Empty segments, as doubled and trailing slashes make, are passed
     /// over.
     pub fn parse(uri: &Uri) -> Result<Self, InvalidTarget> {
-        let decode = |text: &str| percent_decode_str(text).decode_utf8().map(|text| text.into_owned());
+        let decode = |text: &str| percent_decode_str(text).decode_utf8().map(std::borrow::Cow::into_owned);
         let segments: Result<Vec<_>, _> =
             uri.path().split('/').filter(|segment| !segment.is_empty()).map(decode).collect();
         let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());

@@ -1,5 +1,7 @@
 //! JSON as the dialects read and write it.
 
+use std::fmt::Write as _;
+
 use serde_json::Value;
 
 /// Deepest nesting of a document that is read; `serde_json` itself stops at 128.
@@ -59,7 +61,8 @@ pub fn to_ascii(value: &Value) -> String {
         } else {
             let mut units = [0; 2];
             for unit in character.encode_utf16(&mut units) {
-                ascii.push_str(&format!("\\u{unit:04x}"));
+                // Writing to a string cannot fail.
+                let _ = write!(ascii, "\\u{unit:04x}");
             }
         }
     }

@@ -157,8 +157,8 @@ impl Directory {
         }
     }
 
-    /// How many connections there are.
-    pub fn connected(&self) -> usize {
+    #[cfg(test)]
+    fn connected(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
 }

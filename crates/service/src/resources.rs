@@ -10,6 +10,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::clock::{Entropy, UnixTime, random};
 use domain::ids::{HubName, Precondition, ServiceName, TrackingId};
 use domain::operation::resource::{Answer, Ask, HubDraft, Place, ResourceName, ServiceDraft};
@@ -61,14 +63,10 @@ pub(crate) fn first_deployment(entropy: &dyn Entropy, now: UnixTime) -> Deployme
         subscription: guid(),
         tenant: guid(),
         client: guid(),
-        client_secret: Sealed(hex(&random::<24>(entropy)).into_bytes()),
+        client_secret: Sealed(URL_SAFE_NO_PAD.encode(random::<24>(entropy)).into_bytes()),
         token_key: Sealed(random::<32>(entropy).to_vec()),
         created_at: now,
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Service {

@@ -62,7 +62,7 @@ impl Issue<'_> {
     /// Makes the certificate, signed by `issuer` or by itself.
     pub fn make(&self, issuer: Option<&Credential>) -> Result<Credential> {
         let key = self.key.generate()?;
-        let params = self.params()?;
+        let params = self.params();
         let certificate = match issuer {
             None => params.self_signed(&key)?,
             Some(issuer) => params.signed_by(&key, &issuer.as_issuer()?)?,
@@ -72,7 +72,7 @@ impl Issue<'_> {
         Ok(Credential { key, chain })
     }
 
-    fn params(&self) -> Result<CertificateParams> {
+    fn params(&self) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.distinguished_name.remove(DnType::CommonName);
         params.distinguished_name.push(DnType::CommonName, self.common_name);
@@ -102,7 +102,7 @@ impl Issue<'_> {
             }
             Role::Verification => params.is_ca = IsCa::ExplicitNoCa,
         }
-        Ok(params)
+        params
     }
 }
 
@@ -154,16 +154,6 @@ impl Credential {
     /// The certificate itself.
     pub fn leaf(&self) -> &[u8] {
         self.chain.first().map_or(&[], Vec::as_slice)
-    }
-
-    /// The certificate and its issuers, leaf first.
-    pub fn chain(&self) -> &[Vec<u8>] {
-        &self.chain
-    }
-
-    /// The private key, PKCS#8.
-    pub fn key_der(&self) -> Vec<u8> {
-        self.key.serialize_der()
     }
 
     /// The certificate itself as PEM.

@@ -125,11 +125,9 @@ fn unknown(key: &str, known: &Table) -> String {
         let common = candidate.bytes().filter(|byte| key.as_bytes().contains(byte)).count();
         candidate.len().abs_diff(key.len()) + candidate.len() - common
     };
-    match known.keys().min_by_key(|candidate| distance(candidate)).filter(|best| distance(best) <= 2) {
-        Some(best) => format!("is not a key; did you mean {best}?"),
-        None => {
-            let keys: Vec<&str> = known.keys().map(String::as_str).collect();
-            format!("is not a key; the section has {}", keys.join(", "))
-        }
+    if let Some(best) = known.keys().min_by_key(|candidate| distance(candidate)).filter(|best| distance(best) <= 2) {
+        return format!("is not a key; did you mean {best}?");
     }
+    let keys: Vec<&str> = known.keys().map(String::as_str).collect();
+    format!("is not a key; the section has {}", keys.join(", "))
 }

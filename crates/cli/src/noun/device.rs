@@ -153,7 +153,9 @@ async fn list(context: &Context, hub: Option<&str>, top: u32) -> Result<()> {
         bail!("the answer is not a list");
     };
     devices.truncate(top as usize);
-    devices.iter_mut().for_each(|device| hide_secrets(device, context.show_keys));
+    for device in &mut devices {
+        hide_secrets(device, context.show_keys);
+    }
     context.output.list(
         &devices,
         &[

@@ -134,7 +134,7 @@ pub async fn run_group(command: &EnrollmentCommand, context: &Context) -> Result
 }
 
 /// `muster enrollment-group compute-device-key`.
-pub fn compute_device_key(key: &str, registration_id: &str, output: &Output) -> Result<()> {
+pub fn compute_device_key(key: &str, registration_id: &str, output: Output) -> Result<()> {
     let key = SymmetricKey::parse(key).context("--key")?;
     let derived = key.derive(&registration_id.to_lowercase()).to_base64();
     match output.is_json() {

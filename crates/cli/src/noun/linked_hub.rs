@@ -95,7 +95,10 @@ pub async fn run(command: &LinkedHubCommand, context: &Context) -> Result<()> {
             edit(context, &name.service, |links| {
                 let before = links.len();
                 links.retain(|link| !is(link, &host));
-                if links.len() == before { bail!("the hub is not linked") } else { Ok(()) }
+                if links.len() == before {
+                    bail!("the hub is not linked");
+                }
+                Ok(())
             })
             .await?;
             context.output.record(&json!({ "name": host, "deleted": true }))

@@ -72,7 +72,9 @@ pub async fn run(command: &PolicyCommand, context: &Context) -> Result<()> {
     match command {
         PolicyCommand::List(owner) => {
             let mut policies = list(context, owner).await?;
-            policies.iter_mut().for_each(|policy| hide_secrets(policy, context.show_keys));
+            for policy in &mut policies {
+                hide_secrets(policy, context.show_keys);
+            }
             context.output.list(&policies, &COLUMNS)
         }
         PolicyCommand::Show(args) => show(context, args, context.show_keys).await,

@@ -117,7 +117,7 @@ impl Device {
     }
 
     fn publish(&mut self, ticket: Ticket, message: &Message, port: &mut Port<'_>, now: Instant) {
-        let Some((request, request_id)) = self.parse_request(message) else {
+        let Some((request, request_id)) = Self::parse_request(message) else {
             port.close(CloseReason::Topic(cut(&message.topic)));
             return;
         };
@@ -138,7 +138,7 @@ impl Device {
     }
 
     /// The request and its `$rid`; `None` for a topic that is not one of the two.
-    fn parse_request(&self, message: &Message) -> Option<(Result<Request, crate::json::InvalidJson>, String)> {
+    fn parse_request(message: &Message) -> Option<(Result<Request, crate::json::InvalidJson>, String)> {
         let topic = &*message.topic;
         let (is_register, query) = match (topic.strip_prefix(REGISTER), topic.strip_prefix(STATUS)) {
             (Some(query), _) => (true, query),
@@ -151,13 +151,12 @@ impl Device {
             pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
         };
         let request_id = parameter("$rid").filter(|id| id.len() <= REQUEST_ID_BYTES_MAX)?.to_owned();
-        let request = match is_register {
-            true => device_json::parse_registration(&message.payload)
-                .map(|registration| Request::Register(Box::new(registration))),
-            false => {
-                let operation = parameter("operationId").unwrap_or_default();
-                Ok(Request::Poll { operation: percent_decode_str(operation).decode_utf8_lossy().into_owned() })
-            }
+        let request = if is_register {
+            device_json::parse_registration(&message.payload)
+                .map(|registration| Request::Register(Box::new(registration)))
+        } else {
+            let operation = parameter("operationId").unwrap_or_default();
+            Ok(Request::Poll { operation: percent_decode_str(operation).decode_utf8_lossy().into_owned() })
         };
         Some((request, request_id))
     }

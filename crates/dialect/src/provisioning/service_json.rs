@@ -267,7 +267,7 @@ pub enum Keys {
 pub fn show(entry: &Enrollment, keys: Keys, state: Option<&RegistrationState>) -> Value {
     let Terms { status, .. } = &entry.terms;
     let terms = &entry.terms;
-    let registration_state = state.map(|state| show_registration(state));
+    let registration_state = state.map(show_registration);
     let mut shown = without_nulls(json!({
         id_member(entry.name.kind()): entry.name.as_str(),
         "deviceId": terms.device_id,

@@ -124,10 +124,9 @@ impl Service {
         let policy = entry.terms.allocation.unwrap_or(service.allocation);
         let registration_id = &claimed.registrant.registration_id;
         let offered = allocate(policy, registration_id, &self.candidates(entry, service, policy));
-        let device_id = entry.terms.device_id.clone().map_or_else(
-            || DeviceId::parse(registration_id.as_str()).expect("every registration ID is a device ID"),
-            |device_id| device_id,
-        );
+        let device_id = entry.terms.device_id.clone().unwrap_or_else(|| {
+            DeviceId::parse(registration_id.as_str()).expect("every registration ID is a device ID")
+        });
         let reprovision = entry.terms.reprovision();
         let Some(current) = &claimed.current else {
             return Ok(planned(offered?, device_id, TwinSource::Keep, Substatus::InitialAssignment));
@@ -146,7 +145,7 @@ impl Service {
         let resources = self.resources();
         let named = entry.terms.hubs();
         let rank = |hub: HubKey| {
-            let Some(hub) = resources.hub(hub) else { return None };
+            let hub = resources.hub(hub)?;
             let aliases = resources.hub_aliases(hub);
             let is_named = |host: &String| aliases.iter().any(|alias| alias.eq_ignore_ascii_case(host));
             if named.is_empty() { Some(0) } else { named.iter().position(is_named) }

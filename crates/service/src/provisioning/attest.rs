@@ -86,13 +86,12 @@ impl Service {
         let mut groups = store.list_symmetric_key_groups(service, self.0.settings.key_groups_tried_max).await?;
         if let Some(group) = store.find_admitting_group(service, registration_id).await? {
             let name = EntryName::Group(group);
-            match groups.iter().position(|entry| entry.name == name) {
-                Some(index) => groups.swap(0, index),
-                None => {
-                    let entry = store.find_enrollment(service, &name).await?;
-                    let by_key = |entry: &Enrollment| entry.attestation.mechanism() == Mechanism::SymmetricKey;
-                    groups.splice(0..0, entry.filter(by_key));
-                }
+            if let Some(index) = groups.iter().position(|entry| entry.name == name) {
+                groups.swap(0, index);
+            } else {
+                let entry = store.find_enrollment(service, &name).await?;
+                let by_key = |entry: &Enrollment| entry.attestation.mechanism() == Mechanism::SymmetricKey;
+                groups.splice(0..0, entry.filter(by_key));
             }
         }
         Ok(groups)

@@ -16,7 +16,6 @@ use crate::Service;
 use crate::error::Error;
 
 impl Service {
-    #[expect(clippy::too_many_lines, reason = "one arm an ask, each a call")]
     pub(super) async fn answer_resource(&self, ask: Ask) -> Result<Answer, Error> {
         match ask {
             Ask::ListSubscriptions => Ok(Answer::Subscription {
@@ -125,21 +124,18 @@ impl Service {
         self.check_place(place)?;
         let _changing = self.0.changing.lock().await;
         let group = self.group_of(place)?;
-        let (hub, created) = match self.find_hub(place, name) {
-            Ok(present) => {
-                let mut hub = Hub::clone(&present);
-                hub.apply(draft, self.entropy()).map_err(|invalid| Error::invalid(invalid.to_string()))?;
-                (changed(self.0.store.replace_hub(hub, precondition, self.now()).await?)?, false)
-            }
-            Err(_) => {
-                let blank = self.blank_hub();
-                let draft = HubDraft {
-                    partition_count: draft.partition_count.or(blank.partition_count),
-                    retention_days: draft.retention_days.or(blank.retention_days),
-                    ..draft
-                };
-                (self.create_hub(name, &group, draft).await?, true)
-            }
+        let (hub, created) = if let Ok(present) = self.find_hub(place, name) {
+            let mut hub = Hub::clone(&present);
+            hub.apply(draft, self.entropy()).map_err(|invalid| Error::invalid(invalid.to_string()))?;
+            (changed(self.0.store.replace_hub(hub, precondition, self.now()).await?)?, false)
+        } else {
+            let blank = self.blank_hub();
+            let draft = HubDraft {
+                partition_count: draft.partition_count.or(blank.partition_count),
+                retention_days: draft.retention_days.or(blank.retention_days),
+                ..draft
+            };
+            (self.create_hub(name, &group, draft).await?, true)
         };
         self.reload().await?;
         self.judge_hub(hub.key).await?;
