@@ -1,5 +1,7 @@
 //! How each dialect spells a failure: one exhaustive table, no default arm, so that a new kind is placed by hand.
 
+use std::borrow::Cow;
+
 use domain::operation::{ErrorKind, Failure};
 use http::StatusCode;
 use proto::mqtt::Refusal;
@@ -32,6 +34,10 @@ pub const fn spelling(kind: ErrorKind) -> Spelling {
     match kind {
         ErrorKind::InvalidArgument => spell(400, 400_004, 400_004, "ArgumentInvalid", "BadRequest"),
         ErrorKind::InvalidBody => spell(400, 400_012, 400_012, "DeserializationError", "InvalidRequestContent"),
+        ErrorKind::TooManyEnrollments => spell(400, 400_205, 400_205, "TooManyEnrollments", "BadRequest"),
+        ErrorKind::EnrollmentRepeated => {
+            spell(400, 400_206, 400_206, "RegistrationIdDefinedMultipleTimes", "BadRequest")
+        }
         ErrorKind::TooLarge => spell(413, 413_001, 413_001, "MessageTooLarge", "RequestEntityTooLarge"),
         ErrorKind::NotSupported => spell(405, 405_000, 405_000, "InvalidOperation", "MethodNotAllowed"),
         ErrorKind::Unauthorized => spell(401, 401_002, 401_002, "IotHubUnauthorizedAccess", "AuthenticationFailed"),
@@ -58,6 +64,33 @@ pub const fn spelling(kind: ErrorKind) -> Spelling {
     }
 }
 
+/// Why a request is refused before anybody performs it. A [`Failure`] is made of it by whoever has a clock.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{public}")]
+pub struct Refused {
+    /// The class.
+    pub kind: ErrorKind,
+    /// What may be shown to anyone.
+    pub public: Cow<'static, str>,
+}
+
+impl Refused {
+    /// A refusal of `kind` in words that may be shown.
+    pub fn new(kind: ErrorKind, public: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, public: public.into() }
+    }
+
+    /// A path that leads nowhere.
+    pub const fn nothing_here() -> Self {
+        Self { kind: ErrorKind::ResourceNotFound, public: Cow::Borrowed("There is nothing at this path.") }
+    }
+
+    /// A path that leads somewhere by another method.
+    pub const fn wrong_method() -> Self {
+        Self { kind: ErrorKind::NotSupported, public: Cow::Borrowed("The method is not allowed here.") }
+    }
+}
+
 /// The status of `kind`.
 pub fn status(kind: ErrorKind) -> StatusCode {
     StatusCode::from_u16(spelling(kind).status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
@@ -71,6 +104,11 @@ pub fn provisioning_body(failure: &Failure) -> Value {
         "message": failure.public,
         "timestampUtc": time::rfc3339(failure.at),
     })
+}
+
+/// The body of the provisioning dialects for what is refused on the spot, without a time and nothing to find it by.
+pub fn provisioning_refusal(refused: &Refused) -> Value {
+    json!({ "errorCode": spelling(refused.kind).provisioning, "message": refused.public })
 }
 
 /// The body of the hub's service dialect (`contract/hub-service.md 3`, shape E1).
@@ -110,6 +148,8 @@ pub const fn connack(kind: ErrorKind) -> Refusal {
         ErrorKind::Throttled | ErrorKind::Unavailable | ErrorKind::Internal => Refusal::ServerUnavailable,
         ErrorKind::InvalidArgument
         | ErrorKind::InvalidBody
+        | ErrorKind::TooManyEnrollments
+        | ErrorKind::EnrollmentRepeated
         | ErrorKind::TooLarge
         | ErrorKind::NotSupported
         | ErrorKind::Unauthorized

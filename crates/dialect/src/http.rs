@@ -3,14 +3,20 @@
 //! A dialect's `decode` turns a [`Target`] with headers and body into an operation; its `encode` turns the reply into a
 //! response. Start at [`Target::parse`].
 
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use domain::ids::{Etag, Precondition};
-use domain::operation::{Cursor, PageRequest};
+use domain::operation::{Cursor, ErrorKind, PageRequest};
 use domain::sas::{InvalidToken, SasToken};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, IF_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
+
+use crate::error::Refused;
 
 /// The content type of every JSON answer.
 pub const JSON: &str = "application/json; charset=utf-8";
@@ -43,11 +49,17 @@ pub enum InvalidTarget {
     ApiVersion,
 }
 
+impl From<InvalidTarget> for Refused {
+    fn from(invalid: InvalidTarget) -> Self {
+        Self::new(ErrorKind::InvalidArgument, invalid.to_string())
+    }
+}
+
 impl Target {
     /// Takes `uri` apart, in origin or absolute form. Empty segments, as doubled and trailing slashes make, are passed
     /// over.
     pub fn parse(uri: &Uri) -> Result<Self, InvalidTarget> {
-        let decode = |text: &str| percent_decode_str(text).decode_utf8().map(std::borrow::Cow::into_owned);
+        let decode = |text: &str| percent_decode_str(text).decode_utf8().map(Cow::into_owned);
         let segments: Result<Vec<_>, _> =
             uri.path().split('/').filter(|segment| !segment.is_empty()).map(decode).collect();
         let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
@@ -66,7 +78,7 @@ impl Target {
         self.segments.iter().map(String::as_str).collect()
     }
 
-    /// The first value of a query parameter; its name is compared without case.
+    /// The value of a query parameter; its name is compared without case, and of several the first counts.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
@@ -84,7 +96,8 @@ pub fn is(segment: &str, word: &str) -> bool {
 
 /// The signature of the `Authorization` header; `None` if there is none or it is of another scheme.
 pub fn signature(headers: &HeaderMap) -> Option<Result<SasToken, InvalidToken>> {
-    let text = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    // Bytes outside ASCII are in no token, and must not pass for the absence of one.
+    let Ok(text) = headers.get(AUTHORIZATION)?.to_str() else { return Some(Err(InvalidToken::Fields)) };
     match SasToken::parse(text) {
         Err(InvalidToken::Scheme) => None,
         parsed => Some(parsed),
@@ -98,33 +111,63 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// What `If-Match` demands: bare, quoted, weak, or `*` with or without quotes; `read` reads this dialect's etags.
+/// What `If-Match` demands; `read` reads this dialect's etags. Several headers, or one that is not ASCII, name no version
+/// that could be present.
 pub fn precondition(headers: &HeaderMap, read: impl Fn(&str) -> Option<Etag>) -> Precondition {
-    let Some(value) = headers.get(IF_MATCH) else { return Precondition::None };
-    let text = value.to_str().unwrap_or_default().trim();
+    let mut values = headers.get_all(IF_MATCH).iter();
+    match (values.next().map(HeaderValue::to_str), values.next()) {
+        (None, _) => Precondition::None,
+        (Some(Ok(text)), None) => parse_precondition(text, read),
+        (Some(_), _) => Precondition::Impossible,
+    }
+}
+
+/// Reads an etag that a client names: bare, quoted, weak, or `*` with or without quotes. An empty text names none.
+pub fn parse_precondition(text: &str, read: impl Fn(&str) -> Option<Etag>) -> Precondition {
+    let text = text.trim();
+    if text.is_empty() {
+        return Precondition::None;
+    }
     let text = text.strip_prefix("W/").unwrap_or(text);
-    let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-    match text {
-        "" => Precondition::None,
+    match text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text) {
         "*" => Precondition::Exists,
         etag => read(etag).map_or(Precondition::Impossible, Precondition::Matches),
     }
 }
 
-/// Which page the headers ask for; a size that is none is passed over.
-pub fn page(headers: &HeaderMap) -> PageRequest {
-    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let after = text(&CONTINUATION).filter(|text| !text.is_empty());
-    let limit = text(&MAX_ITEM_COUNT).and_then(|text| text.trim().parse().ok()).filter(|limit| *limit > 0);
-    PageRequest {
-        after: after.map(|text| Cursor(percent_decode_str(text).decode_utf8_lossy().into_owned())),
-        limit: limit.unwrap_or(PAGE_DEFAULT).min(PAGE_MAX),
-    }
+/// Which page the headers ask for. More than [`PAGE_MAX`] records are asked for in vain, not refused.
+pub fn page(headers: &HeaderMap) -> Result<PageRequest, Refused> {
+    let text = |name: &HeaderName| {
+        let value = headers.get(name).map(|value| value.to_str().unwrap_or("\0"));
+        value.map(str::trim).filter(|value| !value.is_empty())
+    };
+    let refused = |header: &HeaderName, is: &str| {
+        Refused::new(ErrorKind::InvalidArgument, format!("The header {header} is {is}."))
+    };
+    let limit = match text(&MAX_ITEM_COUNT) {
+        None => PAGE_DEFAULT,
+        Some(text) => match text.parse::<u32>() {
+            Ok(limit @ 1..) => usize::try_from(limit).unwrap_or(PAGE_MAX).min(PAGE_MAX),
+            _ => return Err(refused(&MAX_ITEM_COUNT, "not a number from 1 on")),
+        },
+    };
+    let after = match text(&CONTINUATION) {
+        None => None,
+        Some(text) => {
+            Some(parse_continuation(text).ok_or_else(|| refused(&CONTINUATION, "not one that was given out"))?)
+        }
+    };
+    Ok(PageRequest { after, limit })
 }
 
-/// A place in a listing as a header value.
+/// A place in a listing as a header value, opaque to clients.
 pub fn continuation(cursor: &Cursor) -> String {
-    percent_encoding::utf8_percent_encode(&cursor.0, percent_encoding::NON_ALPHANUMERIC).to_string()
+    URL_SAFE_NO_PAD.encode(&cursor.0)
+}
+
+fn parse_continuation(text: &str) -> Option<Cursor> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    String::from_utf8(bytes).ok().map(Cursor)
 }
 
 /// An answer with a JSON body.
@@ -165,23 +208,75 @@ mod tests {
         assert_eq!(Target::parse(&"/%ff".parse().unwrap()), Err(InvalidTarget::Encoding));
     }
 
+    fn headers(name: &HeaderName, values: &[&str]) -> HeaderMap {
+        let value = |text: &&str| HeaderValue::from_bytes(text.as_bytes()).unwrap();
+        values.iter().map(|text| (name.clone(), value(text))).collect()
+    }
+
+    #[test]
+    fn of_a_doubled_parameter_the_first_counts() {
+        let target = Target::parse(&"/a?api-version=1&API-VERSION=2".parse().unwrap()).unwrap();
+        assert_eq!(target.api_version(), Ok("1"));
+        let empty = Target::parse(&"/a?api-version=&api-version=2".parse().unwrap()).unwrap();
+        assert_eq!(empty.api_version(), Err(InvalidTarget::ApiVersion));
+    }
+
     #[test]
     fn every_form_of_if_match_is_read() {
         let read = |text: &str| (text == "x").then_some(Etag::from_number(1));
-        let cases = [
-            (None, Precondition::None),
-            (Some("*"), Precondition::Exists),
-            (Some("\"*\""), Precondition::Exists),
-            (Some("x"), Precondition::Matches(Etag::from_number(1))),
-            (Some("W/\"x\""), Precondition::Matches(Etag::from_number(1))),
-            (Some("\"y\""), Precondition::Impossible),
+        let matches = Precondition::Matches(Etag::from_number(1));
+        let cases: &[(&[&str], Precondition)] = &[
+            (&[], Precondition::None),
+            (&[""], Precondition::None),
+            (&["*"], Precondition::Exists),
+            (&["\"*\""], Precondition::Exists),
+            (&["x"], matches),
+            (&["\"x\""], matches),
+            (&["W/\"x\""], matches),
+            (&["\"y\""], Precondition::Impossible),
+            (&["\"\""], Precondition::Impossible),
+            (&["\""], Precondition::Impossible),
+            (&["\"x\", \"y\""], Precondition::Impossible),
+            (&["x", "x"], Precondition::Impossible),
+            (&["é"], Precondition::Impossible),
         ];
-        for (text, expected) in cases {
-            let mut headers = HeaderMap::new();
-            if let Some(text) = text {
-                headers.insert(IF_MATCH, text.parse().unwrap());
-            }
-            assert_eq!(precondition(&headers, read), expected, "{text:?}");
+        for (values, expected) in cases {
+            assert_eq!(precondition(&headers(&IF_MATCH, values), read), *expected, "{values:?}");
         }
+    }
+
+    #[test]
+    fn a_page_is_asked_for_by_two_headers() {
+        let size = |text: &str| page(&headers(&MAX_ITEM_COUNT, &[text])).map(|page| page.limit);
+        assert_eq!(page(&HeaderMap::new()).map(|page| (page.limit, page.after)), Ok((PAGE_DEFAULT, None)));
+        assert_eq!((size("1"), size(" 50 "), size("4000000000")), (Ok(1), Ok(50), Ok(PAGE_MAX)));
+        for text in ["0", "-1", "ten", "1.5", "99999999999", "é"] {
+            assert_eq!(size(text).map_err(|refused| refused.kind), Err(ErrorKind::InvalidArgument), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_continuation_comes_back_as_it_was_given() {
+        for name in ["dev-1", "ä b/+", ""] {
+            let given = continuation(&Cursor(name.to_owned()));
+            let after = page(&headers(&CONTINUATION, &[&given])).unwrap().after;
+            assert_eq!(after.map(|cursor| cursor.0), (!name.is_empty()).then(|| name.to_owned()));
+        }
+        for text in ["dev 1", "!", "_w", "é"] {
+            assert!(page(&headers(&CONTINUATION, &[text])).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_signature_is_of_its_scheme_or_none() {
+        let of = |text: &str| signature(&headers(&AUTHORIZATION, &[text])).map(|parsed| parsed.is_ok());
+        let token = "SharedAccessSignature sr=a&se=1&sig=CupbWQsstJqGhYMnN%2BadgzOmVapK6PbhPC%2FJ%2BoTlApU%3D";
+        assert_eq!(signature(&HeaderMap::new()), None);
+        let cases =
+            [(token, Some(true)), ("SharedAccessSignature sr=a", Some(false)), ("é", Some(false)), ("Bearer x", None)];
+        for (text, expected) in cases {
+            assert_eq!(of(text), expected, "{text}");
+        }
+        assert_eq!(bearer(&headers(&AUTHORIZATION, &["BEARER x "])), Some("x"));
     }
 }

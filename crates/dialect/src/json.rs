@@ -2,9 +2,12 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Value;
+use domain::operation::ErrorKind;
+use serde_json::{Map, Value};
 
-/// Deepest nesting of a document that is read; `serde_json` itself stops at 128.
+use crate::error::Refused;
+
+/// Deepest nesting of a document that is read.
 pub const DEPTH_MAX: usize = 64;
 
 /// Why a body is not the JSON that was expected. The text may be shown to the client.
@@ -32,19 +35,39 @@ pub enum InvalidJson {
     },
 }
 
+impl From<InvalidJson> for Refused {
+    fn from(invalid: InvalidJson) -> Self {
+        Self::new(ErrorKind::InvalidBody, invalid.to_string())
+    }
+}
+
 /// Reads a document; a byte order mark before it is passed over.
 pub fn parse(bytes: &[u8]) -> Result<Value, InvalidJson> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let value: Value = serde_json::from_slice(bytes).map_err(|_| InvalidJson::Malformed)?;
-    if depth(&value) > DEPTH_MAX { Err(InvalidJson::TooDeep) } else { Ok(value) }
+    if nesting(bytes) > DEPTH_MAX {
+        return Err(InvalidJson::TooDeep);
+    }
+    serde_json::from_slice(bytes).map_err(|_| InvalidJson::Malformed)
 }
 
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
-        _ => 0,
+/// How deeply the brackets outside of strings are nested; nothing else is checked.
+fn nesting(bytes: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
     }
+    deepest
 }
 
 /// Writes a document in ASCII: other characters as `\uXXXX`, since one SDK decodes what it receives as ASCII
@@ -58,12 +81,10 @@ pub fn to_ascii(value: &Value) -> String {
     for character in text.chars() {
         if character.is_ascii() {
             ascii.push(character);
-        } else {
-            let mut units = [0; 2];
-            for unit in character.encode_utf16(&mut units) {
-                // Writing to a string cannot fail.
-                let _ = write!(ascii, "\\u{unit:04x}");
-            }
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            write!(ascii, "\\u{unit:04x}").expect("a string takes all that is written");
         }
     }
     ascii
@@ -96,18 +117,10 @@ pub fn object<'a>(document: &'a Value, member: &'static str) -> Result<Option<&'
     }
 }
 
-/// The same document without members that are null, at any depth of objects.
-pub fn without_nulls(value: Value) -> Value {
-    match value {
-        Value::Object(members) => Value::Object(
-            members
-                .into_iter()
-                .filter(|(_, member)| !member.is_null())
-                .map(|(name, member)| (name, without_nulls(member)))
-                .collect(),
-        ),
-        other => other,
-    }
+/// Members in the order given, without those that are null.
+pub fn members<const N: usize>(members: [(&str, Value); N]) -> Map<String, Value> {
+    let present = members.into_iter().filter(|(_, value)| !value.is_null());
+    present.map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 #[cfg(test)]
@@ -117,12 +130,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn documents_are_bounded_in_depth_and_written_in_ascii() {
-        let deep = format!("{}1{}", "[".repeat(65), "]".repeat(65));
-        assert_eq!(parse(deep.as_bytes()), Err(InvalidJson::TooDeep));
-        assert_eq!(parse(b"{"), Err(InvalidJson::Malformed));
+    fn documents_are_bounded_in_depth() {
+        let nested = |levels: usize| format!("{}1{}", "[{\"a\":".repeat(levels / 2), "}]".repeat(levels / 2));
+        assert!(parse(nested(DEPTH_MAX).as_bytes()).is_ok());
+        assert_eq!(parse(nested(DEPTH_MAX + 2).as_bytes()), Err(InvalidJson::TooDeep));
+        assert_eq!(parse("[".repeat(1 << 20).as_bytes()), Err(InvalidJson::TooDeep));
+        let brackets_in_text = format!("\"{}\\\"{}\"", "[".repeat(100), "{".repeat(100));
+        assert!(parse(brackets_in_text.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn documents_are_utf_8_with_or_without_a_mark() {
         assert_eq!(parse("\u{feff}{\"a\":1.0}".as_bytes()).unwrap().to_string(), "{\"a\":1.0}");
-        assert_eq!(to_ascii(&json!({ "a": "é😀" })), "{\"a\":\"\\u00e9\\ud83d\\ude00\"}");
+        for text in [&b""[..], b"{", b"{}{}", b"\xff", b"{\"a\":\"\xff\"}", b"]]]["] {
+            assert_eq!(parse(text), Err(InvalidJson::Malformed), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn ascii_is_all_that_is_written() {
+        let cases =
+            [(json!({ "a": "é😀" }), "{\"a\":\"\\u00e9\\ud83d\\ude00\"}"), (json!("a\n\u{1}"), "\"a\\n\\u0001\"")];
+        for (value, expected) in cases {
+            let ascii = to_ascii(&value);
+            assert_eq!(ascii, expected);
+            assert_eq!(parse(ascii.as_bytes()), Ok(value));
+        }
     }
 
     #[test]
@@ -130,7 +163,11 @@ mod tests {
         let document = json!({ "text": "x", "null": null, "number": 1 });
         assert_eq!(text(&document, "text"), Ok(Some("x".to_owned())));
         assert_eq!((text(&document, "null"), text(&document, "absent")), (Ok(None), Ok(None)));
-        assert!(text(&document, "number").is_err() && boolean(&document, "text").is_err());
-        assert_eq!(without_nulls(document), json!({ "text": "x", "number": 1 }));
+        for wrong in [text(&document, "number").is_err(), boolean(&document, "text").is_err()] {
+            assert!(wrong);
+        }
+        assert!(object(&document, "text").is_err() && object(&document, "null") == Ok(None));
+        let kept = members([("b", json!(1)), ("gone", Value::Null), ("a", json!({ "inner": null }))]);
+        assert_eq!(Value::Object(kept).to_string(), "{\"b\":1,\"a\":{\"inner\":null}}");
     }
 }

@@ -4,12 +4,12 @@ use domain::clock::UnixTime;
 
 /// `2024-01-31T12:00:00.1234567Z`: seven fraction digits, which every SDK parses.
 pub fn rfc3339(moment: UnixTime) -> String {
-    format(moment, "%Y-%m-%dT%H:%M:%S", true)
+    format!("{}.{:06}0Z", date_and_time(moment), moment.micros().rem_euclid(1_000_000))
 }
 
 /// `2024-01-31T12:00:00Z`: without a fraction.
 pub fn rfc3339_seconds(moment: UnixTime) -> String {
-    format(moment, "%Y-%m-%dT%H:%M:%S", false)
+    format!("{}Z", date_and_time(moment))
 }
 
 /// `Fri, 20 Nov 2026 23:59:41 GMT`: RFC 1123, as the management API writes dates of certificates.
@@ -22,12 +22,8 @@ pub fn month_first(moment: UnixTime) -> String {
     timestamp(moment).strftime("%m/%d/%Y %H:%M:%S").to_string()
 }
 
-fn format(moment: UnixTime, pattern: &str, fraction: bool) -> String {
-    let text = timestamp(moment).strftime(pattern).to_string();
-    match fraction {
-        true => format!("{text}.{:06}0Z", moment.micros().rem_euclid(1_000_000)),
-        false => format!("{text}Z"),
-    }
+fn date_and_time(moment: UnixTime) -> String {
+    timestamp(moment).strftime("%Y-%m-%dT%H:%M:%S").to_string()
 }
 
 /// Moments outside the calendar's range are shown at its nearest end.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use dialect::error::Refused;
 use dialect::http::{Target, bearer, json, signature};
-use dialect::provisioning::{device_http, service_http};
-use domain::operation::{Caller, Secret, Transport};
+use dialect::provisioning::{self, device_http, service_http};
+use domain::operation::{Caller, ErrorKind, Secret, Transport};
 use http::header::HOST;
 use http::{Request, Response, StatusCode};
 use serde_json::json;
@@ -56,15 +57,16 @@ fn nothing_here() -> Response<Bytes> {
 
 impl PublicRoutes {
     async fn answer(&self, request: Request<Bytes>, peer: &PeerContext) -> Response<Bytes> {
-        let Ok(target) = Target::parse(request.uri()) else {
-            return json(StatusCode::BAD_REQUEST, &json!({ "message": "The path cannot be read." }));
+        let target = match Target::parse(request.uri()) {
+            Ok(target) => target,
+            Err(invalid) => return self.refuse(invalid.into()),
         };
         let Some(caller) = caller_of(&request, peer, false) else {
-            return device_http::refusal(401, 401_002, "Unauthorized");
+            return self.refuse(Refused::new(ErrorKind::Unauthorized, "Unauthorized"));
         };
         if device_http::owns(&target) {
             return match device_http::decode(&request, &target) {
-                Err(refusal) => refusal,
+                Err(refused) => self.refuse(refused),
                 Ok((operation, asked)) => {
                     let reply = self.service.perform(&caller, operation).await;
                     device_http::encode(reply, &asked, &host_of(&request, peer))
@@ -73,11 +75,15 @@ impl PublicRoutes {
         }
         if service_http::owns(&target) {
             return match service_http::decode(&request, &target) {
-                Err(refusal) => refusal,
+                Err(refused) => self.refuse(refused),
                 Ok((operation, asked)) => service_http::encode(self.service.perform(&caller, operation).await, asked),
             };
         }
         nothing_here()
+    }
+
+    fn refuse(&self, refused: Refused) -> Response<Bytes> {
+        provisioning::refuse(&self.service.refuse(refused.kind, refused.public))
     }
 }
 

@@ -19,12 +19,13 @@ mod telemetry;
 mod token;
 mod twins;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use domain::clock::{Clock, Entropy, UnixTime};
 use domain::operation::registration::RegistrationState;
-use domain::operation::{Caller, Failure, Operation, Reply};
+use domain::operation::{Caller, ErrorKind, Failure, Operation, Reply};
 use domain::resource::Naming;
 use store::ports::{Deployment, Store, TelemetryLog};
 use tokio::sync::{Notify, watch};
@@ -143,6 +144,11 @@ impl Service {
             Operation::Decision(ask) => self.perform_decision(caller, ask).await.map(Reply::Decision),
         };
         outcome.map_err(|error| self.fail(error))
+    }
+
+    /// What is answered to a request that could not be understood: nobody asks, so that nothing is performed.
+    pub fn refuse(&self, kind: ErrorKind, public: impl Into<Cow<'static, str>>) -> Failure {
+        self.fail(Error::new(kind, public))
     }
 
     /// The resources at this moment.

@@ -2,18 +2,23 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use domain::operation::ErrorKind;
 use domain::operation::registration::{
     Answer, AttestedBy, Registration, RegistrationState, RegistrationStatus, Substatus, TpmKeys,
 };
 use serde_json::{Map, Value, json};
 
+use crate::error::Refused;
 use crate::json::{self, InvalidJson};
 use crate::time;
 
 /// Most bytes of a request's body (`contract/manual-differences.md`).
 pub const BODY_BYTES_MAX: usize = 96 * 1_024;
 
-/// Reads the body of a registration. Nothing, a blank and unknown members are accepted.
+/// Longest registration ID that is looked at (`contract/dps-device.md 0`).
+pub const REGISTRATION_ID_BYTES_MAX: usize = 128;
+
+/// Reads the body of a registration. Nothing, blanks and unknown members are accepted (`contract/dps-device.md 2.3`).
 pub fn parse_registration(body: &[u8]) -> Result<Registration, InvalidJson> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Registration::default());
@@ -31,6 +36,19 @@ pub fn parse_registration(body: &[u8]) -> Result<Registration, InvalidJson> {
             .any(|member| document.get(*member).is_some_and(|value| !value.is_null())),
         force: false,
     })
+}
+
+/// Refuses a body that no registration could have; `registration_id` is the one outside the body.
+pub fn check(registration: &Registration, registration_id: &str) -> Result<(), Refused> {
+    let written = registration.registration_id.as_deref();
+    if !written.is_none_or(|written| written.eq_ignore_ascii_case(registration_id)) {
+        let public = "The registration ID of the body is not that of the request.";
+        return Err(Refused::new(ErrorKind::InvalidArgument, public));
+    }
+    if registration.has_certificate_request {
+        return Err(Refused::new(ErrorKind::InvalidArgument, "Certificates are not issued here: leave out csr."));
+    }
+    Ok(())
 }
 
 fn parse_tpm(document: &Value) -> Result<Option<TpmKeys>, InvalidJson> {
@@ -102,7 +120,7 @@ const fn device_status(status: RegistrationStatus) -> &'static str {
 }
 
 /// The word for a status in the service API.
-pub const fn status(status: RegistrationStatus) -> &'static str {
+pub(super) const fn status(status: RegistrationStatus) -> &'static str {
     match status {
         RegistrationStatus::Disabled => "disabled",
         other => device_status(other),
@@ -120,37 +138,32 @@ const fn substatus(substatus: Substatus) -> &'static str {
 
 /// The record of a registration as devices see it. Absent members are left out, never null.
 pub fn registration_state(state: &RegistrationState) -> Value {
-    let mut shown = Map::new();
-    let (name, attested_by) = match &state.attested_by {
+    let (name, group) = match &state.attested_by {
         Some(AttestedBy::X509 { group }) => ("x509", group),
         Some(AttestedBy::SymmetricKey { group }) => ("symmetricKey", group),
-        None => ("", &None),
+        None => return Value::Object(record(state, device_status(state.status))),
     };
-    if !name.is_empty() {
-        let detail = attested_by.as_ref().map_or_else(|| json!({}), |group| json!({ "enrollmentGroupId": group }));
-        shown.insert(name.to_owned(), detail);
-    }
-    let Value::Object(record) = registration_record(state, device_status(state.status)) else {
-        return Value::Object(shown);
-    };
-    shown.extend(record);
+    let attested_by = json::members([("enrollmentGroupId", json!(group))]);
+    let mut shown = Map::new();
+    shown.insert(name.to_owned(), Value::Object(attested_by));
+    shown.extend(record(state, device_status(state.status)));
     Value::Object(shown)
 }
 
 /// The record without what only devices see, with `status` spelled as given.
-pub fn registration_record(state: &RegistrationState, status: &str) -> Value {
-    let error = state.error.as_ref();
-    json::without_nulls(json!({
-        "registrationId": state.registration_id,
-        "createdDateTimeUtc": state.created_at.map(time::rfc3339),
-        "assignedHub": state.assignment.as_ref().map(|assignment| &assignment.host_name),
-        "deviceId": state.assignment.as_ref().map(|assignment| &assignment.device_id),
-        "status": status,
-        "substatus": state.substatus.map(substatus),
-        "errorCode": error.map(|error| error.code),
-        "errorMessage": error.map(|error| &error.message),
-        "lastUpdatedDateTimeUtc": state.updated_at.map(time::rfc3339),
-        "etag": state.etag.map(super::service_json::etag_text),
-        "payload": state.payload,
-    }))
+pub(super) fn record(state: &RegistrationState, status: &str) -> Map<String, Value> {
+    let (assignment, error) = (state.assignment.as_ref(), state.error.as_ref());
+    json::members([
+        ("registrationId", json!(state.registration_id)),
+        ("createdDateTimeUtc", json!(state.created_at.map(time::rfc3339))),
+        ("assignedHub", json!(assignment.map(|assignment| &assignment.host_name))),
+        ("deviceId", json!(assignment.map(|assignment| &assignment.device_id))),
+        ("status", json!(status)),
+        ("substatus", json!(state.substatus.map(substatus))),
+        ("errorCode", json!(error.map(|error| error.code))),
+        ("errorMessage", json!(error.map(|error| &error.message))),
+        ("lastUpdatedDateTimeUtc", json!(state.updated_at.map(time::rfc3339))),
+        ("etag", json!(state.etag.map(super::service_json::etag_text))),
+        ("payload", json!(state.payload)),
+    ])
 }

@@ -1,56 +1,70 @@
 //! A device at a provisioning service over MQTT (`contract/dps-device.md 3`).
 //!
 //! CONNECT is accepted when it is plausible; whether the credential holds is said in the answer to each request, since
-//! the enrollment may change meanwhile. Answers leave after the PUBACK of their request.
+//! the enrollment may change meanwhile. The PUBACK of a request leaves before its answer. Nothing outlives the
+//! connection. Start at [`Device::open`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use domain::ids::RegistrationId;
 use domain::operation::registration::{Ask, Request};
-use domain::operation::{Failure, Lane, Operation, Push, Reply};
+use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply};
 use domain::sas::SasToken;
 use percent_encoding::percent_decode_str;
-use proto::mqtt::{Connect, Event, Filter, Message, QoS, Refusal, SubackCode, Text, Ticket};
+use proto::mqtt::{Connect, Event, Filter, Message, PacketId, QoS, Refusal, SubackCode, Text, Ticket};
 use serde_json::Value;
 
-use super::device_json;
-use crate::error;
+use super::device_json::{self, BODY_BYTES_MAX};
+use crate::error::{self, Refused};
 use crate::json::to_ascii;
 use crate::session::{AskId, CloseReason, Machine, Port, cut};
 
 const RESPONSES: &str = "$dps/registrations/res/#";
-const REGISTER: &str = "$dps/registrations/PUT/iotdps-register/";
-const STATUS: &str = "$dps/registrations/GET/iotdps-get-operationstatus/";
+const REGISTER: &str = "$dps/registrations/PUT/iotdps-register/?";
+const STATUS: &str = "$dps/registrations/GET/iotdps-get-operationstatus/?";
 
 /// How long an answer is held back for a client that sends a request and only afterwards listens for the answer
 /// (`contract/dps-device.md 3.6`, rule 2).
 const HELD_BACK: Duration = Duration::from_millis(100);
 /// Longest `$rid` that is echoed.
 const REQUEST_ID_BYTES_MAX: usize = 256;
+/// Most requests that wait for an answer at once; no SDK has more than one. What comes on top is told to come later.
+const REQUESTS_WAITING_MAX: usize = 4;
+/// Seconds until then, and the only number that every SDK waits for (`contract/dps-device.md 3.6`, rule 4).
+const RETRY_AFTER_S: u32 = 3;
 
 /// One device's connection.
 #[derive(Debug)]
 pub struct Device {
-    id_scope: String,
-    registration_id: String,
+    id_scope: Box<str>,
+    registration_id: Box<str>,
     token: Option<SasToken>,
-    /// What CONNECT is answered with, if not accepted.
-    refusal: Option<Refusal>,
+    /// How CONNECT is refused, if it is not accepted, and why, for the log.
+    refusal: Option<(Refusal, &'static str)>,
     /// Whether the client listens late.
     listens_late: bool,
     subscribed: Option<QoS>,
-    waiting: HashMap<AskId, Waiting>,
+    waiting: Vec<(AskId, Waiting)>,
     held_back: VecDeque<(Instant, Message)>,
 }
 
+/// A request that is not answered.
 #[derive(Debug)]
 struct Waiting {
     request_id: String,
     received_at: Instant,
 }
 
-/// The user name taken apart: `{scope}/registrations/{rid}/api-version={v}[&name=value]`.
+/// What is said to a request.
+struct Answer<'a> {
+    status: u16,
+    retry_after_s: Option<u32>,
+    body: &'a Value,
+}
+
+/// The user name taken apart: `{scope}/registrations/{registration ID}/api-version={v}[&name=value]`.
 struct UserName<'a> {
     id_scope: &'a str,
     registration_id: &'a str,
@@ -59,17 +73,22 @@ struct UserName<'a> {
 }
 
 impl<'a> UserName<'a> {
+    /// `None` for any other. Hubs' user names begin with a host, which holds a dot; an ID scope does not.
     fn parse(text: &'a str) -> Option<Self> {
-        let (id_scope, rest) = text.split_once("/registrations/")?;
-        let (registration_id, query) = rest.split_once('/')?;
-        let parameter = |name: &str| {
-            let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-            pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
-        };
-        let api_version = parameter("api-version").filter(|version| !version.is_empty())?;
-        let client_version = parameter("ClientVersion");
-        Some(Self { id_scope, registration_id, api_version, client_version })
+        let (id_scope, rest) = text.split_once('/')?;
+        let (registration_id, query) = rest.strip_prefix("registrations/")?.split_once('/')?;
+        if id_scope.is_empty() || id_scope.contains('.') {
+            return None;
+        }
+        let api_version = parameter(query, "api-version").filter(|version| !version.is_empty())?;
+        Some(Self { id_scope, registration_id, api_version, client_version: parameter(query, "ClientVersion") })
     }
+}
+
+/// The first value of a `name=value` pair, undecoded.
+fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
 impl Device {
@@ -77,103 +96,73 @@ impl Device {
     pub fn open(connect: &Connect, has_certificate: bool) -> Option<Self> {
         let name = UserName::parse(connect.username.as_deref()?)?;
         let password = connect.password.as_deref().filter(|password| !password.is_empty());
-        let token = password.map(|password| std::str::from_utf8(password).ok().map(SasToken::parse));
-        let refusal = match &token {
-            _ if !connect.client_id.eq_ignore_ascii_case(name.registration_id) => Some(Refusal::BadUsernameOrPassword),
-            Some(Some(Ok(token))) if !token.is_for_registration(name.id_scope, name.registration_id) => {
-                Some(Refusal::BadUsernameOrPassword)
-            }
-            Some(Some(Ok(_))) => None,
-            Some(_) => Some(Refusal::BadUsernameOrPassword),
-            None if has_certificate => None,
-            None => Some(Refusal::NotAuthorized),
+        let (token, refusal) = match judge(connect, &name, password, has_certificate) {
+            Ok(token) => (token, None),
+            Err(refusal) => (None, Some(refusal)),
         };
-        let refusal = if connect.client_id.is_empty() { Some(Refusal::IdentifierRejected) } else { refusal };
         Some(Self {
-            id_scope: name.id_scope.to_owned(),
-            registration_id: name.registration_id.to_owned(),
-            token: token.flatten().and_then(Result::ok),
+            id_scope: name.id_scope.into(),
+            registration_id: name.registration_id.into(),
+            token,
             refusal,
             // The Java client names the API version again as its own version.
             listens_late: name.client_version == Some(name.api_version),
             subscribed: None,
-            waiting: HashMap::new(),
+            waiting: Vec::new(),
             held_back: VecDeque::new(),
         })
     }
 
-    fn subscribe(&mut self, packet_id: proto::mqtt::PacketId, filters: &[Filter], port: &mut Port<'_>) {
-        let mut codes = Vec::with_capacity(filters.len());
-        for filter in filters {
+    fn subscribe(&mut self, packet_id: PacketId, filters: &[Filter], port: &mut Port<'_>) {
+        let mut grant = |filter: &Filter| {
             if &*filter.topic != RESPONSES {
-                codes.push(SubackCode::Failure);
-                continue;
+                return SubackCode::Failure;
             }
             let granted = filter.qos.min(QoS::AtLeastOnce);
             self.subscribed = Some(granted);
-            codes.push(SubackCode::Granted(granted));
-        }
+            SubackCode::Granted(granted)
+        };
+        let codes = filters.iter().map(&mut grant).collect();
         port.connection.suback(packet_id, codes);
     }
 
     fn publish(&mut self, ticket: Ticket, message: &Message, port: &mut Port<'_>, now: Instant) {
-        let Some((request, request_id)) = Self::parse_request(message) else {
+        let Some((request, request_id)) = parse_request(message) else {
             port.close(CloseReason::Topic(cut(&message.topic)));
             return;
         };
+        // Before anything is answered, since one client takes an answer that comes first for a protocol error.
         port.connection.acknowledge(ticket);
+        let waiting = Waiting { request_id: request_id.to_owned(), received_at: now };
+        let request = request.and_then(|request| match self.waiting.len() + self.held_back.len() {
+            REQUESTS_WAITING_MAX.. => Err(Refused::new(ErrorKind::Throttled, "Too many requests at once.")),
+            _ => Ok(request),
+        });
         match request {
             Ok(request) => {
-                let ask =
-                    Ask { id_scope: self.id_scope.clone(), registration_id: self.registration_id.clone(), request };
+                let (id_scope, registration_id) = (self.id_scope.to_string(), self.registration_id.to_string());
+                let ask = Ask { id_scope, registration_id, request };
                 let id = port.ask(Operation::Registration(ask), Lane::Serial);
-                self.waiting.insert(id, Waiting { request_id, received_at: now });
+                self.waiting.push((id, waiting));
             }
-            Err(invalid) => {
-                let body = serde_json::json!({ "errorCode": 400_012, "message": invalid.to_string() });
-                let waiting = Waiting { request_id, received_at: now };
-                self.answer(&waiting, (400, None, &body), port, now);
-            }
+            Err(refused) => self.refuse(&waiting, &refused, port, now),
         }
     }
 
-    /// The request and its `$rid`; `None` for a topic that is not one of the two.
-    fn parse_request(message: &Message) -> Option<(Result<Request, crate::json::InvalidJson>, String)> {
-        let topic = &*message.topic;
-        let (is_register, query) = match (topic.strip_prefix(REGISTER), topic.strip_prefix(STATUS)) {
-            (Some(query), _) => (true, query),
-            (_, Some(query)) => (false, query),
-            (None, None) => return None,
-        };
-        let query = query.strip_prefix('?')?;
-        let parameter = |name: &str| {
-            let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-            pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
-        };
-        let request_id = parameter("$rid").filter(|id| id.len() <= REQUEST_ID_BYTES_MAX)?.to_owned();
-        let request = if is_register {
-            device_json::parse_registration(&message.payload)
-                .map(|registration| Request::Register(Box::new(registration)))
-        } else {
-            let operation = parameter("operationId").unwrap_or_default();
-            Ok(Request::Poll { operation: percent_decode_str(operation).decode_utf8_lossy().into_owned() })
-        };
-        Some((request, request_id))
+    fn refuse(&mut self, waiting: &Waiting, refused: &Refused, port: &mut Port<'_>, now: Instant) {
+        let retry_after_s = (refused.kind == ErrorKind::Throttled).then_some(RETRY_AFTER_S);
+        let (status, body) = (error::spelling(refused.kind).status, error::provisioning_refusal(refused));
+        self.answer(waiting, &Answer { status, retry_after_s, body: &body }, port, now);
     }
 
-    fn answer(
-        &mut self,
-        waiting: &Waiting,
-        (status, retry_after_s, body): (u16, Option<u32>, &Value),
-        port: &mut Port<'_>,
-        now: Instant,
-    ) {
+    fn answer(&mut self, waiting: &Waiting, answer: &Answer<'_>, port: &mut Port<'_>, now: Instant) {
+        let Answer { status, retry_after_s, body } = answer;
         let retry = retry_after_s.map(|seconds| format!("&retry-after={seconds}")).unwrap_or_default();
         let topic = format!("$dps/registrations/res/{status}/?$rid={}{retry}", waiting.request_id);
         let (Ok(topic), Some(qos)) = (Text::try_from(topic), self.subscribed) else { return };
         let message = Message::new(topic, Bytes::from(to_ascii(body)), qos);
         let due = waiting.received_at + HELD_BACK;
-        if self.listens_late && now < due {
+        if self.listens_late && now < due && self.held_back.len() < REQUESTS_WAITING_MAX {
             self.held_back.push_back((due, message));
         } else {
             send(&message, port);
@@ -181,8 +170,51 @@ impl Device {
     }
 }
 
-/// The window is never full: a device has few requests under way, each answered once. A client that does not read is
-/// ended by its own keep-alive.
+/// Whether CONNECT is plausible (`contract/dps-device.md 3.7`): the token that came as password, or how it is refused.
+fn judge(
+    connect: &Connect,
+    name: &UserName<'_>,
+    password: Option<&[u8]>,
+    has_certificate: bool,
+) -> Result<Option<SasToken>, (Refusal, &'static str)> {
+    if RegistrationId::parse(&connect.client_id).is_err() {
+        return Err((Refusal::IdentifierRejected, "the client ID is not a registration ID"));
+    }
+    if !connect.client_id.eq_ignore_ascii_case(name.registration_id) {
+        return Err((Refusal::BadUsernameOrPassword, "the user name is of another registration ID than the client ID"));
+    }
+    let Some(password) = password else {
+        let nothing = (Refusal::NotAuthorized, "neither a signature nor a certificate is shown");
+        return if has_certificate { Ok(None) } else { Err(nothing) };
+    };
+    let token = std::str::from_utf8(password).ok().and_then(|password| SasToken::parse(password).ok());
+    match token {
+        Some(token) if token.is_for_registration(name.id_scope, name.registration_id) => Ok(Some(token)),
+        Some(_) => Err((Refusal::BadUsernameOrPassword, "the signature is for another registration")),
+        None => Err((Refusal::BadUsernameOrPassword, "the password is not a signature")),
+    }
+}
+
+/// The request and its `$rid`; `None` for a topic that is not one of the two.
+fn parse_request(message: &Message) -> Option<(Result<Request, Refused>, &str)> {
+    let topic = &*message.topic;
+    let registers = topic.strip_prefix(REGISTER);
+    let query = registers.or_else(|| topic.strip_prefix(STATUS))?;
+    let request_id = parameter(query, "$rid").filter(|id| id.len() <= REQUEST_ID_BYTES_MAX)?;
+    // Some clients repeat the registration when they poll; it says nothing there.
+    if registers.is_none() {
+        let operation = percent_decode_str(parameter(query, "operationId").unwrap_or_default());
+        return Some((Ok(Request::Poll { operation: operation.decode_utf8_lossy().into_owned() }), request_id));
+    }
+    if message.payload.len() > BODY_BYTES_MAX {
+        return Some((Err(Refused::new(ErrorKind::TooLarge, "The message is too long.")), request_id));
+    }
+    let registration = device_json::parse_registration(&message.payload).map_err(Refused::from);
+    Some((registration.map(|registration| Request::Register(Box::new(registration))), request_id))
+}
+
+/// The window is never full: a device has few requests under way, each answered once. One that acknowledges none of its
+/// answers is sent away.
 fn send(message: &Message, port: &mut Port<'_>) {
     if port.connection.publish(message).is_err() {
         port.close(CloseReason::Refused("the client does not take its answers".to_owned()));
@@ -193,7 +225,7 @@ impl Machine for Device {
     fn handle_event(&mut self, event: Event, port: &mut Port<'_>, now: Instant) {
         match event {
             Event::Connect(_) => match self.refusal {
-                Some(refusal) => port.connection.refuse(refusal),
+                Some((refusal, reason)) => port.refuse(refusal, CloseReason::Refused(reason.to_owned())),
                 // No session is ever kept: one SDK takes a present one for a protocol error.
                 None => port.connection.accept(false, now),
             },
@@ -205,22 +237,25 @@ impl Machine for Device {
                 }
                 port.connection.unsuback(packet_id);
             }
-            Event::Acknowledged { .. } | Event::Closed(_) => {}
+            Event::Acknowledged { .. } => {}
+            Event::Closed(_) => self.held_back.clear(),
         }
     }
 
     fn handle_reply(&mut self, id: AskId, reply: Result<Reply, Failure>, port: &mut Port<'_>, now: Instant) {
-        let Some(waiting) = self.waiting.remove(&id) else { return };
+        let Some(index) = self.waiting.iter().position(|(asked, _)| *asked == id) else { return };
+        let (_, waiting) = self.waiting.remove(index);
         match reply {
             Ok(Reply::Registration(answer)) => {
                 let shown = device_json::show(&answer);
-                self.answer(&waiting, (shown.status, shown.retry_after_s, &shown.body), port, now);
+                let answer = Answer { status: shown.status, retry_after_s: shown.retry_after_s, body: &shown.body };
+                self.answer(&waiting, &answer, port, now);
             }
-            Ok(_) => {}
+            Ok(_) => self.refuse(&waiting, &Refused::new(ErrorKind::Internal, "Internal error."), port, now),
             Err(failure) => {
-                let status = error::spelling(failure.kind).status;
-                let body = error::provisioning_body(&failure);
-                self.answer(&waiting, (status, failure.retry_after_s, &body), port, now);
+                let (status, body) = (error::spelling(failure.kind).status, error::provisioning_body(&failure));
+                let answer = Answer { status, retry_after_s: failure.retry_after_s, body: &body };
+                self.answer(&waiting, &answer, port, now);
             }
         }
     }

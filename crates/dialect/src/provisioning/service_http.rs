@@ -1,31 +1,39 @@
 //! Operators' programs at a provisioning service: enrollments, groups, registration records
 //! (`contract/dps-service.md`).
+//!
+//! Lenient where clients are sloppy, and never about versions: an etag that cannot be read matches nothing. Start at
+//! [`decode`].
 
 use bytes::Bytes;
 use domain::enrollment::{EntryKind, EntryName};
-use domain::ids::{EnrollmentGroupId, Precondition, RegistrationId};
+use domain::ids::{EnrollmentGroupId, InvalidName, Precondition, RegistrationId};
 use domain::operation::enrollment::{Answer, Ask, BulkItem};
-use domain::operation::{Cursor, Failure, Operation, Reply};
+use domain::operation::{Cursor, ErrorKind, Failure, Operation, Reply};
 use http::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::device_http::{refusal, refuse};
 use super::service_json::{self as shape, InvalidBody, Keys};
-use crate::error::spelling;
-use crate::http::with_header;
-use crate::http::{CONTINUATION, ITEM_TYPE, Target, continuation, empty, is, json as respond, page, precondition};
-use crate::json;
+use super::{internal, refuse};
+use crate::error::{Refused, spelling};
+use crate::http::{
+    CONTINUATION, ITEM_TYPE, Target, continuation, empty, is, json as respond, page, parse_precondition, precondition,
+    with_header,
+};
+use crate::json::{self, InvalidJson};
+use crate::session::cut;
 
 /// Most items of a bulk request.
 pub const BULK_ITEMS_MAX: usize = 10;
 
 /// What an answer needs to know of its request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// An entry was put, so its keys are shown.
+    /// An entry was put, so that its keys are shown.
     Put,
-    /// Entries of a kind were listed or changed in bulk.
-    Kind(EntryKind),
+    /// Entries of a kind were listed.
+    List(EntryKind),
+    /// Entries of a kind were changed in bulk, but for those that could not be read: each with its name and why.
+    Bulk(EntryKind, Vec<(String, Refused)>),
     /// Nothing.
     Other,
 }
@@ -45,202 +53,221 @@ fn kind_of(segment: &str) -> Option<EntryKind> {
 }
 
 /// Turns a request into an operation, or into its refusal.
-pub fn decode(request: &Request<Bytes>, target: &Target) -> Result<(Operation, Asked), Response<Bytes>> {
-    if target.api_version().is_err() {
-        return Err(refusal(400, 400_004, "The query parameter api-version is missing."));
-    }
+pub fn decode(request: &Request<Bytes>, target: &Target) -> Result<(Operation, Asked), Refused> {
+    target.api_version()?;
     let segments = target.segments();
-    let decoded = match segments.split_first() {
-        Some((first, rest)) if is(first, "registrations") => decode_registration(request, rest),
-        Some((first, rest)) => match kind_of(first) {
-            Some(kind) => decode_entry(request, kind, rest),
-            None => Err(nothing_here()),
-        },
-        None => Err(nothing_here()),
+    let (first, rest) = segments.split_first().ok_or_else(Refused::nothing_here)?;
+    let (ask, asked) = match kind_of(first) {
+        Some(kind) => decode_entry(request, kind, rest)?,
+        None if is(first, "registrations") => (decode_registration(request, rest)?, Asked::Other),
+        None => return Err(Refused::nothing_here()),
     };
-    decoded.map(|(ask, asked)| (Operation::Enrollment(ask), asked))
+    Ok((Operation::Enrollment(ask), asked))
 }
 
-type Decoded = Result<(Ask, Asked), Response<Bytes>>;
-
-fn nothing_here() -> Response<Bytes> {
-    refusal(404, 404_000, "There is nothing at this path.")
-}
-
-fn decode_entry(request: &Request<Bytes>, kind: EntryKind, rest: &[&str]) -> Decoded {
+fn decode_entry(request: &Request<Bytes>, kind: EntryKind, rest: &[&str]) -> Result<(Ask, Asked), Refused> {
     let precondition = precondition(request.headers(), shape::parse_etag);
-    match (request.method(), rest) {
-        (&Method::POST, []) => Ok((Ask::Bulk(parse_bulk(kind, request.body())?), Asked::Kind(kind))),
+    let name = |id| shape::entry_name(kind, id).map_err(|invalid| bad_id(&invalid));
+    Ok(match (request.method(), rest) {
+        (&Method::POST, []) => {
+            let (items, unreadable) = parse_bulk(kind, request.body())?;
+            (Ask::Bulk(items), Asked::Bulk(kind, unreadable))
+        }
         (&Method::POST, [word]) if is(word, "query") => {
             check_query(request.body())?;
-            Ok((Ask::List { kind, page: page(request.headers()) }, Asked::Kind(kind)))
+            (Ask::List { kind, page: page(request.headers())? }, Asked::List(kind))
         }
-        (&Method::GET, [id]) => Ok((Ask::Find(name(kind, id)?), Asked::Other)),
+        (&Method::GET, [id]) => (Ask::Find(name(id)?), Asked::Other),
         (&Method::PUT, [id]) => {
-            let body = json::parse(request.body()).map_err(|invalid| bad_body(&invalid.into()))?;
-            let draft = shape::parse_draft(kind, Some(id), &body).map_err(|invalid| bad_body(&invalid))?;
-            Ok((Ask::Put { draft: Box::new(draft), precondition }, Asked::Put))
+            let draft = shape::parse_draft(kind, Some(id), &json::parse(request.body())?)?;
+            (Ask::Put { draft: Box::new(draft), precondition }, Asked::Put)
         }
-        (&Method::DELETE, [id]) => Ok((Ask::Delete { name: name(kind, id)?, precondition }, Asked::Other)),
+        (&Method::DELETE, [id]) => (Ask::Delete { name: name(id)?, precondition }, Asked::Other),
         (&Method::POST, [id, word]) if is(word, "attestationmechanism") => {
-            Ok((Ask::FindAttestation(name(kind, id)?), Asked::Other))
+            (Ask::FindAttestation(name(id)?), Asked::Other)
         }
-        (_, [] | [_]) => Err(refusal(405, 405_000, "The method is not allowed here.")),
-        (_, [_, word]) if is(word, "attestationmechanism") => {
-            Err(refusal(405, 405_000, "The method is not allowed here."))
-        }
-        _ => Err(nothing_here()),
-    }
+        (_, [] | [_]) => return Err(Refused::wrong_method()),
+        (_, [_, word]) if is(word, "attestationmechanism") => return Err(Refused::wrong_method()),
+        _ => return Err(Refused::nothing_here()),
+    })
 }
 
-fn decode_registration(request: &Request<Bytes>, rest: &[&str]) -> Decoded {
-    let bad_id = |invalid: domain::ids::InvalidName| refusal(400, 400_004, &format!("The ID: {invalid}."));
-    match (request.method(), rest) {
-        (&Method::GET, [id]) => Ok((Ask::FindRegistration(RegistrationId::parse(id).map_err(bad_id)?), Asked::Other)),
-        (&Method::DELETE, [id]) => {
-            let registration_id = RegistrationId::parse(id).map_err(bad_id)?;
-            let precondition = precondition(request.headers(), shape::parse_etag);
-            Ok((Ask::DeleteRegistration { registration_id, precondition }, Asked::Other))
-        }
+fn decode_registration(request: &Request<Bytes>, rest: &[&str]) -> Result<Ask, Refused> {
+    let registration_id = |id| RegistrationId::parse(id).map_err(|invalid| bad_id(&invalid));
+    Ok(match (request.method(), rest) {
+        (&Method::GET, [id]) => Ask::FindRegistration(registration_id(id)?),
+        (&Method::DELETE, [id]) => Ask::DeleteRegistration {
+            registration_id: registration_id(id)?,
+            precondition: precondition(request.headers(), shape::parse_etag),
+        },
         (&Method::POST, [id, word]) if is(word, "query") => {
-            let group = EnrollmentGroupId::parse(id).map_err(bad_id)?;
-            Ok((Ask::ListRegistrations { group, page: page(request.headers()) }, Asked::Other))
+            check_query(request.body())?;
+            let group = EnrollmentGroupId::parse(id).map_err(|invalid| bad_id(&invalid))?;
+            Ask::ListRegistrations { group, page: page(request.headers())? }
         }
-        (_, [_]) => Err(refusal(405, 405_000, "The method is not allowed here.")),
-        _ => Err(nothing_here()),
+        (_, [_]) => return Err(Refused::wrong_method()),
+        (_, [_, word]) if is(word, "query") => return Err(Refused::wrong_method()),
+        _ => return Err(Refused::nothing_here()),
+    })
+}
+
+fn bad_id(invalid: &InvalidName) -> Refused {
+    Refused::new(ErrorKind::InvalidArgument, format!("The ID: {invalid}."))
+}
+
+impl From<InvalidBody> for Refused {
+    fn from(invalid: InvalidBody) -> Self {
+        let kind = match invalid {
+            InvalidBody::Json(_) => ErrorKind::InvalidBody,
+            InvalidBody::Value { .. } => ErrorKind::InvalidArgument,
+        };
+        Self::new(kind, invalid.to_string())
     }
 }
 
-fn name(kind: EntryKind, id: &str) -> Result<EntryName, Response<Bytes>> {
-    shape::entry_name(kind, id).map_err(|invalid| refusal(400, 400_004, &format!("The ID: {invalid}.")))
-}
-
-fn bad_body(invalid: &InvalidBody) -> Response<Bytes> {
-    let code = match invalid {
-        InvalidBody::Json(_) => 400_012,
-        InvalidBody::Value { .. } => 400_004,
-    };
-    refusal(400, code, &invalid.to_string())
-}
-
-/// A query must be an object with a text; the text itself is not judged, since one client sends a printed Python object
-/// (`contract/control-plane.md 3.8`). No body at all is a query for everything.
-fn check_query(body: &Bytes) -> Result<(), Response<Bytes>> {
+/// Takes every query for one for everything, but those that plainly ask for less: they would get too much. What is no
+/// query at all passes, since one client sends a printed Python object (`contract/control-plane.md 3.8`), and another no
+/// body.
+fn check_query(body: &Bytes) -> Result<(), Refused> {
     if body.is_empty() {
         return Ok(());
     }
-    let document = json::parse(body).map_err(|invalid| bad_body(&invalid.into()))?;
-    match document.get("query") {
-        Some(Value::String(_)) => Ok(()),
-        _ => Err(bad_body(&json::InvalidJson::Missing { member: "query" }.into())),
+    let document = json::parse(body)?;
+    let query = json::text(&document, "query")?.ok_or(InvalidJson::Missing { member: "query" })?;
+    let words: Vec<String> = query.split_whitespace().map(str::to_ascii_lowercase).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["select", "*"] | ["select", "*", "from", _] => Ok(()),
+        ["select", ..] => Err(Refused::new(ErrorKind::InvalidArgument, "The only query here is: select *")),
+        _ => Ok(()),
     }
 }
 
-fn parse_bulk(kind: EntryKind, body: &Bytes) -> Result<Vec<BulkItem>, Response<Bytes>> {
-    let document = json::parse(body).map_err(|invalid| bad_body(&invalid.into()))?;
-    let mode = json::text(&document, "mode").map_err(|invalid| bad_body(&invalid.into()))?.unwrap_or_default();
+type Bulk = (Vec<BulkItem>, Vec<(String, Refused)>);
+
+fn parse_bulk(kind: EntryKind, body: &Bytes) -> Result<Bulk, Refused> {
+    let document = json::parse(body)?;
+    let mode = json::text(&document, "mode")?.unwrap_or_default();
+    let mode = parse_mode(&mode)
+        .ok_or(InvalidJson::Type { member: "mode", wanted: "create, update, updateIfMatchETag or delete" })?;
     let member = match kind {
         EntryKind::Individual => "enrollments",
         EntryKind::Group => "enrollmentGroups",
     };
     let Some(Value::Array(items)) = document.get(member) else {
-        return Err(bad_body(&json::InvalidJson::Missing { member }.into()));
+        return Err(InvalidJson::Type { member, wanted: "a list" }.into());
     };
     if items.len() > BULK_ITEMS_MAX {
-        return Err(refusal(400, 400_205, "A bulk operation takes at most 10 enrollments."));
+        let public = format!("A bulk operation takes at most {BULK_ITEMS_MAX} enrollments.");
+        return Err(Refused::new(ErrorKind::TooManyEnrollments, public));
     }
-    let mut parsed = Vec::with_capacity(items.len());
+    let (mut readable, mut unreadable, mut keys) = (Vec::new(), Vec::new(), Vec::new());
     for item in items {
-        let etag = item.get("etag").and_then(Value::as_str);
-        let matches = |etag: &str| {
-            shape::parse_etag(etag.trim_matches('"')).map_or(Precondition::Impossible, Precondition::Matches)
-        };
-        let draft = |precondition| {
-            let draft = shape::parse_draft(kind, None, item).map_err(|invalid| bad_body(&invalid))?;
-            Ok::<_, Response<Bytes>>(BulkItem::Put { draft: Box::new(draft), precondition })
-        };
-        parsed.push(match mode.to_ascii_lowercase().as_str() {
-            "create" => draft(Precondition::None)?,
-            "update" => draft(etag.map_or(Precondition::None, matches))?,
-            "updateifmatchetag" => draft(etag.map_or(Precondition::Impossible, matches))?,
-            "delete" => {
-                let id = item.get(shape::id_member(kind)).and_then(Value::as_str).unwrap_or_default();
-                BulkItem::Delete { name: name(kind, id)?, precondition: etag.map_or(Precondition::None, matches) }
-            }
-            _ => return Err(refusal(400, 400_004, "mode is none of create, update, updateIfMatchETag, delete.")),
-        });
+        let member = shape::id_member(kind);
+        let id = json::text(item, member)?.ok_or(InvalidJson::Missing { member })?;
+        let key = id.to_ascii_lowercase();
+        if keys.contains(&key) {
+            return Err(Refused::new(ErrorKind::EnrollmentRepeated, "An enrollment is named more than once."));
+        }
+        keys.push(key);
+        match parse_item(mode, kind, item) {
+            Ok(item) => readable.push(item),
+            Err(refused) => unreadable.push((cut(&id), refused)),
+        }
     }
-    check_repeats(&parsed)?;
-    Ok(parsed)
+    Ok((readable, unreadable))
 }
 
-fn check_repeats(items: &[BulkItem]) -> Result<(), Response<Bytes>> {
-    let mut names: Vec<String> = items
-        .iter()
-        .map(|item| match item {
-            BulkItem::Put { draft, .. } => draft.name.key(),
-            BulkItem::Delete { name, .. } => name.key(),
-        })
-        .collect();
-    let before = names.len();
-    names.sort_unstable();
-    names.dedup();
-    if names.len() < before {
-        return Err(refusal(400, 400_206, "An enrollment is named more than once."));
+/// What a bulk request does with its items.
+#[derive(Clone, Copy)]
+enum Mode {
+    Create,
+    Update,
+    UpdateIfMatchEtag,
+    Delete,
+}
+
+fn parse_mode(word: &str) -> Option<Mode> {
+    match word.to_ascii_lowercase().as_str() {
+        "create" => Some(Mode::Create),
+        "update" => Some(Mode::Update),
+        "updateifmatchetag" => Some(Mode::UpdateIfMatchEtag),
+        "delete" => Some(Mode::Delete),
+        _ => None,
     }
-    Ok(())
+}
+
+fn parse_item(mode: Mode, kind: EntryKind, item: &Value) -> Result<BulkItem, Refused> {
+    let etag = json::text(item, "etag")?;
+    let matches = etag.map(|etag| parse_precondition(&etag, shape::parse_etag));
+    let precondition = match mode {
+        Mode::Create => Precondition::None,
+        // Azure: without an etag, an update of what exists is refused like its creation (`contract/dps-service.md 7`).
+        Mode::Update | Mode::Delete => matches.unwrap_or(Precondition::None),
+        Mode::UpdateIfMatchEtag => matches.filter(|it| *it != Precondition::None).unwrap_or(Precondition::Impossible),
+    };
+    if let Mode::Delete = mode {
+        let name = shape::parse_name(kind, None, item)?;
+        return Ok(BulkItem::Delete { name, precondition });
+    }
+    let draft = Box::new(shape::parse_draft(kind, None, item)?);
+    Ok(BulkItem::Put { draft, precondition })
 }
 
 /// Turns the reply into a response.
 pub fn encode(reply: Result<Reply, Failure>, asked: Asked) -> Response<Bytes> {
     let answer = match reply {
         Ok(Reply::Enrollment(answer)) => answer,
-        Ok(_) => return refusal(500, 500_001, "Internal error."),
+        Ok(_) => return internal(),
         Err(failure) => return refuse(&failure),
     };
-    match answer {
-        Answer::Entry(entry) => {
-            let keys = if asked == Asked::Put { Keys::Shown } else { Keys::Hidden };
-            respond(StatusCode::OK, &shape::show(&entry, keys, None))
-        }
-        Answer::EntryAndState(entry, state) => {
-            respond(StatusCode::OK, &shape::show(&entry, Keys::Hidden, Some(&state)))
-        }
-        Answer::Attestation(attestation) => {
-            respond(StatusCode::OK, &shape::show_attestation(&attestation, Keys::Shown))
-        }
-        Answer::Deleted => empty(StatusCode::NO_CONTENT),
-        Answer::Entries(page) => {
+    match (answer, asked) {
+        (Answer::Entry(entry), Asked::Put) => ok(&shape::show(&entry, Keys::Shown, None)),
+        (Answer::Entry(entry), _) => ok(&shape::show(&entry, Keys::Hidden, None)),
+        (Answer::EntryAndState(entry, state), _) => ok(&shape::show(&entry, Keys::Hidden, Some(&state))),
+        (Answer::Attestation(attestation), _) => ok(&shape::show_attestation(&attestation, Keys::Shown)),
+        (Answer::Deleted, _) => empty(StatusCode::NO_CONTENT),
+        (Answer::Entries(page), asked) => {
             let item_type = match asked {
-                Asked::Kind(EntryKind::Group) => "EnrollmentGroup",
+                Asked::List(EntryKind::Group) => "EnrollmentGroup",
                 _ => "Enrollment",
             };
             let items = page.items.iter().map(|entry| shape::show(entry, Keys::Hidden, None)).collect();
             list(items, item_type, page.next.as_ref())
         }
-        Answer::Registration(state) => respond(StatusCode::OK, &shape::show_registration(&state)),
-        Answer::Registrations(page) => {
+        (Answer::Registration(state), _) => ok(&shape::show_registration(&state)),
+        (Answer::Registrations(page), _) => {
             let items = page.items.iter().map(shape::show_registration).collect();
             list(items, "DeviceRegistration", page.next.as_ref())
         }
-        Answer::Bulk(failures) => {
-            let errors: Vec<_> = failures
-                .iter()
-                .map(|(name, failure)| {
-                    json!({
-                        shape::id_member(name.kind()): name.as_str(),
-                        "errorCode": spelling(failure.kind).provisioning,
-                        "errorStatus": failure.public,
-                    })
-                })
-                .collect();
-            respond(StatusCode::OK, &json!({ "errors": errors, "isSuccessful": errors.is_empty() }))
-        }
+        (Answer::Bulk(failures), asked) => ok(&show_bulk(&failures, asked)),
     }
 }
 
+fn show_bulk(failures: &[(EntryName, Failure)], asked: Asked) -> Value {
+    let error = |kind, id: &str, error: ErrorKind, public: &str| {
+        json!({
+            shape::id_member(kind): id,
+            "errorCode": spelling(error).provisioning,
+            "errorStatus": public,
+        })
+    };
+    let mut errors: Vec<_> = failures
+        .iter()
+        .map(|(name, failure)| error(name.kind(), name.as_str(), failure.kind, &failure.public))
+        .collect();
+    if let Asked::Bulk(kind, unreadable) = asked {
+        errors.extend(unreadable.iter().map(|(id, refused)| error(kind, id, refused.kind, &refused.public)));
+    }
+    json!({ "errors": errors, "isSuccessful": errors.is_empty() })
+}
+
+fn ok(body: &Value) -> Response<Bytes> {
+    respond(StatusCode::OK, body)
+}
+
+/// A page. The continuation is left out, not empty, on the last one: one client takes any for "there is more".
 fn list(items: Vec<Value>, item_type: &str, next: Option<&Cursor>) -> Response<Bytes> {
-    let response = with_header(respond(StatusCode::OK, &Value::Array(items)), ITEM_TYPE, item_type);
+    let response = with_header(ok(&Value::Array(items)), ITEM_TYPE, item_type);
     match next {
         Some(cursor) => with_header(response, CONTINUATION, &continuation(cursor)),
         None => response,

@@ -1,4 +1,7 @@
 //! Enrollments and registration records as the service API writes them (`contract/dps-service.md 3` and `4`).
+//!
+//! Nulls are taken for absence and never written, but for the one that clients look for. Keys leave only where
+//! [`Keys::Shown`] is said. Start at [`parse_draft`] and [`show`].
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +17,7 @@ use domain::sas::{KeyPair, SymmetricKey};
 use serde_json::{Map, Value, json};
 
 use super::device_json;
-use crate::json::{InvalidJson, boolean, object, text, without_nulls};
+use crate::json::{InvalidJson, boolean, members, object, text};
 use crate::time;
 
 /// Why a body is no enrollment. The text may be shown.
@@ -44,14 +47,13 @@ pub fn etag_text(etag: Etag) -> String {
     STANDARD.encode(format!("\"{guid}\""))
 }
 
-/// Reads [`etag_text`].
+/// Reads what [`etag_text`] wrote, and nothing else.
 pub fn parse_etag(text: &str) -> Option<Etag> {
     let bytes = STANDARD.decode(text).ok()?;
-    let text = std::str::from_utf8(&bytes).ok()?.trim_matches('"');
-    let (generation, counter) = text.split_once("-0000-0000-0000-")?;
-    let generation = u64::from_str_radix(generation, 16).ok()?;
+    let (generation, counter) = std::str::from_utf8(&bytes).ok()?.trim_matches('"').split_once("-0000-0000-0000-")?;
+    let generation = u16::from_str_radix(generation, 16).ok()?;
     let counter = u64::from_str_radix(counter, 16).ok()?;
-    Some(Etag::from_number((generation << 48) | counter))
+    Some(Etag::from_number((u64::from(generation) << 48) | counter)).filter(|etag| etag_text(*etag) == text)
 }
 
 /// Reads an entry. `id` is the name in the path, if there is one; the body's must agree.
@@ -64,7 +66,8 @@ pub fn parse_draft(kind: EntryKind, id: Option<&str>, body: &Value) -> Result<Dr
     Ok(Draft { name, attestation: parse_attestation(kind, attestation)?, terms: parse_terms(body)? })
 }
 
-fn parse_name(kind: EntryKind, id: Option<&str>, body: &Value) -> Result<EntryName, InvalidBody> {
+/// The name of an entry, which the body must spell as the path does, but for its case.
+pub(super) fn parse_name(kind: EntryKind, id: Option<&str>, body: &Value) -> Result<EntryName, InvalidBody> {
     let member = id_member(kind);
     let written = text(body, member)?;
     let name = match (id, &written) {
@@ -123,7 +126,7 @@ fn parse_attestation(kind: EntryKind, body: &Value) -> Result<AttestationDraft, 
                 area("endorsementKey")?.ok_or(InvalidJson::Missing { member: "tpm.endorsementKey" })?;
             Ok(AttestationDraft::Tpm(TpmAttestation { endorsement_key, storage_root_key: area("storageRootKey")? }))
         }
-        other => Err(value("attestation.type", format!("{other:?} is none of symmetricKey, x509, tpm"))),
+        _ => Err(value("attestation.type", "none of symmetricKey, x509, tpm")),
     }
 }
 
@@ -132,6 +135,7 @@ fn parse_key(keys: &Value, member: &'static str) -> Result<Option<SymmetricKey>,
     written.map(|text| SymmetricKey::parse(&text).map_err(|invalid| value(member, invalid))).transpose()
 }
 
+/// A kind of certificates of which nothing is given counts as absent.
 fn parse_certificates(x509: &Value, member: &'static str) -> Result<Option<Slots<CertificateDraft>>, InvalidBody> {
     let Some(slots) = object(x509, member)? else { return Ok(None) };
     let slot = |name| {
@@ -143,7 +147,7 @@ fn parse_certificates(x509: &Value, member: &'static str) -> Result<Option<Slots
         let shown = object(certificate, "info")?.unwrap_or(&Value::Null);
         Ok::<_, InvalidBody>(Some(CertificateDraft::Kept { sha256: text(shown, "sha256Thumbprint")? }))
     };
-    Ok(Some(Slots { primary: slot("primary")?, secondary: slot("secondary")? }))
+    Ok(present(Slots { primary: slot("primary")?, secondary: slot("secondary")? }))
 }
 
 fn parse_references(x509: &Value) -> Result<Option<Slots<CertificateName>>, InvalidBody> {
@@ -152,7 +156,11 @@ fn parse_references(x509: &Value) -> Result<Option<Slots<CertificateName>>, Inva
         let written = text(slots, name)?.filter(|text| !text.is_empty());
         written.map(|text| CertificateName::parse(&text).map_err(|invalid| value("caReferences", invalid))).transpose()
     };
-    Ok(Some(Slots { primary: slot("primary")?, secondary: slot("secondary")? }))
+    Ok(present(Slots { primary: slot("primary")?, secondary: slot("secondary")? }))
+}
+
+fn present<T>(slots: Slots<T>) -> Option<Slots<T>> {
+    (slots.primary.is_some() || slots.secondary.is_some()).then_some(slots)
 }
 
 fn parse_terms(body: &Value) -> Result<Terms, InvalidBody> {
@@ -207,7 +215,7 @@ fn parse_allocation(body: &Value) -> Result<Option<AllocationPolicy>, InvalidBod
     let Some(word) = text(body, "allocationPolicy")? else { return Ok(None) };
     parse_allocation_word(&word)
         .map(Some)
-        .ok_or_else(|| value("allocationPolicy", format!("{word:?} is none of hashed, geoLatency, static, custom")))
+        .ok_or_else(|| value("allocationPolicy", "none of hashed, geoLatency, static, custom"))
 }
 
 /// An allocation policy, in any case.
@@ -263,47 +271,50 @@ pub enum Keys {
     Hidden,
 }
 
-/// Shows an entry; `state` is the registration record, which only the reading of one enrollment shows.
+/// Shows an entry; `state` is the registration record, which only the reading of one enrollment shows. Members stand in
+/// the order of `contract/dps-service.md 4.1`.
 pub fn show(entry: &Enrollment, keys: Keys, state: Option<&RegistrationState>) -> Value {
-    let Terms { status, .. } = &entry.terms;
     let terms = &entry.terms;
-    let registration_state = state.map(show_registration);
-    let mut shown = without_nulls(json!({
-        id_member(entry.name.kind()): entry.name.as_str(),
-        "deviceId": terms.device_id,
-        "registrationState": registration_state,
-        "optionalDeviceInformation": terms.device_information,
-        "attestation": show_attestation(&entry.attestation, keys),
-        "capabilities": terms.capabilities.map(|capabilities| json!({ "iotEdge": capabilities.iot_edge })),
-        "iotHubHostName": terms.iot_hub_host_name,
-        "initialTwin": Value::Null,
-        "etag": etag_text(entry.etag),
-        "provisioningStatus": "",
-        "reprovisionPolicy": terms.reprovision.map(|policy| json!({
-            "updateHubAssignment": policy.update_hub_assignment,
-            "migrateDeviceData": policy.migrate_device_data,
-        })),
-        "createdDateTimeUtc": time::rfc3339(entry.created_at),
-        "lastUpdatedDateTimeUtc": time::rfc3339(entry.updated_at),
-        "allocationPolicy": terms.allocation.map(allocation_word),
-        "iotHubs": terms.iot_hubs,
-        "customAllocationDefinition": terms.custom_allocation.as_ref().map(|custom| json!({
-            "webhookUrl": custom.webhook_url,
-            "apiVersion": custom.api_version,
-        })),
-    }));
-    if let Value::Object(members) = &mut shown {
-        let word = match status {
-            Some(ProvisioningStatus::Enabled) => json!("enabled"),
-            Some(ProvisioningStatus::Disabled) => json!("disabled"),
-            None => Value::Null,
-        };
-        members.insert("provisioningStatus".to_owned(), word);
-        if let Some(twin) = &terms.initial_twin {
-            members.insert("initialTwin".to_owned(), show_initial_twin(twin));
-        }
+    let mut shown = members([
+        (id_member(entry.name.kind()), json!(entry.name.as_str())),
+        ("deviceId", json!(terms.device_id)),
+        ("registrationState", json!(state.map(show_registration))),
+        ("optionalDeviceInformation", json!(terms.device_information)),
+        ("attestation", show_attestation(&entry.attestation, keys)),
+        ("capabilities", json!(terms.capabilities.map(|capabilities| json!({ "iotEdge": capabilities.iot_edge })))),
+        ("iotHubHostName", json!(terms.iot_hub_host_name)),
+        ("initialTwin", json!(terms.initial_twin.as_ref().map(show_initial_twin))),
+        ("etag", json!(etag_text(entry.etag))),
+    ]);
+    // Azure: the one null that is written, if it was sent (`contract/dps-service.md 4.1`).
+    shown.insert("provisioningStatus".to_owned(), json!(terms.status.map(status_word)));
+    shown.extend(members([
+        ("reprovisionPolicy", json!(terms.reprovision.map(show_reprovision))),
+        ("createdDateTimeUtc", json!(time::rfc3339(entry.created_at))),
+        ("lastUpdatedDateTimeUtc", json!(time::rfc3339(entry.updated_at))),
+        ("allocationPolicy", json!(terms.allocation.map(allocation_word))),
+        ("iotHubs", json!(terms.iot_hubs)),
+        ("customAllocationDefinition", json!(terms.custom_allocation.as_ref().map(show_custom_allocation))),
+    ]));
+    Value::Object(shown)
+}
+
+const fn status_word(status: ProvisioningStatus) -> &'static str {
+    match status {
+        ProvisioningStatus::Enabled => "enabled",
+        ProvisioningStatus::Disabled => "disabled",
     }
-    shown
+}
+
+fn show_reprovision(policy: ReprovisionPolicy) -> Value {
+    json!({
+        "updateHubAssignment": policy.update_hub_assignment,
+        "migrateDeviceData": policy.migrate_device_data,
+    })
+}
+
+fn show_custom_allocation(custom: &CustomAllocation) -> Value {
+    json!({ "webhookUrl": custom.webhook_url, "apiVersion": custom.api_version })
 }
 
 /// The word for a policy.
@@ -317,46 +328,42 @@ pub const fn allocation_word(policy: AllocationPolicy) -> &'static str {
 }
 
 fn show_initial_twin(twin: &InitialTwin) -> Value {
-    let mut shown = Map::new();
-    if let Some(tags) = &twin.tags {
-        shown.insert("tags".to_owned(), Value::Object(tags.clone()));
-    }
-    if let Some(desired) = &twin.desired {
-        shown.insert("properties".to_owned(), json!({ "desired": desired }));
-    }
-    Value::Object(shown)
+    let properties = twin.desired.as_ref().map(|desired| json!({ "desired": desired }));
+    Value::Object(members([("tags", json!(twin.tags)), ("properties", json!(properties))]))
 }
 
-/// Shows an attestation mechanism.
+/// Shows an attestation mechanism. Certificates are described and never given back.
 pub fn show_attestation(attestation: &Attestation, keys: Keys) -> Value {
-    match attestation {
-        Attestation::Tpm(tpm) => json!({ "type": "tpm", "tpm": without_nulls(json!({
-            "endorsementKey": tpm.endorsement_key,
-            "storageRootKey": tpm.storage_root_key,
-        })) }),
-        Attestation::X509(x509) => json!({ "type": "x509", "x509": show_x509(x509) }),
-        Attestation::SymmetricKey(KeyPair { primary, secondary }) if keys == Keys::Shown => json!({
+    match (attestation, keys) {
+        (Attestation::Tpm(tpm), _) => {
+            let shown = members([
+                ("endorsementKey", json!(tpm.endorsement_key)),
+                ("storageRootKey", json!(tpm.storage_root_key)),
+            ]);
+            json!({ "type": "tpm", "tpm": shown })
+        }
+        (Attestation::X509(x509), _) => json!({ "type": "x509", "x509": show_x509(x509) }),
+        (Attestation::SymmetricKey(KeyPair { primary, secondary }), Keys::Shown) => json!({
             "type": "symmetricKey",
             "symmetricKey": { "primaryKey": primary.to_base64(), "secondaryKey": secondary.to_base64() },
         }),
-        Attestation::SymmetricKey(_) => json!({ "type": "symmetricKey" }),
+        (Attestation::SymmetricKey(_), Keys::Hidden) => json!({ "type": "symmetricKey" }),
     }
 }
 
 fn show_x509(x509: &X509Attestation) -> Value {
-    let slots = |slots: &Slots<Certificate>| {
-        let slot = |certificate: &Option<Certificate>| {
-            certificate.as_ref().map(|certificate| json!({ "info": show_certificate(certificate) }))
-        };
-        without_nulls(json!({ "primary": slot(&slots.primary), "secondary": slot(&slots.secondary) }))
-    };
+    let certificates =
+        |slots: &Slots<Certificate>| show_slots(slots, |certificate| json!({ "info": show_certificate(certificate) }));
     match x509 {
-        X509Attestation::Client(certificates) => json!({ "clientCertificates": slots(certificates) }),
-        X509Attestation::Signing(certificates) => json!({ "signingCertificates": slots(certificates) }),
-        X509Attestation::References(names) => json!({
-            "caReferences": without_nulls(json!({ "primary": names.primary, "secondary": names.secondary })),
-        }),
+        X509Attestation::Client(slots) => json!({ "clientCertificates": certificates(slots) }),
+        X509Attestation::Signing(slots) => json!({ "signingCertificates": certificates(slots) }),
+        X509Attestation::References(names) => json!({ "caReferences": show_slots(names, |name| json!(name)) }),
     }
+}
+
+fn show_slots<T>(slots: &Slots<T>, show: impl Fn(&T) -> Value) -> Value {
+    let show = |slot: &Option<T>| json!(slot.as_ref().map(&show));
+    Value::Object(members([("primary", show(&slots.primary)), ("secondary", show(&slots.secondary))]))
 }
 
 fn show_certificate(certificate: &Certificate) -> Value {
@@ -374,5 +381,5 @@ fn show_certificate(certificate: &Certificate) -> Value {
 
 /// Shows a registration record.
 pub fn show_registration(state: &RegistrationState) -> Value {
-    device_json::registration_record(state, device_json::status(state.status))
+    Value::Object(device_json::record(state, device_json::status(state.status)))
 }

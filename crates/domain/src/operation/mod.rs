@@ -184,6 +184,10 @@ pub enum ErrorKind {
     InvalidArgument,
     /// The body is not of the shape the operation takes.
     InvalidBody,
+    /// A bulk request names more enrollments than are changed at once.
+    TooManyEnrollments,
+    /// A bulk request names an enrollment more than once.
+    EnrollmentRepeated,
     /// A body, message or list exceeds its bound.
     TooLarge,
     /// The method or the route does not exist.
@@ -234,9 +238,11 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All kinds, for tables that must be complete.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::InvalidArgument,
         Self::InvalidBody,
+        Self::TooManyEnrollments,
+        Self::EnrollmentRepeated,
         Self::TooLarge,
         Self::NotSupported,
         Self::Unauthorized,
