@@ -1,0 +1,99 @@
+"""azure-iot-device at a hub of Muster: telemetry, twins, desired properties, and a restart in the middle."""
+
+import threading
+from importlib.metadata import version
+
+import pytest
+from azure.iot.device import IoTHubDeviceClient, Message
+from azure.iot.device.exceptions import CredentialError
+from conftest import await_that
+from provisioningserviceclient.models import AttestationMechanism, IndividualEnrollment, InitialTwin
+from test_provisioning import by_certificate, by_client_certificate, by_key, make, service_of
+
+from azure.iot.device import X509
+
+DEVICE = {"client": "azure-iot-device", "version": version("azure-iot-device")}
+TRANSPORTS = ["mqtt", "mqtt-ws"]
+
+
+def provision(muster, name: str, desired: dict | None = None) -> str:
+    """Provisions a device by its own key, and returns the key."""
+    entry = IndividualEnrollment.create(name, AttestationMechanism(type="symmetricKey"))
+    if desired is not None:
+        entry.initial_twin = InitialTwin.create(tags={"place": "cave"}, desired_properties=desired)
+    key = service_of(muster).create_or_update(entry).attestation.symmetric_key.primary_key
+    assert by_key(muster, name, key).register().status == "assigned"
+    return key
+
+
+def connect(muster, name: str, key: str, transport: str = "mqtt") -> IoTHubDeviceClient:
+    client = IoTHubDeviceClient.create_from_symmetric_key(
+        symmetric_key=key,
+        hostname=muster.hub["hostName"],
+        device_id=name,
+        server_verification_cert=muster.authority,
+        websockets=transport == "mqtt-ws",
+    )
+    client.connect()
+    return client
+
+
+@pytest.mark.shows(**DEVICE, credential="symmetric key", feature="connect, telemetry, twin get, reported patch")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_provisioned_device_sends_and_reports(muster, transport):
+    key = provision(muster, "dev-1", {"temperature": 50.5, "big": 4503599627370495})
+    client = connect(muster, "dev-1", key, transport)
+    message = Message("25.1")
+    message.custom_properties["alert"] = "no & yes/maybe"
+    message.content_type = "application/json"
+    client.send_message(message)
+    twin = client.get_twin()
+    assert twin["desired"] == {"temperature": 50.5, "big": 4503599627370495, "$version": 1}
+    client.patch_twin_reported_properties({"temperature": 50.5, "nested": {"a": 1}})
+    assert client.get_twin()["reported"] == {"temperature": 50.5, "nested": {"a": 1}, "$version": 2}
+    client.patch_twin_reported_properties({"nested": None})
+    assert client.get_twin()["reported"] == {"temperature": 50.5, "$version": 3}
+    client.shutdown()
+
+
+@pytest.mark.shows(**DEVICE, credential="X.509", feature="provision self-signed, connect with the same certificate")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_device_connects_with_the_certificate_it_was_provisioned_by(muster, tmp_path, transport):
+    make(muster, tmp_path, "device", "dev-x")
+    pem = (tmp_path / "dev-x.pem").read_text()
+    service_of(muster).create_or_update(IndividualEnrollment.create("dev-x", by_client_certificate(pem)))
+    assert by_certificate(muster, "dev-x", tmp_path, transport).register().status == "assigned"
+    client = IoTHubDeviceClient.create_from_x509_certificate(
+        x509=X509(cert_file=str(tmp_path / "dev-x.chain.pem"), key_file=str(tmp_path / "dev-x.key.pem")),
+        hostname=muster.hub["hostName"],
+        device_id="dev-x",
+        server_verification_cert=muster.authority,
+        websockets=transport == "mqtt-ws",
+    )
+    client.connect()
+    client.send_message("25.1")
+    assert client.get_twin()["reported"] == {"$version": 1}
+    client.shutdown()
+
+
+@pytest.mark.shows(**DEVICE, transport="mqtt", credential="symmetric key", feature="a wrong key is refused by the hub")
+def test_a_wrong_key_is_refused(muster):
+    provision(muster, "dev-1")
+    with pytest.raises(CredentialError):
+        connect(muster, "dev-1", "YW5vdGhlciBrZXkgb2YgdGhpcnR5LXR3byBieXRlcyE=")
+
+
+@pytest.mark.shows(**DEVICE, transport="mqtt", credential="symmetric key", feature="reconnect after a server restart")
+def test_a_device_comes_back_after_a_restart_without_subscribing_again(muster):
+    key = provision(muster, "dev-1")
+    client = connect(muster, "dev-1", key)
+    client.patch_twin_reported_properties({"before": True})
+    assert client.get_twin()["reported"] == {"before": True, "$version": 2}
+    back = threading.Event()
+    client.on_connection_state_change = lambda: back.set() if client.connected else None
+    muster.restart()
+    assert back.wait(60), muster.log()
+    # The reply can only arrive if the hub remembered the subscription: this client never subscribes twice.
+    assert await_that(client.get_twin)["reported"] == {"before": True, "$version": 2}
+    client.send_message("after")
+    client.shutdown()
