@@ -199,11 +199,14 @@ pub(crate) fn checkpoint_whole(connection: &Connection) -> rusqlite::Result<bool
     Ok(busy == 0)
 }
 
-/// Runs `query` on one snapshot.
+/// Runs `query` on one snapshot. A store in memory runs queries between its verbs, in the writer's own transaction.
 pub(crate) fn snapshot<T>(
     connection: &Connection,
     query: impl FnOnce(&Connection) -> Result<T, Error>,
 ) -> Result<T, Error> {
+    if !connection.is_autocommit() {
+        return query(connection);
+    }
     let transaction = connection.unchecked_transaction()?;
     let answer = query(&transaction)?;
     transaction.finish()?;

@@ -1,0 +1,110 @@
+//! Promises of [`crate::ports::IdentityStore`] about connections.
+
+use domain::clock::UnixTime;
+use domain::ids::HubKey;
+use domain::operation::session::{Filter, QualityOfService, Subscriptions};
+
+use super::sample::{NOON, after, device, identity, make_hub};
+use super::{Backend, Done as _};
+use crate::ports::{ActivityMark, ConnectionClaim};
+
+struct Scene<'b> {
+    backend: &'b Backend,
+    hub: HubKey,
+    generation: String,
+}
+
+async fn scene(backend: &Backend) -> Scene<'_> {
+    let hub = make_hub(&*backend.store, "hub").await;
+    let made = backend.store.create_identity(hub, identity(device("dev"), 1), None, NOON).await.unwrap();
+    Scene { backend, hub, generation: made.done().done().generation }
+}
+
+impl Scene<'_> {
+    async fn claim(&self, clean: bool, at: UnixTime) -> ConnectionClaim {
+        let claim = self.backend.store.claim_connection(self.hub, &device("dev"), &self.generation, clean, at).await;
+        claim.unwrap().done()
+    }
+
+    async fn save(&self, epoch: u64, subscriptions: Subscriptions) -> bool {
+        self.backend.store.save_subscriptions(self.hub, &device("dev"), epoch, subscriptions).await.unwrap()
+    }
+
+    async fn is_connected(&self) -> (bool, UnixTime) {
+        let found = self.backend.store.find_identity(self.hub, &device("dev")).await.unwrap().done();
+        (found.connected, found.connection_updated_at)
+    }
+}
+
+fn desired() -> Subscriptions {
+    let mut subscriptions = Subscriptions::default();
+    subscriptions.insert(Filter::Desired, QualityOfService::AtLeastOnce);
+    subscriptions
+}
+
+pub async fn each_claim_is_higher_than_the_one_before_and_ends_it(backend: &Backend) {
+    let scene = scene(backend).await;
+    let store = &backend.store;
+    assert_eq!(scene.is_connected().await, (false, UnixTime::NEVER));
+    let first = scene.claim(false, after(1)).await;
+    assert_eq!(scene.is_connected().await, (true, after(1)));
+    let second = scene.claim(false, after(2)).await;
+    assert!(second.epoch > first.epoch);
+    assert!(!scene.save(first.epoch, desired()).await);
+    assert!(!store.release_connection(scene.hub, &device("dev"), first.epoch, after(3)).await.unwrap());
+    assert_eq!(scene.is_connected().await, (true, after(2)));
+    assert!(store.release_connection(scene.hub, &device("dev"), second.epoch, after(4)).await.unwrap());
+    assert_eq!(scene.is_connected().await, (false, after(4)));
+    assert!(scene.claim(false, after(5)).await.epoch > second.epoch);
+}
+
+pub async fn nobody_claims_what_is_gone_or_of_another_generation(backend: &Backend) {
+    let scene = scene(backend).await;
+    let store = &backend.store;
+    for (name, generation) in [("dev", "0"), ("nobody", scene.generation.as_str())] {
+        let claim = store.claim_connection(scene.hub, &device(name), generation, false, NOON).await.unwrap();
+        assert_eq!(claim, None, "{name} {generation}");
+    }
+    assert!(!store.release_connection(scene.hub, &device("nobody"), 1, NOON).await.unwrap());
+    assert!(!store.save_subscriptions(scene.hub, &device("nobody"), 1, desired()).await.unwrap());
+}
+
+pub async fn a_session_is_resumed_until_a_clean_one_forgets_it(backend: &Backend) {
+    let scene = scene(backend).await;
+    let first = scene.claim(false, NOON).await;
+    assert!(!first.session_present && first.subscriptions.is_empty());
+    assert!(scene.save(first.epoch, desired()).await);
+    let second = scene.claim(false, NOON).await;
+    assert!(second.session_present);
+    assert_eq!(second.subscriptions, desired());
+
+    let clean = scene.claim(true, NOON).await;
+    assert!(!clean.session_present && clean.subscriptions.is_empty());
+    let fourth = scene.claim(false, NOON).await;
+    assert!(!fourth.session_present && fourth.subscriptions.is_empty());
+    assert!(scene.claim(false, NOON).await.session_present, "a session without subscriptions is one");
+}
+
+pub async fn a_clean_session_remembers_nothing(backend: &Backend) {
+    let scene = scene(backend).await;
+    let clean = scene.claim(true, NOON).await;
+    assert!(scene.save(clean.epoch, desired()).await);
+    let next = scene.claim(false, NOON).await;
+    assert!(!next.session_present && next.subscriptions.is_empty());
+}
+
+pub async fn the_latest_activity_wins(backend: &Backend) {
+    let scene = scene(backend).await;
+    let mark = |name: &str, at| ActivityMark { hub: scene.hub, name: device(name), at };
+    let marks = [mark("dev", after(5)), mark("nobody", after(9)), mark("dev", after(3))];
+    backend.store.note_activity(marks.to_vec()).await.unwrap();
+    let heard = || async {
+        let found = backend.store.find_identity(scene.hub, &device("dev")).await.unwrap().done();
+        (found.last_activity_at, found.connected)
+    };
+    assert_eq!(heard().await, (after(5), false));
+    scene.claim(false, after(4)).await;
+    assert_eq!(heard().await, (after(5), true));
+    backend.store.note_activity(vec![mark("dev", after(7))]).await.unwrap();
+    assert_eq!(heard().await, (after(7), true));
+}

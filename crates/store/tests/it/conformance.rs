@@ -1,0 +1,169 @@
+//! Every promise, over every backend.
+
+use std::sync::Arc;
+
+use domain::clock::{Clock, ManualClock, SeededEntropy};
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::test_runner::TestRunner;
+use store::conformance::sample::NOON;
+use store::conformance::{Backend, fencing};
+use store::sqlite::{Embedded, Options};
+
+/// An embedded store that is empty, with the folder it lies in, if any.
+fn embedded(folder: Option<&tempfile::TempDir>) -> (Embedded, Backend) {
+    let clock = Arc::new(ManualClock::at(NOON));
+    let options = Options { folder: folder.map(|folder| folder.path().to_owned()), ..Options::default() };
+    let store = Embedded::open(options, Arc::clone(&clock) as Arc<dyn Clock>, &SeededEntropy::new(1)).unwrap();
+    let backend = Backend { telemetry: Arc::new(store.telemetry().clone()), store: Arc::new(store.clone()), clock };
+    (store, backend)
+}
+
+async fn on_disk(test: impl AsyncFnOnce(&Backend)) {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, backend) = embedded(Some(&folder));
+    test(&backend).await;
+    drop(backend);
+    store.close().await;
+}
+
+async fn in_memory(test: impl AsyncFnOnce(&Backend)) {
+    let (store, backend) = embedded(None);
+    test(&backend).await;
+    drop(backend);
+    store.close().await;
+}
+
+macro_rules! conformance {
+    ($($noun:ident { $($promise:ident)* })*) => {
+        $(mod $noun {
+            $(mod $promise {
+                #[tokio::test]
+                async fn on_disk() {
+                    crate::conformance::on_disk(store::conformance::$noun::$promise).await;
+                }
+
+                #[tokio::test]
+                async fn in_memory() {
+                    crate::conformance::in_memory(store::conformance::$noun::$promise).await;
+                }
+            })*
+        })*
+
+        /// The promises that are run, to be compared with those that are written.
+        const RUN: &[&str] = &[$($(stringify!($promise)),*),*];
+    };
+}
+
+conformance! {
+    decision {
+        a_refusal_is_found_at_once
+        equal_refusals_within_a_minute_are_one_with_a_count
+        admits_and_refusals_are_listed_together_newest_first
+        text_from_outside_is_found_as_the_device_wrote_it
+        a_flood_of_unknown_id_scopes_is_lost_and_counted_and_evicts_no_known_device
+    }
+    enrollment {
+        an_entry_comes_back_as_it_was_created_keys_and_all
+        names_are_unique_per_service_and_kind_without_regard_to_case
+        a_replaced_entry_keeps_its_creation_time_and_gets_a_fresh_etag
+        a_deleted_individual_enrollment_takes_its_record_along_and_a_group_does_not
+        entries_are_listed_by_kind_in_pages_in_order_of_their_keys
+        x509_groups_are_found_by_any_certificate_they_hold_or_name
+        symmetric_key_groups_are_listed_in_order_up_to_the_limit
+    }
+    identity {
+        an_identity_comes_back_as_it_was_created_with_its_twin
+        device_ids_are_unique_per_hub_and_case_matters
+        a_module_needs_its_device_and_goes_with_it
+        a_replaced_identity_keeps_generation_twin_and_what_the_hub_alone_knows
+        a_deleted_identity_is_gone_with_twin_and_session_and_comes_back_as_another
+        devices_are_listed_in_pages_without_modules_and_counted
+        who_may_no_longer_be_connected_is_told
+    }
+    registration {
+        the_same_device_joins_its_running_registration
+        another_credential_or_version_of_the_entry_supersedes
+        an_accepted_device_is_being_assigned
+        operations_are_claimed_oldest_first_and_again_when_the_lease_has_run_out
+        a_plan_that_exists_is_kept
+        a_finished_assignment_leaves_identity_twin_and_record
+        a_returning_device_is_refreshed_and_keeps_its_twin_when_it_stays
+        a_missing_identity_is_made_again
+        a_reset_on_the_same_hub_returns_the_twin_to_the_initial_one_and_tells_the_device
+        a_device_that_moves_takes_its_twin_along_and_leaves_nothing
+        a_device_that_is_reset_starts_afresh_elsewhere
+        an_entry_that_changed_since_ends_the_operation_as_failed
+        an_assignment_to_a_hub_that_is_gone_writes_nothing
+        a_refusal_is_noted_on_the_record_and_keeps_the_assignment
+        a_group_is_remembered_and_lists_whom_it_admitted
+        a_deleted_record_ends_its_operation_and_leaves_the_identity
+        ended_operations_are_forgotten_when_asked_and_running_ones_never
+        two_hundred_requests_at_once_make_one_operation
+    }
+    resource {
+        the_first_deployment_stays
+        a_hub_comes_back_as_it_was_created
+        names_of_hubs_are_unique_without_regard_to_case
+        keys_of_hubs_are_never_given_twice
+        addresses_follow_each_other_and_are_never_given_twice
+        an_address_that_was_given_is_refused_also_after_deletion
+        a_replaced_hub_keeps_what_never_changes
+        a_deleted_hub_takes_its_contents_along
+        a_service_comes_back_as_it_was_created_and_replaced
+        a_deleted_service_takes_its_contents_along
+        certificates_belong_to_their_owner_and_are_changed_under_preconditions
+        resource_groups_are_put_and_removed_without_regard_to_case
+        etags_never_repeat
+    }
+    session {
+        each_claim_is_higher_than_the_one_before_and_ends_it
+        nobody_claims_what_is_gone_or_of_another_generation
+        a_session_is_resumed_until_a_clean_one_forgets_it
+        a_clean_session_remembers_nothing
+        the_latest_activity_wins
+    }
+    telemetry {
+        a_message_comes_back_whole
+        positions_rise_from_zero_in_each_partition
+        readers_start_where_they_ask_to
+        a_clock_that_is_put_back_does_not_put_messages_before_earlier_ones
+        what_is_answered_wakes_readers
+        messages_sent_at_once_all_arrive_in_an_order
+        what_has_passed_its_time_is_hidden
+        a_forgotten_hub_has_no_messages
+        large_messages_come_in_bounded_pages
+    }
+    twin {
+        documents_keep_order_numbers_and_depth
+        a_report_moves_its_own_version_and_nothing_else
+        a_change_of_desired_properties_is_written_with_the_row_that_tells_of_it
+        a_change_that_is_refused_writes_nothing
+        changes_that_were_told_are_forgotten_and_their_numbers_go_on
+    }
+}
+
+#[test]
+fn every_promise_that_is_written_is_run() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/conformance");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let promises = text.lines().filter_map(|line| line.strip_prefix("pub async fn "));
+        for promise in promises.filter_map(|line| line.strip_suffix("(backend: &Backend) {")) {
+            assert!(RUN.contains(&promise), "{promise} is not run");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_operation_has_one_plan_and_one_end() {
+    /// Random scripts, the same in every run.
+    const SCRIPTS: usize = 150;
+    let mut runner = TestRunner::deterministic();
+    for _ in 0..SCRIPTS {
+        let script = fencing::script().new_tree(&mut runner).unwrap().current();
+        in_memory(async |backend: &Backend| {
+            fencing::every_operation_has_one_plan_and_one_end(backend, &script).await;
+        })
+        .await;
+    }
+}
