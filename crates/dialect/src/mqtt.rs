@@ -10,6 +10,9 @@ use proto::mqtt::{Closed, Connect, Connection, Event, Limits, Refusal};
 use crate::session::{Ask, AskId, Asks, CloseReason, Machine, Port, cut};
 use crate::{hub, provisioning};
 
+#[cfg(test)]
+pub(crate) mod script;
+
 /// The sans-IO session of one connection. A driver repeats: one `handle_` call; [`Session::poll_ask`] until `None`; write
 /// [`Session::output`]; wait until [`Session::poll_timeout`], reading only while [`Session::wants_input`].
 pub struct Session {
