@@ -6,5 +6,8 @@
 pub mod desired;
 pub mod device_mqtt;
 pub mod property_bag;
+pub mod registry_json;
+pub mod service_http;
 pub mod topics;
+pub mod twin_json;
 pub mod user_name;

@@ -1,0 +1,288 @@
+//! Identities as a hub's service API writes them (`contract/hub-service.md 4.2` to `4.4`).
+//!
+//! Reads only shapes; the rules for what an identity may be are in `domain::identity`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use domain::clock::UnixTime;
+use domain::enrollment::Capabilities;
+use domain::identity::{Authentication, DraftAuthentication, Identity, IdentityDraft, IdentityStatus, Thumbprints};
+use domain::ids::{DeviceId, Etag, ModuleId, Precondition};
+use domain::operation::ErrorKind;
+use domain::operation::identity::{BulkChange, BulkItem, IdentityName};
+use domain::sas::SymmetricKey;
+use serde_json::{Map, Value, json};
+
+use super::twin_json;
+use crate::json::{InvalidJson, boolean, object, text};
+use crate::time;
+
+/// Why a request is refused before anybody is asked. The text may be shown.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Invalid {
+    /// The class.
+    pub kind: ErrorKind,
+    /// For people.
+    pub text: String,
+}
+
+impl Invalid {
+    /// A value that breaks a rule.
+    pub fn argument(text: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::InvalidArgument, text: text.into() }
+    }
+}
+
+impl From<InvalidJson> for Invalid {
+    fn from(invalid: InvalidJson) -> Self {
+        Self { kind: ErrorKind::InvalidBody, text: invalid.to_string() }
+    }
+}
+
+/// An identity's etag: base64 of a decimal counter.
+pub fn etag_text(etag: Etag) -> String {
+    STANDARD.encode(etag.number().to_string())
+}
+
+/// Reads [`etag_text`].
+pub fn parse_etag(text: &str) -> Option<Etag> {
+    let bytes = STANDARD.decode(text).ok()?;
+    Some(Etag::from_number(std::str::from_utf8(&bytes).ok()?.parse().ok()?))
+}
+
+/// A moment with seven digits of fraction; "never" has none.
+pub fn moment(at: UnixTime) -> String {
+    if at == UnixTime::NEVER { time::rfc3339_seconds(at) } else { time::rfc3339(at) }
+}
+
+/// The name of a status.
+pub const fn status(status: IdentityStatus) -> &'static str {
+    match status {
+        IdentityStatus::Enabled => "enabled",
+        IdentityStatus::Disabled => "disabled",
+    }
+}
+
+/// The name of a connection state.
+pub const fn connection_state(connected: bool) -> &'static str {
+    if connected { "Connected" } else { "Disconnected" }
+}
+
+/// The name of an authentication type.
+pub const fn authentication_type(authentication: &Authentication) -> &'static str {
+    match authentication {
+        Authentication::Sas(_) => "sas",
+        Authentication::SelfSigned(_) => "selfSigned",
+        Authentication::CertificateAuthority => "certificateAuthority",
+        Authentication::None => "none",
+    }
+}
+
+/// The two thumbprints, null where there is none.
+pub fn show_thumbprints(authentication: &Authentication) -> Value {
+    let thumbprints = match authentication {
+        Authentication::SelfSigned(thumbprints) => thumbprints.clone(),
+        Authentication::Sas(_) | Authentication::CertificateAuthority | Authentication::None => Thumbprints::default(),
+    };
+    json!({ "primaryThumbprint": thumbprints.primary, "secondaryThumbprint": thumbprints.secondary })
+}
+
+/// An identity with its keys: who may read the registry may read them.
+pub fn show_identity(identity: &Identity) -> Value {
+    let Identity { name, generation, etag, connected, .. } = identity;
+    let mut shown = Map::new();
+    let mut put = |member: &str, value: Value| drop(shown.insert(member.to_owned(), value));
+    if let Some(module) = &name.module {
+        put("moduleId", json!(module));
+        put("managedBy", json!(identity.managed_by));
+    }
+    put("deviceId", json!(name.device));
+    put("generationId", json!(generation));
+    put("etag", json!(etag_text(*etag)));
+    put("connectionState", json!(connection_state(*connected)));
+    if name.module.is_none() {
+        put("status", json!(status(identity.status)));
+        put("statusReason", json!(identity.status_reason));
+    }
+    put("connectionStateUpdatedTime", json!(moment(identity.connection_updated_at)));
+    if name.module.is_none() {
+        put("statusUpdatedTime", json!(moment(identity.status_updated_at)));
+    }
+    put("lastActivityTime", json!(moment(identity.last_activity_at)));
+    put("cloudToDeviceMessageCount", json!(identity.messages_waiting));
+    put("authentication", show_authentication(&identity.authentication));
+    if name.module.is_none() {
+        put("capabilities", json!({ "iotEdge": identity.capabilities.iot_edge }));
+        show_scopes(identity, put);
+    }
+    Value::Object(shown)
+}
+
+/// The scopes of an identity that has any.
+pub fn show_scopes(identity: &Identity, mut put: impl FnMut(&str, Value)) {
+    if let Some(scope) = &identity.device_scope {
+        put("deviceScope", json!(scope));
+    }
+    if !identity.parent_scopes.is_empty() {
+        put("parentScopes", json!(identity.parent_scopes));
+    }
+}
+
+fn show_authentication(authentication: &Authentication) -> Value {
+    let (primary, secondary) = match authentication {
+        Authentication::Sas(keys) => (Some(keys.primary.to_base64()), Some(keys.secondary.to_base64())),
+        Authentication::SelfSigned(_) | Authentication::CertificateAuthority | Authentication::None => (None, None),
+    };
+    json!({
+        "symmetricKey": { "primaryKey": primary, "secondaryKey": secondary },
+        "x509Thumbprint": show_thumbprints(authentication),
+        "type": authentication_type(authentication),
+    })
+}
+
+/// Reads the name of a device, and of a module if there is one.
+pub fn parse_name(device: &str, module: Option<&str>) -> Result<IdentityName, Invalid> {
+    let device = DeviceId::parse(device).map_err(|invalid| Invalid::argument(format!("The device ID: {invalid}.")))?;
+    let module = module.map(ModuleId::parse).transpose();
+    let module = module.map_err(|invalid| Invalid::argument(format!("The module ID: {invalid}.")))?;
+    Ok(IdentityName { device, module })
+}
+
+/// Reads the body of a PUT. Its names, if it has any, must be those of the path. Members that the hub writes are ignored,
+/// the etag among them: only `If-Match` counts.
+pub fn parse_identity(name: IdentityName, body: &Value) -> Result<IdentityDraft, Invalid> {
+    if !body.is_object() {
+        return Err(InvalidJson::Type { member: "the body", wanted: "an object" }.into());
+    }
+    let device = text(body, "deviceId")?;
+    let module = text(body, "moduleId")?.filter(|module| !module.is_empty());
+    let agrees = device.is_none_or(|device| device == name.device.as_str())
+        && module.is_none_or(|module| name.module.as_ref().is_some_and(|own| own.as_str() == module));
+    if !agrees {
+        return Err(Invalid::argument("The ID of the body is not that of the path."));
+    }
+    parse_draft(name, body)
+}
+
+fn parse_draft(name: IdentityName, body: &Value) -> Result<IdentityDraft, Invalid> {
+    let capabilities = object(body, "capabilities")?
+        .map(|capabilities| Ok::<_, InvalidJson>(boolean(capabilities, "iotEdge")?.unwrap_or_default()))
+        .transpose()?;
+    Ok(IdentityDraft {
+        status: parse_status(body)?,
+        status_reason: text(body, "statusReason")?,
+        authentication: object(body, "authentication")?.map(parse_authentication).transpose()?.flatten(),
+        capabilities: capabilities.map(|iot_edge| Capabilities { iot_edge }),
+        device_scope: text(body, "deviceScope")?.filter(|scope| !scope.is_empty()),
+        parent_scopes: parse_scopes(body)?,
+        managed_by: text(body, "managedBy")?.filter(|manager| !manager.is_empty()),
+        ..IdentityDraft::new(name)
+    })
+}
+
+fn parse_status(body: &Value) -> Result<Option<IdentityStatus>, Invalid> {
+    match text(body, "status")?.map(|status| status.to_ascii_lowercase()).as_deref() {
+        None => Ok(None),
+        Some("enabled") => Ok(Some(IdentityStatus::Enabled)),
+        Some("disabled") => Ok(Some(IdentityStatus::Disabled)),
+        Some(_) => Err(Invalid::argument("status is neither enabled nor disabled.")),
+    }
+}
+
+fn parse_scopes(body: &Value) -> Result<Vec<String>, Invalid> {
+    let wrong = InvalidJson::Type { member: "parentScopes", wanted: "an array of strings" };
+    let scopes = match body.get("parentScopes") {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(scopes)) => scopes,
+        Some(_) => return Err(wrong.into()),
+    };
+    let scopes: Option<Vec<String>> = scopes.iter().map(|scope| scope.as_str().map(str::to_owned)).collect();
+    Ok(scopes.ok_or(wrong)?)
+}
+
+/// Without a type, what is given tells it. One SDK writes keys that are to be generated as empty texts.
+fn parse_authentication(body: &Value) -> Result<Option<DraftAuthentication>, Invalid> {
+    let keys = object(body, "symmetricKey")?.unwrap_or(&Value::Null);
+    let (primary_key, secondary_key) = (parse_key(keys, "primaryKey")?, parse_key(keys, "secondaryKey")?);
+    let thumbprints = object(body, "x509Thumbprint")?.unwrap_or(&Value::Null);
+    let thumbprint = |member| Ok::<_, InvalidJson>(text(thumbprints, member)?.filter(|text| !text.is_empty()));
+    let (primary, secondary) = (thumbprint("primaryThumbprint")?, thumbprint("secondaryThumbprint")?);
+
+    let sas = DraftAuthentication::Sas { primary: primary_key, secondary: secondary_key };
+    let has_thumbprint = primary.is_some() || secondary.is_some();
+    let self_signed = DraftAuthentication::SelfSigned { primary, secondary };
+    match text(body, "type")?.map(|kind| kind.to_ascii_lowercase()).as_deref() {
+        Some("sas") => Ok(Some(sas)),
+        Some("selfsigned") => Ok(Some(self_signed)),
+        Some("certificateauthority") => Ok(Some(DraftAuthentication::CertificateAuthority)),
+        Some("none") => Ok(Some(DraftAuthentication::None)),
+        None if has_thumbprint => Ok(Some(self_signed)),
+        None => Ok(Some(sas)),
+        Some(_) => {
+            Err(Invalid::argument("authentication.type is none of sas, selfSigned, certificateAuthority and none."))
+        }
+    }
+}
+
+fn parse_key(keys: &Value, member: &'static str) -> Result<Option<SymmetricKey>, Invalid> {
+    let Some(text) = text(keys, member)?.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let key = SymmetricKey::parse(&text);
+    key.map(Some).map_err(|invalid| Invalid::argument(format!("Invalid device key length: {member}: {invalid}.")))
+}
+
+/// What a bulk item is called in the answer.
+pub type Mode = &'static str;
+
+/// Reads a bulk request. An item's etags count only in the modes that name them.
+pub fn parse_bulk(body: &Value) -> Result<Vec<(BulkItem, Mode)>, Invalid> {
+    let Value::Array(items) = body else {
+        return Err(InvalidJson::Type { member: "the body", wanted: "an array" }.into());
+    };
+    let items: Vec<(BulkItem, Mode)> = items.iter().map(parse_item).collect::<Result<_, _>>()?;
+    let mut names: Vec<&IdentityName> = items.iter().map(|(item, _)| &item.name).collect();
+    names.sort_unstable();
+    if names.is_sorted_by(|one, next| one != next) {
+        Ok(items)
+    } else {
+        Err(Invalid::argument("A device is named more than once."))
+    }
+}
+
+fn parse_item(item: &Value) -> Result<(BulkItem, Mode), Invalid> {
+    if !item.is_object() {
+        return Err(InvalidJson::Type { member: "an item", wanted: "an object" }.into());
+    }
+    let device = text(item, "id")?.ok_or(InvalidJson::Missing { member: "id" })?;
+    let module = text(item, "moduleId")?.filter(|module| !module.is_empty());
+    let name = parse_name(&device, module.as_deref())?;
+    let matches = |member, read: fn(&str) -> Option<Etag>| {
+        let etag = text(item, member)?.unwrap_or_default();
+        let etag = etag.trim_matches('"');
+        Ok::<_, Invalid>(match etag {
+            "*" => Precondition::Exists,
+            etag => read(etag).map_or(Precondition::Impossible, Precondition::Matches),
+        })
+    };
+    let put = |precondition| {
+        let draft = Box::new(parse_draft(name.clone(), item)?);
+        let twin = twin_json::parse_change(item)?;
+        let twin = (twin.tags.is_some() || twin.desired.is_some()).then(|| Box::new(twin));
+        Ok::<_, Invalid>(BulkChange::Put { draft, precondition, twin })
+    };
+    let patch = |precondition| {
+        Ok::<_, Invalid>(BulkChange::PatchTwin { change: Box::new(twin_json::parse_change(item)?), precondition })
+    };
+    let mode = text(item, "importMode")?.ok_or(InvalidJson::Missing { member: "importMode" })?;
+    let (change, mode) = match mode.to_ascii_lowercase().as_str() {
+        "create" => (put(Precondition::None)?, "create"),
+        "update" => (put(Precondition::Exists)?, "update"),
+        "updateifmatchetag" => (put(matches("eTag", parse_etag)?)?, "updateIfMatchETag"),
+        "delete" => (BulkChange::Delete { precondition: Precondition::Exists }, "delete"),
+        "deleteifmatchetag" => (BulkChange::Delete { precondition: matches("eTag", parse_etag)? }, "deleteIfMatchETag"),
+        "updatetwin" => (patch(Precondition::None)?, "updateTwin"),
+        "updatetwinifmatchetag" => (patch(matches("twinETag", twin_json::parse_etag)?)?, "updateTwinIfMatchETag"),
+        _ => return Err(Invalid::argument("importMode is none that is known.")),
+    };
+    Ok((BulkItem { name, change }, mode))
+}

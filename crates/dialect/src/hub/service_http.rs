@@ -1,0 +1,240 @@
+//! Operators' programs at a hub: identities, twins, statistics (`contract/hub-service.md 3` to `5`).
+//!
+//! Decodes and encodes; who may do what, and whether a device exists, is for the service to say. Start at [`decode`].
+
+use bytes::Bytes;
+use domain::operation::identity::{self, IdentityName};
+use domain::operation::{ErrorKind, Failure, Operation, Reply, twin};
+use http::{HeaderName, Method, Request, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::registry_json::{self, Invalid, Mode, parse_name};
+use super::twin_json;
+use crate::error::{self, spelling};
+use crate::http::{Target, empty, is, json as respond, precondition, with_header};
+use crate::json;
+
+#[cfg(test)]
+mod tests;
+
+/// Most bytes of a body: a hundred twins of full size in a bulk request.
+pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most devices of a list, and as many as are given if nothing else is asked for.
+const LIST_MAX: usize = 1_000;
+
+const ERROR_CODE: HeaderName = HeaderName::from_static("iothub-errorcode");
+const METHOD_OVERRIDE: HeaderName = HeaderName::from_static("x-http-method-override");
+
+/// What an answer needs to know of its request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// A twin, whose absence is always that of a device.
+    Twin,
+    /// Many things at once: which, and how.
+    Bulk(Vec<(IdentityName, Mode)>),
+    /// Anything else.
+    Other,
+}
+
+/// Whether `target` belongs to this dialect.
+pub fn owns(target: &Target) -> bool {
+    let segments = target.segments();
+    segments.first().is_some_and(|first| ["devices", "twins", "statistics"].iter().any(|word| is(first, word)))
+}
+
+/// Turns a request into an operation; or says why not, for [`refuse`].
+pub fn decode(request: &Request<Bytes>, target: &Target) -> Result<(Operation, Asked), Invalid> {
+    if !target.api_version().is_ok_and(is_version) {
+        return Err(Invalid::argument("The query parameter api-version is missing or no version."));
+    }
+    if request.body().len() > BODY_BYTES_MAX {
+        return Err(Invalid { kind: ErrorKind::TooLarge, text: "The body is too long.".into() });
+    }
+    let method = method(request);
+    match target.segments().as_slice() {
+        [first, rest @ ..] if is(first, "devices") => decode_registry(request, &method, target, rest),
+        [first, rest @ ..] if is(first, "twins") => {
+            let ask = decode_twin(request, &method, rest)?;
+            Ok((Operation::Twin(ask), Asked::Twin))
+        }
+        [first, word] if is(first, "statistics") => {
+            let ask = match (is(word, "devices"), is(word, "service")) {
+                (true, _) => identity::Ask::CountDevices,
+                (_, true) => identity::Ask::CountConnected,
+                (false, false) => return Err(nothing_here()),
+            };
+            if method == Method::GET { Ok((Operation::Identity(ask), Asked::Other)) } else { Err(not_allowed()) }
+        }
+        _ => Err(nothing_here()),
+    }
+}
+
+/// `2021-04-12`, or that and `-preview`.
+fn is_version(text: &str) -> bool {
+    let date = text.strip_suffix("-preview").unwrap_or(text);
+    let fits = |(index, byte): (usize, u8)| if matches!(index, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() };
+    date.len() == 10 && date.bytes().enumerate().all(fits)
+}
+
+/// The method meant: clients that cannot send PATCH say it in a header of a POST.
+fn method(request: &Request<Bytes>) -> Method {
+    let meant = request.headers().get(METHOD_OVERRIDE).and_then(|method| method.to_str().ok());
+    match meant {
+        Some(meant) if request.method() == Method::POST && meant.eq_ignore_ascii_case("PATCH") => Method::PATCH,
+        _ => request.method().clone(),
+    }
+}
+
+fn nothing_here() -> Invalid {
+    Invalid { kind: ErrorKind::ResourceNotFound, text: "There is nothing at this path.".into() }
+}
+
+fn not_allowed() -> Invalid {
+    Invalid { kind: ErrorKind::NotSupported, text: "The method is not allowed here.".into() }
+}
+
+fn decode_registry(
+    request: &Request<Bytes>,
+    method: &Method,
+    target: &Target,
+    rest: &[&str],
+) -> Result<(Operation, Asked), Invalid> {
+    let ask = match (method, rest) {
+        (&Method::GET, []) => identity::Ask::List { limit: parse_top(target)? },
+        (&Method::POST, []) => {
+            let items = registry_json::parse_bulk(&json::parse(request.body())?)?;
+            let modes = items.iter().map(|(item, mode)| (item.name.clone(), *mode)).collect();
+            let items = items.into_iter().map(|(item, _)| item).collect();
+            return Ok((Operation::Identity(identity::Ask::Bulk(items)), Asked::Bulk(modes)));
+        }
+        (&Method::POST, [word]) if is(word, "query") => {
+            return Err(Invalid::argument("The query language is not available; GET /devices lists devices."));
+        }
+        (&Method::GET, [device, word]) if is(word, "modules") => {
+            identity::Ask::ListModules(parse_name(device, None)?.device)
+        }
+        (_, [device]) => decode_identity(request, method, parse_name(device, None)?)?,
+        (_, [device, word, module]) if is(word, "modules") => {
+            decode_identity(request, method, parse_name(device, Some(module))?)?
+        }
+        (_, []) => return Err(not_allowed()),
+        (_, [_, word]) if is(word, "modules") => return Err(not_allowed()),
+        _ => return Err(nothing_here()),
+    };
+    Ok((Operation::Identity(ask), Asked::Other))
+}
+
+fn parse_top(target: &Target) -> Result<usize, Invalid> {
+    match target.parameter("top").map(str::parse::<usize>) {
+        None => Ok(LIST_MAX),
+        Some(Ok(top)) if top > 0 => Ok(top.min(LIST_MAX)),
+        Some(_) => Err(Invalid::argument("top is no number from 1 to 1000.")),
+    }
+}
+
+fn decode_identity(request: &Request<Bytes>, method: &Method, name: IdentityName) -> Result<identity::Ask, Invalid> {
+    let precondition = precondition(request.headers(), registry_json::parse_etag);
+    match *method {
+        Method::GET => Ok(identity::Ask::Find(name)),
+        Method::PUT => {
+            let draft = registry_json::parse_identity(name, &json::parse(request.body())?)?;
+            Ok(identity::Ask::Put { draft: Box::new(draft), precondition })
+        }
+        Method::DELETE => Ok(identity::Ask::Delete { name, precondition }),
+        _ => Err(not_allowed()),
+    }
+}
+
+fn decode_twin(request: &Request<Bytes>, method: &Method, rest: &[&str]) -> Result<twin::Ask, Invalid> {
+    let name = match rest {
+        [device] => parse_name(device, None)?,
+        [device, word, module] if is(word, "modules") => parse_name(device, Some(module))?,
+        _ => return Err(nothing_here()),
+    };
+    let precondition = precondition(request.headers(), twin_json::parse_etag);
+    let body = || {
+        let body = json::parse(request.body())?;
+        if body.is_object() {
+            return Ok(body);
+        }
+        Err(Invalid::from(json::InvalidJson::Type { member: "the body", wanted: "an object" }))
+    };
+    match *method {
+        Method::GET => Ok(twin::Ask::Find(name)),
+        Method::PATCH => {
+            let change = Box::new(twin_json::parse_change(&body()?)?);
+            Ok(twin::Ask::Patch { name, change, precondition })
+        }
+        Method::PUT => {
+            let change = Box::new(twin_json::parse_replacement(&body()?)?);
+            Ok(twin::Ask::Replace { name, change, precondition })
+        }
+        _ => Err(not_allowed()),
+    }
+}
+
+/// Turns the reply into a response.
+pub fn encode(reply: Result<Reply, Failure>, asked: &Asked) -> Response<Bytes> {
+    match reply {
+        Ok(Reply::Identity(answer)) => encode_identity(answer, asked),
+        Ok(Reply::Twin(twin::Answer::Twin(twin, identity))) => {
+            respond(StatusCode::OK, &twin_json::show(&twin, &identity))
+        }
+        Ok(_) => refuse(&Invalid { kind: ErrorKind::Internal, text: "Internal error.".into() }),
+        Err(mut failure) => {
+            if *asked == Asked::Twin && failure.kind == ErrorKind::ModuleNotFound {
+                failure.kind = ErrorKind::DeviceNotFound;
+            }
+            let response = respond(error::status(failure.kind), &error::hub_body(&failure));
+            with_header(response, ERROR_CODE, spelling(failure.kind).hub_name)
+        }
+    }
+}
+
+/// A refusal that needed no service to decide; nothing was recorded under a tracking ID.
+pub fn refuse(invalid: &Invalid) -> Response<Bytes> {
+    let name = spelling(invalid.kind).hub_name;
+    let body = json!({ "Message": format!("ErrorCode:{name};{}", invalid.text), "ExceptionMessage": "" });
+    with_header(respond(error::status(invalid.kind), &body), ERROR_CODE, name)
+}
+
+fn encode_identity(answer: identity::Answer, asked: &Asked) -> Response<Bytes> {
+    use identity::Answer;
+
+    let body = match answer {
+        Answer::Identity(identity) => registry_json::show_identity(&identity),
+        Answer::Identities(identities) => identities.iter().map(registry_json::show_identity).collect(),
+        Answer::Deleted => return empty(StatusCode::NO_CONTENT),
+        Answer::Bulk(failures) => {
+            let status = if failures.is_empty() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+            return respond(status, &show_bulk(&failures, asked));
+        }
+        Answer::Devices { total, enabled, disabled } => json!({
+            "totalDeviceCount": total,
+            "enabledDeviceCount": enabled,
+            "disabledDeviceCount": disabled,
+        }),
+        Answer::Connected(connected) => json!({ "connectedDeviceCount": connected }),
+    };
+    respond(StatusCode::OK, &body)
+}
+
+fn show_bulk(failures: &[(IdentityName, Failure)], asked: &Asked) -> Value {
+    let mode = |name: &IdentityName| match asked {
+        Asked::Bulk(modes) => modes.iter().find(|(known, _)| known == name).map(|(_, mode)| *mode),
+        Asked::Twin | Asked::Other => None,
+    };
+    let errors: Vec<Value> = failures
+        .iter()
+        .map(|(name, failure)| {
+            json!({
+                "deviceId": name.device,
+                "errorCode": spelling(failure.kind).hub_name,
+                "errorStatus": failure.public,
+                "moduleId": name.module,
+                "operation": mode(name),
+            })
+        })
+        .collect();
+    json!({ "isSuccessful": errors.is_empty(), "errors": errors, "warnings": [] })
+}
