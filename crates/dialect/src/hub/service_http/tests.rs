@@ -262,7 +262,8 @@ fn a_failure_carries_its_code_in_the_body_and_in_a_header() {
         let code = response.headers()["iothub-errorcode"].to_str().unwrap().to_owned();
         assert!(body(&response).contains(&format!("\"ErrorCode:{code};")), "{kind:?}");
         let refused = refuse(&Invalid { kind, text: "x".into() });
-        assert_eq!((refused.status(), &refused.headers()["iothub-errorcode"]), (response.status(), code.as_str()));
+        assert_eq!(refused.status(), response.status());
+        assert_eq!(refused.headers()["iothub-errorcode"], *code);
     }
 }
 
@@ -294,7 +295,7 @@ fn etags_are_spelled_in_two_ways() {
     let cases = [
         (0, "MA==", "AAAAAAAAAAA="),
         (1, "MQ==", "AAAAAAAAAAE="),
-        (801_232_426, "ODAxMjMyNDI2", "AAAAAC/B0io="),
+        (801_232_426, "ODAxMjMyNDI2", "AAAAAC/B1io="),
         ((1 << 48) + 2, "MjgxNDc0OTc2NzEwNjU4", "AAEAAAAAAAI="),
     ];
     for (number, identity, twin) in cases {
