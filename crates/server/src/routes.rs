@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dialect::error::Refused;
 use dialect::http::{Target, bearer, json, signature};
+use dialect::hub::service_http as hub_http;
 use dialect::provisioning::{self, device_http, service_http};
 use domain::operation::{Caller, ErrorKind, Secret, Transport};
 use http::header::HOST;
@@ -61,6 +62,9 @@ impl PublicRoutes {
             Ok(target) => target,
             Err(invalid) => return self.refuse(invalid.into()),
         };
+        if hub_http::owns(&target) {
+            return self.answer_at_hub(&request, &target, peer).await;
+        }
         let Some(caller) = caller_of(&request, peer, false) else {
             return self.refuse(Refused::new(ErrorKind::Unauthorized, "Unauthorized"));
         };
@@ -80,6 +84,17 @@ impl PublicRoutes {
             };
         }
         nothing_here()
+    }
+
+    async fn answer_at_hub(&self, request: &Request<Bytes>, target: &Target, peer: &PeerContext) -> Response<Bytes> {
+        let refused = match (caller_of(request, peer, false), hub_http::decode(request, target)) {
+            (Some(caller), Ok((operation, asked))) => {
+                return hub_http::encode(self.service.perform(&caller, operation).await, &asked);
+            }
+            (None, _) => Refused::new(ErrorKind::Unauthorized, "Unauthorized"),
+            (_, Err(refused)) => refused,
+        };
+        hub_http::refuse(&self.service.refuse(refused.kind, refused.public))
     }
 
     fn refuse(&self, refused: Refused) -> Response<Bytes> {

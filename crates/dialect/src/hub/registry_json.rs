@@ -2,6 +2,8 @@
 //!
 //! Reads only shapes; the rules for what an identity may be are in `domain::identity`.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use domain::clock::UnixTime;
@@ -14,30 +16,14 @@ use domain::sas::SymmetricKey;
 use serde_json::{Map, Value, json};
 
 use super::twin_json;
+use crate::error::Refused;
+use crate::http::parse_precondition;
 use crate::json::{InvalidJson, boolean, object, text};
 use crate::time;
 
-/// Why a request is refused before anybody is asked. The text may be shown.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
-pub struct Invalid {
-    /// The class.
-    pub kind: ErrorKind,
-    /// For people.
-    pub text: String,
-}
-
-impl Invalid {
-    /// A value that breaks a rule.
-    pub fn argument(text: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::InvalidArgument, text: text.into() }
-    }
-}
-
-impl From<InvalidJson> for Invalid {
-    fn from(invalid: InvalidJson) -> Self {
-        Self { kind: ErrorKind::InvalidBody, text: invalid.to_string() }
-    }
+/// A value that breaks a rule.
+pub(super) fn invalid(text: impl Into<Cow<'static, str>>) -> Refused {
+    Refused::new(ErrorKind::InvalidArgument, text)
 }
 
 /// An identity's etag: base64 of a decimal counter.
@@ -142,16 +128,16 @@ fn show_authentication(authentication: &Authentication) -> Value {
 }
 
 /// Reads the name of a device, and of a module if there is one.
-pub fn parse_name(device: &str, module: Option<&str>) -> Result<IdentityName, Invalid> {
-    let device = DeviceId::parse(device).map_err(|invalid| Invalid::argument(format!("The device ID: {invalid}.")))?;
+pub fn parse_name(device: &str, module: Option<&str>) -> Result<IdentityName, Refused> {
+    let device = DeviceId::parse(device).map_err(|fault| invalid(format!("The device ID: {fault}.")))?;
     let module = module.map(ModuleId::parse).transpose();
-    let module = module.map_err(|invalid| Invalid::argument(format!("The module ID: {invalid}.")))?;
+    let module = module.map_err(|fault| invalid(format!("The module ID: {fault}.")))?;
     Ok(IdentityName { device, module })
 }
 
 /// Reads the body of a PUT. Its names, if it has any, must be those of the path. Members that the hub writes are ignored,
 /// the etag among them: only `If-Match` counts.
-pub fn parse_identity(name: IdentityName, body: &Value) -> Result<IdentityDraft, Invalid> {
+pub fn parse_identity(name: IdentityName, body: &Value) -> Result<IdentityDraft, Refused> {
     if !body.is_object() {
         return Err(InvalidJson::Type { member: "the body", wanted: "an object" }.into());
     }
@@ -160,12 +146,12 @@ pub fn parse_identity(name: IdentityName, body: &Value) -> Result<IdentityDraft,
     let agrees = device.is_none_or(|device| device == name.device.as_str())
         && module.is_none_or(|module| name.module.as_ref().is_some_and(|own| own.as_str() == module));
     if !agrees {
-        return Err(Invalid::argument("The ID of the body is not that of the path."));
+        return Err(invalid("The ID of the body is not that of the path."));
     }
     parse_draft(name, body)
 }
 
-fn parse_draft(name: IdentityName, body: &Value) -> Result<IdentityDraft, Invalid> {
+fn parse_draft(name: IdentityName, body: &Value) -> Result<IdentityDraft, Refused> {
     let capabilities = object(body, "capabilities")?
         .map(|capabilities| Ok::<_, InvalidJson>(boolean(capabilities, "iotEdge")?.unwrap_or_default()))
         .transpose()?;
@@ -181,16 +167,16 @@ fn parse_draft(name: IdentityName, body: &Value) -> Result<IdentityDraft, Invali
     })
 }
 
-fn parse_status(body: &Value) -> Result<Option<IdentityStatus>, Invalid> {
+fn parse_status(body: &Value) -> Result<Option<IdentityStatus>, Refused> {
     match text(body, "status")?.map(|status| status.to_ascii_lowercase()).as_deref() {
         None => Ok(None),
         Some("enabled") => Ok(Some(IdentityStatus::Enabled)),
         Some("disabled") => Ok(Some(IdentityStatus::Disabled)),
-        Some(_) => Err(Invalid::argument("status is neither enabled nor disabled.")),
+        Some(_) => Err(invalid("status is neither enabled nor disabled.")),
     }
 }
 
-fn parse_scopes(body: &Value) -> Result<Vec<String>, Invalid> {
+fn parse_scopes(body: &Value) -> Result<Vec<String>, Refused> {
     let wrong = InvalidJson::Type { member: "parentScopes", wanted: "an array of strings" };
     let scopes = match body.get("parentScopes") {
         None | Some(Value::Null) => return Ok(Vec::new()),
@@ -202,7 +188,7 @@ fn parse_scopes(body: &Value) -> Result<Vec<String>, Invalid> {
 }
 
 /// Without a type, what is given tells it. One SDK writes keys that are to be generated as empty texts.
-fn parse_authentication(body: &Value) -> Result<Option<DraftAuthentication>, Invalid> {
+fn parse_authentication(body: &Value) -> Result<Option<DraftAuthentication>, Refused> {
     let keys = object(body, "symmetricKey")?.unwrap_or(&Value::Null);
     let (primary_key, secondary_key) = (parse_key(keys, "primaryKey")?, parse_key(keys, "secondaryKey")?);
     let thumbprints = object(body, "x509Thumbprint")?.unwrap_or(&Value::Null);
@@ -219,23 +205,21 @@ fn parse_authentication(body: &Value) -> Result<Option<DraftAuthentication>, Inv
         Some("none") => Ok(Some(DraftAuthentication::None)),
         None if has_thumbprint => Ok(Some(self_signed)),
         None => Ok(Some(sas)),
-        Some(_) => {
-            Err(Invalid::argument("authentication.type is none of sas, selfSigned, certificateAuthority and none."))
-        }
+        Some(_) => Err(invalid("authentication.type is none of sas, selfSigned, certificateAuthority and none.")),
     }
 }
 
-fn parse_key(keys: &Value, member: &'static str) -> Result<Option<SymmetricKey>, Invalid> {
+fn parse_key(keys: &Value, member: &'static str) -> Result<Option<SymmetricKey>, Refused> {
     let Some(text) = text(keys, member)?.filter(|text| !text.is_empty()) else { return Ok(None) };
     let key = SymmetricKey::parse(&text);
-    key.map(Some).map_err(|invalid| Invalid::argument(format!("Invalid device key length: {member}: {invalid}.")))
+    key.map(Some).map_err(|fault| invalid(format!("Invalid device key length: {member}: {fault}.")))
 }
 
 /// What a bulk item is called in the answer.
 pub type Mode = &'static str;
 
 /// Reads a bulk request. An item's etags count only in the modes that name them.
-pub fn parse_bulk(body: &Value) -> Result<Vec<(BulkItem, Mode)>, Invalid> {
+pub fn parse_bulk(body: &Value) -> Result<Vec<(BulkItem, Mode)>, Refused> {
     let Value::Array(items) = body else {
         return Err(InvalidJson::Type { member: "the body", wanted: "an array" }.into());
     };
@@ -245,11 +229,11 @@ pub fn parse_bulk(body: &Value) -> Result<Vec<(BulkItem, Mode)>, Invalid> {
     if names.is_sorted_by(|one, next| one != next) {
         Ok(items)
     } else {
-        Err(Invalid::argument("A device is named more than once."))
+        Err(invalid("A device is named more than once."))
     }
 }
 
-fn parse_item(item: &Value) -> Result<(BulkItem, Mode), Invalid> {
+fn parse_item(item: &Value) -> Result<(BulkItem, Mode), Refused> {
     if !item.is_object() {
         return Err(InvalidJson::Type { member: "an item", wanted: "an object" }.into());
     }
@@ -257,21 +241,17 @@ fn parse_item(item: &Value) -> Result<(BulkItem, Mode), Invalid> {
     let module = text(item, "moduleId")?.filter(|module| !module.is_empty());
     let name = parse_name(&device, module.as_deref())?;
     let matches = |member, read: fn(&str) -> Option<Etag>| {
-        let etag = text(item, member)?.unwrap_or_default();
-        let etag = etag.trim_matches('"');
-        Ok::<_, Invalid>(match etag {
-            "*" => Precondition::Exists,
-            etag => read(etag).map_or(Precondition::Impossible, Precondition::Matches),
-        })
+        let etag = text(item, member)?.filter(|etag| !etag.is_empty());
+        Ok::<_, Refused>(etag.map_or(Precondition::Impossible, |etag| parse_precondition(&etag, read)))
     };
     let put = |precondition| {
         let draft = Box::new(parse_draft(name.clone(), item)?);
         let twin = twin_json::parse_change(item)?;
         let twin = (twin.tags.is_some() || twin.desired.is_some()).then(|| Box::new(twin));
-        Ok::<_, Invalid>(BulkChange::Put { draft, precondition, twin })
+        Ok::<_, Refused>(BulkChange::Put { draft, precondition, twin })
     };
     let patch = |precondition| {
-        Ok::<_, Invalid>(BulkChange::PatchTwin { change: Box::new(twin_json::parse_change(item)?), precondition })
+        Ok::<_, Refused>(BulkChange::PatchTwin { change: Box::new(twin_json::parse_change(item)?), precondition })
     };
     let mode = text(item, "importMode")?.ok_or(InvalidJson::Missing { member: "importMode" })?;
     let (change, mode) = match mode.to_ascii_lowercase().as_str() {
@@ -282,7 +262,7 @@ fn parse_item(item: &Value) -> Result<(BulkItem, Mode), Invalid> {
         "deleteifmatchetag" => (BulkChange::Delete { precondition: matches("eTag", parse_etag)? }, "deleteIfMatchETag"),
         "updatetwin" => (patch(Precondition::None)?, "updateTwin"),
         "updatetwinifmatchetag" => (patch(matches("twinETag", twin_json::parse_etag)?)?, "updateTwinIfMatchETag"),
-        _ => return Err(Invalid::argument("importMode is none that is known.")),
+        _ => return Err(invalid("importMode is none that is known.")),
     };
     Ok((BulkItem { name, change }, mode))
 }

@@ -8,9 +8,9 @@ use domain::operation::{ErrorKind, Failure, Operation, Reply, twin};
 use http::{HeaderName, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::registry_json::{self, Invalid, Mode, parse_name};
+use super::registry_json::{self, Mode, invalid, parse_name};
 use super::twin_json;
-use crate::error::{self, spelling};
+use crate::error::{self, Refused, spelling};
 use crate::http::{Target, empty, is, json as respond, precondition, with_header};
 use crate::json;
 
@@ -42,13 +42,13 @@ pub fn owns(target: &Target) -> bool {
     segments.first().is_some_and(|first| ["devices", "twins", "statistics"].iter().any(|word| is(first, word)))
 }
 
-/// Turns a request into an operation; or says why not, for [`refuse`].
-pub fn decode(request: &Request<Bytes>, target: &Target) -> Result<(Operation, Asked), Invalid> {
+/// Turns a request into an operation; or into its refusal.
+pub fn decode(request: &Request<Bytes>, target: &Target) -> Result<(Operation, Asked), Refused> {
     if !target.api_version().is_ok_and(is_version) {
-        return Err(Invalid::argument("The query parameter api-version is missing or no version."));
+        return Err(invalid("The query parameter api-version is missing or no version."));
     }
     if request.body().len() > BODY_BYTES_MAX {
-        return Err(Invalid { kind: ErrorKind::TooLarge, text: "The body is too long.".into() });
+        return Err(Refused::new(ErrorKind::TooLarge, "The body is too long."));
     }
     let method = method(request);
     match target.segments().as_slice() {
@@ -61,11 +61,15 @@ pub fn decode(request: &Request<Bytes>, target: &Target) -> Result<(Operation, A
             let ask = match (is(word, "devices"), is(word, "service")) {
                 (true, _) => identity::Ask::CountDevices,
                 (_, true) => identity::Ask::CountConnected,
-                (false, false) => return Err(nothing_here()),
+                (false, false) => return Err(Refused::nothing_here()),
             };
-            if method == Method::GET { Ok((Operation::Identity(ask), Asked::Other)) } else { Err(not_allowed()) }
+            if method == Method::GET {
+                Ok((Operation::Identity(ask), Asked::Other))
+            } else {
+                Err(Refused::wrong_method())
+            }
         }
-        _ => Err(nothing_here()),
+        _ => Err(Refused::nothing_here()),
     }
 }
 
@@ -85,20 +89,12 @@ fn method(request: &Request<Bytes>) -> Method {
     }
 }
 
-fn nothing_here() -> Invalid {
-    Invalid { kind: ErrorKind::ResourceNotFound, text: "There is nothing at this path.".into() }
-}
-
-fn not_allowed() -> Invalid {
-    Invalid { kind: ErrorKind::NotSupported, text: "The method is not allowed here.".into() }
-}
-
 fn decode_registry(
     request: &Request<Bytes>,
     method: &Method,
     target: &Target,
     rest: &[&str],
-) -> Result<(Operation, Asked), Invalid> {
+) -> Result<(Operation, Asked), Refused> {
     let ask = match (method, rest) {
         (&Method::GET, []) => identity::Ask::List { limit: parse_top(target)? },
         (&Method::POST, []) => {
@@ -108,7 +104,7 @@ fn decode_registry(
             return Ok((Operation::Identity(identity::Ask::Bulk(items)), Asked::Bulk(modes)));
         }
         (&Method::POST, [word]) if is(word, "query") => {
-            return Err(Invalid::argument("The query language is not available; GET /devices lists devices."));
+            return Err(invalid("The query language is not available; GET /devices lists devices."));
         }
         (&Method::GET, [device, word]) if is(word, "modules") => {
             identity::Ask::ListModules(parse_name(device, None)?.device)
@@ -117,22 +113,22 @@ fn decode_registry(
         (_, [device, word, module]) if is(word, "modules") => {
             decode_identity(request, method, parse_name(device, Some(module))?)?
         }
-        (_, []) => return Err(not_allowed()),
-        (_, [_, word]) if is(word, "modules") => return Err(not_allowed()),
-        _ => return Err(nothing_here()),
+        (_, []) => return Err(Refused::wrong_method()),
+        (_, [_, word]) if is(word, "modules") => return Err(Refused::wrong_method()),
+        _ => return Err(Refused::nothing_here()),
     };
     Ok((Operation::Identity(ask), Asked::Other))
 }
 
-fn parse_top(target: &Target) -> Result<usize, Invalid> {
+fn parse_top(target: &Target) -> Result<usize, Refused> {
     match target.parameter("top").map(str::parse::<usize>) {
         None => Ok(LIST_MAX),
         Some(Ok(top)) if top > 0 => Ok(top.min(LIST_MAX)),
-        Some(_) => Err(Invalid::argument("top is no number from 1 to 1000.")),
+        Some(_) => Err(invalid("top is no number from 1 to 1000.")),
     }
 }
 
-fn decode_identity(request: &Request<Bytes>, method: &Method, name: IdentityName) -> Result<identity::Ask, Invalid> {
+fn decode_identity(request: &Request<Bytes>, method: &Method, name: IdentityName) -> Result<identity::Ask, Refused> {
     let precondition = precondition(request.headers(), registry_json::parse_etag);
     match *method {
         Method::GET => Ok(identity::Ask::Find(name)),
@@ -141,15 +137,15 @@ fn decode_identity(request: &Request<Bytes>, method: &Method, name: IdentityName
             Ok(identity::Ask::Put { draft: Box::new(draft), precondition })
         }
         Method::DELETE => Ok(identity::Ask::Delete { name, precondition }),
-        _ => Err(not_allowed()),
+        _ => Err(Refused::wrong_method()),
     }
 }
 
-fn decode_twin(request: &Request<Bytes>, method: &Method, rest: &[&str]) -> Result<twin::Ask, Invalid> {
+fn decode_twin(request: &Request<Bytes>, method: &Method, rest: &[&str]) -> Result<twin::Ask, Refused> {
     let name = match rest {
         [device] => parse_name(device, None)?,
         [device, word, module] if is(word, "modules") => parse_name(device, Some(module))?,
-        _ => return Err(nothing_here()),
+        _ => return Err(Refused::nothing_here()),
     };
     let precondition = precondition(request.headers(), twin_json::parse_etag);
     let body = || {
@@ -157,7 +153,7 @@ fn decode_twin(request: &Request<Bytes>, method: &Method, rest: &[&str]) -> Resu
         if body.is_object() {
             return Ok(body);
         }
-        Err(Invalid::from(json::InvalidJson::Type { member: "the body", wanted: "an object" }))
+        Err(Refused::from(json::InvalidJson::Type { member: "the body", wanted: "an object" }))
     };
     match *method {
         Method::GET => Ok(twin::Ask::Find(name)),
@@ -169,7 +165,7 @@ fn decode_twin(request: &Request<Bytes>, method: &Method, rest: &[&str]) -> Resu
             let change = Box::new(twin_json::parse_replacement(&body()?)?);
             Ok(twin::Ask::Replace { name, change, precondition })
         }
-        _ => Err(not_allowed()),
+        _ => Err(Refused::wrong_method()),
     }
 }
 
@@ -180,22 +176,18 @@ pub fn encode(reply: Result<Reply, Failure>, asked: &Asked) -> Response<Bytes> {
         Ok(Reply::Twin(twin::Answer::Twin(twin, identity))) => {
             respond(StatusCode::OK, &twin_json::show(&twin, &identity))
         }
-        Ok(_) => refuse(&Invalid { kind: ErrorKind::Internal, text: "Internal error.".into() }),
-        Err(mut failure) => {
-            if *asked == Asked::Twin && failure.kind == ErrorKind::ModuleNotFound {
-                failure.kind = ErrorKind::DeviceNotFound;
-            }
-            let response = respond(error::status(failure.kind), &error::hub_body(&failure));
-            with_header(response, ERROR_CODE, spelling(failure.kind).hub_name)
+        Ok(_) => empty(StatusCode::INTERNAL_SERVER_ERROR),
+        Err(failure) if *asked == Asked::Twin && failure.kind == ErrorKind::ModuleNotFound => {
+            refuse(&Failure { kind: ErrorKind::DeviceNotFound, ..failure })
         }
+        Err(failure) => refuse(&failure),
     }
 }
 
-/// A refusal that needed no service to decide; nothing was recorded under a tracking ID.
-pub fn refuse(invalid: &Invalid) -> Response<Bytes> {
-    let name = spelling(invalid.kind).hub_name;
-    let body = json!({ "Message": format!("ErrorCode:{name};{}", invalid.text), "ExceptionMessage": "" });
-    with_header(respond(error::status(invalid.kind), &body), ERROR_CODE, name)
+/// A failure in this dialect's form, with its code in the body and in a header.
+pub fn refuse(failure: &Failure) -> Response<Bytes> {
+    let response = respond(error::status(failure.kind), &error::hub_body(failure));
+    with_header(response, ERROR_CODE, spelling(failure.kind).hub_name)
 }
 
 fn encode_identity(answer: identity::Answer, asked: &Asked) -> Response<Bytes> {

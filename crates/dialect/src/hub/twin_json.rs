@@ -11,8 +11,9 @@ use domain::twin::{ServiceChange, Twin};
 use serde_json::{Map, Value, json};
 
 use super::registry_json::{
-    self, Invalid, authentication_type, connection_state, moment, show_scopes, show_thumbprints, status,
+    self, authentication_type, connection_state, moment, show_scopes, show_thumbprints, status,
 };
+use crate::error::Refused;
 use crate::json::object;
 
 /// A twin's etag: base64 of eight bytes, the highest first.
@@ -61,7 +62,7 @@ pub fn show(twin: &Twin, identity: &Identity) -> Value {
 
 /// Reads what a PATCH changes: tags and desired properties, each left alone if it is absent or null. Everything else is
 /// the hub's or the device's to write, and ignored, because programs send back whole twins.
-pub fn parse_change(body: &Value) -> Result<ServiceChange, Invalid> {
+pub fn parse_change(body: &Value) -> Result<ServiceChange, Refused> {
     let properties = object(body, "properties")?;
     let desired = properties.map(|properties| object(properties, "desired")).transpose()?.flatten();
     let section = |value: &Value| value.as_object().cloned();
@@ -69,7 +70,7 @@ pub fn parse_change(body: &Value) -> Result<ServiceChange, Invalid> {
 }
 
 /// Reads what a PUT puts in place of both sections; one that is absent becomes empty.
-pub fn parse_replacement(body: &Value) -> Result<ServiceChange, Invalid> {
+pub fn parse_replacement(body: &Value) -> Result<ServiceChange, Refused> {
     let ServiceChange { tags, desired } = parse_change(body)?;
     let whole = |section: Option<Map<String, Value>>| Some(section.unwrap_or_default());
     Ok(ServiceChange { tags: whole(tags), desired: whole(desired) })
