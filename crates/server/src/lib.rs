@@ -10,5 +10,7 @@ pub mod names;
 pub mod routes;
 pub mod serve;
 pub mod shutdown;
+#[cfg(test)]
+mod testing;
 pub mod tls;
 pub mod websocket;

@@ -70,8 +70,12 @@ pub(super) fn suites_for_the_log(suites: &[CipherSuite]) -> String {
     let mut text = String::new();
     for suite in suites.iter().take(SUITES_LOGGED_MAX) {
         let separator = if text.is_empty() { "" } else { " " };
+        let code = u16::from(*suite);
         // Writing to a String cannot fail.
-        let _ = write!(text, "{separator}{suite:?}");
+        let _ = match suite.as_str() {
+            Some(name) => write!(text, "{separator}{name}"),
+            None => write!(text, "{separator}0x{code:04x}"),
+        };
     }
     if suites.len() > SUITES_LOGGED_MAX {
         let _ = write!(text, " and {} more", suites.len() - SUITES_LOGGED_MAX);

@@ -45,20 +45,13 @@ impl OperatorCertificate {
     /// Reads a PEM file with a chain (leaf first) and a PEM file with its private key.
     pub fn load(chain: &Path, key: &Path, provider: &CryptoProvider) -> Result<Self, OperatorCertificateError> {
         use OperatorCertificateError as Error;
-        let unreadable = |path: &Path, what| {
-            let path = path.to_path_buf();
-            move |reason: String| Error::Unreadable { path, what, reason }
+        let certificates = read_chain(chain)?;
+        let (dns_names, addresses) = match certificates.first() {
+            Some(leaf) => covered_names(leaf).map_err(unreadable(chain, CHAIN))?,
+            None => return Err(unreadable(chain, CHAIN)("it holds no certificate".into())),
         };
-        let certificates = CertificateDer::pem_file_iter(chain)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| unreadable(chain, "a certificate chain")(error.to_string()))?;
         let private =
             PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, "a private key")(error.to_string()))?;
-        let Some(leaf) = certificates.first() else {
-            return Err(unreadable(chain, "a certificate chain")("it holds no certificate".into()));
-        };
-        let (dns_names, addresses) =
-            covered_names(leaf).map_err(|reason| unreadable(chain, "a certificate chain")(reason))?;
         if dns_names.is_empty() && addresses.is_empty() {
             return Err(Error::Nameless { path: chain.to_path_buf() });
         }
@@ -88,6 +81,20 @@ impl OperatorCertificate {
         }
         self.dns_names.iter().any(|pattern| matches_dns_name(pattern, name))
     }
+}
+
+/// What the first file is called in messages.
+const CHAIN: &str = "a certificate chain";
+
+fn unreadable(path: &Path, what: &'static str) -> impl FnOnce(String) -> OperatorCertificateError {
+    let path = path.to_path_buf();
+    move |reason| OperatorCertificateError::Unreadable { path, what, reason }
+}
+
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, OperatorCertificateError> {
+    CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|error| unreadable(path, CHAIN)(error.to_string()))
 }
 
 fn covered_names(leaf: &CertificateDer<'_>) -> Result<(Vec<String>, Vec<IpAddr>), String> {
