@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use arc_swap::ArcSwap;
 use domain::clock::{Clock, Entropy, UnixTime};
@@ -53,7 +53,7 @@ pub enum CertificateUnavailable {
 /// What the rim needs to present itself to clients.
 pub struct ServerCertificates {
     authority: Authority,
-    rsa_key: watch::Receiver<RsaKey>,
+    rsa_key: Arc<RsaKeySource>,
     operator: ArcSwap<Vec<(OperatorCertificate, Leaf)>>,
     names: Arc<Names>,
     clock: Arc<dyn Clock>,
@@ -112,7 +112,14 @@ struct Leaf {
     renew_at: Option<UnixTime>,
 }
 
-#[derive(Clone)]
+/// The key that all RSA leaves share. Most instances never need it.
+struct RsaKeySource {
+    /// Where it is kept; `None` makes one per start.
+    folder: Option<KeyFolder>,
+    asked: Once,
+    state: watch::Sender<RsaKey>,
+}
+
 enum RsaKey {
     Pending,
     Ready(Arc<LeafKey>),
@@ -126,13 +133,13 @@ struct LeafKey {
 }
 
 impl ServerCertificates {
-    /// Starts with no leaf. The RSA key is loaded, or made on a thread of its own; clients that need it wait.
+    /// Starts with no leaf, and without the RSA key: it is loaded or made when the first client needs it, which waits.
     pub fn new(sources: CertificateSources) -> Result<Self, rustls::Error> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let template = configuration_template(&provider)?;
         Ok(Self {
             authority: sources.authority,
-            rsa_key: rsa_key_from(sources.folder, provider),
+            rsa_key: Arc::new(RsaKeySource::new(sources.folder)),
             operator: ArcSwap::default(),
             names: sources.names,
             clock: sources.clock,
@@ -184,16 +191,12 @@ impl ServerCertificates {
         Ok(Choice::Ready(leaf.configuration(http)))
     }
 
-    /// Waits for the RSA key if it is still being made, and answers with a leaf for it.
+    /// Answers with a leaf for the RSA key, waiting for the key if it is still to be made.
     pub(super) async fn rsa_configuration(
         &self,
         wanted: RsaLeafWanted,
     ) -> Result<Arc<ServerConfig>, CertificateUnavailable> {
-        let mut key = self.rsa_key.clone();
-        let made = key.wait_for(|key| !matches!(key, RsaKey::Pending)).await.map(|key| (*key).clone());
-        let Ok(RsaKey::Ready(key)) = made else {
-            return Err(CertificateUnavailable::NoRsaKey);
-        };
+        let key = self.rsa_key.key(self.provider()).await?;
         let leaf = self.leaf((wanted.names, KeyKind::Rsa2048), || Ok(key))?;
         Ok(leaf.configuration(wanted.http))
     }
@@ -284,25 +287,41 @@ fn configuration_template(provider: &Arc<CryptoProvider>) -> Result<ServerConfig
     Ok(template)
 }
 
-/// Loads the RSA key, or makes it on a thread of its own: it takes up to half a second, and few clients need it.
-fn rsa_key_from(folder: Option<KeyFolder>, provider: Arc<CryptoProvider>) -> watch::Receiver<RsaKey> {
-    let (sender, receiver) = watch::channel(RsaKey::Pending);
-    let make = move || {
-        let key = load_or_make_rsa_key(folder.as_ref())
-            .and_then(|pair| LeafKey::new(pair, &provider).map_err(|error| error.to_string()));
+impl RsaKeySource {
+    fn new(folder: Option<KeyFolder>) -> Self {
+        Self { folder, asked: Once::new(), state: watch::Sender::new(RsaKey::Pending) }
+    }
+
+    /// The key; the first to ask has it loaded or made, on a thread of its own since making takes up to half a second.
+    async fn key(self: &Arc<Self>, provider: &Arc<CryptoProvider>) -> Result<Arc<LeafKey>, CertificateUnavailable> {
+        let mut state = self.state.subscribe();
+        self.asked.call_once(|| {
+            let (source, provider) = (Arc::clone(self), Arc::clone(provider));
+            let thread = std::thread::Builder::new().name("rsa-key".into());
+            if let Err(error) = thread.spawn(move || source.load_or_make(&provider)) {
+                tracing::error!(%error, "the thread that makes the RSA key cannot be started");
+                self.state.send_replace(RsaKey::Failed);
+            }
+        });
+        let settled = state.wait_for(|key| !matches!(key, RsaKey::Pending)).await;
+        match settled.as_deref() {
+            Ok(RsaKey::Ready(key)) => Ok(Arc::clone(key)),
+            Ok(RsaKey::Pending | RsaKey::Failed) | Err(_) => Err(CertificateUnavailable::NoRsaKey),
+        }
+    }
+
+    fn load_or_make(&self, provider: &CryptoProvider) {
+        let key = load_or_make_rsa_key(self.folder.as_ref())
+            .and_then(|pair| LeafKey::new(pair, provider).map_err(|error| error.to_string()));
         let outcome = key.map_or_else(
             |error| {
-                tracing::error!(error, "there is no RSA key: clients that cannot verify ECDSA will be refused");
+                tracing::error!(error, "there is no RSA key: clients that cannot verify ECDSA are refused");
                 RsaKey::Failed
             },
             |key| RsaKey::Ready(Arc::new(key)),
         );
-        sender.send_replace(outcome);
-    };
-    if let Err(error) = std::thread::Builder::new().name("rsa-key".into()).spawn(make) {
-        tracing::error!(%error, "the thread that makes the RSA key cannot be started");
+        self.state.send_replace(outcome);
     }
-    receiver
 }
 
 fn load_or_make_rsa_key(folder: Option<&KeyFolder>) -> Result<KeyPair, String> {
