@@ -17,10 +17,12 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::http::HttpServer;
 use crate::listener::{Binder, PortWanted, RunningListener};
 use crate::names::{CertificateNames, NameTable, Names};
 use crate::shutdown::Tasks;
 use crate::tls::authority::Authority;
+use crate::tls::key_file::KeyFolder;
 use crate::tls::{
     CertificateSources, Connection, HandshakeError, PortProtocol, ServerCertificates, TlsAcceptor, TlsSettings,
 };
@@ -30,6 +32,9 @@ pub(crate) const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::T
 
 /// Longer than anything takes that works.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Makes the HTTP end of a port.
+pub(crate) type HttpMaker = Box<dyn FnOnce(&Tasks) -> HttpServer>;
 
 /// A port whose finished handshakes are handed to the test.
 pub(crate) struct TestRim {
@@ -48,26 +53,22 @@ impl TestRim {
     }
 
     pub(crate) fn start_with(settings: TlsSettings, protocol: PortProtocol) -> Self {
-        let (sender, accepted) = mpsc::channel(16);
-        Self::start_serving(settings, protocol, Mutex::new(accepted), move |outcome, _| {
-            let sender = sender.clone();
-            async move {
-                let _ = sender.send(outcome).await;
-            }
-        })
+        Self::start_serving(settings, protocol, None)
     }
 
-    /// A port whose finished handshakes go to `serve`.
-    pub(crate) fn start_serving<F, Fut>(
+    /// A port whose finished handshakes go to `http`, if given, and to the test otherwise.
+    pub(crate) fn start_serving(settings: TlsSettings, protocol: PortProtocol, http: Option<HttpMaker>) -> Self {
+        Self::start_in(None, settings, protocol, http)
+    }
+
+    /// As the others, with the RSA key in `folder`.
+    pub(crate) fn start_in(
+        folder: Option<KeyFolder>,
         settings: TlsSettings,
         protocol: PortProtocol,
-        accepted: Mutex<mpsc::Receiver<Result<Connection, HandshakeError>>>,
-        serve: F,
-    ) -> Self
-    where
-        F: Fn(Result<Connection, HandshakeError>, Tasks) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
-    {
+        http: Option<HttpMaker>,
+    ) -> Self {
+        let (sender, accepted) = mpsc::channel(16);
         let clock = Arc::new(ManualClock::at(SystemClock.now()));
         let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(7));
         let names = Arc::new(Names::new(
@@ -78,7 +79,7 @@ impl TestRim {
         ));
         let sources = CertificateSources {
             authority: Authority::in_memory(clock.now(), entropy.as_ref()).expect("a CA"),
-            folder: None,
+            folder,
             names: Arc::clone(&names),
             clock: clock.clone(),
             entropy,
@@ -88,16 +89,22 @@ impl TestRim {
         let tasks = Tasks::new();
         let binder = Binder { addresses: ["127.0.0.1", "127.0.0.2", "127.0.0.3"].map(address).into(), strict: true };
         let wanted = PortWanted { purpose: "test", port: 0, explicit: false };
-        let in_tasks = tasks.clone();
+        let (in_tasks, http) = (tasks.clone(), http.map(|make| make(&tasks)));
         let listener = binder
             .bind(wanted)
             .expect("a free port")
             .start(&tasks, move |incoming| {
-                let (acceptor, serve, tasks) = (acceptor.clone(), serve.clone(), in_tasks.clone());
-                async move { serve(acceptor.accept(incoming).await, tasks).await }
+                let (acceptor, http, drain) = (acceptor.clone(), http.clone(), in_tasks.drain_signal());
+                let sender = sender.clone();
+                async move {
+                    match (acceptor.accept(incoming).await, http) {
+                        (Ok(connection), Some(http)) => http.serve(connection, drain).await,
+                        (outcome, _) => drop(sender.send(outcome).await),
+                    }
+                }
             })
             .expect("a listener");
-        Self { certificates, names, clock, tasks, listener, accepted }
+        Self { certificates, names, clock, tasks, listener, accepted: Mutex::new(accepted) }
     }
 
     /// What the next handshake came to.

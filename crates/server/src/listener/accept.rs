@@ -66,7 +66,7 @@ impl RunningListener {
         self.serve(bind_reaching(self.purpose, address, self.port)?)
     }
 
-    fn serve(&self, bound: BoundSocket) -> Result<(), BindError> {
+    pub(super) fn serve(&self, bound: BoundSocket) -> Result<(), BindError> {
         let reach = bound.reach;
         let socket = TcpListener::from_std(bound.socket).map_err(|source| BindError::Io {
             purpose: self.purpose,

@@ -17,7 +17,7 @@ use super::super::authority::{
     AUTHORITY_LIFETIME, Authority, AuthorityError, CERTIFICATE_FILE, KEY_FILE, LEAF_LIFETIME, LEAF_RENEWAL,
 };
 use super::super::key_file::{KeyFileError, KeyFolder, KeySeal, PlainKeys};
-use super::super::{OperatorCertificate, OperatorCertificateError};
+use super::super::{OperatorCertificate, OperatorCertificateError, PortProtocol, RSA_KEY_FILE, TlsSettings};
 use crate::names::NameTable;
 use crate::testing::{TakesAnything, TestRim, VERSIONS, address, names, provider};
 
@@ -109,6 +109,24 @@ async fn rsa_is_for_clients_that_cannot_verify_ecdsa() {
         .with_no_client_auth();
     let leaf = leaf_shown(&rim, "127.0.0.3", "127.0.0.3", by_suite).await;
     assert!(is_rsa(&leaf), "by the suites of TLS 1.2");
+}
+
+#[tokio::test]
+async fn the_rsa_key_is_made_when_first_needed_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(RSA_KEY_FILE);
+    let mut keys = Vec::new();
+    for _ in 0..2 {
+        let keys_in = Some(KeyFolder::new(folder.path(), Arc::new(PlainKeys)));
+        let rim = TestRim::start_in(keys_in, TlsSettings::default(), PortProtocol::Other, None);
+        assert_eq!(path.exists(), !keys.is_empty());
+        let mut rsa_only = rim.client(&rustls::version::TLS13);
+        rsa_only.dangerous().set_certificate_verifier(Arc::new(TakesAnything(RSA_ONLY.to_vec())));
+        let leaf = leaf_shown(&rim, "127.0.0.2", "127.0.0.2", rsa_only).await;
+        keys.push(parsed(&leaf).public_key().raw.to_vec());
+        assert_eq!(mode(&path), 0o600);
+    }
+    assert_eq!(keys[0], keys[1]);
 }
 
 #[tokio::test]
