@@ -166,6 +166,16 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// The disk fails.
+    #[error("the disk that holds {} does not read or write as it should; see what the system log says about it",
+        path.display())]
+    Disk {
+        /// The file.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        source: Cause,
+    },
     /// Anything else.
     #[error("{} cannot be opened as a store", path.display())]
     Backend {
@@ -181,7 +191,8 @@ impl OpenError {
     /// A failed call of the file system.
     pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         let path = path.into();
-        if source.kind() == std::io::ErrorKind::StorageFull {
+        use std::io::ErrorKind;
+        if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge) {
             return Self::Full { path };
         }
         Self::File { action, path, source }
@@ -194,6 +205,7 @@ impl OpenError {
         match error.sqlite_error_code() {
             Some(Code::NotADatabase | Code::DatabaseCorrupt) => Self::Damaged { path, detail: error.to_string() },
             Some(Code::DiskFull) => Self::Full { path },
+            Some(Code::SystemIoFailure) => Self::Disk { path, source: Arc::new(error) },
             _ => Self::Backend { path, source: Arc::new(error) },
         }
     }

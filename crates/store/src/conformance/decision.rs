@@ -86,8 +86,8 @@ pub async fn a_flood_of_unknown_id_scopes_is_lost_and_counted_and_evicts_no_know
     assert_eq!(backend.store.list_decisions("dev-1", 10).await.unwrap(), [known]);
     assert_eq!(backend.store.list_decisions("dev-2", 10).await.unwrap(), [late]);
     let mut kept = 0;
-    for seed in 2..2 + FLOOD {
+    for seed in (2..2 + FLOOD).step_by(10) {
         kept += u64::from(backend.store.find_decision(tracking(seed)).await.unwrap().is_some());
     }
-    assert!(kept > 0 && kept <= 8_000, "{kept} strangers are kept");
+    assert!(kept > 0 && kept <= 800, "{kept} of each ten strangers are kept");
 }

@@ -81,12 +81,11 @@ pub async fn every_operation_has_one_plan_and_one_end(backend: &Backend, script:
 async fn accept(scene: &Scene, model: &mut Model) {
     model.accepted += 1;
     let answer = scene.accept(model.accepted, after(model.now)).await;
-    match &model.running {
-        Some((seed, ..)) => assert_eq!(answer, Accepted::AlreadyRunning(operation(*seed))),
-        None => {
-            assert_eq!(answer, Accepted::New);
-            model.running = Some((model.accepted, 0, None, false));
-        }
+    if let Some((seed, ..)) = &model.running {
+        assert_eq!(answer, Accepted::AlreadyRunning(operation(*seed)));
+    } else {
+        assert_eq!(answer, Accepted::New);
+        model.running = Some((model.accepted, 0, None, false));
     }
 }
 

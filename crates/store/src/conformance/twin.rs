@@ -27,7 +27,7 @@ fn told(changes: &[TwinChange]) -> Vec<(u64, u64, IdentityName, String)> {
 
 pub async fn documents_keep_order_numbers_and_depth(backend: &Backend) {
     let hub = scene(backend).await;
-    let text = r#"{"z":1,"a":1.0,"big":4503599627370495,"exp":1e2,"deep":{"y":{"x":[1,"two",{"t":true}]},"b":"é\n"}}"#;
+    let text = r#"{"z":1,"a":1.0,"big":4503599627370495,"exp":1e+2,"deep":{"y":{"x":[1,"two",{"t":true}]},"b":"é\n"}}"#;
     let name = device("dev");
     backend.store.patch_twin(hub, &name, desired(text), Precondition::None, NOON).await.unwrap().done();
     backend.store.apply_reported(hub, &name, object(text), None, NOON).await.unwrap().done();

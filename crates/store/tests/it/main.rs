@@ -3,3 +3,6 @@
 
 mod conformance;
 mod opening;
+mod reopening;
+mod secrets;
+mod telemetry_files;

@@ -69,3 +69,124 @@ async fn a_second_opening_of_the_same_folder_is_refused_until_the_first_closes()
     first.close().await;
     open(place.path()).unwrap().close().await;
 }
+
+/// Opens a folder that must be refused; nothing in it may change.
+fn refused(folder: &Path) -> OpenError {
+    let before = contents(folder);
+    let error = open(folder).expect_err("the folder was opened");
+    assert!(contents(folder) == before, "{error}: the folder was changed");
+    error
+}
+
+fn change(path: &Path, sql: &str) {
+    let connection = rusqlite::Connection::open(path).unwrap();
+    connection.execute_batch(sql).unwrap();
+    connection.close().unwrap();
+}
+
+#[tokio::test]
+async fn files_of_a_newer_version_are_refused_with_both_versions_named() {
+    for file in ["muster.db", "refusals.db", "telemetry/0000000001.db"] {
+        let place = closed_store().await;
+        let path = place.path().join(file);
+        change(&path, "PRAGMA user_version = 99");
+        // Files that are opened before this one may count the opening.
+        let error = if file == "muster.db" { refused(place.path()) } else { open(place.path()).unwrap_err() };
+        assert!(matches!(&error, OpenError::Newer { found: 99, known: 1, .. }), "{file}: {error}");
+        assert!(error.to_string().contains("newer version of Muster"), "{error}");
+        change(&path, "PRAGMA user_version = 1");
+        let store = open(place.path()).unwrap();
+        assert_eq!(store.load_resources().await.unwrap().groups, [group("kept")], "{file}");
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn damaged_files_are_refused_and_left_as_they_are() {
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 4] = [
+        ("the beginning is overwritten", |bytes| bytes[..16].fill(b'x')),
+        ("it is cut short inside the header", |bytes| bytes.truncate(50)),
+        ("its end is missing", |bytes| bytes.truncate(2 * 4_096)),
+        ("a page is overwritten", |bytes| bytes[4_096..2 * 4_096].fill(0xa5)),
+    ];
+    for (name, damage) in damages {
+        let place = closed_store().await;
+        let path = place.path().join("muster.db");
+        let whole = fs::read(&path).unwrap();
+        let mut bytes = whole.clone();
+        damage(&mut bytes);
+        fs::write(&path, &bytes).unwrap();
+        let error = refused(place.path());
+        assert!(matches!(error, OpenError::Damaged { .. }), "{name}: {error}");
+        assert!(error.to_string().contains("restore a backup"), "{name}: {error}");
+
+        fs::write(&path, whole).unwrap();
+        let store = open(place.path()).unwrap();
+        assert_eq!(store.load_resources().await.unwrap().groups, [group("kept")], "{name}");
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_another_program_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    fs::create_dir_all(place.path()).unwrap();
+    change(&place.path().join("muster.db"), "CREATE TABLE recipe (name TEXT); INSERT INTO recipe VALUES ('brie')");
+    // The key of a store that is there is not made afresh.
+    let error = refused(place.path());
+    assert!(matches!(error, OpenError::KeyUnusable { .. }), "{error}");
+    fs::write(place.path().join("sealing.key"), format!("muster-sealing-key-1 {}", "ab".repeat(32))).unwrap();
+    fs::set_permissions(place.path().join("sealing.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    let error = refused(place.path());
+    assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_sealing_key_that_cannot_be_used_stops_the_start_and_says_what_to_do() {
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage, &str); 5] = [
+        ("it is missing", |key| fs::remove_file(key).unwrap(), "is missing; put back the key file"),
+        ("others can read it", |key| fs::set_permissions(key, fs::Permissions::from_mode(0o644)).unwrap(), "chmod 600"),
+        (
+            "it is another store's",
+            |key| fs::write(key, format!("muster-sealing-key-1 {}", "ab".repeat(32))).unwrap(),
+            "is not the one this store was sealed with",
+        ),
+        ("it is damaged", |key| fs::write(key, "muster").unwrap(), "is damaged"),
+        (
+            "it cannot be read",
+            |key| {
+                fs::remove_file(key).unwrap();
+                fs::create_dir(key).unwrap();
+                fs::set_permissions(key, fs::Permissions::from_mode(0o700)).unwrap();
+            },
+            "cannot read the sealing key",
+        ),
+    ];
+    for (name, damage, advice) in damages {
+        let place = closed_store().await;
+        damage(&place.path().join("sealing.key"));
+        let error = refused(place.path());
+        assert!(error.to_string().contains(advice), "{name}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_in_memory_leaves_no_trace_and_starts_empty() {
+    for _ in 0..2 {
+        let store = Embedded::open(Options::default(), clock(), &SeededEntropy::new(1)).unwrap();
+        assert!(store.load_resources().await.unwrap().groups.is_empty());
+        store.put_group(group("gone")).await.unwrap();
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_opens_within_the_time_that_a_start_has() {
+    let place = tempfile::tempdir().unwrap();
+    let started = std::time::Instant::now();
+    let store = open(place.path()).unwrap();
+    println!("an empty folder was opened in {:?}", started.elapsed());
+    store.close().await;
+}

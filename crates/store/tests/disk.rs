@@ -1,0 +1,98 @@
+//! A disk that takes no more: what was answered is there, what failed is not, and the store goes on when there is room.
+//!
+//! The limit on file sizes holds for the whole process, so that this test has one of its own.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use domain::clock::{Clock, ManualClock, SeededEntropy};
+use domain::ids::HubKey;
+use domain::resource::ResourceGroup;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use serde_json::{Map, Value};
+use store::conformance::sample::NOON;
+use store::conformance::telemetry::message;
+use store::ports::{ReadFrom, ResourceStore as _, TelemetryLog as _};
+use store::sqlite::{Embedded, Options};
+use store::{Error, OpenError};
+
+fn open(folder: &Path) -> Result<Embedded, OpenError> {
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOON));
+    let options = Options { folder: Some(folder.to_owned()), ..Options::default() };
+    Embedded::open(options, clock, &SeededEntropy::new(1))
+}
+
+/// Lets files grow to so many bytes; `None` lifts the limit.
+fn limit_files(bytes: Option<u64>) {
+    let maximum = getrlimit(Resource::Fsize).maximum;
+    setrlimit(Resource::Fsize, Rlimit { current: bytes.or(maximum), maximum }).unwrap();
+}
+
+fn group(number: usize) -> ResourceGroup {
+    let tags = Map::from_iter([("weight".to_owned(), Value::String("x".repeat(2_000)))]);
+    ResourceGroup { name: format!("group-{number:04}"), location: "local".to_owned(), tags }
+}
+
+fn is_unavailable<T: std::fmt::Debug>(answer: &Result<T, Error>) -> bool {
+    matches!(answer, Err(Error::Unavailable { .. }))
+}
+
+#[tokio::test]
+async fn nothing_that_was_answered_is_lost_when_the_disk_is_full() {
+    // Without a handler the signal that comes with the refusal would end the process.
+    let kind = tokio::signal::unix::SignalKind::from_raw(Signal::XFSZ.as_raw());
+    let _handler = tokio::signal::unix::signal(kind).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path()).unwrap();
+
+    limit_files(Some(400_000));
+    let mut answered = Vec::new();
+    let mut failed = 0;
+    for number in 0..400 {
+        match store.put_group(group(number)).await {
+            Ok(group) => answered.push(group),
+            other => {
+                assert!(is_unavailable(&other), "{other:?}");
+                failed += 1;
+            }
+        }
+    }
+    assert!(failed > 0 && answered.len() > 10, "{failed} failed, {} were answered", answered.len());
+    let body = "x".repeat(100_000);
+    let mut appended = 0;
+    let mut refused = 0;
+    for _ in 0..20 {
+        match store.telemetry().append(message(HubKey(1), 0, &body)).await {
+            Ok(position) => {
+                assert_eq!(position.sequence, appended);
+                appended += 1;
+            }
+            other => {
+                assert!(is_unavailable(&other), "{other:?}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0, "20 large messages were stored");
+    assert_eq!(store.load_resources().await.unwrap().groups, answered);
+
+    limit_files(None);
+    answered.push(store.put_group(group(9_999)).await.unwrap());
+    let next = store.telemetry().append(message(HubKey(1), 0, &body)).await.unwrap();
+    assert_eq!(next.sequence, appended);
+    store.close().await;
+
+    let store = open(place.path()).unwrap();
+    assert_eq!(store.load_resources().await.unwrap().groups, answered);
+    let read = store.telemetry().read(HubKey(1), 0, ReadFrom::Start, 1_000).await.unwrap();
+    assert_eq!(read.len() as u64, appended + 1);
+    store.close().await;
+
+    let empty = tempfile::tempdir().unwrap();
+    limit_files(Some(0));
+    let refused = open(empty.path()).unwrap_err();
+    limit_files(None);
+    assert!(matches!(refused, OpenError::Full { .. }), "{refused}");
+    open(empty.path()).unwrap().close().await;
+}

@@ -1,0 +1,136 @@
+//! What survives the end of a process, and what must not.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use domain::clock::{Clock, ManualClock, SeededEntropy};
+use domain::decision::Cause;
+use domain::operation::PageRequest;
+use domain::operation::session::{Filter, QualityOfService, Subscriptions};
+use domain::twin::ServiceChange;
+use store::conformance::Done as _;
+use store::conformance::sample::{
+    NOON, admitted, after, device, hub, identity, individual, make_hub, make_service, object, operation, plan, proven,
+    refused, tracking,
+};
+use store::ports::{
+    DecisionStore as _, EnrollmentStore as _, IdentityStore as _, RegistrationStore as _, ResourceStore as _,
+    TwinStore as _,
+};
+use store::sqlite::{Embedded, Options};
+
+fn open(folder: &Path) -> Embedded {
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOON));
+    let options = Options { folder: Some(folder.to_owned()), ..Options::default() };
+    Embedded::open(options, clock, &SeededEntropy::new(1)).unwrap()
+}
+
+#[tokio::test]
+async fn an_operation_goes_on_along_its_plan_and_its_lease_is_void() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path());
+    let (service, hub) = (make_service(&store, "dps").await, make_hub(&store, "hub").await);
+    let entry = store.create_enrollment(service, individual("dev-1", 1), NOON).await.unwrap().done();
+    let device = proven(service, "dev-1", &entry);
+    store.accept_registration(&device, operation(1), None, admitted(1, "dev-1"), NOON).await.unwrap();
+    let first = store.claim_operations(1, NOON).await.unwrap().remove(0);
+    store.plan_assignment(first.operation, 1, plan(hub, "dev-1"), NOON).await.unwrap().done();
+    assert!(store.claim_operations(1, after(1)).await.unwrap().is_empty());
+    store.close().await;
+
+    let store = open(place.path());
+    let again = store.claim_operations(1, after(1)).await.unwrap().remove(0);
+    assert_eq!((again.operation, again.attempt), (operation(1), 2));
+    assert_eq!(again.plan, Some(plan(hub, "dev-1")));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn sessions_survive_and_connections_do_not() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path());
+    let hub = make_hub(&store, "hub").await;
+    let name = device("dev");
+    let made = store.create_identity(hub, identity(name.clone(), 1), None, NOON).await.unwrap().done().done();
+    let first = store.claim_connection(hub, &name, &made.generation, false, after(1)).await.unwrap().done();
+    let mut subscriptions = Subscriptions::default();
+    subscriptions.insert(Filter::Desired, QualityOfService::AtMostOnce);
+    assert!(store.save_subscriptions(hub, &name, first.epoch, subscriptions).await.unwrap());
+    assert!(store.find_identity(hub, &name).await.unwrap().done().connected);
+    store.close().await;
+
+    let store = open(place.path());
+    assert!(!store.find_identity(hub, &name).await.unwrap().done().connected);
+    assert_eq!(store.count_devices(hub).await.unwrap().connected, 0);
+    let second = store.claim_connection(hub, &name, &made.generation, false, after(2)).await.unwrap().done();
+    assert!(second.epoch > first.epoch);
+    assert_eq!((second.session_present, second.subscriptions), (true, subscriptions));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn twins_their_changes_and_refusals_survive() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path());
+    let hub = make_hub(&store, "hub").await;
+    let name = device("dev");
+    store.create_identity(hub, identity(name.clone(), 1), None, NOON).await.unwrap().done().done();
+    let change = ServiceChange { tags: None, desired: Some(object(r#"{"b":1.0,"a":1}"#)) };
+    let patched = store.patch_twin(hub, &name, change, domain::ids::Precondition::None, NOON).await.unwrap().done();
+    store.record_refusal(refused(7, "dev", Cause::WrongKey));
+    let changes = store.twin_changes_after(0, 9).await.unwrap();
+    store.close().await;
+
+    let store = open(place.path());
+    assert_eq!(store.find_twin(hub, &name).await.unwrap(), Some(patched));
+    assert_eq!(store.twin_changes_after(0, 9).await.unwrap(), changes);
+    assert_eq!(store.find_decision(tracking(7)).await.unwrap(), Some(refused(7, "dev", Cause::WrongKey)));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn etags_and_keys_go_on_where_they_stood() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path());
+    let first = store.create_hub(hub("hub-1"), true, NOON).await.unwrap().done();
+    store.delete_hub(first.key).await.unwrap().done();
+    store.close().await;
+    let store = open(place.path());
+    let second = store.create_hub(hub("hub-1"), true, NOON).await.unwrap().done();
+    assert!(second.etag > first.etag && second.key > first.key && second.address != first.address);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_removal_that_was_cut_short_goes_on() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path());
+    let hub = make_hub(&store, "hub").await;
+    for number in 0..250 {
+        let name = device(&format!("dev-{number}"));
+        store.create_identity(hub, identity(name, 1), None, NOON).await.unwrap().done().done();
+    }
+    store.close().await;
+    // As a process leaves it that ends between the removal of the hub and that of its devices.
+    let file = rusqlite::Connection::open(place.path().join("muster.db")).unwrap();
+    file.execute_batch("DELETE FROM hub; INSERT INTO removal (owner_kind, owner) SELECT DISTINCT 0, hub FROM identity")
+        .unwrap();
+    file.close().unwrap();
+
+    let store = open(place.path());
+    // The removal runs beside other verbs; each of these waits its turn behind a piece of it.
+    let mut left = usize::MAX;
+    for _ in 0..1_000 {
+        store.put_group(group()).await.unwrap();
+        left = store.list_devices(hub, PageRequest { after: None, limit: 1_000 }).await.unwrap().items.len();
+        if left == 0 {
+            break;
+        }
+    }
+    assert_eq!(left, 0);
+    store.close().await;
+}
+
+fn group() -> domain::resource::ResourceGroup {
+    domain::resource::ResourceGroup { name: "g".to_owned(), location: "l".to_owned(), tags: object("{}") }
+}
