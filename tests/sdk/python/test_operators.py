@@ -1,0 +1,102 @@
+"""azure-iot-hub manages identities and twins of a hub, and devices feel it at once."""
+
+import threading
+import uuid
+from importlib.metadata import version
+
+import pytest
+from azure.iot.hub import IoTHubRegistryManager
+from azure.iot.hub.models import Twin, TwinProperties
+from conftest import await_that
+from test_hub import connect, provision
+
+SERVICE = {"client": "azure-iot-hub", "version": version("azure-iot-hub"), "transport": "https", "credential": "policy"}
+KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+OTHER_KEY = "YW5vdGhlciBrZXkgb2YgdGhpcnR5LXR3byBieXRlcyE="
+
+
+def registry_of(muster) -> IoTHubRegistryManager:
+    return IoTHubRegistryManager(muster.hub["connectionString"])
+
+
+def gone(client) -> threading.Event:
+    """Fires when the client notices that it was cut off."""
+    event = threading.Event()
+    client.on_connection_state_change = lambda: None if client.connected else event.set()
+    return event
+
+
+@pytest.mark.shows(**SERVICE, feature="identities: create, read, update, list, statistics, delete")
+def test_identities_live_through_the_registry_manager(muster):
+    registry = registry_of(muster)
+    made = registry.create_device_with_sas("dev-1", KEY, OTHER_KEY, "enabled")
+    assert made.authentication.symmetric_key.primary_key == KEY
+    read = registry.get_device("dev-1")
+    assert (read.etag, read.generation_id, read.connection_state) == (made.etag, made.generation_id, "Disconnected")
+    changed = registry.update_device_with_sas("dev-1", read.etag, OTHER_KEY, KEY, "disabled")
+    assert changed.status == "disabled" and changed.etag != made.etag
+    with pytest.raises(Exception, match="412|Precondition"):
+        registry.update_device_with_sas("dev-1", made.etag, KEY, OTHER_KEY, "enabled")
+    with pytest.raises(Exception, match="409|already registered|Conflict"):
+        registry.create_device_with_sas("dev-1", KEY, OTHER_KEY, "enabled")
+    registry.create_device_with_x509("dev-2", "A" * 40, "B" * 40, "enabled")
+    assert sorted(device.device_id for device in registry.get_devices()) == ["dev-1", "dev-2"]
+    counts = registry.get_device_registry_statistics()
+    assert (counts.total_device_count, counts.enabled_device_count, counts.disabled_device_count) == (2, 1, 1)
+    registry.delete_device("dev-1")
+    with pytest.raises(Exception, match="404|Not Found"):
+        registry.get_device("dev-1")
+
+
+@pytest.mark.shows(**SERVICE, feature="twins: read, patch, replace; desired properties reach the device in order")
+def test_desired_properties_reach_the_device_in_order(muster):
+    key = provision(muster, "dev-1", {"temperature": 20})
+    client = connect(muster, "dev-1", key)
+    told = []
+    enough = threading.Event()
+
+    def on_patch(patch):
+        told.append(patch)
+        if len(told) == 5:
+            enough.set()
+
+    client.on_twin_desired_properties_patch_received = on_patch
+    registry = registry_of(muster)
+    for step in range(5):
+        twin = Twin(tags={"step": step}, properties=TwinProperties(desired={"temperature": 50 + step}))
+        registry.update_twin("dev-1", twin)
+    assert enough.wait(20), told
+    assert [patch["$version"] for patch in told] == [2, 3, 4, 5, 6]
+    assert [patch["temperature"] for patch in told] == [50, 51, 52, 53, 54]
+    client.patch_twin_reported_properties({"temperature": 54})
+    twin = registry.get_twin("dev-1")
+    assert twin.tags == {"place": "cave", "step": 4}
+    assert twin.properties.desired["temperature"] == 54
+    assert twin.properties.reported["temperature"] == 54
+    assert twin.connection_state == "Connected"
+    registry.replace_twin("dev-1", Twin(tags={}, properties=TwinProperties(desired={"only": True})))
+    assert client.get_twin()["desired"] == {"only": True, "$version": 7}
+    client.shutdown()
+
+
+CUTS = ["disabled", "deleted", "re-keyed"]
+
+
+@pytest.mark.shows(**SERVICE, feature="a device that is disabled, deleted or re-keyed is cut off")
+@pytest.mark.parametrize("case", CUTS)
+def test_a_device_is_cut_off_when_its_right_is_gone(muster, case):
+    registry = registry_of(muster)
+    name = f"dev-{uuid.uuid4().hex[:8]}"
+    registry.create_device_with_sas(name, KEY, OTHER_KEY, "enabled")
+    client = connect(muster, name, KEY)
+    cut = gone(client)
+    if case == "disabled":
+        registry.update_device_with_sas(name, "*", KEY, OTHER_KEY, "disabled")
+    elif case == "deleted":
+        registry.delete_device(name)
+    else:
+        fresh = "YSB0aGlyZCBrZXkgb2YgdGhpcnR5LXR3byBieXRlcyE="
+        registry.update_device_with_sas(name, "*", fresh, fresh, "enabled")
+    assert cut.wait(10), muster.log()
+    client.shutdown()
+    assert await_that(lambda: "a connection was ended" in muster.log())
