@@ -83,12 +83,6 @@ impl PublicRoutes {
                 Ok((operation, asked)) => service_http::encode(self.service.perform(&caller, operation).await, asked),
             };
         }
-        if hub_service::owns(&target) {
-            return match hub_service::decode(&request, &target) {
-                Err(invalid) => hub_service::refuse(&invalid),
-                Ok((operation, asked)) => hub_service::encode(self.service.perform(&caller, operation).await, &asked),
-            };
-        }
         nothing_here()
     }
 
