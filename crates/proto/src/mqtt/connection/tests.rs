@@ -234,6 +234,18 @@ fn bytes_may_arrive_one_by_one() {
 }
 
 #[test]
+fn a_ping_cut_in_two_behind_a_message_is_answered() {
+    let mut script = Script::open(Limits::default());
+    let bytes = encoded(&[publish_1(1), Packet::Pingreq]);
+    let (head, tail) = bytes.split_at(bytes.len() - 1);
+    script.connection.handle_input(head, script.now);
+    assert_eq!(script.tickets().len(), 1);
+    assert_eq!(script.sent(), []);
+    script.connection.handle_input(tail, script.now);
+    assert_eq!(script.sent(), [Packet::Pingresp]);
+}
+
+#[test]
 fn the_first_packet_must_be_a_connect_of_this_version() {
     let foreign = |name: &str, level| Packet::ForeignConnect { name: text(name), level };
     let connack_1: &[u8] = &[0x20, 2, 0, 1];
