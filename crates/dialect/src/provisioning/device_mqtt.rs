@@ -73,13 +73,16 @@ struct UserName<'a> {
 }
 
 impl<'a> UserName<'a> {
-    /// `None` for any other. Hubs' user names begin with a host, which holds a dot; an ID scope does not.
+    /// Whether `text` is meant for a provisioning service. A hub's device or module may be called `registrations` too, but
+    /// a hub's user names begin with a host, which holds a dot; an ID scope does not.
+    fn is_meant(text: &str) -> bool {
+        let mut segments = text.split('/');
+        segments.next().is_some_and(|first| !first.contains('.')) && segments.next() == Some("registrations")
+    }
+
     fn parse(text: &'a str) -> Option<Self> {
-        let (id_scope, rest) = text.split_once('/')?;
+        let (id_scope, rest) = text.split_once('/').filter(|(id_scope, _)| !id_scope.is_empty())?;
         let (registration_id, query) = rest.strip_prefix("registrations/")?.split_once('/')?;
-        if id_scope.is_empty() || id_scope.contains('.') {
-            return None;
-        }
         let api_version = parameter(query, "api-version").filter(|version| !version.is_empty())?;
         Some(Self { id_scope, registration_id, api_version, client_version: parameter(query, "ClientVersion") })
     }
@@ -92,21 +95,21 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 }
 
 impl Device {
-    /// Takes CONNECT apart; `None` if the user name is none of a provisioning service.
+    /// Takes CONNECT apart; `None` if it is not meant for a provisioning service.
     pub fn open(connect: &Connect, has_certificate: bool) -> Option<Self> {
-        let name = UserName::parse(connect.username.as_deref()?)?;
-        let password = connect.password.as_deref().filter(|password| !password.is_empty());
-        let (token, refusal) = match judge(connect, &name, password, has_certificate) {
+        let text = connect.username.as_deref().filter(|text| UserName::is_meant(text))?;
+        let name = UserName::parse(text);
+        let (token, refusal) = match judge(connect, name.as_ref(), has_certificate) {
             Ok(token) => (token, None),
             Err(refusal) => (None, Some(refusal)),
         };
         Some(Self {
-            id_scope: name.id_scope.into(),
-            registration_id: name.registration_id.into(),
+            id_scope: name.as_ref().map_or_else(Box::default, |name| name.id_scope.into()),
+            registration_id: name.as_ref().map_or_else(Box::default, |name| name.registration_id.into()),
             token,
             refusal,
             // The Java client names the API version again as its own version.
-            listens_late: name.client_version == Some(name.api_version),
+            listens_late: name.is_some_and(|name| name.client_version == Some(name.api_version)),
             subscribed: None,
             waiting: Vec::new(),
             held_back: VecDeque::new(),
@@ -173,25 +176,27 @@ impl Device {
 /// Whether CONNECT is plausible (`contract/dps-device.md 3.7`): the token that came as password, or how it is refused.
 fn judge(
     connect: &Connect,
-    name: &UserName<'_>,
-    password: Option<&[u8]>,
+    name: Option<&UserName<'_>>,
     has_certificate: bool,
 ) -> Result<Option<SasToken>, (Refusal, &'static str)> {
+    let bad = |reason| Err((Refusal::BadUsernameOrPassword, reason));
     if RegistrationId::parse(&connect.client_id).is_err() {
         return Err((Refusal::IdentifierRejected, "the client ID is not a registration ID"));
     }
-    if !connect.client_id.eq_ignore_ascii_case(name.registration_id) {
-        return Err((Refusal::BadUsernameOrPassword, "the user name is of another registration ID than the client ID"));
+    let Some(UserName { id_scope, registration_id, .. }) = name else {
+        return bad("the user name is not one of a provisioning service");
+    };
+    if !connect.client_id.eq_ignore_ascii_case(registration_id) {
+        return bad("the user name is of another registration ID than the client ID");
     }
-    let Some(password) = password else {
+    let Some(password) = connect.password.as_deref().filter(|password| !password.is_empty()) else {
         let nothing = (Refusal::NotAuthorized, "neither a signature nor a certificate is shown");
         return if has_certificate { Ok(None) } else { Err(nothing) };
     };
-    let token = std::str::from_utf8(password).ok().and_then(|password| SasToken::parse(password).ok());
-    match token {
-        Some(token) if token.is_for_registration(name.id_scope, name.registration_id) => Ok(Some(token)),
-        Some(_) => Err((Refusal::BadUsernameOrPassword, "the signature is for another registration")),
-        None => Err((Refusal::BadUsernameOrPassword, "the password is not a signature")),
+    match std::str::from_utf8(password).ok().and_then(|password| SasToken::parse(password).ok()) {
+        Some(token) if token.is_for_registration(id_scope, registration_id) => Ok(Some(token)),
+        Some(_) => bad("the signature is for another registration"),
+        None => bad("the password is not a signature"),
     }
 }
 
@@ -278,3 +283,6 @@ impl Machine for Device {
         self.token.as_ref()
     }
 }
+
+#[cfg(test)]
+mod tests;
