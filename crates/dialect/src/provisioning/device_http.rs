@@ -99,3 +99,6 @@ fn location(host: &str, asked: &Asked, operation: &str) -> String {
         "https://{host}/{id_scope}/registrations/{registration_id}/operations/{operation}?api-version={api_version}"
     )
 }
+
+#[cfg(test)]
+mod tests;

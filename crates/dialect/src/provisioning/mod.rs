@@ -8,6 +8,8 @@ pub mod device_json;
 pub mod device_mqtt;
 pub mod service_http;
 pub mod service_json;
+#[cfg(test)]
+mod wire;
 
 use bytes::Bytes;
 use domain::operation::{ErrorKind, Failure};

@@ -1,17 +1,15 @@
 //! Sessions against the machine: what clients send, what is asked of the service, what is answered, in virtual time.
 
-use std::fmt::Write as _;
-
-use domain::ids::OperationId;
-use domain::operation::registration::Answer as Told;
 use proptest::prelude::*;
 use proto::mqtt::{Connack, Packet};
 
 use super::*;
 use crate::mqtt::script::{self, Script, Words, failure, publish, text};
+use crate::provisioning::wire;
 use crate::session;
 
-const WORDS: Words = Words { user_name, show_ask, read_reply, read_push: |_| panic!("nothing is pushed") };
+const WORDS: Words =
+    Words { user_name, show_ask, read_reply: wire::read_reply, read_push: |_| panic!("nothing is pushed") };
 const OPERATION: &str = "5.316aac5bdc130deb.b1e02da8-0000-0000-0000-000000000000";
 
 macro_rules! wire_scripts {
@@ -40,48 +38,7 @@ fn user_name(client_id: &str) -> String {
 
 fn show_ask(ask: &session::Ask) -> String {
     assert_eq!(ask.lane, Lane::Serial);
-    let Operation::Registration(Ask { id_scope, registration_id, request }) = &ask.operation else {
-        panic!("{ask:?}");
-    };
-    let registration = match request {
-        Request::Poll { operation } => return format!("poll | {id_scope} | {registration_id} | {operation}"),
-        Request::LookUp => return format!("look up | {id_scope} | {registration_id}"),
-        Request::Register(registration) => registration,
-    };
-    let mut shown = format!("register | {id_scope} | {registration_id}");
-    if let Some(id) = &registration.registration_id {
-        write!(shown, " | of {id}").unwrap();
-    }
-    if let Some(payload) = &registration.payload {
-        write!(shown, " | payload {payload}").unwrap();
-    }
-    if let Some(tpm) = &registration.tpm {
-        let storage_root_key = tpm.storage_root_key.as_ref().map(hex::encode).unwrap_or_default();
-        write!(shown, " | tpm {} {storage_root_key}", hex::encode(&tpm.endorsement_key)).unwrap();
-    }
-    if registration.has_certificate_request {
-        shown += " | csr";
-    }
-    assert!(!registration.force, "MQTT has no word for it");
-    shown
-}
-
-fn read_reply(fields: &[&str]) -> Reply {
-    let operation = |text: &str| OperationId::parse(text).unwrap();
-    Reply::Registration(match fields {
-        ["accepted", id, seconds] => {
-            Told::Accepted { operation: operation(id), retry_after_s: seconds.parse().unwrap() }
-        }
-        ["assigning", id, registration_id, seconds] => Told::Assigning {
-            operation: operation(id),
-            registration_id: RegistrationId::parse(registration_id).unwrap(),
-            retry_after_s: seconds.parse().unwrap(),
-        },
-        ["finished", id, state] => {
-            Told::Finished { operation: operation(id), state: serde_json::from_str(state).unwrap() }
-        }
-        other => panic!("{other:?}"),
-    })
+    wire::show(&ask.operation)
 }
 
 /// A connected `dev-1` that listens, as the client whose user name ends in `client` does.
@@ -101,7 +58,7 @@ fn register(packet_id: u16, request_id: &str) -> Packet {
 }
 
 fn accepted() -> Reply {
-    read_reply(&["accepted", OPERATION, "3"])
+    wire::read_reply(&["accepted", OPERATION, "3"])
 }
 
 /// The topics of the messages among `packets`.
