@@ -40,6 +40,8 @@ fn lints() -> Result<Vec<String>> {
 fn documentation() -> Result<Vec<String>> {
     let mut doc = process::command("cargo")?;
     doc.args(["doc", "--workspace", "--no-deps", "--document-private-items", "--locked", "--quiet"]);
-    process::show(doc.args(["--profile", suites::PROFILE]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    process::show(
+        doc.args(["--profile", suites::PROFILE]).env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links"),
+    )?;
     Ok(Vec::new())
 }

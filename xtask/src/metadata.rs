@@ -1,5 +1,7 @@
 //! What `cargo metadata` says, as far as the checks need it.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
 
@@ -28,10 +30,24 @@ pub fn workspace() -> Result<Vec<Package>> {
     packages(&["--no-deps"])
 }
 
-/// Every package that the lock file brings in on one of `targets`.
+/// Every package that is compiled for one of `targets`. The lock file names more: what a feature nobody turns on would
+/// bring.
 pub fn everything(targets: &[String]) -> Result<Vec<Package>> {
     let filters: Vec<&str> = targets.iter().flat_map(|target| ["--filter-platform", target.as_str()]).collect();
-    packages(&filters)
+    let mut compiled = BTreeSet::new();
+    for target in targets {
+        let mut tree = process::command("cargo")?;
+        tree.args(["tree", "--workspace", "--locked", "--prefix", "none", "--format", "{p}", "--target", target]);
+        for line in process::read(&mut tree)?.lines() {
+            let mut words = line.split_whitespace();
+            if let (Some(name), Some(version)) = (words.next(), words.next()) {
+                compiled.insert((name.to_owned(), version.trim_start_matches('v').to_owned()));
+            }
+        }
+    }
+    let mut packages = packages(&filters)?;
+    packages.retain(|package| compiled.contains(&(package.name.clone(), package.version.clone())));
+    Ok(packages)
 }
 
 /// The folder that cargo builds in.

@@ -143,8 +143,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
         let deadline = session.poll_timeout();
         let (wants_input, has_output) = (session.wants_input(), !session.output().is_empty());
         if has_output {
-            // Writing goes first and alone with replies: a client that does not read is not read from.
-            return Step::Written(stream.write(session.output()).await.and_then(not_zero));
+            // Nothing is read while something is unwritten; a client that does not read can still be cut off.
+            return tokio::select! {
+                biased;
+                push = next_push(mailbox.as_ref()), if mailbox.is_some() => Step::Pushed(push),
+                written = stream.write(session.output()) => Step::Written(written.and_then(not_zero)),
+                () = sleep_until(deadline), if deadline.is_some() => Step::Timeout,
+                () = drain.begun(), if !draining => Step::Drain,
+            };
         }
         tokio::select! {
             biased;
