@@ -128,7 +128,7 @@ impl Served {
 /// A server that ends without a TLS goodbye has closed as well.
 async fn read_to_close(stream: &mut TlsStream<TcpStream>) -> String {
     let mut reply = Vec::new();
-    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut reply)).await.expect("closed in time");
+    let read = timeout(PATIENCE, stream.read_to_end(&mut reply)).await.expect("closed in time");
     drop(read);
     String::from_utf8(reply).expect("text")
 }
@@ -138,7 +138,7 @@ async fn read_reply(stream: &mut TlsStream<TcpStream>, ends_with: &str) -> Strin
     let mut reply = String::new();
     while !reply.ends_with(ends_with) {
         let mut buffer = [0; 1024];
-        let read = tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await.expect("in time").expect("bytes");
+        let read = timeout(PATIENCE, stream.read(&mut buffer)).await.expect("in time").expect("bytes");
         assert_ne!(read, 0, "closed after: {reply}");
         reply.push_str(std::str::from_utf8(&buffer[..read]).expect("text"));
     }
@@ -274,7 +274,7 @@ async fn a_connection_without_requests_is_closed() {
     assert_eq!(body_of(&reply), "GET /a?- h ");
     let mut h2 = http2(&served).await;
     assert_eq!(ask_http2(&mut h2.0, "/a", "").await.0, StatusCode::OK);
-    tokio::time::timeout(PATIENCE, h2.1).await.expect("the server said goodbye").expect("no error");
+    timeout(PATIENCE, h2.1).await.expect("the server said goodbye").expect("no error");
 }
 
 #[tokio::test]

@@ -79,7 +79,7 @@ async fn both_families_are_served_and_mapped_addresses_are_ipv4() {
 #[test]
 fn a_port_in_use_is_an_error_that_names_the_holder() {
     for held in ["127.0.0.1:0", "0.0.0.0:0"] {
-        let holder = std::net::TcpListener::bind(held).unwrap();
+        let holder = TcpListener::bind(held).unwrap();
         let port = holder.local_addr().unwrap().port();
         let error = binder(&["127.0.0.1"]).bind(wanted(port)).expect_err(held);
         assert!(matches!(error, BindError::InUse { port: in_error, .. } if in_error == port), "{error:?}");
@@ -118,7 +118,7 @@ fn a_port_that_needs_a_privilege_is_replaced_only_where_that_was_allowed() {
 #[test]
 fn an_address_of_another_machine_is_named() {
     // TEST-NET-1 (RFC 5737).
-    let error = binder(&["192.0.2.1"]).bind(wanted(0)).err().expect("no such address").to_string();
+    let error = binder(&["192.0.2.1"]).bind(wanted(0)).expect_err("no such address").to_string();
     assert_eq!(error, "192.0.2.1 is not an address of this machine, so mqtts cannot listen there");
 }
 
