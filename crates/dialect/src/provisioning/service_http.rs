@@ -273,3 +273,6 @@ fn list(items: Vec<Value>, item_type: &str, next: Option<&Cursor>) -> Response<B
         None => response,
     }
 }
+
+#[cfg(test)]
+mod tests;

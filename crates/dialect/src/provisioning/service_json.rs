@@ -383,3 +383,6 @@ fn show_certificate(certificate: &Certificate) -> Value {
 pub fn show_registration(state: &RegistrationState) -> Value {
     Value::Object(device_json::record(state, device_json::status(state.status)))
 }
+
+#[cfg(test)]
+mod tests;
