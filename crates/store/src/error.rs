@@ -190,8 +190,8 @@ pub enum OpenError {
 impl OpenError {
     /// A failed call of the file system.
     pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
-        let path = path.into();
         use std::io::ErrorKind;
+        let path = path.into();
         if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge) {
             return Self::Full { path };
         }

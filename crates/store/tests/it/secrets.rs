@@ -50,8 +50,8 @@ async fn fill(store: &Embedded) -> Vec<Vec<u8>> {
         subscription: "s".to_owned(),
         tenant: "t".to_owned(),
         client: "c".to_owned(),
-        client_secret: Sealed(secrets[0].clone()),
-        token_key: Sealed(secrets[1].clone()),
+        client_secret: Sealed(secrets.first().cloned().unwrap_or_default()),
+        token_key: Sealed(secrets.get(1).cloned().unwrap_or_default()),
         created_at: NOON,
     };
     store.deployment(deployment).await.unwrap();
