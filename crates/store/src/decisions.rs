@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::error::{Error, OpenError};
 use crate::folder::Folder;
 use crate::sqlite::rows::{Column, from_json, row_limit, to_json};
-use crate::sqlite::{REFUSALS, Sync, checkpoint_whole, open_memory, open_writer, registration_key};
+use crate::sqlite::{REFUSALS, Sync, checkpoint_last, open_memory, open_writer, registration_key};
 
 /// The name of the file in the data folder.
 const FILE: &str = "refusals.db";
@@ -207,7 +207,7 @@ impl Thread {
             }
             self.write(&mut batch);
         }
-        if on_disk && let Err(error) = checkpoint_whole(&self.connection) {
+        if on_disk && let Err(error) = checkpoint_last(&self.connection) {
             tracing::warn!(%error, "the log of refusals was not taken into its file at the end");
         }
     }

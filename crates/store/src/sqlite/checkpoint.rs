@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 
-use super::connection::{checkpoint_passive, checkpoint_whole, open_checkpointer};
+use super::connection::{checkpoint_passive, checkpoint_restart, open_checkpointer};
 use crate::error::OpenError;
 
 /// When the write-ahead log is taken into the file.
@@ -24,11 +24,18 @@ pub(crate) struct LogLimits {
     pub pages_max: u64,
 }
 
+impl LogLimits {
+    /// Bytes of a page, as SQLite makes them.
+    const PAGE_BYTES: u64 = 4_096;
+
+    /// For a file that is appended to: its last pages are written again and again, and every checkpoint copies them.
+    pub const APPENDED: Self =
+        Self { checkpoint_pages: (32 << 20) / Self::PAGE_BYTES, pages_max: (256 << 20) / Self::PAGE_BYTES };
+}
+
 impl Default for LogLimits {
     fn default() -> Self {
-        /// Bytes of a page, as SQLite makes them.
-        const PAGE_BYTES: u64 = 4_096;
-        Self { checkpoint_pages: (4 << 20) / PAGE_BYTES, pages_max: (256 << 20) / PAGE_BYTES }
+        Self { checkpoint_pages: (4 << 20) / Self::PAGE_BYTES, pages_max: (256 << 20) / Self::PAGE_BYTES }
     }
 }
 
@@ -69,7 +76,7 @@ impl LogKeeper {
         if pages >= self.emptied_at {
             // A reader that sits on the log for long must not hold every commit up: the next attempt comes later.
             let later = pages + self.limits.pages_max / 4;
-            self.emptied_at = match checkpoint_whole(connection) {
+            self.emptied_at = match checkpoint_restart(connection) {
                 Ok(true) => self.limits.pages_max,
                 Ok(false) => later,
                 Err(error) => {

@@ -8,6 +8,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Error, OpenError};
@@ -134,6 +135,8 @@ fn configure(connection: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     // A value in the schema that calls a function would run when the file is opened by somebody who could write it.
     connection.pragma_update(None, "trusted_schema", false)?;
+    // Otherwise every statement that a partial index might serve is prepared afresh for each value bound to it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     Ok(())
 }
@@ -193,10 +196,16 @@ pub(crate) fn checkpoint_passive(connection: &Connection) -> rusqlite::Result<()
     connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |_| Ok(()))
 }
 
-/// Takes the whole write-ahead log into the file and empties it; `false` if somebody reads it for too long.
-pub(crate) fn checkpoint_whole(connection: &Connection) -> rusqlite::Result<bool> {
-    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get(0))?;
+/// Takes the whole write-ahead log into the file, so that it is written from its beginning again; `false` if somebody
+/// reads it for too long. The log keeps its length: overwriting it costs less at each sync than letting it grow.
+pub(crate) fn checkpoint_restart(connection: &Connection) -> rusqlite::Result<bool> {
+    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(RESTART)", (), |row| row.get(0))?;
     Ok(busy == 0)
+}
+
+/// Takes the whole write-ahead log into the file and cuts it off, when no more is written.
+pub(crate) fn checkpoint_last(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
 }
 
 /// Runs `query` on one snapshot. A store in memory runs queries between its verbs, in the writer's own transaction.

@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::checkpoint::{LogKeeper, LogLimits};
-use super::connection::{Sync, checkpoint_whole};
+use super::connection::{Sync, checkpoint_last};
 use crate::error::{Error, OpenError};
 
 /// Verbs that can wait before callers are held back.
@@ -330,7 +330,7 @@ impl Thread {
         let Self { connection, log, keep, .. } = self;
         let on_disk = log.is_some();
         drop(log);
-        if on_disk && let Err(error) = checkpoint_whole(&connection) {
+        if on_disk && let Err(error) = checkpoint_last(&connection) {
             tracing::warn!(%error, "the store's log was not taken into its file at the end");
         }
         if let Err((_, error)) = connection.close() {

@@ -37,7 +37,7 @@ use engine::{Durability, Setup, Wakes, Write, Writer};
 use readers::Readers;
 
 pub(crate) use checkpoint::{LogKeeper, LogLimits};
-pub(crate) use connection::{Sync, checkpoint_whole, open_memory, open_reader, open_writer};
+pub(crate) use connection::{Sync, checkpoint_last, open_memory, open_reader, open_writer};
 pub(crate) use decision::registration_key;
 pub(crate) use migrations::{REFUSALS, TELEMETRY};
 
@@ -206,6 +206,18 @@ impl Embedded {
             Self(Arc::new(Inner { writer, readers, context, twin_changes, identity_changes, refusals, telemetry }));
         store.resume_removals(removals)?;
         Ok(store)
+    }
+
+    /// Begins a generation of etags that is higher than this store's and than `above`; gives it. To be called once when
+    /// a copy takes the place of a store, with the generation of the store that it replaces: what either has given out
+    /// since they parted is then never given out again (`rules.md` 19). `None` if there are no higher ones.
+    pub async fn begin_generation(&self, above: u16) -> Result<Option<u16>, Error> {
+        self.write(move |tx| {
+            let sql = "UPDATE meta SET number = max(number, ?1) + 1 WHERE name = 'generation' AND max(number, ?1) < ?2 \
+                       RETURNING number";
+            tx.db().row(sql, [above, u16::MAX], |row| row.get(0))
+        })
+        .await
     }
 
     /// The telemetry log of this store.

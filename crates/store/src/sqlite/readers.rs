@@ -1,7 +1,7 @@
 //! Connections that read, so that readers wait neither for the writer nor for each other.
 //!
 //! Short queries run where they are asked, on the async thread itself: a point read takes some 6 µs, less than handing
-//! it to another thread and back (`examples/reads.rs` measures both). Queries over many rows run on blocking threads.
+//! it to another thread and back (`examples/throughput.rs` measures both). Queries over many rows run on blocking threads.
 //! At most [`Readers::scans_max`] connections serve the latter, so that long queries never starve short ones. A
 //! store in memory has no readers of its own: its queries are queued to the writer.
 

@@ -19,7 +19,7 @@ use crate::error::{Error, OpenError, Unavailability};
 use crate::folder::Folder;
 use crate::ports::Position;
 use crate::sqlite::rows::Bits;
-use crate::sqlite::{LogKeeper, LogLimits, TELEMETRY, checkpoint_whole, open_memory, open_writer};
+use crate::sqlite::{LogKeeper, LogLimits, TELEMETRY, checkpoint_last, open_memory, open_writer};
 
 /// Most messages of one transaction.
 const ROUND_MESSAGES_MAX: usize = 4_096;
@@ -308,7 +308,7 @@ impl Thread {
         let opened = open_writer(&file.path, TELEMETRY);
         let connection = opened.map_err(|error| Error::backend("opening a file of the log", error))?;
         let more = forget_piece(&connection, hub)?;
-        checkpoint_whole(&connection)?;
+        checkpoint_last(&connection)?;
         Ok(more)
     }
 }
@@ -324,7 +324,7 @@ impl Active {
             Some(folder) => {
                 let path = file_path(folder, number);
                 let mut connection = open_writer(&path, TELEMETRY)?;
-                let log = LogKeeper::start(&mut connection, &path, LogLimits::default())?;
+                let log = LogKeeper::start(&mut connection, &path, LogLimits::APPENDED)?;
                 (connection, Some(log), file_bytes(&path))
             }
         };
@@ -336,7 +336,7 @@ impl Active {
         let Self { connection, log, .. } = self;
         let on_disk = log.is_some();
         drop(log);
-        if on_disk && let Err(error) = checkpoint_whole(&connection) {
+        if on_disk && let Err(error) = checkpoint_last(&connection) {
             tracing::warn!(%error, "the log of a telemetry file was not taken into it");
         }
     }

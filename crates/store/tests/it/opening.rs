@@ -181,12 +181,3 @@ async fn a_store_in_memory_leaves_no_trace_and_starts_empty() {
         store.close().await;
     }
 }
-
-#[tokio::test]
-async fn a_store_opens_within_the_time_that_a_start_has() {
-    let place = tempfile::tempdir().unwrap();
-    let started = std::time::Instant::now();
-    let store = open(place.path()).unwrap();
-    println!("an empty folder was opened in {:?}", started.elapsed());
-    store.close().await;
-}

@@ -102,6 +102,25 @@ async fn etags_and_keys_go_on_where_they_stood() {
 }
 
 #[tokio::test]
+async fn a_store_that_was_restored_gives_out_no_etag_of_the_one_it_replaces() {
+    let (original, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    open(original.path()).close().await;
+    for name in ["muster.db", "sealing.key"] {
+        std::fs::copy(original.path().join(name), copy.path().join(name)).unwrap();
+    }
+    let (lived_on, restored) = (open(original.path()), open(copy.path()));
+    assert_eq!(restored.begin_generation(3).await.unwrap(), Some(4));
+    assert_eq!(restored.begin_generation(0).await.unwrap(), Some(5));
+    let first = lived_on.create_hub(hub("hub-1"), false, NOON).await.unwrap().done();
+    let second = restored.create_hub(hub("hub-1"), false, NOON).await.unwrap().done();
+    assert_eq!(second.etag.number() >> 48, 5);
+    assert_ne!(first.etag, second.etag);
+    assert_eq!(restored.begin_generation(u16::MAX).await.unwrap(), None);
+    lived_on.close().await;
+    restored.close().await;
+}
+
+#[tokio::test]
 async fn a_removal_that_was_cut_short_goes_on() {
     let place = tempfile::tempdir().unwrap();
     let store = open(place.path());
