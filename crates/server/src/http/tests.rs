@@ -220,7 +220,10 @@ async fn a_body_that_is_too_long_is_refused_after_it_was_sent() {
         (
             "at the limit",
             "/a",
-            format!("Content-Length: {SETTINGS_BODY_MAX}\r\nConnection: close\r\n\r\n{}", long.get(1..).unwrap_or_default()),
+            format!(
+                "Content-Length: {SETTINGS_BODY_MAX}\r\nConnection: close\r\n\r\n{}",
+                long.get(1..).unwrap_or_default()
+            ),
             200,
         ),
         (
