@@ -1,5 +1,5 @@
 //! Runs what every backend promises over the embedded store, on disk and in memory, and what only files can show.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod conformance;
 mod faults;
