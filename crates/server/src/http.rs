@@ -36,7 +36,7 @@ pub use self::request::Refusal;
 use self::request::{normalise_target, read_body};
 use crate::shutdown::{DrainSignal, Tasks};
 use crate::tls::{Connection, PeerContext, SecureStream};
-use crate::websocket::{Verdict, WebSocket, WebSocketHandler, WebSocketStream, judge};
+use crate::websocket::{Subprotocol, Verdict, WebSocket, WebSocketHandler, WebSocketStream, judge};
 
 /// Longest body taken where a handler does not say otherwise.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -150,40 +150,29 @@ impl HttpServer {
 
     /// Serves `connection` until either side closes it, or until the drain has begun and requests under way are
     /// answered.
+    ///
+    /// Each stage is on the heap and gone before the next, so that the task of a WebSocket does not keep room for HTTP.
     pub async fn serve(&self, connection: Connection, mut drain: DrainSignal) {
         let Connection { mut stream, peer } = connection;
-        let settings = &self.port.settings;
-        if stream.get_ref().1.alpn_protocol() == Some(ALPN_H2) {
-            return Box::pin(self.port.serve_http(stream, Vec::new(), peer, drain)).await;
-        }
-        let opening = tokio::select! {
-            () = drain.begun() => return,
-            opening = timeout(settings.header_timeout, read_opening(&mut stream, settings.header_bytes_max)) => opening,
-        };
-        let Ok(Ok(Opening { mut read, head })) = opening else {
-            tracing::debug!(peer = %peer.address, "no request arrived");
-            return;
-        };
-        if let (Some(websockets), Some((head_bytes, head))) = (&self.port.websockets, head) {
-            match judge(&head) {
-                Verdict::NotWebSocket => {}
-                Verdict::Refused { reply, reason } => {
-                    tracing::debug!(peer = %peer.address, target = %head.uri(), reason, "WebSocket refused");
-                    return say_and_close(stream, &reply).await;
-                }
-                Verdict::Accepted { reply, protocol } => {
-                    if stream.write_all(&reply).await.is_err() || stream.flush().await.is_err() {
-                        return;
-                    }
-                    drop(head);
-                    let stream = WebSocketStream::new(stream, read.split_off(head_bytes));
-                    return websockets.handle(WebSocket { protocol, stream, peer }).await;
-                }
+        match Box::pin(self.port.open(&mut stream, &peer, &mut drain)).await {
+            Opened::Nothing => {}
+            Opened::Http { read } => Box::pin(self.port.serve_http(stream, read, peer, drain)).await,
+            Opened::WebSocket { handler, protocol, read_ahead } => {
+                let stream = WebSocketStream::new(stream, read_ahead);
+                handler.handle(WebSocket { protocol, stream, peer }).await;
             }
         }
-        // On the heap, so that a WebSocket's task does not keep room for HTTP.
-        Box::pin(self.port.serve_http(stream, read, peer, drain)).await;
     }
+}
+
+/// What a connection turned out to be.
+enum Opened {
+    /// It ended before it was anything, or was refused.
+    Nothing,
+    /// HTTP; these bytes were read already.
+    Http { read: Vec<u8> },
+    /// A WebSocket, the upgrade of which was answered; these bytes came after its request.
+    WebSocket { handler: Arc<dyn WebSocketHandler>, protocol: Subprotocol, read_ahead: Vec<u8> },
 }
 
 fn protocols(settings: &HttpSettings, tasks: &Tasks) -> auto::Builder<H2Tasks> {
@@ -205,14 +194,44 @@ fn protocols(settings: &HttpSettings, tasks: &Tasks) -> auto::Builder<H2Tasks> {
     builder
 }
 
-async fn say_and_close(mut stream: SecureStream, reply: &[u8]) {
-    // The peer may be gone already; there is nobody else to tell.
-    if stream.write_all(reply).await.is_ok() {
-        let _ = stream.shutdown().await;
-    }
-}
-
 impl Port {
+    /// Reads the first request, unless HTTP/2 was negotiated, and upgrades the connection if that is what it asks for.
+    async fn open(&self, stream: &mut SecureStream, peer: &PeerContext, drain: &mut DrainSignal) -> Opened {
+        if stream.get_ref().1.alpn_protocol() == Some(ALPN_H2) {
+            return Opened::Http { read: Vec::new() };
+        }
+        let opening = read_opening(stream, self.settings.header_bytes_max);
+        let opening = tokio::select! {
+            () = drain.begun() => return Opened::Nothing,
+            opening = timeout(self.settings.header_timeout, opening) => opening,
+        };
+        let Ok(Ok(Opening { mut read, head })) = opening else {
+            tracing::debug!(peer = %peer.address, "no request arrived");
+            return Opened::Nothing;
+        };
+        let (Some(handler), Some((head_bytes, head))) = (&self.websockets, head) else {
+            return Opened::Http { read };
+        };
+        match judge(&head) {
+            Verdict::NotWebSocket => Opened::Http { read },
+            Verdict::Refused { reply, reason } => {
+                tracing::debug!(peer = %peer.address, target = %head.uri(), reason, "WebSocket refused");
+                // The peer may be gone already; there is nobody else to tell.
+                if stream.write_all(&reply).await.is_ok() {
+                    let _ = stream.shutdown().await;
+                }
+                Opened::Nothing
+            }
+            Verdict::Accepted { reply, protocol } => {
+                if stream.write_all(&reply).await.is_err() || stream.flush().await.is_err() {
+                    return Opened::Nothing;
+                }
+                let read_ahead = read.split_off(head_bytes);
+                Opened::WebSocket { handler: Arc::clone(handler), protocol, read_ahead }
+            }
+        }
+    }
+
     async fn serve_http(
         self: &Arc<Self>,
         stream: SecureStream,

