@@ -1,6 +1,7 @@
 //! How each dialect spells a failure: one exhaustive table, no default arm, so that a new kind is placed by hand.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use domain::operation::{ErrorKind, Failure};
 use http::StatusCode;
@@ -78,6 +79,11 @@ impl Refused {
     /// A refusal of `kind` in words that may be shown.
     pub fn new(kind: ErrorKind, public: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, public: public.into() }
+    }
+
+    /// A request of which something cannot be read.
+    pub fn not_understood(kind: ErrorKind, cause: &impl fmt::Display) -> Self {
+        Self::new(kind, format!("Not understood: {cause}."))
     }
 
     /// A path that leads nowhere.

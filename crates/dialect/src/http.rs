@@ -51,7 +51,7 @@ pub enum InvalidTarget {
 
 impl From<InvalidTarget> for Refused {
     fn from(invalid: InvalidTarget) -> Self {
-        Self::new(ErrorKind::InvalidArgument, invalid.to_string())
+        Self::not_understood(ErrorKind::InvalidArgument, &invalid)
     }
 }
 

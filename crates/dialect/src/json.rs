@@ -37,7 +37,7 @@ pub enum InvalidJson {
 
 impl From<InvalidJson> for Refused {
     fn from(invalid: InvalidJson) -> Self {
-        Self::new(ErrorKind::InvalidBody, invalid.to_string())
+        Self::not_understood(ErrorKind::InvalidBody, &invalid)
     }
 }
 

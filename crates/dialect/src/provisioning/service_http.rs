@@ -121,7 +121,7 @@ impl From<InvalidBody> for Refused {
             InvalidBody::Json(_) => ErrorKind::InvalidBody,
             InvalidBody::Value { .. } => ErrorKind::InvalidArgument,
         };
-        Self::new(kind, invalid.to_string())
+        Self::not_understood(kind, &invalid)
     }
 }
 

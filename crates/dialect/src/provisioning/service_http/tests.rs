@@ -131,8 +131,8 @@ fn a_bulk_request_always_succeeds_and_tells_what_did_not() {
     let told = json!({ "errors": [
         { "registrationId": "dev-1", "errorCode": 409_201, "errorStatus": "Because." },
         { "registrationId": "dev 3", "errorCode": 400_004,
-          "errorStatus": "registrationId: the character ' ' is not allowed" },
-        { "registrationId": "dev-2", "errorCode": 400_012, "errorStatus": "attestation is missing" },
+          "errorStatus": "Not understood: registrationId: the character ' ' is not allowed." },
+        { "registrationId": "dev-2", "errorCode": 400_012, "errorStatus": "Not understood: attestation is missing." },
     ], "isSuccessful": false });
     assert_eq!((response.status(), body_of(&response)), (StatusCode::OK, told));
 
