@@ -98,7 +98,7 @@ fn keys_that_nobody_gave_are_made_and_shown_to_whoever_created_the_entry() {
     }
 }
 
-/// What the body says about `path`, and how it is answered: the six digits, or none if it is taken.
+/// The six digits of the refusal, for each kind of value; `None` where it is taken.
 #[test]
 fn each_member_has_an_answer_whatever_it_is() {
     const TYPE: Option<u32> = Some(400_012);
