@@ -18,7 +18,7 @@ use crate::error::OpenError;
 /// When the write-ahead log is taken into the file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogLimits {
-    /// From this many pages on, the checkpoint thread is woken after each commit.
+    /// The checkpoint thread is woken each time the log has grown by so many pages.
     pub checkpoint_pages: u64,
     /// From this many pages on, the writer itself empties the log between two commits.
     pub pages_max: u64,
@@ -45,6 +45,8 @@ pub(crate) struct LogKeeper {
     limits: LogLimits,
     /// Pages in the log after the last commit, as the connection's hook tells.
     pages: Arc<AtomicU64>,
+    /// At how many pages the thread was woken last.
+    woken_at: u64,
     /// At how many pages the log is emptied next.
     emptied_at: u64,
     wake: Option<SyncSender<()>>,
@@ -67,12 +69,14 @@ impl LogKeeper {
             .name("store-checkpoint".to_owned())
             .spawn(move || run(&checkpointer, &woken))
             .map_err(|error| OpenError::file("cannot start the checkpoints of", path, error))?;
-        Ok(Self { limits, pages, emptied_at: limits.pages_max, wake: Some(wake), thread: Some(thread) })
+        Ok(Self { limits, pages, woken_at: 0, emptied_at: limits.pages_max, wake: Some(wake), thread: Some(thread) })
     }
 
     /// Has the log taken into the file if it has grown. To be called between two transactions of `connection`.
     pub fn tend(&mut self, connection: &Connection) {
         let pages = self.pages.load(Ordering::Relaxed);
+        // Fewer pages than before: the log was taken over whole and is written from its beginning.
+        self.woken_at = self.woken_at.min(pages);
         if pages >= self.emptied_at {
             // A reader that sits on the log for long must not hold every commit up: the next attempt comes later.
             let later = pages + self.limits.pages_max / 4;
@@ -84,9 +88,10 @@ impl LogKeeper {
                     later
                 }
             };
-        } else if pages >= self.limits.checkpoint_pages
+        } else if pages >= self.woken_at + self.limits.checkpoint_pages
             && let Some(wake) = &self.wake
         {
+            self.woken_at = pages;
             // A full channel means that the thread has been asked already.
             let _ = wake.try_send(());
         }

@@ -1,6 +1,6 @@
 //! The embedded store: SQLite files in the data folder, one writer, many readers.
 //!
-//! One file per noun holds its verbs: functions over a [`Tx`], run by the writer, and queries over a [`Db`]. No SQL
+//! One file per noun holds its verbs: functions over a `Tx`, run by the writer, and queries over a `Db`. No SQL
 //! stands anywhere else, and no transaction leaves this module. Start at [`Embedded::open`]; how verbs are committed is
 //! in `engine`.
 
