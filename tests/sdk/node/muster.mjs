@@ -1,0 +1,146 @@
+// A Muster for each test: a fresh copy of the trusted data folder, a server on it, and the clients that a test opened.
+
+import { origin } from './trust.mjs';
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { appendFile, cp, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { promisify } from 'node:util';
+import { BINARY, end, launch, within } from './process.mjs';
+
+const TEST_MS = 90_000;
+const CLOSE_MS = 10_000;
+const COMMAND_MS = 60_000;
+const POLL_MS = 20;
+
+const require = createRequire(import.meta.url);
+
+/** Names an installed package for the results: `client` and `version`. */
+export function client(name) {
+  return { client: name, version: require(`${name}/package.json`).version };
+}
+
+/** One server process on its own data folder. */
+export class Muster {
+  #folder;
+  #running;
+  #closers = [];
+
+  static async start() {
+    const muster = new Muster();
+    muster.#folder = await mkdtemp(join(tmpdir(), 'muster-node-'));
+    await cp(origin, muster.data, { recursive: true });
+    await muster.#start();
+    return muster;
+  }
+
+  async #start() {
+    this.#running = await launch(this.data);
+    this.endpoints = JSON.parse(await readFile(join(this.data, 'endpoints.json'), 'utf8'));
+  }
+
+  /** Ends the server and starts it again on the same folder. */
+  async restart() {
+    await this.stop();
+    await this.#start();
+  }
+
+  /** Asks the server to end, and expects a clean exit. */
+  async stop() {
+    const running = this.#running;
+    this.#running = undefined;
+    await end(running);
+    await assert.rejects(readFile(join(this.data, 'endpoints.json')), { code: 'ENOENT' });
+  }
+
+  /** Has `close` called when the test is over, whether it passed or not. */
+  closing(close) {
+    this.#closers.push(close);
+  }
+
+  /** Closes what the test opened, ends the server and removes its folder. */
+  async end() {
+    try {
+      for (const close of this.#closers.reverse()) await within(CLOSE_MS, 'a client has closed', close());
+    } finally {
+      if (this.#running) await this.stop();
+      await rm(this.#folder, { recursive: true });
+    }
+  }
+
+  get data() {
+    return join(this.#folder, 'data');
+  }
+
+  /** A folder for the test's own files. */
+  get files() {
+    return join(this.#folder, 'files');
+  }
+
+  /** The default provisioning service. */
+  get provisioning() {
+    return this.endpoints.provisioningServices[0];
+  }
+
+  /** The default hub. */
+  get hub() {
+    return this.endpoints.hubs[0];
+  }
+
+  /** What the server logged. */
+  log() {
+    return readFile(`${this.data}.log`, 'utf8');
+  }
+
+  /** Runs a command of the binary against this server, and reads what it prints. */
+  async command(...args) {
+    const globals = ['--data', this.data, '--output', 'json'];
+    const { stdout } = await promisify(execFile)(BINARY, [...globals, ...args], { timeout: COMMAND_MS });
+    return JSON.parse(stdout);
+  }
+
+  /** Makes a certificate with `muster ca`, and reads its PEM, its chain and its key. */
+  async certificate(kind, name, ...args) {
+    await this.command('ca', kind, name, '--out', this.files, ...args);
+    const read = (suffix) => readFile(join(this.files, `${name}${suffix}`), 'utf8');
+    return { pem: await read('.pem'), chain: await read('.chain.pem'), key: await read('.key.pem') };
+  }
+}
+
+/**
+ * Runs `body` against a fresh server as one test. `shows` says which cell of docs/clients.md it is: client, version,
+ * transport, credential and feature.
+ */
+export function check(name, shows, body) {
+  test(name, async () => {
+    const started = performance.now();
+    const muster = await Muster.start();
+    try {
+      await within(TEST_MS, name, body(muster));
+    } catch (failure) {
+      process.stderr.write(await muster.log());
+      throw failure;
+    } finally {
+      await muster.end();
+    }
+    await keep({ suite: 'node', test: name, milliseconds: Math.round(performance.now() - started), ...shows });
+  });
+}
+
+async function keep(result) {
+  if (process.env.MUSTER_SDK_RESULTS) await appendFile(process.env.MUSTER_SDK_RESULTS, `${JSON.stringify(result)}\n`);
+}
+
+/** Polls a condition that no event tells of, and returns its first true value. */
+export async function awaitThat(what, condition, milliseconds = 20_000) {
+  const deadline = performance.now() + milliseconds;
+  while (performance.now() < deadline) {
+    const value = await condition();
+    if (value) return value;
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+  throw new Error(`${what}: not within ${milliseconds} ms`);
+}
