@@ -8,6 +8,7 @@ pub mod error;
 pub mod http;
 pub mod hub;
 pub mod json;
+pub mod management;
 pub mod mqtt;
 pub mod provisioning;
 pub mod session;

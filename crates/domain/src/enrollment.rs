@@ -1,7 +1,7 @@
 //! Standing permissions to register: individual enrollments and enrollment groups.
 //!
 //! An [`Enrollment`] is complete; a [`Draft`] is what an operator writes, where keys and certificates may be left out
-//! because they are stored already. [`merge`] makes the one from the other and applies every rule that needs nothing
+//! because they are stored already. [`merge()`] makes the one from the other and applies every rule that needs nothing
 //! else. Secrets cannot be stored by accident: only `Enrollment<NoKeys>`, made by [`Enrollment::split`], can be
 //! serialised.
 

@@ -7,12 +7,13 @@ use bytes::Bytes;
 use dialect::error::Refused;
 use dialect::http::{Target, bearer, json, signature};
 use dialect::hub::service_http as hub_http;
+use dialect::management::{self, arm, oauth, own};
 use dialect::provisioning::{self, device_http, service_http};
 use domain::operation::{Caller, ErrorKind, Secret, Transport};
 use http::header::HOST;
 use http::{Request, Response, StatusCode};
 use serde_json::json;
-use service::Service;
+use service::{Service, TOKEN_LIFETIME};
 
 use crate::http::{Body, Handler};
 use crate::mqtt::caller;
@@ -109,13 +110,60 @@ impl Handler for PublicRoutes {
     }
 }
 
+impl AdminRoutes {
+    async fn answer(&self, request: Request<Bytes>, peer: &PeerContext) -> Response<Bytes> {
+        if let "/healthz" | "/readyz" = request.uri().path() {
+            return json(StatusCode::OK, &json!({ "status": "ready" }));
+        }
+        let target = match Target::parse(request.uri()) {
+            Ok(target) => target,
+            Err(invalid) => return self.refuse(invalid.into()),
+        };
+        if oauth::owns(&target) {
+            return self.answer_for_token(&request, &target, peer);
+        }
+        let Some(caller) = caller_of(&request, peer, true) else {
+            return self.refuse(Refused::new(ErrorKind::Unauthorized, "Unauthorized"));
+        };
+        if own::owns(&target) {
+            return match own::decode(&request, &target) {
+                Ok(operation) => own::encode(self.service.perform(&caller, operation).await),
+                Err(refused) => self.refuse(refused),
+            };
+        }
+        if !arm::owns(&target) {
+            return self.refuse(Refused::nothing_here());
+        }
+        match arm::decode(&request, &target) {
+            Ok((operation, asked)) => arm::encode(self.service.perform(&caller, operation).await, &asked),
+            Err(refused) => self.refuse(refused),
+        }
+    }
+
+    fn answer_for_token(&self, request: &Request<Bytes>, target: &Target, peer: &PeerContext) -> Response<Bytes> {
+        let (host, tenant) = (host_of(request, peer), &self.service.deployment().tenant);
+        match oauth::decode(request, target) {
+            Ok(oauth::Ask::Metadata) => oauth::show_metadata(&host, tenant),
+            Ok(oauth::Ask::Configuration(authority)) => oauth::show_configuration(&host, &authority, tenant),
+            Ok(oauth::Ask::Keys) => oauth::show_keys(),
+            Ok(oauth::Ask::Token(wanted)) => {
+                match self.service.issue_token(&wanted.client, wanted.secret.expose(), &wanted.audience) {
+                    Ok(token) => oauth::show_token(&token, TOKEN_LIFETIME.as_secs()),
+                    Err(_) => oauth::deny(oauth::Denied::InvalidClient),
+                }
+            }
+            Err(denied) => oauth::deny(denied),
+        }
+    }
+
+    fn refuse(&self, refused: Refused) -> Response<Bytes> {
+        management::refuse(&self.service.refuse(refused.kind, refused.public))
+    }
+}
+
 #[async_trait]
 impl Handler for AdminRoutes {
-    async fn handle(&self, request: Request<Bytes>, _: &PeerContext) -> Response<Body> {
-        let response = match request.uri().path() {
-            "/healthz" | "/readyz" => json(StatusCode::OK, &json!({ "status": "ready" })),
-            _ => nothing_here(),
-        };
-        response.map(Body::from)
+    async fn handle(&self, request: Request<Bytes>, peer: &PeerContext) -> Response<Body> {
+        self.answer(request, peer).await.map(Body::from)
     }
 }

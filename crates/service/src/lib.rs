@@ -36,6 +36,7 @@ pub use error::Error;
 pub use mailbox::Mailbox;
 pub use resources::{Defaults, EndpointOf, Published};
 pub use snapshot::Snapshot;
+pub use token::TOKEN_LIFETIME;
 
 /// What an operator can set of the use cases.
 #[derive(Clone, Debug)]

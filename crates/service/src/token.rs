@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use domain::operation::ErrorKind;
+use domain::operation::{ErrorKind, Failure};
 use domain::sas::SymmetricKey;
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
@@ -19,7 +19,11 @@ const TOKEN_BYTES_MAX: usize = 4_096;
 
 impl Service {
     /// A token for whoever knows the operator's credential (client credentials, RFC 6749, section 4.4).
-    pub fn issue_token(&self, client: &str, secret: &str, audience: &str) -> Result<String, Error> {
+    pub fn issue_token(&self, client: &str, secret: &str, audience: &str) -> Result<String, Failure> {
+        self.sign_token(client, secret, audience).map_err(|error| self.fail(error))
+    }
+
+    fn sign_token(&self, client: &str, secret: &str, audience: &str) -> Result<String, Error> {
         let deployment = self.deployment();
         let same_secret: bool = deployment.client_secret.0.as_slice().ct_eq(secret.as_bytes()).into();
         if !(same_secret & client.eq_ignore_ascii_case(&deployment.client)) {

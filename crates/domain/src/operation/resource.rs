@@ -30,6 +30,8 @@ pub enum ResourceName {
 pub enum Ask {
     /// The deployment's subscription, for clients that list subscriptions.
     ListSubscriptions,
+    /// The deployment's subscription, by the ID that the caller names.
+    FindSubscription(String),
     /// Creates or updates a resource group.
     PutGroup {
         /// The subscription.

@@ -1,7 +1,7 @@
 //! Bytes to packets and back. Stateless; never reads past a packet, never allocates for bytes that are not there.
 //!
 //! Stricter than most libraries (reserved bits, left-over bytes and wrong lengths are refused), except where real
-//! clients need leave: see [`Packet::Puback`], [`Packet::ForeignConnect`] and [`Publish::topic`]. Start at [`decode`];
+//! clients need leave: see [`Packet::Puback`], [`Packet::ForeignConnect`] and [`Publish::topic`]. Start at [`decode()`];
 //! [`decode_header`] is what bounds everything else.
 //!
 //! [`Publish::topic`]: super::packet::Publish::topic

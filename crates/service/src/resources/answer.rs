@@ -18,10 +18,11 @@ use crate::error::Error;
 impl Service {
     pub(super) async fn answer_resource(&self, ask: Ask) -> Result<Answer, Error> {
         match ask {
-            Ask::ListSubscriptions => Ok(Answer::Subscription {
-                id: self.deployment().subscription.clone(),
-                tenant: self.deployment().tenant.clone(),
-            }),
+            Ask::ListSubscriptions => Ok(self.subscription()),
+            Ask::FindSubscription(subscription) => {
+                self.check_place(&Place { subscription, group: None })?;
+                Ok(self.subscription())
+            }
             Ask::PutGroup { place, name, location, tags } => {
                 self.check_place(&place)?;
                 ResourceGroup::check_name(&name).map_err(|invalid| Error::invalid(invalid.to_string()))?;
@@ -85,6 +86,11 @@ impl Service {
                 self.answer_certificate(&place, &owner, request).await
             }
         }
+    }
+
+    fn subscription(&self) -> Answer {
+        let deployment = self.deployment();
+        Answer::Subscription { id: deployment.subscription.clone(), tenant: deployment.tenant.clone() }
     }
 
     fn find_group(&self, name: &str) -> Result<ResourceGroup, Error> {

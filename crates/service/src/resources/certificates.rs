@@ -21,6 +21,10 @@ impl Service {
             ResourceName::Service(name) => CertificateOwner::Service(self.find_service(place, name)?.key),
         };
         let now = self.now();
+        let _changing = match request {
+            CertificateAsk::List | CertificateAsk::Find(_) => None,
+            _ => Some(self.0.changing.lock().await),
+        };
         match request {
             CertificateAsk::List => Ok(Answer::Certificates(self.resources().certificates(owner).to_vec())),
             CertificateAsk::Find(name) => {
@@ -38,7 +42,6 @@ impl Service {
             }
             CertificateAsk::Delete { name, precondition } => {
                 self.find_certificate(owner, &name)?;
-                let _changing = self.0.changing.lock().await;
                 settle(self.0.store.delete_certificate(owner, &name, precondition).await?)?;
                 self.reload().await?;
                 Ok(Answer::Deleted { existed: true })
@@ -62,6 +65,7 @@ impl Service {
         found.ok_or_else(|| Error::new(ErrorKind::ResourceNotFound, "The certificate was not found."))
     }
 
+    /// Called while changes are locked, so that nothing changes between the reading of `record` and this.
     async fn put_certificate(
         &self,
         owner: CertificateOwner,
@@ -69,7 +73,6 @@ impl Service {
         precondition: Precondition,
         created: bool,
     ) -> Result<Answer, Error> {
-        let _changing = self.0.changing.lock().await;
         let certificate = Box::new(settle(self.0.store.put_certificate(owner, record, precondition).await?)?);
         self.reload().await?;
         Ok(Answer::Certificate { certificate, created })
