@@ -1,0 +1,102 @@
+//! A device's end of the wire: provisioning over MQTT, MQTT over a WebSocket and HTTPS, and the hub over MQTT.
+//!
+//! For demonstrations, simulated fleets and load. A connection belongs to the task that calls it: nothing here spawns, and
+//! nothing moves while no method is awaited, so thousands of devices cost their sockets and little else. Every wait has a
+//! deadline. What a server sends is bounded by [`proto::mqtt::ClientLimits`] and can only end the connection.
+//!
+//! Start at [`ProvisioningClient::register`], then [`DeviceClient::connect`].
+
+mod error;
+mod hub;
+mod link;
+mod provisioning;
+mod registration;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::clock::UnixTime;
+use domain::operation::Transport;
+use domain::sas::{SasToken, SymmetricKey};
+use proto::mqtt::ClientLimits;
+use rustls::ClientConfig;
+
+pub use error::{DeviceError, Refused};
+pub use hub::{DesiredChange, DeviceClient, DeviceEvent, Twin};
+pub use provisioning::ProvisioningClient;
+pub use registration::Registration;
+
+use crate::https::Server;
+
+/// Time for a connection: TCP, TLS, the WebSocket's handshake and the CONNACK together.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for the answer to one request.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for a whole registration, with all its polls.
+pub const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(120);
+/// Time for a goodbye to be written and the server to close.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a signature made by a device holds.
+const SIGNATURE_LIFETIME: Duration = Duration::from_secs(3_600);
+
+/// Where a device dials, and how it speaks there.
+#[derive(Clone, Debug)]
+pub struct Dial {
+    /// Host and port.
+    pub server: Server,
+    /// [`Transport::Mqtt`] or [`Transport::MqttWebSocket`]; for provisioning also [`Transport::Https`].
+    pub transport: Transport,
+    /// What an MQTT connection asks for and allows; shared by all devices of a program.
+    pub mqtt: Arc<MqttSettings>,
+}
+
+/// What an MQTT connection asks for and allows.
+#[derive(Clone, Debug)]
+pub struct MqttSettings {
+    /// Seconds within which the device promises to be heard.
+    pub keep_alive_s: u16,
+    /// Whether the hub forgets the subscriptions when the connection ends.
+    pub clean_session: bool,
+    /// Bounds in memory and time.
+    pub limits: Arc<ClientLimits>,
+}
+
+impl Default for MqttSettings {
+    fn default() -> Self {
+        let limits = ClientLimits { connack_timeout: CONNECT_TIMEOUT, ..ClientLimits::default() };
+        Self { keep_alive_s: 180, clean_session: false, limits: Arc::new(limits) }
+    }
+}
+
+impl Dial {
+    /// A dial with the usual settings.
+    pub fn new(server: Server, transport: Transport) -> Self {
+        Self { server, transport, mqtt: Arc::default() }
+    }
+}
+
+/// What a device proves itself with. The TLS configuration says whom it trusts; see [`crate::trust::configure`].
+#[derive(Clone, Debug)]
+pub struct Credential {
+    tls: Arc<ClientConfig>,
+    key: Option<SymmetricKey>,
+}
+
+impl Credential {
+    /// The certificate that `tls` shows.
+    pub const fn certificate(tls: Arc<ClientConfig>) -> Self {
+        Self { tls, key: None }
+    }
+
+    /// A symmetric key; `tls` may be shared by a fleet.
+    pub const fn symmetric_key(tls: Arc<ClientConfig>, key: SymmetricKey) -> Self {
+        Self { tls, key: Some(key) }
+    }
+
+    /// A signature over `resource`, encoded as it shall stand there; `None` for a certificate.
+    fn token(&self, resource: &str, policy: Option<&str>, now: UnixTime) -> Option<String> {
+        let key = self.key.as_ref()?;
+        Some(SasToken::write(key, resource, policy, now.plus(SIGNATURE_LIFETIME)))
+    }
+}

@@ -1,0 +1,149 @@
+//! The bytes below MQTT: a TLS stream, or the binary messages of a WebSocket on one.
+//!
+//! Knows nothing of MQTT. Reads go through a buffer on the stack, so that a quiet connection holds none.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use domain::operation::Transport;
+use futures_util::{Sink as _, Stream as _};
+use http::HeaderValue;
+use http::header::SEC_WEBSOCKET_PROTOCOL;
+use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{self, Message};
+
+use super::DeviceError;
+use crate::https::{self, Server};
+
+/// Most bytes taken from a TLS stream at once.
+const READ_BYTES_MAX: usize = 4 * 1_024;
+/// Most bytes put into one WebSocket message.
+const MESSAGE_BYTES_MAX: usize = 64 * 1_024;
+/// Most bytes of a WebSocket message from the server.
+const RECEIVED_BYTES_MAX: usize = 1 << 20;
+/// What is asked for (`contract/dps-device.md 1.2`).
+const WEBSOCKET_PATH: &str = "/$iothub/websocket";
+
+/// Anything bytes go through.
+pub(super) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
+
+/// A connected byte stream.
+pub(super) enum Wire {
+    /// Bytes as they are.
+    Stream(Box<dyn ByteStream>),
+    /// Bytes in binary messages.
+    WebSocket(Box<WebSocketStream<Box<dyn ByteStream>>>),
+}
+
+impl Wire {
+    /// Connects to `server`.
+    pub(super) async fn open(
+        tls: &Arc<ClientConfig>,
+        server: &Server,
+        transport: Transport,
+    ) -> Result<Self, DeviceError> {
+        if !matches!(transport, Transport::Mqtt | Transport::MqttWebSocket) {
+            return Err(DeviceError::Transport(transport));
+        }
+        let stream: Box<dyn ByteStream> = Box::new(https::connect(tls, server).await?);
+        match transport {
+            Transport::MqttWebSocket => Self::upgrade(stream, server).await,
+            _ => Ok(Self::Stream(stream)),
+        }
+    }
+
+    /// Makes a WebSocket of `stream`.
+    async fn upgrade(stream: Box<dyn ByteStream>, server: &Server) -> Result<Self, DeviceError> {
+        let refused = |error| DeviceError::WebSocket(Box::new(error));
+        let Server { host, port } = server;
+        let url = match host.contains(':') {
+            true => format!("wss://[{host}]:{port}{WEBSOCKET_PATH}"),
+            false => format!("wss://{host}:{port}{WEBSOCKET_PATH}"),
+        };
+        let mut request = url.into_client_request().map_err(refused)?;
+        request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("mqtt"));
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BYTES_MAX)
+            .write_buffer_size(0)
+            .max_message_size(Some(RECEIVED_BYTES_MAX))
+            .max_frame_size(Some(RECEIVED_BYTES_MAX));
+        let opened = tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await;
+        let (socket, _) = opened.map_err(refused)?;
+        Ok(Self::WebSocket(Box::new(socket)))
+    }
+
+    /// Hands what has arrived to `take`. Returns how many bytes it was; 0 when there will be no more.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, take: impl FnOnce(&[u8])) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Stream(stream) => {
+                let mut bytes = [0; READ_BYTES_MAX];
+                let mut buffer = ReadBuf::new(&mut bytes);
+                match ready!(Pin::new(stream).poll_read(cx, &mut buffer)) {
+                    // Many servers close the socket without closing TLS first.
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Poll::Ready(Ok(0)),
+                    read => read?,
+                }
+                take(buffer.filled());
+                Poll::Ready(Ok(buffer.filled().len()))
+            }
+            Self::WebSocket(socket) => loop {
+                match ready!(Pin::new(&mut **socket).poll_next(cx)).transpose().map_err(into_io)? {
+                    Some(Message::Binary(bytes)) if !bytes.is_empty() => {
+                        take(&bytes);
+                        return Poll::Ready(Ok(bytes.len()));
+                    }
+                    None | Some(Message::Close(_)) => return Poll::Ready(Ok(0)),
+                    // Pings are answered below us; nothing else carries MQTT.
+                    Some(_) => {}
+                }
+            },
+        }
+    }
+
+    /// Takes a beginning of `bytes`, and returns how long it was.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::WebSocket(socket) => {
+                let mut socket = Pin::new(&mut **socket);
+                ready!(socket.as_mut().poll_ready(cx)).map_err(into_io)?;
+                let bytes = bytes.get(..MESSAGE_BYTES_MAX).unwrap_or(bytes);
+                let message = Message::Binary(Bytes::copy_from_slice(bytes));
+                socket.start_send(message).map_err(into_io)?;
+                Poll::Ready(Ok(bytes.len()))
+            }
+        }
+    }
+
+    /// Pushes what was taken towards the server.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Stream(stream) => Pin::new(stream).poll_flush(cx),
+            Self::WebSocket(socket) => Pin::new(&mut **socket).poll_flush(cx).map_err(into_io),
+        }
+    }
+
+    /// Says that nothing more will be written.
+    pub(super) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::WebSocket(socket) => Pin::new(&mut **socket).poll_close(cx).map_err(into_io),
+        }
+    }
+}
+
+fn into_io(error: tungstenite::Error) -> io::Error {
+    match error {
+        tungstenite::Error::Io(error) => error,
+        other => io::Error::other(other),
+    }
+}
