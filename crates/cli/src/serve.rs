@@ -120,11 +120,13 @@ async fn serve(args: &ServeArgs, config: &Config, global: &Global) -> Result<()>
     let options = serve_options(args, config, folder.clone());
     let server = Server::start(&service, options, &clock, &entropy)?;
     let endpoints = endpoints(&service, &server, config, folder.as_deref())?;
+    // Before anyone can learn that the server is ready, and ask it to end.
+    let stopped = stop_signal()?;
     if let Some(folder) = &folder {
         write_endpoints(folder, &endpoints)?;
     }
     panel::print(&endpoints, &server, folder.as_deref(), global.output.is_some())?;
-    wait_for_signal().await?;
+    stopped.await;
     tracing::info!("draining");
     let drained = server.drain(Duration::from_secs(config.shutdown.drain_s.into())).await;
     tracing::info!(?drained, "stopped");
@@ -302,11 +304,13 @@ fn remove_endpoints(folder: &Path) -> Result<()> {
     }
 }
 
-async fn wait_for_signal() -> Result<()> {
+/// Listens for SIGINT and SIGTERM from the moment of the call; the future waits for the first of them.
+fn stop_signal() -> Result<impl Future<Output = ()>> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }

@@ -1,0 +1,59 @@
+// What the suites share about devices at a hub: how a provisioned device connects, and what the hub's operators hold.
+
+import device from 'azure-iot-device';
+import mqtt from 'azure-iot-device-mqtt';
+import iothub from 'azure-iothub';
+import { enroll, registerByKey } from './provisioning.mjs';
+
+/** Transports of the device client, by their names in the results. */
+export const TRANSPORTS = { mqtt: mqtt.Mqtt, 'mqtt-ws': mqtt.MqttWs };
+
+export function registryOf(muster) {
+  return iothub.Registry.fromConnectionString(muster.hub.connectionString);
+}
+
+/** Creates an identity in the registry, and returns the key that the hub made for it. */
+export async function create(muster, name) {
+  const { responseBody } = await registryOf(muster).create({ deviceId: name });
+  return responseBody.authentication.symmetricKey.primaryKey;
+}
+
+/** Provisions a device by a key of its own, and returns the key. */
+export async function provision(muster, name, initialTwin) {
+  const entry = await enroll(muster, name, initialTwin && { initialTwin });
+  const key = entry.attestation.symmetricKey.primaryKey;
+  await registerByKey(muster, 'mqtt', name, key);
+  return key;
+}
+
+/** Connects a device by its key. */
+export function connect(muster, transport, name, key) {
+  return open(muster, transport, `DeviceId=${name};SharedAccessKey=${key}`);
+}
+
+/** Connects a device by its certificate. */
+export function connectByCertificate(muster, transport, name, { chain, key }) {
+  return open(muster, transport, `DeviceId=${name};x509=true`, (client) => client.setOptions({ cert: chain, key }));
+}
+
+async function open(muster, transport, identity, prepare = async () => {}) {
+  const text = `HostName=${muster.hub.hostName};${identity}`;
+  const client = device.Client.fromConnectionString(text, TRANSPORTS[transport]);
+  muster.closing(() => client.close());
+  await prepare(client);
+  await client.open();
+  return client;
+}
+
+/** Sends a patch of reported properties; this part of the client offers no promise. */
+export function report(twin, patch) {
+  return new Promise((resolve, reject) => {
+    twin.properties.reported.update(patch, (error) => (error ? reject(error) : resolve()));
+  });
+}
+
+/** A section of a device's twin as the hub answered it, without the client's own members. */
+export function section(twin, name) {
+  const { update, ...properties } = twin.properties[name];
+  return properties;
+}

@@ -1,0 +1,176 @@
+// azure-iot-device-mqtt at a hub: telemetry, twins, desired properties, refusals, and a restart in the middle.
+
+import '../trust.mjs';
+import assert from 'node:assert/strict';
+import { EventEmitter, once } from 'node:events';
+import common from 'azure-iot-common';
+import device from 'azure-iot-device';
+import { TRANSPORTS, connect, connectByCertificate, create, provision, registryOf, report, section } from '../devices.mjs';
+import { check, client } from '../muster.mjs';
+import { within } from '../process.mjs';
+import { enroll, registerByCertificate } from '../provisioning.mjs';
+
+const DEVICE = client('azure-iot-device-mqtt');
+const OTHER_KEY = Buffer.from('another key of thirty-two bytes!').toString('base64');
+const TOLD_MS = 20_000;
+const BACK_MS = 60_000;
+// A device whose right is gone is cut off within a second.
+const CUT_OFF_MS = 1_000;
+
+/** Keeps the desired patches that a device is told of, and waits until there are some number of them. */
+class Told {
+  #patches = [];
+  #heard = new EventEmitter();
+  #version;
+
+  /** Subscribes, and returns when the hub has granted it: requests of a connection are answered in order. */
+  static async of(twin) {
+    const told = new Told();
+    // Once for all: this client calls every listener that is added with the whole section first.
+    twin.on('properties.desired', (patch) => told.#hear(patch));
+    await twin.get();
+    told.#version = twin.properties.desired.$version;
+    return told;
+  }
+
+  #hear(patch) {
+    this.#patches.push({ ...patch });
+    this.#heard.emit('patch');
+  }
+
+  /** The patches newer than the twin that the device had read, once there are `count` of them. */
+  async patches(count) {
+    const fresh = () => this.#patches.filter((patch) => patch.$version > this.#version);
+    const enough = async () => {
+      while (fresh().length < count) await once(this.#heard, 'patch');
+      return fresh();
+    };
+    return within(TOLD_MS, `${count} desired patches arrive`, enough());
+  }
+}
+
+for (const transport of Object.keys(TRANSPORTS)) {
+  const shows = (credential, feature) => ({ ...DEVICE, transport, credential, feature });
+
+  check(
+    `a provisioned device sends and reports over ${transport}`,
+    shows('symmetric key', 'connect, telemetry with properties, twin get, reported patch'),
+    async (muster) => {
+      const desired = { temperature: 50.5, big: 4503599627370495 };
+      const key = await provision(muster, 'dev-1', { tags: { place: 'cave' }, properties: { desired } });
+      const hub = await connect(muster, transport, 'dev-1', key);
+      const message = new device.Message('25.1');
+      message.contentType = 'application/json';
+      message.messageId = 'm/1';
+      message.properties.add('alert', 'no & yes/maybe');
+      assert.equal((await hub.sendEvent(message)).constructor.name, 'MessageEnqueued');
+      const twin = await hub.getTwin();
+      assert.deepEqual(section(twin, 'desired'), { ...desired, $version: 1 });
+      await report(twin, { temperature: 50.5, nested: { a: 1 } });
+      await twin.get();
+      assert.deepEqual(section(twin, 'reported'), { temperature: 50.5, nested: { a: 1 }, $version: 2 });
+      await report(twin, { nested: null });
+      await twin.get();
+      assert.deepEqual(section(twin, 'reported'), { temperature: 50.5, $version: 3 });
+    },
+  );
+
+  check(
+    `a reported patch that breaks a rule is refused over ${transport}`,
+    shows('symmetric key', 'a reported patch that breaks a rule is refused'),
+    async (muster) => {
+      const hub = await connect(muster, transport, 'dev-1', await create(muster, 'dev-1'));
+      const twin = await hub.getTwin();
+      await assert.rejects(report(twin, { 'a key with spaces': 1 }), /a key with spaces/);
+      await twin.get();
+      assert.deepEqual(section(twin, 'reported'), { $version: 1 });
+    },
+  );
+
+  check(
+    `a device connects over ${transport} with the certificate it was provisioned by`,
+    shows('X.509', 'provision self-signed, connect with the same certificate'),
+    async (muster) => {
+      const certificate = await muster.certificate('device', 'dev-x');
+      const x509 = { clientCertificates: { primary: { certificate: certificate.pem } } };
+      await enroll(muster, 'dev-x', { attestation: { type: 'x509', x509 } });
+      await registerByCertificate(muster, transport, 'dev-x', certificate);
+      const hub = await connectByCertificate(muster, transport, 'dev-x', certificate);
+      await hub.sendEvent(new device.Message('25.1'));
+      assert.deepEqual(section(await hub.getTwin(), 'reported'), { $version: 1 });
+    },
+  );
+
+  check(
+    `desired properties reach the device in order over ${transport}`,
+    shows('symmetric key', 'desired callback, in order'),
+    async (muster) => {
+      const twin = await (await connect(muster, transport, 'dev-1', await create(muster, 'dev-1'))).getTwin();
+      const told = await Told.of(twin);
+      const registry = registryOf(muster);
+      for (const temperature of [50, 51, 52]) {
+        await registry.updateTwin('dev-1', { properties: { desired: { temperature } } }, '*');
+      }
+      await registry.updateTwin('dev-1', { properties: { desired: { temperature: null } } }, '*');
+      assert.deepEqual(await told.patches(4), [
+        { temperature: 50, $version: 2 },
+        { temperature: 51, $version: 3 },
+        { temperature: 52, $version: 4 },
+        { temperature: null, $version: 5 },
+      ]);
+    },
+  );
+
+  check(
+    `a device comes back after a restart without subscribing again over ${transport}`,
+    shows('symmetric key', 'reconnect after a server restart'),
+    async (muster) => {
+      const hub = await connect(muster, transport, 'dev-1', await create(muster, 'dev-1'));
+      const twin = await hub.getTwin();
+      await report(twin, { before: true });
+      const told = await Told.of(twin);
+      const back = once(hub, 'connect');
+      await muster.restart();
+      await within(BACK_MS, 'the device comes back', back);
+      // This client subscribes to neither of its twin topics twice: what arrives, arrives because the hub remembered.
+      await registryOf(muster).updateTwin('dev-1', { properties: { desired: { after: true } } }, '*');
+      assert.deepEqual(await told.patches(1), [{ after: true, $version: 2 }]);
+      await twin.get();
+      assert.deepEqual(section(twin, 'reported'), { before: true, $version: 2 });
+      await hub.sendEvent(new device.Message('after'));
+    },
+  );
+
+  check(
+    `a wrong key is refused by the hub over ${transport}`,
+    shows('symmetric key', 'a wrong key is refused by the hub'),
+    async (muster) => {
+      await create(muster, 'dev-1');
+      await assert.rejects(connect(muster, transport, 'dev-1', OTHER_KEY), { name: 'UnauthorizedError' });
+    },
+  );
+}
+
+const CUTS = {
+  disabled: (registry, identity) => registry.update({ ...identity, status: 'disabled' }),
+  're-keyed': (registry, { deviceId }) => registry.update({ deviceId, authentication: { type: 'sas', symmetricKey: { primaryKey: OTHER_KEY, secondaryKey: OTHER_KEY } } }),
+  deleted: (registry, { deviceId }) => registry.delete(deviceId),
+};
+
+for (const [cut, change] of Object.entries(CUTS)) {
+  for (const transport of Object.keys(TRANSPORTS)) {
+    check(
+      `a device that is ${cut} is cut off over ${transport}`,
+      { ...DEVICE, transport, credential: 'symmetric key', feature: `cut off within a second when ${cut}` },
+      async (muster) => {
+        const hub = await connect(muster, transport, 'dev-1', await create(muster, 'dev-1'));
+        hub.setRetryPolicy(new common.NoRetry());
+        const registry = registryOf(muster);
+        const identity = (await registry.get('dev-1')).responseBody;
+        const gone = once(hub, 'disconnect');
+        await change(registry, identity);
+        await within(CUT_OFF_MS, 'the device is cut off', gone);
+      },
+    );
+  }
+}
