@@ -108,6 +108,16 @@ export class Muster {
     const read = (suffix) => readFile(join(this.files, `${name}${suffix}`), 'utf8');
     return { pem: await read('.pem'), chain: await read('.chain.pem'), key: await read('.key.pem') };
   }
+
+  /** Uploads a CA certificate made here to the provisioning service, and proves possession of its key. */
+  async prove(name) {
+    const owner = ['--dps', this.provisioning.name];
+    await this.command('certificate', 'create', name, ...owner, '--path', join(this.files, `${name}.pem`));
+    const { properties } = await this.command('certificate', 'generate-verification-code', name, ...owner);
+    const code = properties.verificationCode;
+    await this.certificate('verification', code, '--issuer', name);
+    return this.command('certificate', 'verify', name, ...owner, '--path', join(this.files, `${code}.pem`));
+  }
 }
 
 /**

@@ -21,6 +21,11 @@ export async function enroll(muster, registrationId, terms = {}) {
   return (await serviceOf(muster).createOrUpdateIndividualEnrollment(enrollment)).responseBody;
 }
 
+/** Creates an enrollment group, and returns what was answered. */
+export async function enrollGroup(muster, enrollmentGroupId, attestation) {
+  return (await serviceOf(muster).createOrUpdateEnrollmentGroup({ enrollmentGroupId, attestation })).responseBody;
+}
+
 /** Registers by a symmetric key. */
 export function registerByKey(muster, transport, registrationId, key, { idScope, payload } = {}) {
   const security = new symmetricKey.SymmetricKeySecurityClient(registrationId, key);

@@ -3,7 +3,7 @@
 import '../trust.mjs';
 import assert from 'node:assert/strict';
 import { check, client } from '../muster.mjs';
-import { derived, enroll, registerByCertificate, registerByKey, serviceOf } from '../provisioning.mjs';
+import { derived, enroll, enrollGroup, registerByCertificate, registerByKey } from '../provisioning.mjs';
 
 const HTTP = client('azure-iot-provisioning-device-http');
 const MQTT = client('azure-iot-provisioning-device-mqtt');
@@ -19,13 +19,14 @@ for (const [transport, sdk] of Object.entries(TRANSPORTS)) {
   const shows = (credential, feature) => ({ ...sdk, transport, credential, feature });
 
   check(
-    `a device registers with its own key over ${transport}`,
+    `devices register with a primary or a secondary key of their own over ${transport}`,
     shows('symmetric key', 'provision, individual enrollment'),
     async (muster) => {
-      const { primaryKey, secondaryKey } = (await enroll(muster, 'dev-1')).attestation.symmetricKey;
-      for (const key of [primaryKey, secondaryKey]) {
-        assigned(muster, await registerByKey(muster, transport, 'dev-1', key), 'dev-1');
-      }
+      const register = async (name, which) => {
+        const key = (await enroll(muster, name)).attestation.symmetricKey[which];
+        assigned(muster, await registerByKey(muster, transport, name, key), name);
+      };
+      await Promise.all([register('dev-1', 'primaryKey'), register('dev-2', 'secondaryKey')]);
     },
   );
 
@@ -33,8 +34,7 @@ for (const [transport, sdk] of Object.entries(TRANSPORTS)) {
     `devices register with keys derived from their group over ${transport}`,
     shows('symmetric key', 'provision, enrollment group'),
     async (muster) => {
-      const group = { enrollmentGroupId: 'caves', attestation: { type: 'symmetricKey' } };
-      const made = (await serviceOf(muster).createOrUpdateEnrollmentGroup(group)).responseBody;
+      const made = await enrollGroup(muster, 'caves', { type: 'symmetricKey' });
       const register = async (name) => {
         const key = derived(made.attestation.symmetricKey.primaryKey, name);
         assigned(muster, await registerByKey(muster, transport, name, key), name);
@@ -51,6 +51,36 @@ for (const [transport, sdk] of Object.entries(TRANSPORTS)) {
       const x509 = { clientCertificates: { primary: { certificate: certificate.pem } } };
       await enroll(muster, 'dev-x', { attestation: { type: 'x509', x509 } });
       assigned(muster, await registerByCertificate(muster, transport, 'dev-x', certificate), 'dev-x');
+    },
+  );
+
+  check(
+    `devices register over ${transport} with certificates of an intermediate, below a root that was proved`,
+    shows('X.509', 'provision, enrollment group, through an intermediate'),
+    async (muster) => {
+      await muster.certificate('root', 'root');
+      assert.equal((await muster.prove('root')).properties.isVerified, true);
+      const { pem } = await muster.certificate('intermediate', 'factory', '--issuer', 'root');
+      const x509 = { signingCertificates: { primary: { certificate: pem } } };
+      await enrollGroup(muster, 'caves', { type: 'x509', x509 });
+      const register = async (name) => {
+        const certificate = await muster.certificate('device', name, '--issuer', 'factory');
+        assigned(muster, await registerByCertificate(muster, transport, name, certificate), name);
+      };
+      await Promise.all(['cave-1', 'cave-2'].map(register));
+    },
+  );
+
+  check(
+    `a device registers over ${transport} by reference to a root, through an intermediate`,
+    shows('X.509', 'provision, enrollment group, by reference to a CA certificate'),
+    async (muster) => {
+      await muster.certificate('root', 'root');
+      await muster.prove('root');
+      await muster.certificate('intermediate', 'factory', '--issuer', 'root');
+      await enrollGroup(muster, 'caves', { type: 'x509', x509: { caReferences: { primary: 'root' } } });
+      const certificate = await muster.certificate('device', 'cave-1', '--issuer', 'factory');
+      assigned(muster, await registerByCertificate(muster, transport, 'cave-1', certificate), 'cave-1');
     },
   );
 }
