@@ -86,7 +86,8 @@ pub fn run(command: &CaCommand, output: Output) -> Result<()> {
     });
     let issue = Issue { common_name: &args.name, role, days, key: args.key, path_length: args.path_length };
     let made = issue.make(issuer.as_ref())?;
-    let files = write(&made, args)?;
+    let base = args.file.as_deref().unwrap_or(&args.name);
+    let files = write(&made, &args.out, base, (args.password.as_deref(), args.force))?;
     report(&made, &files, output)
 }
 
@@ -112,9 +113,14 @@ fn load(folder: &Path, name: &str) -> Result<Credential> {
     Credential::from_pem(&read(".chain.pem")?, &read(".key.pem")?)
 }
 
-fn write(made: &Credential, args: &CaArgs) -> Result<Vec<PathBuf>> {
-    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make the folder {}", args.out.display()))?;
-    let base = args.file.as_deref().unwrap_or(&args.name);
+/// Writes the files of `made` into `folder`, their names beginning with `base`; a password adds PKCS#12.
+pub fn write(
+    made: &Credential,
+    folder: &Path,
+    base: &str,
+    (password, force): (Option<&str>, bool),
+) -> Result<Vec<PathBuf>> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     if base.contains(['/', '\0']) || base.starts_with('.') {
         bail!("{base:?} cannot be a file name: give one with --file");
     }
@@ -123,15 +129,15 @@ fn write(made: &Credential, args: &CaArgs) -> Result<Vec<PathBuf>> {
         (".chain.pem", made.chain_pem().into_bytes(), 0o644),
         (".key.pem", made.key_pem().as_bytes().to_vec(), 0o600),
     ];
-    if let Some(password) = &args.password {
+    if let Some(password) = password {
         contents.push((".pfx", made.to_pkcs12(base, password)?, 0o600));
     }
     let mut files = Vec::new();
     for (suffix, bytes, mode) in contents {
-        let path = args.out.join(format!("{base}{suffix}"));
+        let path = folder.join(format!("{base}{suffix}"));
         let mut options = OpenOptions::new();
         options.write(true).mode(mode);
-        if args.force {
+        if force {
             options.create(true).truncate(true)
         } else {
             options.create_new(true)

@@ -5,6 +5,7 @@
 mod ca;
 mod config;
 mod context;
+mod demo;
 mod noun;
 mod output;
 mod serve;
@@ -35,6 +36,8 @@ struct Arguments {
 enum Command {
     /// Run everything until SIGINT or SIGTERM
     Serve(Box<serve::ServeArgs>),
+    /// Play the cheese-cave story on this machine: three devices are provisioned, send, obey, and are shut out again
+    Demo(demo::DemoArgs),
     /// Hubs
     #[command(subcommand)]
     Hub(noun::hub::HubCommand),
@@ -128,6 +131,7 @@ fn run(arguments: Arguments) -> Result<()> {
     let output = global.output();
     match command {
         Command::Serve(args) => serve::run(&args, &global),
+        Command::Demo(args) => demo::run(&args, &global),
         Command::Ca(command) => ca::run(&command, output),
         Command::EnrollmentGroup(noun::enrollment::GroupCommand::ComputeDeviceKey { key, registration_id }) => {
             noun::enrollment::compute_device_key(&key, &registration_id, output)
@@ -168,7 +172,7 @@ async fn run_remote(command: Command, context: &Context) -> Result<()> {
         Command::Why(args) => why::run(&args, context).await,
         Command::Trust => trust::run_trust(context),
         Command::Hosts => trust::run_hosts(context),
-        Command::Serve(_) | Command::Ca(_) | Command::Config(_) | Command::EnrollmentGroup(_) => {
+        Command::Serve(_) | Command::Demo(_) | Command::Ca(_) | Command::Config(_) | Command::EnrollmentGroup(_) => {
             unreachable!("performed without a running server")
         }
     }

@@ -119,14 +119,28 @@ async fn serve(args: &ServeArgs, config: &Config, global: &Global) -> Result<()>
     let service = open_service(&store, args, config, (&clock, &entropy)).await?;
     let options = serve_options(args, config, folder.clone());
     let server = Server::start(&service, options, &clock, &entropy)?;
-    let endpoints = endpoints(&service, &server, config, folder.as_deref())?;
+    let mut changes = service.published_changes();
+    let found = endpoints(&service, &server, config, folder.as_deref())?;
     // Before anyone can learn that the server is ready, and ask it to end.
     let stopped = stop_signal()?;
     if let Some(folder) = &folder {
-        write_endpoints(folder, &endpoints)?;
+        write_endpoints(folder, &found)?;
     }
-    panel::print(&endpoints, &server, folder.as_deref(), global.output.is_some())?;
-    stopped.await;
+    panel::print(&found, &server, folder.as_deref(), global.output.is_some())?;
+    let following = async {
+        while changes.changed().await.is_ok() {
+            let Some(folder) = &folder else { continue };
+            let found = endpoints(&service, &server, config, Some(folder));
+            if let Err(error) = found.and_then(|found| write_endpoints(folder, &found)) {
+                tracing::error!(error = format!("{error:#}"), "{FILE_NAME} does not tell of the last change");
+            }
+        }
+    };
+    tokio::select! {
+        () = stopped => {}
+        // Ends only if the use cases do.
+        () = following => {}
+    }
     tracing::info!("draining");
     let drained = server.drain(Duration::from_secs(config.shutdown.drain_s.into())).await;
     tracing::info!(?drained, "stopped");
@@ -305,7 +319,7 @@ fn remove_endpoints(folder: &Path) -> Result<()> {
 }
 
 /// Listens for SIGINT and SIGTERM from the moment of the call; the future waits for the first of them.
-fn stop_signal() -> Result<impl Future<Output = ()>> {
+pub fn stop_signal() -> Result<impl Future<Output = ()>> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     Ok(async move {
         tokio::select! {

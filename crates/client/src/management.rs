@@ -56,6 +56,8 @@ impl ManagementClient {
     pub const PROVISIONING_API_VERSION: &'static str = "2022-02-05";
     /// The version named for hubs.
     pub const HUB_API_VERSION: &'static str = "2023-06-30";
+    /// The version named for resource groups.
+    pub const GROUP_API_VERSION: &'static str = "2021-04-01";
 
     /// Signs in with the operator's credential (client credentials).
     pub async fn sign_in(https: Https, admin: &Admin) -> Result<Self, ManagementError> {
@@ -83,8 +85,13 @@ impl ManagementClient {
 
     /// The path of a resource of `Microsoft.Devices` in `group`, with `rest` behind it.
     pub fn path(&self, group: &str, rest: &str) -> String {
+        format!("{}/providers/Microsoft.Devices/{rest}", self.group_path(group))
+    }
+
+    /// The path of the resource group `group`.
+    pub fn group_path(&self, group: &str) -> String {
         let group = utf8_percent_encode(group, NON_ALPHANUMERIC);
-        format!("/subscriptions/{}/resourceGroups/{group}/providers/Microsoft.Devices/{rest}", self.subscription)
+        format!("/subscriptions/{}/resourceGroups/{group}", self.subscription)
     }
 
     /// Sends `request`.

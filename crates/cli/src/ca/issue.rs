@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
+use client::trust::ClientCertificate;
 use domain::certificate::Certificate;
 use p12_keystore::{KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
 use rcgen::{
@@ -164,6 +165,11 @@ impl Credential {
     /// The certificate and its issuers as PEM, leaf first.
     pub fn chain_pem(&self) -> String {
         self.chain.iter().map(|certificate| to_pem(certificate)).collect()
+    }
+
+    /// The certificate and its issuers in DER, leaf first, and the private key in PKCS#8.
+    pub fn to_client_certificate(&self) -> ClientCertificate {
+        ClientCertificate { chain: self.chain.clone(), key: self.key.serialize_der() }
     }
 
     /// The private key as PEM.

@@ -52,6 +52,7 @@ pub async fn run(command: &DpsCommand, context: &Context) -> Result<()> {
     ];
     match command {
         DpsCommand::Create(args) => {
+            resource::ensure_group(context).await?;
             let body = json!({
                 "location": args.location.as_deref().unwrap_or(resource::LOCATION),
                 "sku": { "name": "S1", "capacity": 1 },

@@ -55,6 +55,7 @@ pub async fn run(command: &HubCommand, context: &Context) -> Result<()> {
     ];
     match command {
         HubCommand::Create(args) => {
+            resource::ensure_group(context).await?;
             let body = json!({
                 "location": args.location.as_deref().unwrap_or(resource::LOCATION),
                 "sku": { "name": "S1", "capacity": 1 },

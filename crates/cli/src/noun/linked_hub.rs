@@ -5,7 +5,10 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::context::{Context, hide_secrets};
-use crate::noun::resource::{self, HUB, SERVICE};
+use crate::noun::resource::{self, HUB, SERVICE, primary_key};
+
+/// The hub's policy that links are made with.
+const LINK_POLICY: &str = "iothubowner";
 
 /// What to do with links.
 #[derive(Debug, Subcommand)]
@@ -81,7 +84,7 @@ pub async fn run(command: &LinkedHubCommand, context: &Context) -> Result<()> {
         LinkedHubCommand::Update(args) => {
             let host = host_name(context, &args.name.hub).await?;
             let mut changed = None;
-            edit(context, &args.name.service, |links| {
+            edit(context, &args.name.service.dps, |links| {
                 let link = links.iter_mut().find(|link| is(link, &host)).context("the hub is not linked")?;
                 apply(link, args);
                 changed = Some(link.clone());
@@ -92,7 +95,7 @@ pub async fn run(command: &LinkedHubCommand, context: &Context) -> Result<()> {
         }
         LinkedHubCommand::Delete(name) => {
             let host = host_name(context, &name.hub).await?;
-            edit(context, &name.service, |links| {
+            edit(context, &name.service.dps, |links| {
                 let before = links.len();
                 links.retain(|link| !is(link, &host));
                 if links.len() == before {
@@ -108,23 +111,31 @@ pub async fn run(command: &LinkedHubCommand, context: &Context) -> Result<()> {
 
 async fn create(context: &Context, args: &LinkArgs) -> Result<()> {
     let host = host_name(context, &args.name.hub).await?;
-    let rest = format!("/{}/{}/iothubowner/listkeys", args.name.hub, HUB.policies);
-    let policy = resource::send(context, HUB, http::Method::POST, &rest, (None, None)).await?;
-    let key = policy.get("primaryKey").and_then(Value::as_str).context("the hub's policy iothubowner has no key")?;
+    link(context, &args.name.service.dps, (&args.name.hub, &host), |link| apply(link, args)).await?;
+    context.output.record(&json!({ "name": host, "linked": true }))
+}
+
+/// Links the hub of that name and host name; `shape` may say more about the link.
+pub async fn link(
+    context: &Context,
+    dps: &str,
+    (hub, host): (&str, &str),
+    shape: impl FnOnce(&mut Value),
+) -> Result<()> {
+    let key = primary_key(context, HUB, hub, LINK_POLICY).await?;
     let mut link = json!({
-        "connectionString": format!("HostName={host};SharedAccessKeyName=iothubowner;SharedAccessKey={key}"),
+        "connectionString": format!("HostName={host};SharedAccessKeyName={LINK_POLICY};SharedAccessKey={key}"),
         "location": resource::LOCATION,
     });
-    apply(&mut link, args);
-    edit(context, &args.name.service, |links| {
-        if links.iter().any(|link| is(link, &host)) {
+    shape(&mut link);
+    edit(context, dps, |links| {
+        if links.iter().any(|link| is(link, host)) {
             bail!("the hub is linked already: `muster linked-hub update` changes the link");
         }
         links.push(link);
         Ok(())
     })
-    .await?;
-    context.output.record(&json!({ "name": host, "linked": true }))
+    .await
 }
 
 fn apply(link: &mut Value, args: &LinkArgs) {
@@ -137,16 +148,12 @@ fn apply(link: &mut Value, args: &LinkArgs) {
 }
 
 /// The API knows no verb for one link: the service is put back with the whole set.
-async fn edit(
-    context: &Context,
-    service: &ServiceArgs,
-    change: impl FnOnce(&mut Vec<Value>) -> Result<()>,
-) -> Result<()> {
-    let mut document = resource::show(context, SERVICE, &service.dps).await?;
+async fn edit(context: &Context, dps: &str, change: impl FnOnce(&mut Vec<Value>) -> Result<()>) -> Result<()> {
+    let mut document = resource::show(context, SERVICE, dps).await?;
     let mut links = links(&document).to_vec();
     change(&mut links)?;
     resource::set(&mut document, &["properties", "iotHubs"], Value::Array(links));
-    resource::put(context, SERVICE, &service.dps, &document).await.map(drop)
+    resource::put(context, SERVICE, dps, &document).await.map(drop)
 }
 
 async fn host_name(context: &Context, hub: &str) -> Result<String> {

@@ -1,6 +1,6 @@
 //! What hubs and provisioning services have in common in the management API.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use client::management::{ManagementClient, ManagementRequest};
 use http::Method;
 use serde_json::{Map, Value, json};
@@ -69,6 +69,33 @@ pub async fn list(context: &Context, kind: Kind, columns: &[(&str, &str)]) -> Re
 pub async fn delete(context: &Context, kind: Kind, name: &str) -> Result<()> {
     send(context, kind, Method::DELETE, &format!("/{name}"), (None, None)).await?;
     context.output.record(&json!({ "name": name, "deleted": true }))
+}
+
+/// The primary key of a policy of the resource `name`.
+pub async fn primary_key(context: &Context, kind: Kind, name: &str, policy: &str) -> Result<String> {
+    let rest = format!("/{name}/{}/{policy}/listkeys", kind.policies);
+    let answer = send(context, kind, Method::POST, &rest, (None, None)).await?;
+    let key = answer.get("primaryKey").and_then(Value::as_str);
+    Ok(key.with_context(|| format!("the policy {policy} of {name} has no key"))?.to_owned())
+}
+
+/// Makes the resource group that the commands work in, unless it is there: a server started without defaults has none.
+pub async fn ensure_group(context: &Context) -> Result<()> {
+    let client = context.management().await?;
+    let path = client.group_path(RESOURCE_GROUP);
+    let request = |method, body| ManagementRequest {
+        method,
+        path: path.clone(),
+        api_version: ManagementClient::GROUP_API_VERSION,
+        if_match: None,
+        body,
+    };
+    let present = client.send(request(Method::GET, None)).await.context("reading the resource group")?;
+    if present.status().is_success() {
+        return Ok(());
+    }
+    let body = json!({ "location": LOCATION });
+    manage(&client, "creating the resource group", request(Method::PUT, Some(&body))).await.map(drop)
 }
 
 /// The records of a list, which the API wraps in `value`.

@@ -1,0 +1,212 @@
+//! The three devices of the story, each with a certificate and a protocol of its own.
+//!
+//! Start at [`Device::provision`].
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use bytes::Bytes;
+use client::device::{self, DeviceClient, DeviceError, Dial, ProvisioningClient, Registration, Twin};
+use client::endpoints::Ports;
+use client::https::Server;
+use client::trust;
+use domain::clock::Clock as _;
+use domain::message::{Draft, SystemProperties};
+use domain::operation::Transport;
+use serde_json::{Value, json};
+use service::clock::SystemClock;
+
+use super::evidence::{MessageEvidence, TwinEvidence};
+use super::progress::rounded;
+use crate::ca::Credential;
+
+/// Messages of telemetry that each device sends.
+pub const MESSAGES: u8 = 3;
+
+/// The devices' names and how they are provisioned.
+pub const DEVICES: [(&str, Transport); 3] = [
+    ("cheesecave-device1", Transport::Mqtt),
+    ("cheesecave-device2", Transport::MqttWebSocket),
+    ("cheesecave-device3", Transport::Https),
+];
+
+/// A device.
+pub struct Device {
+    /// Its registration ID.
+    pub name: &'static str,
+    /// How it is provisioned.
+    pub transport: Transport,
+    /// Its certificate in DER.
+    pub certificate: Vec<u8>,
+    credential: device::Credential,
+    /// Its connection to the hub.
+    hub: Option<DeviceClient>,
+}
+
+/// Where devices go.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The host they are provisioned at.
+    pub host: String,
+    /// The ID scope.
+    pub id_scope: String,
+    /// The ports there and at the hub.
+    pub ports: Ports,
+}
+
+impl Place {
+    fn dial(&self, host: &str, transport: Transport) -> Dial {
+        let port = if transport == Transport::Mqtt { self.ports.mqtts } else { self.ports.https };
+        Dial::new(Server { host: host.to_owned(), port }, transport)
+    }
+}
+
+impl Device {
+    /// A device that shows the certificate of `credential` and trusts `authority` (PEM).
+    pub fn new((name, transport): (&'static str, Transport), credential: &Credential, authority: &str) -> Result<Self> {
+        let tls = trust::configure(authority, Some(credential.to_client_certificate()))?;
+        let certificate = credential.leaf().to_vec();
+        let credential = device::Credential::certificate(Arc::clone(&tls));
+        Ok(Self { name, transport, certificate, credential, hub: None })
+    }
+
+    /// Registers.
+    pub async fn provision(&self, place: &Place) -> Result<Registration> {
+        let registered = self.register(place).await.with_context(|| format!("{} was not provisioned", self.name))?;
+        ensure!(registered.device_id == self.name, "{} became {}", self.name, registered.device_id);
+        Ok(registered)
+    }
+
+    /// Registers, and is refused.
+    pub async fn be_refused(&self, place: &Place) -> Result<device::Refused> {
+        match self.register(place).await {
+            Err(DeviceError::Refused(refused)) => Ok(refused),
+            Err(other) => Err(other).with_context(|| format!("{} was not refused properly", self.name)),
+            Ok(registered) => {
+                bail!("{} was not refused but assigned by operation {}", self.name, registered.operation_id)
+            }
+        }
+    }
+
+    async fn register(&self, place: &Place) -> Result<Registration, DeviceError> {
+        let dial = place.dial(&place.host, self.transport);
+        let client = ProvisioningClient::new(dial, place.id_scope.clone());
+        client.register(self.name, None, &self.credential, SystemClock.now()).await
+    }
+
+    /// Connects to the hub that it was assigned to. A device that was provisioned over HTTPS speaks MQTT there.
+    pub async fn connect(&mut self, place: &Place, hub: &str) -> Result<()> {
+        let transport = match self.transport {
+            Transport::MqttWebSocket => Transport::MqttWebSocket,
+            _ => Transport::Mqtt,
+        };
+        let dial = place.dial(hub, transport);
+        let connected = DeviceClient::connect(&dial, self.name, &self.credential, SystemClock.now()).await;
+        self.hub = Some(connected.with_context(|| format!("{} did not reach its hub", self.name))?);
+        Ok(())
+    }
+
+    fn client(&mut self) -> Result<&mut DeviceClient> {
+        self.hub.as_mut().with_context(|| format!("{} is not connected", self.name))
+    }
+
+    /// Sends [`MESSAGES`] readings, each when the one before it has been acknowledged.
+    pub async fn send_telemetry(&mut self) -> Result<Vec<MessageEvidence>> {
+        let name = self.name;
+        let client = self.client()?;
+        let mut sent = Vec::new();
+        for number in 1..=MESSAGES {
+            let message_id = format!("{name}-{number}");
+            let message = reading(&message_id, number);
+            let started = Instant::now();
+            client.send(&message).await.with_context(|| format!("the message {message_id} was not acknowledged"))?;
+            sent.push(MessageEvidence { message_id, acknowledged_after_ms: milliseconds(started.elapsed()) });
+        }
+        Ok(sent)
+    }
+
+    /// Reads its twin.
+    pub async fn twin(&mut self) -> Result<Twin> {
+        let name = self.name;
+        self.client()?.twin().await.with_context(|| format!("{name} could not read its twin"))
+    }
+
+    /// The versions of its twin.
+    pub async fn twin_versions(&mut self) -> Result<TwinEvidence> {
+        match self.twin().await?.versions() {
+            (Some(desired_version), Some(reported_version)) => Ok(TwinEvidence { desired_version, reported_version }),
+            _ => bail!("the twin of {} has no versions", self.name),
+        }
+    }
+
+    /// Asks to be told of desired properties.
+    pub async fn follow_desired(&mut self) -> Result<()> {
+        Ok(self.client()?.subscribe_desired().await?)
+    }
+
+    /// Waits for a desired temperature. Returns it with the version of the desired properties.
+    pub async fn next_temperature(&mut self) -> Result<(Value, u64)> {
+        let change = self.client()?.desired().await?;
+        let temperature = change.properties.get("temperature").cloned();
+        Ok((temperature.context("the change has no temperature")?, change.version))
+    }
+
+    /// Reports the temperature it has set. Returns the version of the reported properties.
+    pub async fn report_temperature(&mut self, temperature: &Value) -> Result<u64> {
+        Ok(self.client()?.report(&json!({ "temperature": temperature })).await?)
+    }
+
+    /// Waits until the hub ends the connection.
+    pub async fn be_cut_off(&mut self) -> Result<()> {
+        let client = self.client()?;
+        loop {
+            match client.next_event().await {
+                Ok(_) => {}
+                Err(DeviceError::Closed(_) | DeviceError::Io(_)) => break,
+                Err(other) => return Err(other.into()),
+            }
+        }
+        self.hub = None;
+        Ok(())
+    }
+
+    /// Says goodbye to the hub.
+    pub async fn disconnect(&mut self) {
+        if let Some(client) = self.hub.take() {
+            client.disconnect().await;
+        }
+    }
+}
+
+/// How the protocol is called.
+pub const fn protocol(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Https => "HTTPS",
+        Transport::Mqtt => "MQTT",
+        Transport::MqttWebSocket => "MQTT over WebSocket",
+        Transport::Amqp => "AMQP",
+        Transport::AmqpWebSocket => "AMQP over WebSocket",
+    }
+}
+
+/// What the sensor of a cheese cave has to say.
+fn reading(message_id: &str, number: u8) -> Draft {
+    let temperature = 50.0 + f64::from(number) / 4.0;
+    let body = json!({ "temperature": temperature, "humidity": 85.0 - f64::from(number) / 2.0 });
+    Draft {
+        body: Bytes::from(body.to_string()),
+        system: SystemProperties {
+            message_id: Some(message_id.to_owned()),
+            content_type: Some("application/json".to_owned()),
+            content_encoding: Some("utf-8".to_owned()),
+            ..SystemProperties::default()
+        },
+        properties: vec![("temperatureAlert".to_owned(), Some("false".to_owned()))],
+    }
+}
+
+/// Milliseconds to the microsecond.
+pub fn milliseconds(duration: Duration) -> f64 {
+    rounded(duration * 1_000)
+}

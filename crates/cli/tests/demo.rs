@@ -1,0 +1,70 @@
+//! The demo, played by the binary as a person would, and judged by the evidence it prints.
+
+use std::process::Command;
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+/// What one run of the demo has to show; every test looks at another side of it.
+static EVIDENCE: LazyLock<Value> = LazyLock::new(|| {
+    // Folder and ports are the demo's own, so that it meets nothing else on the machine.
+    let output = Command::new(env!("CARGO_BIN_EXE_muster"))
+        .args(["demo", "--output", "json"])
+        .output()
+        .expect("the binary runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("it printed JSON")
+});
+
+fn text<'a>(document: &'a Value, path: &str) -> &'a str {
+    document.pointer(path).and_then(Value::as_str).unwrap_or_else(|| panic!("no {path} in {document:#}"))
+}
+
+fn items<'a>(document: &'a Value, path: &str) -> &'a [Value] {
+    document.pointer(path).and_then(Value::as_array).unwrap_or_else(|| panic!("no {path} in {document:#}"))
+}
+
+#[test]
+fn the_story_is_played_to_its_end_and_leaves_evidence() {
+    let evidence = &*EVIDENCE;
+
+    assert!(text(evidence, "/provisioningService/idScope").starts_with("0ne"));
+    assert_eq!(evidence["certificate"]["isVerified"], true);
+    assert_eq!(text(evidence, "/enrollmentGroup/id"), "cheesecave-devices");
+    let etags = ["/provisioningService/etag", "/hub/etag", "/certificate/etag", "/enrollmentGroup/etag"];
+    assert!(etags.iter().all(|path| !text(evidence, path).is_empty()));
+
+    let devices = items(evidence, "/devices");
+    let protocols: Vec<&str> = devices.iter().map(|device| text(device, "/protocol")).collect();
+    assert_eq!(protocols, ["MQTT", "MQTT over WebSocket", "HTTPS"]);
+    let mut operations: Vec<&str> = devices.iter().map(|device| text(device, "/operationId")).collect();
+    operations.dedup();
+    assert_eq!(operations.len(), 3, "each device has an operation of its own");
+    for device in devices {
+        assert_eq!(text(device, "/assignedHub"), text(evidence, "/hub/hostName"));
+        assert!(!text(device, "/registrationEtag").is_empty());
+        assert_eq!(items(device, "/messages").len(), 3);
+    }
+
+    let desired = &evidence["desired"];
+    assert_eq!(text(desired, "/deviceId"), "cheesecave-device1");
+    assert_eq!(desired["temperature"], serde_json::json!(50.123));
+    assert_eq!((desired["desiredVersion"].as_u64(), desired["reportedVersion"].as_u64()), (Some(2), Some(2)));
+    assert_ne!(text(desired, "/etagBefore"), text(desired, "/etagAfter"));
+    let seconds = evidence["seconds"].as_f64().unwrap();
+    assert!(seconds < 20.0, "the demo took {seconds} s");
+}
+
+#[test]
+fn every_device_is_refused_in_the_end_and_the_operator_learns_why() {
+    let evidence = &*EVIDENCE;
+    let causes: Vec<Vec<&str>> = items(evidence, "/devices")
+        .iter()
+        .map(|device| items(device, "/refusals").iter().map(|refusal| text(refusal, "/cause")).collect())
+        .collect();
+    assert_eq!(causes, [vec!["unknown-ca"], vec!["unknown-ca"], vec!["disabled-entry", "disabled-entry"]]);
+    for refusal in items(evidence, "/devices").iter().flat_map(|device| items(device, "/refusals")) {
+        assert_eq!((refusal["status"].as_u64(), refusal["errorCode"].as_u64()), (Some(401), Some(401_002)));
+        assert!(!text(refusal, "/trackingId").is_empty() && !text(refusal, "/fix").is_empty());
+    }
+}
