@@ -81,7 +81,7 @@ fn show_item(item: &BulkItem) -> String {
     }
 }
 
-fn show_precondition(precondition: Precondition) -> String {
+pub fn show_precondition(precondition: Precondition) -> String {
     match precondition {
         Precondition::None => "any".to_owned(),
         Precondition::Exists => "present".to_owned(),
