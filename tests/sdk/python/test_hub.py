@@ -6,9 +6,10 @@ from importlib.metadata import version
 import pytest
 from azure.iot.device import IoTHubDeviceClient, Message
 from azure.iot.device.exceptions import CredentialError
+from certificates import make
 from conftest import await_that
 from provisioningserviceclient.models import AttestationMechanism, IndividualEnrollment, InitialTwin
-from test_provisioning import by_certificate, by_client_certificate, by_key, make, service_of
+from test_provisioning import by_certificate, by_client_certificate, by_key, service_of
 
 from azure.iot.device import X509
 

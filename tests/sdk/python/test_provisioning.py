@@ -3,12 +3,12 @@
 import base64
 import hashlib
 import hmac
-import subprocess
 from importlib.metadata import version
 
 import pytest
 from azure.iot.device import ProvisioningDeviceClient, X509
 from azure.iot.device.exceptions import ClientError
+from certificates import make
 from provisioningserviceclient import ProvisioningServiceClient
 from provisioningserviceclient.models import (
     AttestationMechanism,
@@ -53,12 +53,6 @@ def by_certificate(muster, registration_id: str, folder, transport: str = "mqtt"
         websockets=transport == "mqtt-ws",
     )
 
-
-def make(muster, folder, *arguments: str):
-    done = subprocess.run(
-        [muster.binary, "ca", *arguments, "--out", str(folder)], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def by_client_certificate(pem: str) -> AttestationMechanism:

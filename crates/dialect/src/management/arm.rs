@@ -14,7 +14,7 @@ use super::arm_json::{self as shape, Keys};
 use super::{internal, refuse};
 use crate::error::Refused;
 use crate::http::{Target, empty, is, json as respond, parse_precondition, precondition};
-use crate::json::{self, InvalidJson, object, text};
+use crate::json::{self, InvalidJson, members, object, text};
 
 /// What an answer needs to know of its request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -300,9 +300,10 @@ pub fn encode(reply: Result<Reply, Failure>, asked: &Asked) -> Response<Bytes> {
         Answer::NameCheck { available, reason } => {
             respond(StatusCode::OK, &shape::show_name_check(available, reason.as_ref()))
         }
-        Answer::Certificate { certificate, created } => match asked {
+        // Clients of provisioning services take no other status, not even for a new one (section 3.6).
+        Answer::Certificate { certificate, .. } => match asked {
             Asked::Certificate { place, owner, with_code } => {
-                respond(made(created), &shape::show_certificate(&certificate, (place, owner), *with_code))
+                respond(StatusCode::OK, &shape::show_certificate(&certificate, (place, owner), *with_code))
             }
             _ => internal(),
         },
@@ -345,7 +346,7 @@ const fn made(created: bool) -> StatusCode {
 }
 
 fn list(items: Vec<Value>) -> Response<Bytes> {
-    respond(StatusCode::OK, &json!({ "value": items, "nextLink": null }))
+    respond(StatusCode::OK, &Value::Object(members([("value", Value::Array(items)), ("nextLink", Value::Null)])))
 }
 
 #[cfg(test)]
