@@ -1,5 +1,5 @@
 //! The commands that developers and continuous integration share: `cargo xtask test`, `ci`, `layering`, `golden`,
-//! `fuzz`, `sdk`.
+//! `fuzz`, `sdk`, `torture`.
 //!
 //! It starts other programs and reads what they say. It must never hold product logic, and stays quick to compile,
 //! since everything waits for it. Start at `run` for the list of commands, at [`report`] for how a run is told.
@@ -19,6 +19,7 @@ mod report;
 mod sdk;
 mod suites;
 mod test;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,7 @@ cargo xtask COMMAND
   fuzz [TARGET] [S]  fuzz one target or all of them for S seconds each (default 15)
   sdk [python|node] [ARGUMENTS]
                      only the SDK suites; ARGUMENTS go to pytest or `node --test`, as in `sdk python -k provisioning`
+  torture [ROUNDS]   kill the server under load, round after round (default 50), and look for what it acknowledged
 ";
 
 fn main() -> ExitCode {
@@ -59,6 +61,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "golden" => golden::run(),
         "fuzz" => fuzz::run(rest),
         "sdk" => sdk::run(rest),
+        "torture" => torture::run(rest),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
             Ok(())

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 use crate::report::Report;
-use crate::{debian, sdk, suites};
+use crate::{debian, sdk, suites, torture};
 
 /// Installs, downloads, compiles once and runs: first the Rust tests, then the clients that nobody here wrote.
 pub fn run() -> Result<()> {
@@ -16,6 +16,9 @@ pub fn run() -> Result<()> {
     let compiled = fetched && report.step("compile", 420, suites::compile);
     if compiled {
         report.step("Rust tests", 150, suites::rust_tests);
+    }
+    if compiled {
+        report.step("torture", 60, torture::short);
     }
     if compiled && installed {
         report.step("SDK suites", 240, || sdk::run_all(&[]));
