@@ -82,7 +82,7 @@ impl Server {
             Some(prefix) => traced(&binary.muster, prefix),
         };
         command.args(["serve", "--https-port", "0", "--mqtts-port", "0", "--amqps-port", "0", "--admin-port", "0"]);
-        command.arg("--data").arg(folder).env("MUSTER_LOG", "warn").env("MUSTER_PROVISIONING_RETRY_AFTER_S", "1");
+        command.arg("--data").arg(folder).env("MUSTER_LOG", "warn").env("MUSTER_PROVISIONING_RETRY_AFTER_S", "2");
         command.env_remove("MUSTER_TORTURE_SYNC");
         if binary.unsynced {
             command.env("MUSTER_TORTURE_SYNC", "off");
