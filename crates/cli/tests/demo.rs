@@ -1,7 +1,11 @@
 //! The demo, played by the binary as a person would, and judged by the evidence it prints.
 
-use std::process::Command;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
 use std::sync::LazyLock;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use serde_json::Value;
 
@@ -67,4 +71,42 @@ fn every_device_is_refused_in_the_end_and_the_operator_learns_why() {
         assert_eq!((refusal["status"].as_u64(), refusal["errorCode"].as_u64()), (Some(401), Some(401_002)));
         assert!(!text(refusal, "/trackingId").is_empty() && !text(refusal, "/fix").is_empty());
     }
+}
+
+#[test]
+fn an_interrupt_stops_the_server_in_order_and_leaves_nothing_behind() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_muster"))
+        .args(["demo", "--output", "json"])
+        .env("TMPDIR", temporary.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(demo.stderr.take().unwrap());
+    let port: u16 = loop {
+        let mut line = String::new();
+        assert!(said.read_line(&mut line).unwrap() > 0, "the demo ended before its server was ready");
+        if let Some((_, rest)) = line.split_once("HTTPS on port ") {
+            break rest.split(',').next().unwrap().parse().unwrap();
+        }
+    };
+    TcpStream::connect(("127.0.0.1", port)).unwrap();
+    kill_process(Pid::from_child(&demo), Signal::INT).unwrap();
+
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).unwrap();
+    assert_eq!(demo.wait().unwrap().code(), Some(1));
+    assert!(rest.contains("server drained and stopped") && rest.contains("the demo was interrupted"), "{rest}");
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "the server still listens");
+    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0, "the folder is still there");
+}
+
+#[test]
+fn a_place_that_takes_no_folder_is_named_with_what_to_do() {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_muster")).arg("demo").env("TMPDIR", "/dev/null/nowhere").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot make a temporary folder; TMPDIR names another place"), "{said}");
 }

@@ -95,9 +95,11 @@ async fn play(keep: bool, global: &Global) -> Result<()> {
             evidence.seconds = rounded(progress.elapsed());
             evidence.steps = progress.ticks();
             show(&evidence, output)?;
-            output.say(
-                "\nNext: play it again with `muster demo --keep` and look around, or start your own: `muster serve`",
-            )
+            let program = program();
+            output.say(&format!(
+                "\nNext: {program} demo --keep   plays it again and leaves the server running to look around in\n\
+                 \x20     {program} serve         starts your own"
+            ))
         }
         Ok(None) => {
             stop(&progress, server.take()).await.map_err(|error| fail(&error, folder))?;
@@ -179,18 +181,23 @@ fn show(evidence: &Evidence, output: Output) -> Result<()> {
 }
 
 fn say_kept(kept: &Kept, output: Output) -> Result<()> {
-    let folder = kept.folder.display();
+    let (program, folder) = (program(), kept.folder.display());
     output.say(&format!(
         "\nThe server stays.\n\
          \x20 endpoints     {}\n\
          \x20 certificates  {}\n\
          \n\
-         Next: muster --data {folder} twin show cheesecave-device1\n\
-         \x20     muster --data {folder} why cheesecave-device3\n\
+         Next: {program} twin show cheesecave-device1 --data {folder}\n\
+         \x20     {program} why cheesecave-device3 --data {folder}\n\
          \n\
          Stop it with: kill {}",
         kept.endpoints_file.display(),
         kept.certificates.display(),
         kept.pid.map(|pid| pid.to_string()).unwrap_or_default(),
     ))
+}
+
+/// How this program was called, so that what is printed can be typed.
+fn program() -> String {
+    std::env::args().next().filter(|name| name.contains('/')).unwrap_or_else(|| "muster".to_owned())
 }

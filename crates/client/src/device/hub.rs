@@ -217,8 +217,8 @@ impl DeviceClient {
             match self.link.publish(topic.clone(), body.clone(), qos) {
                 Err(Unpublished::OutputFull) => self.link.flush().await?,
                 Err(Unpublished::InFlightFull) => {
-                    let event = read(self.link.next().await?)?;
-                    keep(&mut self.kept, event)?;
+                    let Self { link, kept, .. } = self;
+                    link.wait("the messages before it", |event| keep(kept, read(event)?).map(Some)).await?;
                 }
                 published => return Ok(published?),
             }

@@ -11,6 +11,8 @@ mod hub;
 mod link;
 mod provisioning;
 mod registration;
+#[cfg(test)]
+mod testing;
 mod wire;
 
 use std::sync::Arc;

@@ -16,6 +16,9 @@ use super::{Credential, DeviceError, Dial, REGISTRATION_TIMEOUT};
 use crate::https::{Https, HttpsError};
 use crate::service::secret;
 
+#[cfg(test)]
+mod tests;
+
 /// The version that the released SDKs name (`contract/dps-device.md 2.1`).
 const API_VERSION: &str = "2019-03-31";
 const RESPONSES: &str = "$dps/registrations/res/#";
@@ -88,7 +91,7 @@ impl ProvisioningClient {
             password: wish.token.clone(),
         };
         let (mut link, _) = Link::open(&self.dial, credential, introduction).await?;
-        let registered = converse(&mut link, wish).await;
+        let registered = converse(&mut link, &wish.body).await;
         link.close().await;
         registered
     }
@@ -138,8 +141,8 @@ fn read_response(answer: &Response<Bytes>) -> Answer<'_> {
     }
 }
 
-/// Registers and polls on one connection.
-async fn converse(link: &mut Link, wish: &Wish<'_>) -> Result<Registration, DeviceError> {
+/// Registers with `body` and polls on one connection.
+async fn converse(link: &mut Link, body: &Bytes) -> Result<Registration, DeviceError> {
     let subscription = link.subscribe(RESPONSES, QoS::AtLeastOnce)?;
     let codes = link.wait("the subscription", |event| match event {
         ClientEvent::Subscribed { packet_id, codes } if packet_id == subscription => Ok(Some(codes)),
@@ -149,7 +152,7 @@ async fn converse(link: &mut Link, wish: &Wish<'_>) -> Result<Registration, Devi
     let mut ask = Ask::Register;
     for request_id in 1_u64.. {
         let (topic, body) = match &ask {
-            Ask::Register => (format!("$dps/registrations/PUT/iotdps-register/?$rid={request_id}"), wish.body.clone()),
+            Ask::Register => (format!("$dps/registrations/PUT/iotdps-register/?$rid={request_id}"), body.clone()),
             Ask::Status { operation_id } => {
                 let operation_id = utf8_percent_encode(operation_id, SEGMENT);
                 let request = "$dps/registrations/GET/iotdps-get-operationstatus";

@@ -1,89 +1,16 @@
 //! A device against the server's end of MQTT, over bytes in memory.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::message::SystemProperties;
-use domain::operation::Transport;
-use proto::mqtt::{Connect, Connection, Event, Limits};
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 use super::*;
-use crate::device::wire::Wire;
-use crate::https::Server;
+use crate::device::testing::{self, Server};
 
-/// The hub's end, doing what the test tells it.
-struct Hub {
-    stream: DuplexStream,
-    connection: Connection,
-}
-
-impl Hub {
-    async fn next(&mut self) -> Event {
-        loop {
-            self.flush().await;
-            if let Some(event) = self.connection.poll_event() {
-                return event;
-            }
-            let mut bytes = [0; 512];
-            match self.stream.read(&mut bytes).await.unwrap() {
-                0 => self.connection.handle_eof(),
-                count => self.connection.handle_input(&bytes[..count], Instant::now()),
-            }
-        }
-    }
-
-    async fn flush(&mut self) {
-        let output = self.connection.output().to_vec();
-        self.stream.write_all(&output).await.unwrap();
-        self.connection.handle_written(output.len());
-    }
-
-    async fn publish(&mut self, topic: &str, body: &str) {
-        let topic = Text::try_from(topic.to_owned()).unwrap();
-        self.connection.publish(&Message::new(topic, body.to_owned().into(), QoS::AtMostOnce)).unwrap();
-        self.flush().await;
-    }
-
-    async fn grant(&mut self, filter: &str, code: SubackCode) {
-        let event = self.next().await;
-        let Event::Subscribe { packet_id, filters } = event else { panic!("{event:?}") };
-        assert_eq!(filters[0].topic, *filter);
-        self.connection.suback(packet_id, vec![code]);
-        self.flush().await;
-    }
-
-    /// The next message, acknowledged.
-    async fn message(&mut self) -> Message {
-        let event = self.next().await;
-        let Event::Publish { ticket, message } = event else { panic!("{event:?}") };
-        self.connection.acknowledge(ticket);
-        self.flush().await;
-        message
-    }
-}
-
-async fn connected() -> (DeviceClient, Hub) {
-    let (device, hub) = tokio::io::duplex(4_096);
-    let mut hub = Hub { stream: hub, connection: Connection::new(Arc::new(Limits::default()), Instant::now()) };
-    let dial = Dial::new(Server { host: "127.0.0.2".to_owned(), port: 8883 }, Transport::Mqtt);
-    let connect = Connect {
-        client_id: Text::try_from("cave").unwrap(),
-        clean_session: false,
-        keep_alive_s: 180,
-        will: None,
-        username: Some(Text::try_from("127.0.0.2/cave").unwrap()),
-        password: None,
-    };
-    let accepting = async {
-        assert!(matches!(hub.next().await, Event::Connect(_)));
-        hub.connection.accept(true, Instant::now());
-        hub.flush().await;
-    };
-    let (link, ()) = tokio::join!(Link::introduce(Wire::Stream(Box::new(device)), &dial, connect), accepting);
-    let (link, session_present) = link.unwrap();
-    (DeviceClient::over(link, "cave", session_present), hub)
+async fn connected() -> (DeviceClient, Server) {
+    let (link, session_present, server) = testing::connected().await;
+    (DeviceClient::over(link, "cave", session_present), server)
 }
 
 fn telemetry() -> Draft {
