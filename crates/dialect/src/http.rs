@@ -94,10 +94,12 @@ pub fn is(segment: &str, word: &str) -> bool {
     segment.eq_ignore_ascii_case(word)
 }
 
-/// The signature of the `Authorization` header; `None` if there is none or it is of another scheme.
+/// The signature of the `Authorization` header; `None` if there is none or it is of another scheme. Several headers hold
+/// none that could be trusted.
 pub fn signature(headers: &HeaderMap) -> Option<Result<SasToken, InvalidToken>> {
-    // Bytes outside ASCII are in no token, and must not pass for the absence of one.
-    let Ok(text) = headers.get(AUTHORIZATION)?.to_str() else { return Some(Err(InvalidToken::Fields)) };
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    // Bytes outside ASCII are in no token, and must not pass for the absence of one; of two, neither can be the one.
+    let (Ok(text), None) = (values.next()?.to_str(), values.next()) else { return Some(Err(InvalidToken::Fields)) };
     match SasToken::parse(text) {
         Err(InvalidToken::Scheme) => None,
         parsed => Some(parsed),
@@ -277,6 +279,8 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(of(text), expected, "{text}");
         }
+        let doubled = signature(&headers(&AUTHORIZATION, &[token, token]));
+        assert_eq!(doubled.map(|parsed| parsed.is_ok()), Some(false));
         assert_eq!(bearer(&headers(&AUTHORIZATION, &["BEARER x "])), Some("x"));
     }
 }

@@ -33,7 +33,7 @@ use self::activity::{Activity, CountedBody};
 pub use self::body::{Body, BodySender, ClientGone};
 use self::opening::{Opening, Replayed, read_opening};
 pub use self::request::Refusal;
-use self::request::{normalise_target, read_body};
+use self::request::{judge_head, normalise_target, read_body};
 use crate::shutdown::{DrainSignal, Tasks};
 use crate::tls::{Connection, PeerContext, SecureStream};
 use crate::websocket::{Subprotocol, Verdict, WebSocket, WebSocketHandler, WebSocketStream, judge};
@@ -285,6 +285,11 @@ impl Port {
         normalise_target(&mut head);
         let version = head.version;
         let hsts = self.hsts.clone().filter(|_| !is_localhost(&head.headers));
+        if let Some(status) = judge_head(&head, self.settings.header_bytes_max) {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = status;
+            return response.map(|body| under_way.answered_with(body));
+        }
         let bytes_max = self.handler.body_bytes_max(&head);
         let mut response = match read_body(&head, body, bytes_max, self.settings.body_timeout).await {
             Ok(body) => self.handler.handle(Request::from_parts(head, body), peer).await,

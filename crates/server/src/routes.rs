@@ -11,11 +11,12 @@ use dialect::management::{self, arm, oauth, own};
 use dialect::provisioning::{self, device_http, service_http};
 use domain::operation::{Caller, ErrorKind, Secret, Transport};
 use http::header::HOST;
-use http::{Request, Response, StatusCode};
+use http::request::Parts;
+use http::{Request, Response, StatusCode, Uri};
 use serde_json::json;
 use service::{Service, TOKEN_LIFETIME};
 
-use crate::http::{Body, Handler};
+use crate::http::{Body, Handler, Refusal};
 use crate::mqtt::caller;
 use crate::tls::PeerContext;
 
@@ -53,15 +54,26 @@ fn host_of(request: &Request<Bytes>, peer: &PeerContext) -> String {
     host.map_or_else(|| peer.dialled.to_string(), str::to_owned)
 }
 
-fn nothing_here() -> Response<Bytes> {
-    json(StatusCode::NOT_FOUND, &json!({ "message": "There is nothing at this path." }))
+/// A body that was not read, in the terms of the dialects.
+fn unread(refusal: Refusal) -> Refused {
+    let kind = match refusal {
+        Refusal::BodyTooLong { .. } => ErrorKind::TooLarge,
+        Refusal::BodyTooSlow(_) | Refusal::BodyBroken => ErrorKind::InvalidBody,
+    };
+    Refused::not_understood(kind, &refusal)
+}
+
+/// The dialects have no word for a body that does not arrive; HTTP's own status tells clients to send it again.
+fn with_status_of(refusal: Refusal, mut response: Response<Bytes>) -> Response<Body> {
+    *response.status_mut() = refusal.status();
+    response.map(Body::from)
 }
 
 impl PublicRoutes {
     async fn answer(&self, request: Request<Bytes>, peer: &PeerContext) -> Response<Bytes> {
         let target = match Target::parse(request.uri()) {
             Ok(target) => target,
-            Err(invalid) => return self.refuse(invalid.into()),
+            Err(invalid) => return self.refuse_at(request.uri(), invalid.into()),
         };
         if hub_http::owns(&target) {
             return self.answer_at_hub(&request, &target, peer).await;
@@ -84,7 +96,7 @@ impl PublicRoutes {
                 Ok((operation, asked)) => service_http::encode(self.service.perform(&caller, operation).await, asked),
             };
         }
-        nothing_here()
+        self.refuse(Refused::nothing_here())
     }
 
     async fn answer_at_hub(&self, request: &Request<Bytes>, target: &Target, peer: &PeerContext) -> Response<Bytes> {
@@ -95,6 +107,15 @@ impl PublicRoutes {
             (None, _) => Refused::new(ErrorKind::Unauthorized, "Unauthorized"),
             (_, Err(refused)) => refused,
         };
+        self.refuse_at_hub(refused)
+    }
+
+    /// Refuses in the words of the dialect that `uri` was meant for, as far as can be told.
+    fn refuse_at(&self, uri: &Uri, refused: Refused) -> Response<Bytes> {
+        if hub_http::owns_path(uri.path()) { self.refuse_at_hub(refused) } else { self.refuse(refused) }
+    }
+
+    fn refuse_at_hub(&self, refused: Refused) -> Response<Bytes> {
         hub_http::refuse(&self.service.refuse(refused.kind, refused.public))
     }
 
@@ -107,6 +128,10 @@ impl PublicRoutes {
 impl Handler for PublicRoutes {
     async fn handle(&self, request: Request<Bytes>, peer: &PeerContext) -> Response<Body> {
         self.answer(request, peer).await.map(Body::from)
+    }
+
+    fn refuse(&self, refusal: Refusal, head: &Parts, _peer: &PeerContext) -> Response<Body> {
+        with_status_of(refusal, self.refuse_at(&head.uri, unread(refusal)))
     }
 }
 
@@ -165,5 +190,9 @@ impl AdminRoutes {
 impl Handler for AdminRoutes {
     async fn handle(&self, request: Request<Bytes>, peer: &PeerContext) -> Response<Body> {
         self.answer(request, peer).await.map(Body::from)
+    }
+
+    fn refuse(&self, refusal: Refusal, _head: &Parts, _peer: &PeerContext) -> Response<Body> {
+        with_status_of(refusal, self.refuse(unread(refusal)))
     }
 }

@@ -80,6 +80,8 @@ impl Service {
         twin: Option<ServiceChange>,
     ) -> Result<Answer, Error> {
         let name = draft.name.clone();
+        let checked = twin.as_ref().map(ServiceChange::check).transpose();
+        checked.map_err(|invalid| Error::invalid(invalid.to_string()))?;
         let identity = draft.check(self.entropy()).map_err(|invalid| Error::invalid(invalid.to_string()))?;
         let store = &self.0.store;
         if precondition != Precondition::None {

@@ -17,8 +17,8 @@ use crate::json;
 #[cfg(test)]
 mod tests;
 
-/// Most bytes of a body: a hundred twins of full size in a bulk request.
-pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most bytes of a body. Bodies are read before it is known who sends them.
+pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Most devices of a list, and as many as are given if nothing else is asked for.
 const LIST_MAX: usize = 1_000;
 
@@ -38,8 +38,16 @@ pub enum Asked {
 
 /// Whether `target` belongs to this dialect.
 pub fn owns(target: &Target) -> bool {
-    let segments = target.segments();
-    segments.first().is_some_and(|first| ["devices", "twins", "statistics"].iter().any(|word| is(first, word)))
+    target.segments().first().is_some_and(|first| is_root(first))
+}
+
+/// Whether a path belongs to this dialect, even if the rest of it cannot be read.
+pub fn owns_path(path: &str) -> bool {
+    path.split('/').find(|segment| !segment.is_empty()).is_some_and(is_root)
+}
+
+fn is_root(segment: &str) -> bool {
+    ["devices", "twins", "statistics"].iter().any(|word| is(segment, word))
 }
 
 /// Turns a request into an operation; or into its refusal.

@@ -1,13 +1,14 @@
 //! Makes a complete enrollment of what an operator wrote and what is stored, and applies the rules for its fields.
 
 use super::{
-    AllocationPolicy, Attestation, AttestationDraft, CertificateDraft, Draft, Enrollment, EntryKind, EntryName, Slots,
-    Terms, X509Attestation,
+    AllocationPolicy, Attestation, AttestationDraft, CertificateDraft, Draft, Enrollment, EntryKind, EntryName,
+    InitialTwin, Slots, Terms, X509Attestation,
 };
 use crate::certificate::Certificate;
 use crate::clock::{Entropy, UnixTime};
 use crate::ids::{CertificateName, Etag};
 use crate::sas::{KeyPair, SymmetricKey};
+use crate::twin::{PatchError, ServiceChange};
 
 /// Longest registration ID of an enrollment attested by certificate, since it equals the subject's common name.
 const X509_REGISTRATION_ID_BYTES_MAX: usize = 64;
@@ -55,6 +56,9 @@ pub enum InvalidEnrollment {
     /// The webhook's contract is unknown.
     #[error("the webhook's API version must be a date from {WEBHOOK_API_VERSION_MIN} on")]
     WebhookApiVersion,
+    /// The initial twin is none that a device could have.
+    #[error("initialTwin: {0}")]
+    InitialTwin(#[from] PatchError),
     /// A hub that is not linked.
     #[error("the hub {host_name} is not linked to the provisioning service")]
     HubNotLinked {
@@ -115,6 +119,10 @@ pub fn check_hubs<L: AsRef<str>>(terms: &Terms, linked: &[L]) -> Result<(), Inva
 fn check_terms(terms: &Terms, kind: EntryKind) -> Result<(), InvalidEnrollment> {
     if kind == EntryKind::Group && (terms.device_id.is_some() || terms.device_information.is_some()) {
         return Err(InvalidEnrollment::DeviceOfGroup);
+    }
+    // Checked where the operator can be told: at the assignment there is only the device.
+    if let Some(InitialTwin { tags, desired }) = &terms.initial_twin {
+        ServiceChange { tags: tags.clone(), desired: desired.clone() }.check()?;
     }
     let Some(custom) = &terms.custom_allocation else {
         return match terms.allocation {

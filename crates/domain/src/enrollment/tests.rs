@@ -1,6 +1,7 @@
 use super::*;
 use crate::certificate::maker::Plan;
 use crate::clock::SeededEntropy;
+use crate::twin::{KeyFault, PatchError};
 
 const ENTROPY_SEED: u64 = 5;
 
@@ -144,6 +145,10 @@ fn terms_keep_their_rules() {
     };
     let custom = Terms { allocation: Some(AllocationPolicy::Custom), ..Terms::default() };
     let named = Terms { device_id: Some(DeviceId::parse("d").unwrap()), ..Terms::default() };
+    let odd_tags = serde_json::from_str(r#"{"a$":1}"#).unwrap();
+    let initial_twin = Some(InitialTwin { tags: Some(odd_tags), desired: None });
+    let odd_twin = Terms { initial_twin, ..Terms::default() };
+    let dollar = PatchError::Key { path: "tags.a$".to_owned(), fault: KeyFault::Character { found: '$' } };
     let cases: &[(&str, EntryName, Terms, Option<InvalidEnrollment>)] = &[
         ("https", group("g"), webhook("https://example.org/f?code=x", "2019-03-31"), None),
         ("capitals", group("g"), webhook("HTTPS://example.org", "2018-09-01-preview"), None),
@@ -155,6 +160,7 @@ fn terms_keep_their_rules() {
         ("no date", group("g"), webhook("https://h", "latest"), Some(InvalidEnrollment::WebhookApiVersion)),
         ("odd suffix", group("g"), webhook("https://h", "2019-03-31é"), Some(InvalidEnrollment::WebhookApiVersion)),
         ("device ID", individual("d"), named.clone(), None),
+        ("a twin that breaks the rules", group("g"), odd_twin, Some(InvalidEnrollment::InitialTwin(dollar))),
         ("device ID of a group", group("g"), named, Some(InvalidEnrollment::DeviceOfGroup)),
     ];
     for (name, entry, terms, expected) in cases {

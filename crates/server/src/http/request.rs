@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::timeout;
@@ -55,6 +55,26 @@ pub(super) fn normalise_target(head: &mut Parts) {
     }
     let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     head.uri = Uri::from(path);
+}
+
+/// The status that refuses a head which cannot be gone by, if it cannot: longer than `bytes_max`, or, before HTTP/2,
+/// without exactly one readable `Host` (RFC 9112, section 3.2).
+pub(super) fn judge_head(head: &Parts, bytes_max: usize) -> Option<StatusCode> {
+    /// The colon, the blank and the end of the line.
+    const LINE_BYTES: usize = 4;
+
+    let line_bytes = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + LINE_BYTES;
+    let target_bytes = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if target_bytes + head.headers.iter().map(line_bytes).sum::<usize>() > bytes_max {
+        return Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    }
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let is_understood = match (hosts.next().map(HeaderValue::to_str), hosts.next()) {
+        (Some(Ok(_)), None) => true,
+        (None, _) => head.version != Version::HTTP_11,
+        (Some(_), _) => false,
+    };
+    (!is_understood).then_some(StatusCode::BAD_REQUEST)
 }
 
 /// Reads `body` whole, of at most `bytes_max` bytes, within `limit`.

@@ -245,13 +245,18 @@ async fn a_body_that_is_too_long_is_refused_after_it_was_sent() {
 async fn what_is_no_http_is_answered_and_closed() {
     let served = Served::start(HttpSettings::default());
     let endless = format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(40 * 1024));
+    let long = format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(32 * 1024));
     let many = format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "A: b\r\n".repeat(101));
     for (case, wire, status) in [
         ("no syntax", "GET \u{1} HTTP/1.1\r\n\r\n", 400),
         ("an endless header", endless.as_str(), 431),
         ("too many headers", many.as_str(), 431),
+        ("a header a little too long", long.as_str(), 431),
+        ("no host", "GET / HTTP/1.1\r\n\r\n", 400),
+        ("two hosts", "GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n", 400),
         ("a length that lies", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: -1\r\n\r\n", 400),
     ] {
+        let wire = wire.replacen("\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1);
         let reply = served.exchange(wire.as_bytes()).await;
         assert!(reply.starts_with(&format!("HTTP/1.1 {status} ")), "{case}: {reply}");
     }

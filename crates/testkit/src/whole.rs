@@ -1,0 +1,186 @@
+//! A whole Muster in this process: everything in memory, real TLS sockets on free ports.
+//!
+//! It is put together as `muster serve --memory` does it, out of the same parts, and none of them is replaced. Start at
+//! [`Muster::start`].
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::https::{HttpsError, Server as Place, connect};
+use client::service::ConnectionString;
+use client::trust::{ClientCertificate, TrustError, configure};
+use domain::clock::{Clock, Entropy};
+use domain::ids::{HubName, ServiceName};
+use domain::resource::{Naming, Policy};
+use rustls::ClientConfig;
+use server::serve::{ServeOptions, Server, StartError};
+use server::shutdown::Drained;
+use server::tls::TlsSettings;
+use service::clock::{SystemClock, SystemEntropy};
+use service::{Defaults, EndpointOf, Parts, Service, Settings};
+use store::sqlite::{Embedded, Options};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+/// How long a drain may take.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// A port that is free.
+const ANY_PORT: (u16, bool) = (0, true);
+
+/// Seconds a device is told to wait: tests do not wait at all, so that the least is told.
+const RETRY_AFTER_S: u32 = 1;
+
+/// Why no Muster starts.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// The store.
+    #[error("the store cannot be opened")]
+    Store(#[from] store::OpenError),
+    /// The use cases.
+    #[error("the service cannot be opened: {0}")]
+    Service(String),
+    /// The server.
+    #[error("the server cannot be started")]
+    Server(#[from] StartError),
+    /// The client's own trust.
+    #[error("the instance CA cannot be trusted")]
+    Trust(#[from] TrustError),
+    /// There is no default hub or provisioning service.
+    #[error("a default resource is missing")]
+    Resource,
+}
+
+/// A resource that can be dialled, and who may do everything there.
+#[derive(Clone, Debug)]
+pub struct Resource {
+    /// Host name or address, as certificates carry it.
+    pub host: String,
+    /// The policy with every right, and its key.
+    pub owner: ConnectionString,
+}
+
+/// A running Muster with a provisioning service `dps` and a hub `hub` linked to it.
+pub struct Muster {
+    server: Server,
+    clock: Arc<dyn Clock>,
+    trust: Arc<ClientConfig>,
+    /// The provisioning service's service API.
+    pub provisioning: Resource,
+    /// What devices dial to be provisioned.
+    pub device_host: String,
+    /// The provisioning service's ID scope.
+    pub id_scope: String,
+    /// The hub.
+    pub hub: Resource,
+}
+
+impl Muster {
+    /// Starts one; on return it accepts.
+    pub async fn start() -> Result<Self, Failed> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+        let store = Embedded::open(Options::default(), Arc::clone(&clock), entropy.as_ref())?;
+        let parts = Parts {
+            store: Arc::new(store.clone()),
+            telemetry: Arc::new(store.telemetry().clone()),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            naming: Naming::Addresses,
+            settings: Settings { retry_after_s: RETRY_AFTER_S, ..Settings::default() },
+        };
+        let opened = Service::open(parts, Some(defaults()?)).await;
+        let service = opened.map_err(|error| Failed::Service(error.public.into_owned()))?;
+        let options = ServeOptions {
+            folder: None,
+            addresses: vec![Ipv4Addr::LOCALHOST.into()],
+            strict: true,
+            https: ANY_PORT,
+            mqtts: ANY_PORT,
+            admin: ANY_PORT,
+            tls: TlsSettings::default(),
+            operator: None,
+        };
+        let server = Server::start(&service, options, &clock, &entropy)?;
+        let trust = configure(server.authority_pem(), None)?;
+        let (provisioning, id_scope) = provisioning_of(&service).ok_or(Failed::Resource)?;
+        Ok(Self {
+            device_host: service.resources().device_host(),
+            hub: hub_of(&service).ok_or(Failed::Resource)?,
+            server,
+            clock,
+            trust,
+            provisioning,
+            id_scope,
+        })
+    }
+
+    /// The clock that everything runs by.
+    pub fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
+    }
+
+    /// A client's TLS configuration that trusts this Muster and shows `certificate`, if there is one.
+    pub fn trust(&self, certificate: Option<ClientCertificate>) -> Result<Arc<ClientConfig>, TrustError> {
+        match certificate {
+            None => Ok(Arc::clone(&self.trust)),
+            shown => configure(self.server.authority_pem(), shown),
+        }
+    }
+
+    /// Dials the HTTPS port of `host`.
+    pub async fn dial_https(&self, host: &str) -> Result<TlsStream<TcpStream>, HttpsError> {
+        let (port, _, _) = self.server.ports();
+        connect(&self.trust, &Place { host: host.to_owned(), port }).await
+    }
+
+    /// Dials the MQTT port of `host`.
+    pub async fn dial_mqtt(&self, host: &str) -> Result<TlsStream<TcpStream>, HttpsError> {
+        let (_, port, _) = self.server.ports();
+        connect(&self.trust, &Place { host: host.to_owned(), port }).await
+    }
+
+    /// Drains and stops.
+    pub async fn stop(self) -> Drained {
+        self.server.drain(DRAIN_MAX).await
+    }
+}
+
+fn defaults() -> Result<Defaults, Failed> {
+    let unnamed = |_| Failed::Resource;
+    Ok(Defaults {
+        service: ServiceName::parse("dps").map_err(unnamed)?,
+        hub: HubName::parse("hub").map_err(unnamed)?,
+        group: "muster".to_owned(),
+        location: "local".to_owned(),
+    })
+}
+
+fn provisioning_of(service: &Service) -> Option<(Resource, String)> {
+    let published = service.published().into_iter();
+    let mut found = published.filter_map(|one| match one.of {
+        EndpointOf::Service(service) => Some(service),
+        EndpointOf::Hub(_) => None,
+    });
+    let dps = found.next()?;
+    let host = service.resources().service_host(&dps);
+    Some((resource(host, &dps.policies, "provisioningserviceowner")?, dps.id_scope.to_string()))
+}
+
+fn hub_of(service: &Service) -> Option<Resource> {
+    let published = service.published().into_iter();
+    let mut found = published.filter_map(|one| match one.of {
+        EndpointOf::Hub(hub) => Some(hub),
+        EndpointOf::Service(_) => None,
+    });
+    let hub = found.next()?;
+    resource(service.resources().hub_host(&hub), &hub.policies, "iothubowner")
+}
+
+fn resource(host: String, policies: &[Policy], owner: &str) -> Option<Resource> {
+    let policy = policies.iter().find(|policy| policy.name.as_str().eq_ignore_ascii_case(owner))?;
+    let owner =
+        ConnectionString { host_name: host.clone(), policy: policy.name.to_string(), key: policy.keys.primary.clone() };
+    Some(Resource { host, owner })
+}
