@@ -151,6 +151,11 @@ fn read(what: &str, answer: &Response<Bytes>) -> Result<Value> {
             false => serde_json::from_slice(body).with_context(|| format!("{what}: the answer is not JSON")),
         };
     }
+    Err(refusal(what, answer.status(), body).into())
+}
+
+/// A refusal, with what its body says.
+pub fn refusal(what: &str, status: StatusCode, body: &[u8]) -> Refused {
     let document: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     let words = ["/message", "/Message", "/error/message"].iter().find_map(|path| document.pointer(path));
     let message = words.and_then(Value::as_str).unwrap_or("no reason given").to_owned();
@@ -159,7 +164,7 @@ fn read(what: &str, answer: &Response<Bytes>) -> Result<Value> {
         Some(tracking) => format!("{message} (muster why {tracking})"),
         None => message,
     };
-    Err(Refused { what: what.to_owned(), status: answer.status(), message }.into())
+    Refused { what: what.to_owned(), status, message }
 }
 
 /// Replaces the values of secret members by stars, unless they are to be shown.

@@ -59,6 +59,14 @@ impl Output {
         }
     }
 
+    /// Prints one record of a stream on one line: as JSON, or as `story` tells it to people.
+    pub fn streamed(self, record: &Value, story: impl FnOnce(&Value) -> String) -> Result<()> {
+        match self.format {
+            Format::Json => print_line(&serde_json::to_string(record)?),
+            Format::Table => print_line(&story(record)),
+        }
+    }
+
     /// Says something to people, and nothing to programs.
     pub fn say(self, text: &str) -> Result<()> {
         match self.format {

@@ -1,12 +1,15 @@
-//! One HTTPS request at a time, over a connection of its own: enough for commands, and nothing to keep alive.
+//! One HTTPS request at a time, over a connection of its own: enough for commands, and nothing to keep alive. An answer
+//! without end is read line by line ([`Lines`]).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HOST};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::Connection;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -16,7 +19,10 @@ use tokio_rustls::TlsConnector;
 /// Most bytes of an answer that are read.
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Time for a whole request.
+/// Most bytes of a line of an answer that is read line by line.
+pub const LINE_BYTES_MAX: usize = 4 << 20;
+
+/// Time for a whole request; for an answer that is read line by line, until it begins.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why there is no answer.
@@ -42,6 +48,9 @@ pub enum HttpsError {
     /// The answer is longer than [`ANSWER_BYTES_MAX`], or broke off.
     #[error("the answer could not be read")]
     Answer(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A line is longer than [`LINE_BYTES_MAX`].
+    #[error("a line of the answer is longer than {LINE_BYTES_MAX} bytes")]
+    Line,
     /// No answer within [`REQUEST_TIMEOUT`].
     #[error("no answer from {host} within {} s", REQUEST_TIMEOUT.as_secs())]
     Timeout {
@@ -79,6 +88,28 @@ impl Https {
             .unwrap_or_else(|_| Err(HttpsError::Timeout { host: server.host.clone() }))
     }
 
+    /// Sends `request`, whose target is a path, to `server`; the answer is read line by line as it comes.
+    pub async fn open(&self, server: &Server, request: Request<Bytes>) -> Result<Lines, HttpsError> {
+        let opening = async {
+            let stream = connect(&self.tls, server).await?;
+            let (mut sender, mut connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(HttpsError::Exchange)?;
+            let mut answering = std::pin::pin!(sender.send_request(complete(server, request)));
+            let answer = tokio::select! {
+                answer = &mut answering => answer,
+                ended = &mut connection => {
+                    ended.map_err(HttpsError::Exchange)?;
+                    return Err(HttpsError::Answer("the connection was closed".into()));
+                }
+            };
+            let (head, body) = answer.map_err(HttpsError::Exchange)?.into_parts();
+            Ok(Lines { status: head.status, body, connection: Some(connection), read: BytesMut::new() })
+        };
+        tokio::time::timeout(REQUEST_TIMEOUT, opening)
+            .await
+            .unwrap_or_else(|_| Err(HttpsError::Timeout { host: server.host.clone() }))
+    }
+
     async fn exchange(&self, server: &Server, request: Request<Bytes>) -> Result<Response<Bytes>, HttpsError> {
         let stream = connect(&self.tls, server).await?;
         let (mut sender, connection) =
@@ -96,6 +127,68 @@ impl Https {
             ended = connection => {
                 ended.map_err(HttpsError::Exchange)?;
                 exchange.await
+            }
+        }
+    }
+}
+
+/// An answer that is read line by line.
+#[derive(Debug)]
+pub struct Lines {
+    status: StatusCode,
+    body: Incoming,
+    /// What moves the bytes; gone once it has ended.
+    connection: Option<Connection<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>, Full<Bytes>>>,
+    read: BytesMut,
+}
+
+impl Lines {
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The next line, without its end; `None` once the answer has ended. May be dropped and called again: nothing that
+    /// was read is lost.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, HttpsError> {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let mut line = self.read.split_to(end + 1);
+                line.truncate(end);
+                return Ok(Some(line.freeze()));
+            }
+            if self.read.len() > LINE_BYTES_MAX {
+                return Err(HttpsError::Line);
+            }
+            match self.frame().await? {
+                Some(piece) => self.read.extend_from_slice(&piece),
+                None if self.read.is_empty() => return Ok(None),
+                None => return Ok(Some(self.read.split().freeze())),
+            }
+        }
+    }
+
+    async fn frame(&mut self) -> Result<Option<Bytes>, HttpsError> {
+        loop {
+            let frame = match &mut self.connection {
+                None => self.body.frame().await,
+                Some(connection) => tokio::select! {
+                    biased;
+                    frame = self.body.frame() => frame,
+                    ended = connection => {
+                        self.connection = None;
+                        ended.map_err(HttpsError::Exchange)?;
+                        continue;
+                    }
+                },
+            };
+            match frame {
+                None => return Ok(None),
+                Some(frame) => {
+                    if let Ok(piece) = frame.map_err(HttpsError::Exchange)?.into_data() {
+                        return Ok(Some(piece));
+                    }
+                }
             }
         }
     }

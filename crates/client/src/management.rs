@@ -7,7 +7,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::endpoints::Admin;
-use crate::https::{Https, HttpsError, Server};
+use crate::https::{Https, HttpsError, Lines, Server};
 use crate::service::secret;
 
 /// Why a resource operation has no answer.
@@ -96,6 +96,15 @@ impl ManagementClient {
 
     /// Sends `request`.
     pub async fn send(&self, request: ManagementRequest<'_>) -> Result<Response<Bytes>, ManagementError> {
+        Ok(self.https.send(&self.server, self.complete(request)?).await?)
+    }
+
+    /// Sends `request`; the answer is read line by line as it comes.
+    pub async fn open(&self, request: ManagementRequest<'_>) -> Result<Lines, ManagementError> {
+        Ok(self.https.open(&self.server, self.complete(request)?).await?)
+    }
+
+    fn complete(&self, request: ManagementRequest<'_>) -> Result<Request<Bytes>, ManagementError> {
         let separator = if request.path.contains('?') { '&' } else { '?' };
         let mut builder = Request::builder()
             .method(request.method)
@@ -111,8 +120,7 @@ impl ManagementClient {
                 body.to_string().into()
             }
         };
-        let request = builder.body(body).map_err(|_| ManagementError::Url(request.path))?;
-        Ok(self.https.send(&self.server, request).await?)
+        builder.body(body).map_err(|_| ManagementError::Url(request.path))
     }
 }
 

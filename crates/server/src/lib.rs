@@ -10,6 +10,7 @@ pub mod names;
 pub mod routes;
 pub mod serve;
 pub mod shutdown;
+mod telemetry;
 #[cfg(test)]
 mod testing;
 pub mod tls;

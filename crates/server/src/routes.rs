@@ -7,17 +7,20 @@ use bytes::Bytes;
 use dialect::error::Refused;
 use dialect::http::{Target, bearer, json, signature};
 use dialect::hub::service_http as hub_http;
-use dialect::management::{self, arm, oauth, own};
+use dialect::management::{self, arm, oauth, own, telemetry as telemetry_json};
 use dialect::provisioning::{self, device_http, service_http};
-use domain::operation::{Caller, ErrorKind, Secret, Transport};
+use domain::operation::telemetry::Answer;
+use domain::operation::{Caller, ErrorKind, Reply, Secret, Transport};
 use http::header::HOST;
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Uri};
 use serde_json::json;
-use service::{Service, TOKEN_LIFETIME};
+use service::{ReaderStart, Service, TOKEN_LIFETIME};
 
 use crate::http::{Body, Handler, Refusal};
 use crate::mqtt::caller;
+use crate::shutdown::Tasks;
+use crate::telemetry;
 use crate::tls::PeerContext;
 
 /// The device and service APIs of provisioning services and hubs.
@@ -30,6 +33,8 @@ pub struct PublicRoutes {
 pub struct AdminRoutes {
     /// Performs what is asked.
     pub service: Service,
+    /// Runs what outlives the answer to a request.
+    pub tasks: Tasks,
 }
 
 /// Builds the caller of a request: what the connection tells, narrowed by `Host`, and what the headers present. `None`
@@ -181,6 +186,25 @@ impl AdminRoutes {
         }
     }
 
+    async fn open_telemetry(
+        &self,
+        request: &Request<Bytes>,
+        target: &Target,
+        peer: &PeerContext,
+    ) -> Result<Response<Body>, Response<Bytes>> {
+        let (operation, wanted) = telemetry_json::decode(request, target).map_err(|refused| self.refuse(refused))?;
+        let caller = caller_of(request, peer, true)
+            .ok_or_else(|| self.refuse(Refused::new(ErrorKind::Unauthorized, "Unauthorized")))?;
+        let reply = self.service.perform(&caller, operation).await.map_err(|failure| management::refuse(&failure))?;
+        let Reply::Telemetry(Answer::Readable { hub, partitions }) = reply else {
+            return Err(self.refuse(Refused::new(ErrorKind::Internal, "Internal error.")));
+        };
+        let start = if wanted.from_start { ReaderStart::Oldest } else { ReaderStart::Newest };
+        let reader = self.service.telemetry_reader(hub, partitions, start).await;
+        let reader = reader.map_err(|failure| management::refuse(&failure))?;
+        Ok(telemetry_json::open(telemetry::stream(reader, wanted, &self.tasks)))
+    }
+
     fn refuse(&self, refused: Refused) -> Response<Bytes> {
         management::refuse(&self.service.refuse(refused.kind, refused.public))
     }
@@ -189,7 +213,13 @@ impl AdminRoutes {
 #[async_trait]
 impl Handler for AdminRoutes {
     async fn handle(&self, request: Request<Bytes>, peer: &PeerContext) -> Response<Body> {
-        self.answer(request, peer).await.map(Body::from)
+        match Target::parse(request.uri()) {
+            Ok(target) if telemetry_json::owns(&target) => {
+                let opened = self.open_telemetry(&request, &target, peer).await;
+                opened.unwrap_or_else(|refused| refused.map(Body::from))
+            }
+            _ => self.answer(request, peer).await.map(Body::from),
+        }
     }
 
     fn refuse(&self, refusal: Refusal, _head: &Parts, _peer: &PeerContext) -> Response<Body> {

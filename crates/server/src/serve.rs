@@ -235,7 +235,7 @@ impl Rim {
         listener: crate::listener::Listener,
         service: &Service,
     ) -> Result<RunningListener, BindError> {
-        let handler = Arc::new(AdminRoutes { service: service.clone() });
+        let handler = Arc::new(AdminRoutes { service: service.clone(), tasks: self.tasks.clone() });
         let server = HttpServer::new(handler, None, HttpSettings::default(), &self.tasks);
         self.start_http(listener, server)
     }

@@ -36,6 +36,7 @@ pub use error::Error;
 pub use mailbox::Mailbox;
 pub use resources::{Defaults, EndpointOf, Published};
 pub use snapshot::Snapshot;
+pub use telemetry::{ReaderStart, TelemetryReader};
 pub use token::TOKEN_LIFETIME;
 
 /// What an operator can set of the use cases.
@@ -140,7 +141,7 @@ impl Service {
             Operation::Identity(ask) => self.perform_identity(caller, ask).await.map(Reply::Identity),
             Operation::Twin(ask) => self.perform_twin(caller, ask).await.map(Reply::Twin),
             Operation::Session(ask) => self.perform_session(caller, ask).await.map(Reply::Session),
-            Operation::Telemetry(ask) => self.perform_telemetry(ask).await.map(Reply::Telemetry),
+            Operation::Telemetry(ask) => self.perform_telemetry(caller, ask).await.map(Reply::Telemetry),
             Operation::Resource(ask) => self.perform_resource(caller, ask).await.map(Reply::Resource),
             Operation::Decision(ask) => self.perform_decision(caller, ask).await.map(Reply::Decision),
         };

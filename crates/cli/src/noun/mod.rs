@@ -4,6 +4,7 @@ pub mod certificate;
 pub mod device;
 pub mod dps;
 pub mod enrollment;
+pub mod events;
 pub mod hub;
 pub mod linked_hub;
 pub mod policy;

@@ -3,6 +3,7 @@
 //! What is only grammar stands by itself and knows no session: [`user_name`], [`topics`], [`property_bag`] for devices,
 //! [`registry_json`] and [`twin_json`] for operators. Nothing here decides who may do what. Start at [`device_mqtt`].
 
+pub mod annotations;
 pub mod desired;
 pub mod device_mqtt;
 pub mod property_bag;

@@ -1,5 +1,5 @@
 //! The management dialects of the admin port: Azure Resource Manager's form ([`arm`]), the token endpoint ([`oauth`]),
-//! and what Azure has no API for ([`own`]).
+//! and what Azure has no API for ([`own`], [`telemetry`]).
 //!
 //! Nothing here judges a token: it goes into the caller's evidence, and the one door judges it. Start at [`arm::decode`].
 
@@ -7,6 +7,7 @@ pub mod arm;
 pub mod arm_json;
 pub mod oauth;
 pub mod own;
+pub mod telemetry;
 
 use bytes::Bytes;
 use domain::operation::{ErrorKind, Failure};

@@ -1,10 +1,11 @@
-//! A device sends telemetry.
+//! A device sends telemetry; an operator watches it come.
 
+use crate::ids::{HubKey, HubName};
 use crate::message::Draft;
 
 use super::session::ConnectedDevice;
 
-/// What a device sends.
+/// What is sent or asked.
 #[derive(Clone, Debug)]
 pub enum Ask {
     /// One message; answered once it is durable.
@@ -21,6 +22,11 @@ pub enum Ask {
         /// Body and properties.
         message: Box<Draft>,
     },
+    /// An operator wants to read the telemetry of a hub.
+    Watch {
+        /// Which hub.
+        hub: HubName,
+    },
 }
 
 /// What is answered.
@@ -28,4 +34,11 @@ pub enum Ask {
 pub enum Answer {
     /// Every message of the ask is durable.
     Stored,
+    /// The operator may read.
+    Readable {
+        /// The hub's key in the log.
+        hub: HubKey,
+        /// Its number of partitions.
+        partitions: u16,
+    },
 }

@@ -24,12 +24,7 @@ impl Service {
                 Ok(self.subscription())
             }
             Ask::PutGroup { place, name, location, tags } => {
-                self.check_place(&place)?;
-                ResourceGroup::check_name(&name).map_err(|invalid| Error::invalid(invalid.to_string()))?;
-                let _changing = self.0.changing.lock().await;
-                let group = self.0.store.put_group(ResourceGroup { name, location, tags }).await?;
-                self.reload().await?;
-                Ok(Answer::Group(Box::new(group)))
+                self.put_group(&place, ResourceGroup { name, location, tags }).await
             }
             Ask::FindGroup { place, name } => {
                 self.check_place(&place)?;
@@ -86,6 +81,15 @@ impl Service {
                 self.answer_certificate(&place, &owner, request).await
             }
         }
+    }
+
+    async fn put_group(&self, place: &Place, group: ResourceGroup) -> Result<Answer, Error> {
+        self.check_place(place)?;
+        ResourceGroup::check_name(&group.name).map_err(|invalid| Error::invalid(invalid.to_string()))?;
+        let _changing = self.0.changing.lock().await;
+        let group = self.0.store.put_group(group).await?;
+        self.reload().await?;
+        Ok(Answer::Group(Box::new(group)))
     }
 
     fn subscription(&self) -> Answer {

@@ -103,7 +103,7 @@ fn show_hub_draft(draft: &HubDraft) -> String {
     if !draft.extra.is_empty() {
         parts.push(format!("extra {}", json!(draft.extra)));
     }
-    parts.iter().map(|part| format!(" | {part}")).collect()
+    after_bars(&parts)
 }
 
 fn show_service_draft(draft: &ServiceDraft) -> String {
@@ -113,7 +113,11 @@ fn show_service_draft(draft: &ServiceDraft) -> String {
     parts.extend(draft.policies.iter().flatten().map(show_policy_draft));
     parts.extend(draft.links.iter().map(|_| "links".to_owned()));
     parts.extend(draft.links.iter().flatten().map(show_link_draft));
-    parts.iter().map(|part| format!(" | {part}")).collect()
+    after_bars(&parts)
+}
+
+fn after_bars(parts: &[String]) -> String {
+    parts.iter().fold(String::new(), |shown, part| shown + " | " + part)
 }
 
 fn show_policy_draft(draft: &PolicyDraft) -> String {
