@@ -32,7 +32,7 @@ use story::Story;
 const FOLDER_PREFIX: &str = "muster-demo-";
 const STARTING: Task = Task {
     doing: "starting the server",
-    advice: "end what holds the port or the address named above, then run the demo again",
+    advice: "remove what stands in its way, as told above and in the log, then run the demo again",
 };
 const STOPPING: Task = Task {
     doing: "stopping the server",
