@@ -13,7 +13,8 @@ use crate::time;
 /// The spellings of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spelling {
-    /// HTTP status, of every HTTP dialect and inside MQTT topics.
+    /// HTTP status of the dialects of hubs and provisioning services, also inside MQTT topics. Their clients take 403 for
+    /// a quota that is used up, so rights that do not suffice are 401, like no rights at all.
     pub status: u16,
     /// Six digits of the provisioning dialects (`contract/dps-device.md 2.8`, `contract/dps-service.md 9`).
     pub provisioning: u32,
@@ -42,7 +43,7 @@ pub const fn spelling(kind: ErrorKind) -> Spelling {
         ErrorKind::TooLarge => spell(413, 413_001, 413_001, "MessageTooLarge", "RequestEntityTooLarge"),
         ErrorKind::NotSupported => spell(405, 405_000, 405_000, "InvalidOperation", "MethodNotAllowed"),
         ErrorKind::Unauthorized => spell(401, 401_002, 401_002, "IotHubUnauthorizedAccess", "AuthenticationFailed"),
-        ErrorKind::Forbidden => spell(403, 403_000, 401_003, "IotHubUnauthorized", "AuthorizationFailed"),
+        ErrorKind::Forbidden => spell(401, 401_003, 401_003, "IotHubUnauthorized", "AuthorizationFailed"),
         ErrorKind::ScopeNotFound => spell(404, 404_000, 404_000, "IotHubNotFound", "ResourceNotFound"),
         ErrorKind::HubNotFound => spell(404, 404_000, 401_001, "IotHubNotFound", "ResourceNotFound"),
         ErrorKind::EnrollmentNotFound => spell(404, 404_201, 404_201, "EnrollmentNotFound", "ResourceNotFound"),
@@ -100,6 +101,11 @@ impl Refused {
 /// The status of `kind`.
 pub fn status(kind: ErrorKind) -> StatusCode {
     StatusCode::from_u16(spelling(kind).status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// The status of `kind` in the management dialect, which tells those who are not known from those who may not.
+pub fn management_status(kind: ErrorKind) -> StatusCode {
+    if kind == ErrorKind::Forbidden { StatusCode::FORBIDDEN } else { status(kind) }
 }
 
 /// The body of the provisioning dialects.
@@ -203,11 +209,11 @@ mod tests {
     }
 
     #[test]
-    fn codes_begin_with_their_status_but_for_two_that_the_real_hub_numbers_otherwise() {
+    fn codes_begin_with_their_status_but_for_one_that_the_real_hub_numbers_otherwise() {
         for kind in ErrorKind::ALL {
             let Spelling { status, provisioning, hub, .. } = spelling(kind);
             assert_eq!(provisioning / 1_000, u32::from(status), "{kind:?}");
-            if !matches!(kind, ErrorKind::HubNotFound | ErrorKind::Forbidden) {
+            if kind != ErrorKind::HubNotFound {
                 assert_eq!(hub / 1_000, u32::from(status), "{kind:?}");
             }
         }

@@ -3,13 +3,14 @@
 import device from 'azure-iot-device';
 import mqtt from 'azure-iot-device-mqtt';
 import iothub from 'azure-iothub';
+import { watched } from './covered.mjs';
 import { enroll, registerByKey } from './provisioning.mjs';
 
 /** Transports of the device client, by their names in the results. */
 export const TRANSPORTS = { mqtt: mqtt.Mqtt, 'mqtt-ws': mqtt.MqttWs };
 
 export function registryOf(muster) {
-  return iothub.Registry.fromConnectionString(muster.hub.connectionString);
+  return watched(watched(iothub.Registry).fromConnectionString(muster.hub.connectionString));
 }
 
 /** Creates an identity in the registry, and returns the key that the hub made for it. */

@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
+import { begin, pass } from './covered.mjs';
 import { BINARY, end, launch, within } from './process.mjs';
 
 const TEST_MS = 90_000;
@@ -120,13 +121,9 @@ export class Muster {
   }
 }
 
-/**
- * Runs `body` against a fresh server as one test. `shows` says which cell of docs/clients.md it is: client, version,
- * transport, credential and feature.
- */
+/** Runs `body` against a fresh server as one test, and keeps what it shows. */
 export function check(name, shows, body) {
-  test(name, async () => {
-    const started = performance.now();
+  record(name, shows, async () => {
     const muster = await Muster.start();
     try {
       await within(TEST_MS, name, body(muster));
@@ -136,7 +133,20 @@ export function check(name, shows, body) {
     } finally {
       await muster.end();
     }
-    await keep({ suite: 'node', test: name, milliseconds: Math.round(performance.now() - started), ...shows });
+  });
+}
+
+/**
+ * Runs `body` as one test. `shows` says which cell of docs/clients.md it is: client, version, transport, credential and
+ * feature.
+ */
+export function record(name, shows, body) {
+  test(name, async () => {
+    const started = performance.now();
+    begin();
+    await body();
+    const milliseconds = Math.round(performance.now() - started);
+    await keep({ suite: 'node', test: name, milliseconds, ...shows, methods: pass() });
   });
 }
 

@@ -7,12 +7,14 @@ import mqtt from 'azure-iot-provisioning-device-mqtt';
 import provisioningService from 'azure-iot-provisioning-service';
 import symmetricKey from 'azure-iot-security-symmetric-key';
 import x509 from 'azure-iot-security-x509';
+import { watched } from './covered.mjs';
 
 /** Transports of the provisioning client, by their names in the results. */
 export const TRANSPORTS = { https: http.Http, mqtt: mqtt.Mqtt, 'mqtt-ws': mqtt.MqttWs };
 
 export function serviceOf(muster) {
-  return provisioningService.ProvisioningServiceClient.fromConnectionString(muster.provisioning.connectionString);
+  const { ProvisioningServiceClient } = provisioningService;
+  return watched(watched(ProvisioningServiceClient).fromConnectionString(muster.provisioning.connectionString));
 }
 
 /** Creates an individual enrollment, by symmetric key unless `terms` say otherwise, and returns what was answered. */
@@ -39,7 +41,8 @@ export function registerByCertificate(muster, transport, registrationId, { chain
 
 async function register(muster, transport, security, idScope = muster.provisioning.idScope, payload = undefined) {
   const { deviceEndpoint } = muster.provisioning;
-  const client = provisioningDevice.ProvisioningDeviceClient.create(deviceEndpoint, idScope, new TRANSPORTS[transport](), security);
+  const { ProvisioningDeviceClient } = provisioningDevice;
+  const client = ProvisioningDeviceClient.create(deviceEndpoint, idScope, new TRANSPORTS[transport](), security);
   if (payload !== undefined) client.setProvisioningPayload(payload);
   return client.register();
 }

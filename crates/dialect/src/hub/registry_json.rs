@@ -240,6 +240,8 @@ fn parse_item(item: &Value) -> Result<(BulkItem, Mode), Refused> {
     let device = text(item, "id")?.ok_or(InvalidJson::Missing { member: "id" })?;
     let module = text(item, "moduleId")?.filter(|module| !module.is_empty());
     let name = parse_name(&device, module.as_deref())?;
+    // One SDK sends the member as identities spell it.
+    let etag = if item.get("eTag").is_some() { "eTag" } else { "etag" };
     let matches = |member, read: fn(&str) -> Option<Etag>| {
         let etag = text(item, member)?.filter(|etag| !etag.is_empty());
         Ok::<_, Refused>(etag.map_or(Precondition::Impossible, |etag| parse_precondition(&etag, read)))
@@ -257,9 +259,9 @@ fn parse_item(item: &Value) -> Result<(BulkItem, Mode), Refused> {
     let (change, mode) = match mode.to_ascii_lowercase().as_str() {
         "create" => (put(Precondition::None)?, "create"),
         "update" => (put(Precondition::Exists)?, "update"),
-        "updateifmatchetag" => (put(matches("eTag", parse_etag)?)?, "updateIfMatchETag"),
+        "updateifmatchetag" => (put(matches(etag, parse_etag)?)?, "updateIfMatchETag"),
         "delete" => (BulkChange::Delete { precondition: Precondition::Exists }, "delete"),
-        "deleteifmatchetag" => (BulkChange::Delete { precondition: matches("eTag", parse_etag)? }, "deleteIfMatchETag"),
+        "deleteifmatchetag" => (BulkChange::Delete { precondition: matches(etag, parse_etag)? }, "deleteIfMatchETag"),
         "updatetwin" => (patch(Precondition::None)?, "updateTwin"),
         "updatetwinifmatchetag" => (patch(matches("twinETag", twin_json::parse_etag)?)?, "updateTwinIfMatchETag"),
         _ => return Err(invalid("importMode is none that is known.")),

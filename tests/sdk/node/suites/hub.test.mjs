@@ -5,13 +5,16 @@ import assert from 'node:assert/strict';
 import { EventEmitter, once } from 'node:events';
 import common from 'azure-iot-common';
 import device from 'azure-iot-device';
-import { TRANSPORTS, connect, connectByCertificate, create, provision, registryOf, report, section } from '../devices.mjs';
+import {
+  TRANSPORTS, connect, connectByCertificate, create, provision, registryOf, report, section,
+} from '../devices.mjs';
 import { check, client } from '../muster.mjs';
 import { within } from '../process.mjs';
 import { enroll, registerByCertificate } from '../provisioning.mjs';
 
 const DEVICE = client('azure-iot-device-mqtt');
 const OTHER_KEY = Buffer.from('another key of thirty-two bytes!').toString('base64');
+const OTHER_KEYS = { primaryKey: OTHER_KEY, secondaryKey: OTHER_KEY };
 const TOLD_MS = 20_000;
 const BACK_MS = 60_000;
 // A device whose right is gone is cut off within a second.
@@ -153,7 +156,7 @@ for (const transport of Object.keys(TRANSPORTS)) {
 
 const CUTS = {
   disabled: (registry, identity) => registry.update({ ...identity, status: 'disabled' }),
-  're-keyed': (registry, { deviceId }) => registry.update({ deviceId, authentication: { type: 'sas', symmetricKey: { primaryKey: OTHER_KEY, secondaryKey: OTHER_KEY } } }),
+  're-keyed': (registry, { deviceId }) => registry.update({ deviceId, authentication: { symmetricKey: OTHER_KEYS } }),
   deleted: (registry, { deviceId }) => registry.delete(deviceId),
 };
 
