@@ -82,7 +82,7 @@ pub fn run(command: &CaCommand, output: Output) -> Result<()> {
     let days = args.days.unwrap_or(match role {
         Role::Authority => 3_650,
         Role::Device => 365,
-        Role::Verification => 30,
+        Role::Verification | Role::Server => 30,
     });
     let issue = Issue { common_name: &args.name, role, days, key: args.key, path_length: args.path_length };
     let made = issue.make(issuer.as_ref())?;

@@ -2,6 +2,7 @@
 //!
 //! Start at [`Command`].
 
+mod bench;
 mod ca;
 mod config;
 mod context;
@@ -76,6 +77,9 @@ enum Command {
     Ca(ca::CaCommand),
     /// Say why a device was admitted or refused
     Why(why::WhyArgs),
+    /// Measure this build on this machine, next to a limit or a peer
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Print the instance CA, and how each SDK is told to trust it
     Trust,
     /// Print /etc/hosts lines for a server with --domain
@@ -136,6 +140,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Command::Serve(args) => serve::run(&args, &global),
         Command::Demo(args) => demo::run(&args, &global),
         Command::Ca(command) => ca::run(&command, output),
+        Command::Bench(command) => bench::run(&command, output),
         Command::EnrollmentGroup(noun::enrollment::GroupCommand::ComputeDeviceKey { key, registration_id }) => {
             noun::enrollment::compute_device_key(&key, &registration_id, output)
         }
@@ -176,7 +181,12 @@ async fn run_remote(command: Command, context: &Context) -> Result<()> {
         Command::Why(args) => why::run(&args, context).await,
         Command::Trust => trust::run_trust(context),
         Command::Hosts => trust::run_hosts(context),
-        Command::Serve(_) | Command::Demo(_) | Command::Ca(_) | Command::Config(_) | Command::EnrollmentGroup(_) => {
+        Command::Serve(_)
+        | Command::Demo(_)
+        | Command::Ca(_)
+        | Command::Bench(_)
+        | Command::Config(_)
+        | Command::EnrollmentGroup(_) => {
             unreachable!("performed without a running server")
         }
     }

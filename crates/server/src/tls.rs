@@ -32,7 +32,9 @@ use tokio_rustls::server::TlsStream;
 
 use self::budget::{AddressBudget, BudgetSettings};
 use self::leaves::Choice;
-pub use self::leaves::{CertificateSources, CertificateUnavailable, RSA_KEY_FILE, ServerCertificates};
+pub use self::leaves::{
+    CertificateSources, CertificateUnavailable, RSA_KEY_FILE, ServerCertificates, configuration_template,
+};
 pub use self::operator::{OperatorCertificate, OperatorCertificateError};
 use crate::listener::Incoming;
 

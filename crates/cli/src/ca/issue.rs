@@ -21,6 +21,8 @@ pub enum Role {
     Device,
     /// Proves possession of the CA's key.
     Verification,
+    /// Proves a server to those who dial the name or address that is its common name.
+    Server,
 }
 
 /// Kind of a private key.
@@ -102,6 +104,16 @@ impl Issue<'_> {
                 }
             }
             Role::Verification => params.is_ca = IsCa::ExplicitNoCa,
+            Role::Server => {
+                params.is_ca = IsCa::ExplicitNoCa;
+                params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+                if let Ok(address) = self.common_name.parse() {
+                    params.subject_alt_names.push(SanType::IpAddress(address));
+                } else if let Ok(name) = self.common_name.try_into() {
+                    params.subject_alt_names.push(SanType::DnsName(name));
+                }
+            }
         }
         params
     }

@@ -273,8 +273,8 @@ impl LeafKey {
 }
 
 /// What every configuration has in common: versions, suites, client certificates and resumption. The provider's suites
-/// are all AEAD with ECDHE (`rules.md` 25 of the design).
-fn configuration_template(provider: &Arc<CryptoProvider>) -> Result<ServerConfig, rustls::Error> {
+/// are all AEAD with ECDHE (`rules.md` 25 of the design). It has no certificate of its own.
+pub fn configuration_template(provider: &Arc<CryptoProvider>) -> Result<ServerConfig, rustls::Error> {
     // Replaced per leaf; a template never answers a client.
     let no_certificate = Arc::new(rustls::server::ResolvesServerCertUsingSni::new());
     let mut template = ServerConfig::builder_with_provider(Arc::clone(provider))
