@@ -125,12 +125,20 @@ pub struct DeviceEvidence {
     pub refusals: Vec<RefusalEvidence>,
 }
 
-/// An acknowledged message.
+/// A message that the hub acknowledged, and that the operator then read.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageEvidence {
     /// The ID that the device gave it.
     pub message_id: String,
+    /// Its partition of the hub's log.
+    pub partition: u64,
+    /// Its number there.
+    pub sequence_number: u64,
+    /// Where it stands there, as readers name it.
+    pub offset: String,
+    /// When the hub took it over.
+    pub enqueued_time: String,
     /// From sending to the acknowledgement.
     pub acknowledged_after_ms: f64,
 }

@@ -3,7 +3,7 @@
 //! Start at [`Device::provision`].
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
@@ -17,12 +17,16 @@ use domain::operation::Transport;
 use serde_json::{Value, json};
 use service::clock::SystemClock;
 
-use super::evidence::{MessageEvidence, TwinEvidence};
-use super::progress::rounded;
+use super::evidence::TwinEvidence;
+use super::progress::milliseconds;
+use super::telemetry::Sent;
 use crate::ca::Credential;
 
 /// Messages of telemetry that each device sends.
 pub const MESSAGES: u8 = 3;
+
+/// The application property of each message.
+pub const ALERT: (&str, &str) = ("temperatureAlert", "false");
 
 /// The devices' names and how they are provisioned.
 pub const DEVICES: [(&str, Transport); 3] = [
@@ -112,16 +116,17 @@ impl Device {
     }
 
     /// Sends [`MESSAGES`] readings, each when the one before it has been acknowledged.
-    pub async fn send_telemetry(&mut self) -> Result<Vec<MessageEvidence>> {
+    pub async fn send_telemetry(&mut self) -> Result<Vec<Sent>> {
         let name = self.name;
         let client = self.client()?;
         let mut sent = Vec::new();
         for number in 1..=MESSAGES {
             let message_id = format!("{name}-{number}");
-            let message = reading(&message_id, number);
+            let body = reading(number);
+            let message = draft(&message_id, &body);
             let started = Instant::now();
             client.send(&message).await.with_context(|| format!("the message {message_id} was not acknowledged"))?;
-            sent.push(MessageEvidence { message_id, acknowledged_after_ms: milliseconds(started.elapsed()) });
+            sent.push(Sent { message_id, body, acknowledged_after_ms: milliseconds(started.elapsed()) });
         }
         Ok(sent)
     }
@@ -191,9 +196,12 @@ pub const fn protocol(transport: Transport) -> &'static str {
 }
 
 /// What the sensor of a cheese cave has to say.
-fn reading(message_id: &str, number: u8) -> Draft {
-    let temperature = 50.0 + f64::from(number) / 4.0;
-    let body = json!({ "temperature": temperature, "humidity": 85.0 - f64::from(number) / 2.0 });
+fn reading(number: u8) -> Value {
+    let number = f64::from(number);
+    json!({ "temperature": 50.0 + number / 4.0, "humidity": 85.0 - number / 2.0 })
+}
+
+fn draft(message_id: &str, body: &Value) -> Draft {
     Draft {
         body: Bytes::from(body.to_string()),
         system: SystemProperties {
@@ -202,11 +210,6 @@ fn reading(message_id: &str, number: u8) -> Draft {
             content_encoding: Some("utf-8".to_owned()),
             ..SystemProperties::default()
         },
-        properties: vec![("temperatureAlert".to_owned(), Some("false".to_owned()))],
+        properties: vec![(ALERT.0.to_owned(), Some(ALERT.1.to_owned()))],
     }
-}
-
-/// Milliseconds to the microsecond.
-pub fn milliseconds(duration: Duration) -> f64 {
-    rounded(duration * 1_000)
 }

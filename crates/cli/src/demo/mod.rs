@@ -10,6 +10,7 @@ mod operator;
 mod progress;
 mod server;
 mod story;
+mod telemetry;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -188,6 +189,7 @@ fn say_kept(kept: &Kept, output: Output) -> Result<()> {
          \x20 certificates  {}\n\
          \n\
          Next: {program} twin show cheesecave-device1 --data {folder}\n\
+         \x20     {program} events monitor --from start --data {folder}\n\
          \x20     {program} why cheesecave-device3 --data {folder}\n\
          \n\
          Stop it with: kill {}",

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::device;
+use client::https::Lines;
 use client::management::ManagementRequest;
 use client::service::{ConnectionString, ServiceClient, ServiceRequest};
 use domain::certificate::Certificate;
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 use super::evidence::{CertificateEvidence, GroupEvidence, HubEvidence, RefusalEvidence, ServiceEvidence};
 use crate::ca::{Credential, Issue, KeyKind, Role};
 use crate::context::{Context, ask, manage};
+use crate::noun::events::{self, From};
 use crate::noun::linked_hub;
 use crate::noun::resource::{self, HUB, LOCATION, SERVICE, primary_key};
 
@@ -174,6 +176,11 @@ impl<'a> Operator<'a> {
         let request = ServiceRequest { if_match: Some("*"), ..ServiceRequest::new(Method::DELETE, &path) };
         ask(&self.hub, "removing the device from the hub", request).await?;
         Ok(())
+    }
+
+    /// Watches the hub's telemetry from its beginning.
+    pub async fn watch(&self) -> Result<Lines> {
+        events::watch(self.context, HUB_NAME, From::Start, None).await
     }
 
     /// Reads a twin.

@@ -99,6 +99,11 @@ impl Progress {
     }
 }
 
+/// Milliseconds to the microsecond.
+pub fn milliseconds(duration: Duration) -> f64 {
+    rounded(duration * 1_000)
+}
+
 /// Seconds to the millisecond.
 pub fn rounded(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1_000.0).round() / 1_000.0

@@ -15,7 +15,8 @@ use super::evidence::{
 };
 use super::fleet::{self, DEVICES, Device, MESSAGES, Place};
 use super::operator::{self, GROUP_ID, Operator, text};
-use super::progress::{Progress, Task, rounded};
+use super::progress::{Progress, Task, milliseconds, rounded};
+use super::telemetry;
 use crate::ca::{self, Credential, Role};
 use crate::context::Context;
 
@@ -151,7 +152,7 @@ impl Story<'_> {
             let (found, wanted) = (&registration.assigned_hub, &stage.hub.host_name);
             ensure!(found == wanted, "{} was assigned to {found}, not {wanted}", registration.registration_id);
         }
-        let messages = self.step("sending telemetry", async {
+        let sent = self.step("sending telemetry", async {
             let [one, two, three] = devices.each_mut();
             let host = stage.hub.host_name.as_str();
             let send = async |device: &mut Device| {
@@ -161,6 +162,14 @@ impl Story<'_> {
             let sent: [_; 3] = tokio::try_join!(send(one), send(two), send(three))?.into();
             let told = format!("all three connected to {host}; each had {MESSAGES} messages of telemetry acknowledged");
             Ok((sent, told))
+        });
+        let [one, two, three] = sent.await?;
+        let messages = self.step("reading the telemetry as the operator", async {
+            let senders = [(DEVICES[0].0, one), (DEVICES[1].0, two), (DEVICES[2].0, three)];
+            let mut lines = stage.operator.watch().await?;
+            let read = telemetry::read_back(&mut lines, senders).await?;
+            let count: usize = read.iter().map(Vec::len).sum();
+            Ok((read, format!("the operator read all {count} messages from the hub, unchanged and in order")))
         });
         let messages = messages.await?;
         let twins = self.step("reading the devices' twins", async {
@@ -206,7 +215,7 @@ impl Story<'_> {
                 let told = format!(
                     "desired temperature {wanted} set by the operator, seen by {} after {:.1} ms",
                     device.name,
-                    fleet::milliseconds(after)
+                    milliseconds(after)
                 );
                 Ok(((etag_before, version, after), told))
             })
@@ -223,7 +232,7 @@ impl Story<'_> {
                 reported_version,
                 etag_before,
                 etag_after: text(&twin, "/etag")?,
-                seen_after_ms: fleet::milliseconds(seen_after),
+                seen_after_ms: milliseconds(seen_after),
             };
             Ok((found, format!("{} reported {wanted} back, as the operator's view of its twin shows", device.name)))
         })

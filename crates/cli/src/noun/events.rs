@@ -29,7 +29,7 @@ pub struct MonitorArgs {
     /// Messages of this device alone
     #[arg(long, value_name = "ID")]
     device: Option<String>,
-    /// Begin with the oldest message that is kept, or with what comes from here on
+    /// Where to begin
     #[arg(long, value_enum, default_value = "end")]
     from: From,
     /// End after this many messages
@@ -40,9 +40,12 @@ pub struct MonitorArgs {
     timeout: Option<u64>,
 }
 
+/// Where a reader of telemetry begins.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum From {
+pub enum From {
+    /// At the oldest message that is kept.
     Start,
+    /// With what comes from here on.
     End,
 }
 
@@ -51,21 +54,27 @@ pub async fn run(command: &EventsCommand, context: &Context) -> Result<()> {
     let EventsCommand::Monitor(args) = command;
     let hub =
         context.endpoints.hub(args.hub.as_deref()).context("the server has no such hub: see `muster hub list`")?;
+    let mut lines = watch(context, &hub.name, args.from, args.device.as_deref()).await?;
+    eprintln!("watching the telemetry of {}; Ctrl-C ends it", hub.name);
+    print_all(&mut lines, args, context).await
+}
+
+/// Opens the stream of a hub's telemetry, or of one device's: a JSON document a line.
+pub async fn watch(context: &Context, hub: &str, from: From, device: Option<&str>) -> Result<Lines> {
     let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    let from = match args.from {
+    let from = match from {
         From::Start => "start",
         From::End => "end",
     };
-    let device = args.device.as_deref().map(|device| format!("&deviceId={}", encode(device))).unwrap_or_default();
-    let path = format!("/muster/v1/hubs/{}/events?from={from}{device}", encode(&hub.name));
+    let device = device.map(|device| format!("&deviceId={}", encode(device))).unwrap_or_default();
+    let path = format!("/muster/v1/hubs/{}/events?from={from}{device}", encode(hub));
     let request = ManagementRequest { method: Method::GET, path, api_version: "1", if_match: None, body: None };
     let mut lines = context.management().await?.open(request).await.context("watching telemetry")?;
     if !lines.status().is_success() {
         let body = lines.next().await?.unwrap_or_default();
         return Err(refusal("watching telemetry", lines.status(), &body).into());
     }
-    eprintln!("watching the telemetry of {}; Ctrl-C ends it", hub.name);
-    print_all(&mut lines, args, context).await
+    Ok(lines)
 }
 
 async fn print_all(lines: &mut Lines, args: &MonitorArgs, context: &Context) -> Result<()> {
