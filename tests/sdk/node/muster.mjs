@@ -106,7 +106,8 @@ export class Muster {
   /** Makes a certificate with `muster ca`, and reads its PEM, its chain and its key. */
   async certificate(kind, name, ...args) {
     await this.command('ca', kind, name, '--out', this.files, ...args);
-    const read = (suffix) => readFile(join(this.files, `${name}${suffix}`), 'utf8');
+    const base = args.includes('--file') ? args[args.indexOf('--file') + 1] : name;
+    const read = (suffix) => readFile(join(this.files, `${base}${suffix}`), 'utf8');
     return { pem: await read('.pem'), chain: await read('.chain.pem'), key: await read('.key.pem') };
   }
 

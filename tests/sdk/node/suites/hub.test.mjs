@@ -10,7 +10,7 @@ import {
 } from '../devices.mjs';
 import { check, client } from '../muster.mjs';
 import { within } from '../process.mjs';
-import { enroll, registerByCertificate } from '../provisioning.mjs';
+import { enroll, enrollGroup, registerByCertificate } from '../provisioning.mjs';
 
 const DEVICE = client('azure-iot-device-mqtt');
 const OTHER_KEY = Buffer.from('another key of thirty-two bytes!').toString('base64');
@@ -91,16 +91,26 @@ for (const transport of Object.keys(TRANSPORTS)) {
   );
 
   check(
-    `a device connects over ${transport} with the certificate it was provisioned by`,
-    shows('X.509', 'provision self-signed, connect with the same certificate'),
+    `devices connect over ${transport} with the certificates they were provisioned by`,
+    shows('X.509', 'provision self-signed and through an intermediate, connect with the same certificate'),
     async (muster) => {
-      const certificate = await muster.certificate('device', 'dev-x');
-      const x509 = { clientCertificates: { primary: { certificate: certificate.pem } } };
+      await muster.certificate('root', 'root');
+      await muster.prove('root');
+      await muster.certificate('intermediate', 'factory', '--issuer', 'root');
+      await enrollGroup(muster, 'caves', { type: 'x509', x509: { caReferences: { primary: 'root' } } });
+      const own = await muster.certificate('device', 'dev-x');
+      const x509 = { clientCertificates: { primary: { certificate: own.pem } } };
       await enroll(muster, 'dev-x', { attestation: { type: 'x509', x509 } });
-      await registerByCertificate(muster, transport, 'dev-x', certificate);
-      const hub = await connectByCertificate(muster, transport, 'dev-x', certificate);
-      await hub.sendEvent(new device.Message('25.1'));
-      assert.deepEqual(section(await hub.getTwin(), 'reported'), { $version: 1 });
+      const certificates = { 'dev-x': own, 'cave-1': await muster.certificate('device', 'cave-1', '--issuer', 'factory') };
+      await Promise.all(Object.entries(certificates).map(async ([name, certificate]) => {
+        await registerByCertificate(muster, transport, name, certificate);
+        const hub = await connectByCertificate(muster, transport, name, certificate);
+        await hub.sendEvent(new device.Message('25.1'));
+        assert.deepEqual(section(await hub.getTwin(), 'reported'), { $version: 1 });
+      }));
+      const impostor = await muster.certificate('device', 'dev-x', '--file', 'impostor');
+      const refused = connectByCertificate(muster, transport, 'dev-x', impostor);
+      await assert.rejects(refused, { name: 'UnauthorizedError' });
     },
   );
 

@@ -15,6 +15,20 @@ function assigned(muster, result, deviceId) {
   assert.equal(result.deviceId, deviceId);
 }
 
+/** Makes an intermediate below the root, and enrolls the devices whose certificates it signs. */
+async function enrollFactory(muster) {
+  const { pem } = await muster.certificate('intermediate', 'factory', '--issuer', 'root');
+  const x509 = { signingCertificates: { primary: { certificate: pem } } };
+  await enrollGroup(muster, 'caves', { type: 'x509', x509 });
+}
+
+/** What a device that must be refused is told. HTTPS hands over the text of the answer, MQTT what it holds. */
+async function refusal(registering) {
+  const error = await registering.then(() => assert.fail('this must be refused'), (reason) => reason);
+  const { errorCode, message } = error.result ?? JSON.parse(error.responseBody);
+  return [error.name, errorCode, message];
+}
+
 for (const [transport, sdk] of Object.entries(TRANSPORTS)) {
   const shows = (credential, feature) => ({ ...sdk, transport, credential, feature });
 
@@ -60,9 +74,7 @@ for (const [transport, sdk] of Object.entries(TRANSPORTS)) {
     async (muster) => {
       await muster.certificate('root', 'root');
       assert.equal((await muster.prove('root')).properties.isVerified, true);
-      const { pem } = await muster.certificate('intermediate', 'factory', '--issuer', 'root');
-      const x509 = { signingCertificates: { primary: { certificate: pem } } };
-      await enrollGroup(muster, 'caves', { type: 'x509', x509 });
+      await enrollFactory(muster);
       const register = async (name) => {
         const certificate = await muster.certificate('device', name, '--issuer', 'factory');
         assigned(muster, await registerByCertificate(muster, transport, name, certificate), name);
@@ -81,6 +93,29 @@ for (const [transport, sdk] of Object.entries(TRANSPORTS)) {
       await enrollGroup(muster, 'caves', { type: 'x509', x509: { caReferences: { primary: 'root' } } });
       const certificate = await muster.certificate('device', 'cave-1', '--issuer', 'factory');
       assigned(muster, await registerByCertificate(muster, transport, 'cave-1', certificate), 'cave-1');
+    },
+  );
+
+  check(
+    `every refused credential gets the same answer over ${transport}`,
+    shows('any', 'refusals cannot be told apart'),
+    async (muster) => {
+      const { primaryKey } = (await enroll(muster, 'dev-1')).attestation.symmetricKey;
+      const disabled = (await enroll(muster, 'dev-2', { provisioningStatus: 'disabled' })).attestation.symmetricKey;
+      const own = await muster.certificate('device', 'dev-x');
+      await muster.certificate('root', 'root');
+      await enrollFactory(muster);
+      const issued = await muster.certificate('device', 'cave-1', '--issuer', 'factory');
+      const answers = await Promise.all([
+        refusal(registerByKey(muster, transport, 'dev-1', disabled.primaryKey)),
+        refusal(registerByKey(muster, transport, 'dev-2', disabled.primaryKey)),
+        refusal(registerByKey(muster, transport, 'dev-9', primaryKey)),
+        refusal(registerByCertificate(muster, transport, 'dev-x', own)),
+        refusal(registerByCertificate(muster, transport, 'cave-1', issued)),
+      ]);
+      for (const answer of answers) assert.deepEqual(answer, ['UnauthorizedError', 401002, 'Unauthorized']);
+      const elsewhere = registerByKey(muster, transport, 'dev-1', primaryKey, { idScope: '0ne00000000' });
+      assert.equal((await refusal(elsewhere))[1], 404000);
     },
   );
 }
