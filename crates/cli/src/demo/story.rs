@@ -205,12 +205,10 @@ impl Story<'_> {
                 device.follow_desired().await?;
                 let started = Instant::now();
                 let desired = operator.desire(device.name, json!({ "temperature": wanted }));
-                let (changed, seen) = tokio::join!(desired, async {
+                let (_, ((temperature, version), after)) = tokio::try_join!(desired, async {
                     let seen = device.next_temperature().await?;
                     anyhow::Ok((seen, started.elapsed()))
-                });
-                changed?;
-                let ((temperature, version), after) = seen?;
+                })?;
                 ensure!(temperature == wanted, "{} saw {temperature} and not {wanted}", device.name);
                 let told = format!(
                     "desired temperature {wanted} set by the operator, seen by {} after {:.1} ms",

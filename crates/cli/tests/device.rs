@@ -1,0 +1,139 @@
+//! Devices with symmetric keys, by `client::device`, against a running server. (The demo does it with certificates.)
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use bytes::Bytes;
+use client::device::{Credential, DeviceClient, DeviceError, Dial, ProvisioningClient, Registration};
+use client::endpoints::Endpoints;
+use client::https::Server;
+use client::trust;
+use domain::clock::Clock as _;
+use domain::message::Draft;
+use domain::operation::Transport;
+use domain::sas::SymmetricKey;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use service::clock::SystemClock;
+use tempfile::TempDir;
+
+const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+const OTHER_KEY: &str = "YW5vdGhlciBrZXkgb2YgdGhpcnR5LXR3byBieXRlcyE=";
+
+/// A server with its default resources, on free ports and a folder that goes with it.
+struct Muster {
+    child: Child,
+    folder: TempDir,
+    endpoints: Endpoints,
+}
+
+impl Muster {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = muster(folder.path());
+        command.args(["serve", "--https-port", "0", "--mqtts-port", "0", "--amqps-port", "0", "--admin-port", "0"]);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary runs");
+        let mut ready = String::new();
+        let stdout = child.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut ready).expect("it is text");
+        assert_eq!(ready.trim(), "ready");
+        let endpoints = Endpoints::read(&folder.path().join(client::endpoints::FILE_NAME)).expect("the file is there");
+        Self { child, folder, endpoints }
+    }
+
+    fn enroll(&self, registration_id: &str) {
+        let mut command = muster(self.folder.path());
+        command.args(["enrollment", "create", registration_id, "--primary-key", KEY, "--secondary-key", OTHER_KEY]);
+        assert!(command.stdout(Stdio::null()).status().expect("the binary runs").success());
+    }
+
+    fn credential(&self, key: &str) -> Credential {
+        let authority = std::fs::read_to_string(&self.endpoints.ca_file).expect("the authority's file is there");
+        let tls = trust::configure(&authority, None).expect("it holds a certificate");
+        Credential::symmetric_key(tls, SymmetricKey::parse(key).expect("it is a key"))
+    }
+
+    fn dial(&self, host: &str, transport: Transport) -> Dial {
+        let ports = self.endpoints.ports;
+        let port = if transport == Transport::Mqtt { ports.mqtts } else { ports.https };
+        Dial::new(Server { host: host.to_owned(), port }, transport)
+    }
+
+    async fn register(&self, id: &str, key: &str, transport: Transport) -> Result<Registration, DeviceError> {
+        let service = &self.endpoints.provisioning_services[0];
+        let dial = self.dial(&service.device_endpoint, transport);
+        let client = ProvisioningClient::new(dial, service.id_scope.clone());
+        client.register(id, None, &self.credential(key), SystemClock.now()).await
+    }
+
+    async fn connect(&self, id: &str, key: &str, transport: Transport) -> Result<DeviceClient, DeviceError> {
+        let dial = self.dial(&self.endpoints.hubs[0].host_name, transport);
+        DeviceClient::connect(&dial, id, &self.credential(key), SystemClock.now()).await
+    }
+
+    fn stop(mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
+        assert!(self.child.wait().expect("it was started here").success());
+    }
+}
+
+impl Drop for Muster {
+    fn drop(&mut self) {
+        // Only a failed test has not stopped it in order before.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn muster(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+    command.arg("--data").arg(folder).env("MUSTER_LOG", "warn").env("MUSTER_PROVISIONING_RETRY_AFTER_S", "2");
+    command
+}
+
+#[tokio::test]
+async fn a_device_with_a_key_registers_sends_and_reports_over_every_transport() {
+    let muster = Muster::start();
+    let transports = [
+        ("dev-mqtt", Transport::Mqtt, Transport::Mqtt),
+        ("dev_ws", Transport::MqttWebSocket, Transport::MqttWebSocket),
+        ("dev.https:1", Transport::Https, Transport::Mqtt),
+    ];
+    for (id, ..) in transports {
+        muster.enroll(id);
+    }
+    let live = async |(id, provisioning, hub): (&str, Transport, Transport)| {
+        let registered = muster.register(id, KEY, provisioning).await.unwrap();
+        assert_eq!(registered.assigned_hub, muster.endpoints.hubs[0].host_name, "{id}");
+        let mut device = muster.connect(&registered.device_id, KEY, hub).await.unwrap();
+        device.send(&Draft { body: Bytes::from_static(b"20.5"), ..Draft::default() }).await.unwrap();
+        assert_eq!(device.twin().await.unwrap().versions(), (Some(1), Some(1)), "{id}");
+        assert_eq!(device.report(&json!({ "temperature": 20.5 })).await.unwrap(), 2, "{id}");
+        assert_eq!(device.twin().await.unwrap().reported["temperature"], json!(20.5), "{id}");
+        device.disconnect().await;
+    };
+    tokio::join!(live(transports[0]), live(transports[1]), live(transports[2]));
+    muster.stop();
+}
+
+#[tokio::test]
+async fn a_wrong_key_is_refused_by_provisioning_and_by_the_hub() {
+    let muster = Muster::start();
+    muster.enroll("dev-1");
+    for transport in [Transport::Mqtt, Transport::MqttWebSocket, Transport::Https] {
+        let refused = muster.register("dev-1", "d3Jvbmcga2V5IG9mIHRoaXJ0eS10d28gYnl0ZXMhIQ==", transport).await;
+        let Err(DeviceError::Refused(refused)) = refused else { panic!("{refused:?}") };
+        assert_eq!((refused.status, refused.code), (401, Some(401_002)), "{transport:?}");
+        assert!(refused.tracking_id.is_some(), "{transport:?}");
+    }
+    muster.register("dev-1", OTHER_KEY, Transport::Mqtt).await.expect("the secondary key is as good");
+    for transport in [Transport::Mqtt, Transport::MqttWebSocket] {
+        let refused = muster.connect("dev-1", "d3Jvbmcga2V5IG9mIHRoaXJ0eS10d28gYnl0ZXMhIQ==", transport).await;
+        let error = refused.unwrap_err().to_string();
+        assert!(error.starts_with("the connection ended: refused: "), "{transport:?}: {error}");
+    }
+    let nowhere = muster.connect("dev-1", KEY, Transport::Https).await;
+    assert!(matches!(nowhere.unwrap_err(), DeviceError::Transport(Transport::Https)));
+    muster.stop();
+}
