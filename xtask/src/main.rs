@@ -35,7 +35,8 @@ cargo xtask COMMAND
   fuzz [TARGET] [S]  fuzz one target or all of them for S seconds each (default 15)
   sdk [python|node] [ARGUMENTS]
                      only the SDK suites; ARGUMENTS go to pytest or `node --test`, as in `sdk python -k provisioning`
-  torture [ROUNDS]   kill the server under load, round after round (default 50), and look for what it acknowledged
+  torture [ROUNDS]   kill the server under load, round after round (default 50), cut off its power, and look for what it
+                     acknowledged
 ";
 
 fn main() -> ExitCode {

@@ -18,7 +18,7 @@ pub fn run() -> Result<()> {
         report.step("Rust tests", 150, suites::rust_tests);
     }
     if compiled {
-        report.step("torture", 60, torture::short);
+        torture::short(&mut report);
     }
     if compiled && installed {
         report.step("SDK suites", 240, || sdk::run_all(&[]));

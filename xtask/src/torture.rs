@@ -1,52 +1,100 @@
 //! `cargo xtask torture`: the server is killed, its disk is cut off, and what it acknowledged must be there
 //! (`docs/durability.md`).
 //!
-//! Builds the server and the program that tortures it (`crates/testkit/src/bin/torture`), runs that and reports.
+//! Builds the server and the program that tortures it (`crates/testkit/src/bin/torture`), runs that and reports. Also
+//! builds a server that does not sync, which must be caught. Start at [`run`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 
 use crate::report::Report;
-use crate::{metadata, process, suites};
+use crate::{debian, metadata, process, suites};
 
-/// Rounds of kills when asked for nothing else.
-const ROUNDS: u32 = 50;
-/// Rounds of kills among all the other tests.
-const ROUNDS_SHORT: u32 = 4;
+/// How much of everything.
+struct Amount {
+    /// How often the server is killed.
+    rounds: u32,
+    /// How often the power fails.
+    cuts: u32,
+}
+
+/// When asked for nothing else.
+const LONG: Amount = Amount { rounds: 50, cuts: 40 };
+/// Among all the other tests.
+const SHORT: Amount = Amount { rounds: 4, cuts: 6 };
+/// Power cuts of a server that does not sync: the first one shows it.
+const CUTS_UNSYNCED: u32 = 2;
 /// Where the seed of a run is taken from, to repeat it; otherwise a fresh one is used, and told.
 const SEED_VARIABLE: &str = "MUSTER_TORTURE_SEED";
+/// The feature with which a server can be told not to sync.
+const UNSYNCED_FEATURE: &str = "muster-store/torture";
 
-/// Everything at full length; `arguments` may be the number of rounds.
+/// Everything at full length; `arguments` may be the number of kills.
 pub fn run(arguments: &[String]) -> Result<()> {
     let rounds = match arguments {
-        [] => ROUNDS,
+        [] => LONG.rounds,
         [rounds] => rounds.parse().with_context(|| format!("{rounds:?} is no number of rounds"))?,
         _ => bail!("cargo xtask torture [ROUNDS]"),
     };
     let mut report = Report::new("cargo xtask torture");
-    if report.step("compile", 420, || suites::compile_binaries().map(|()| Vec::new())) {
-        report.step("kill -9", 600, || kill(rounds));
+    if report.step("programs", 120, debian::install)
+        && report.step("compile", 420, || suites::compile_binaries().map(|()| Vec::new()))
+    {
+        steps(&mut report, &Amount { rounds, ..LONG });
     }
     report.finish()
 }
 
 /// A few rounds of everything, on the binaries that are already built.
-pub fn short() -> Result<Vec<String>> {
-    kill(ROUNDS_SHORT)
+pub fn short(report: &mut Report) {
+    steps(report, &SHORT);
 }
 
-fn kill(rounds: u32) -> Result<Vec<String>> {
-    torture(&["kill", "--rounds", &rounds.to_string()])
+fn steps(report: &mut Report, amount: &Amount) {
+    let Amount { rounds, cuts } = amount;
+    let (seconds_per_round, seconds_per_cut) = (6, 2);
+    report.step("kill -9", 10 + u64::from(*rounds) * seconds_per_round, || {
+        torture("kill", &["--rounds", &rounds.to_string()], &ordinary()?)
+    });
+    report.step("power cuts", 10 + u64::from(*cuts) * seconds_per_cut, || {
+        torture("power", &["--cuts", &cuts.to_string()], &ordinary()?)
+    });
+    let mut unsynced = PathBuf::new();
+    if report.step("compile without syncs", 90, || {
+        unsynced = compile_unsynced()?;
+        Ok(Vec::new())
+    }) {
+        report.step("power cuts without syncs", 20, || {
+            torture("power", &["--unsynced", "--cuts", &CUTS_UNSYNCED.to_string()], &unsynced)
+        });
+    }
 }
 
-/// Runs the program with `arguments` on an empty folder, and returns its last line.
-fn torture(arguments: &[&str]) -> Result<Vec<String>> {
-    let programs = metadata::target_folder()?.join(suites::PROFILE);
-    let mut command = process::command(&programs.join("torture").display().to_string())?;
-    command.args(arguments).arg("--muster").arg(programs.join("muster"));
-    command.arg("--work").arg(empty_folder()?);
+fn ordinary() -> Result<PathBuf> {
+    Ok(programs()?.join("muster"))
+}
+
+fn programs() -> Result<PathBuf> {
+    Ok(metadata::target_folder()?.join(suites::PROFILE))
+}
+
+/// Builds a server that can be told not to sync, puts it aside, and has the ordinary one back in its place.
+fn compile_unsynced() -> Result<PathBuf> {
+    let mut build = process::command("cargo")?;
+    build.args(["build", "--workspace", "--bins", "--locked", "--quiet", "--profile", suites::PROFILE]);
+    process::show(build.args(["--features", UNSYNCED_FEATURE]))?;
+    let aside = metadata::target_folder()?.join("muster-unsynced");
+    fs::copy(ordinary()?, &aside).context("putting the server aside")?;
+    suites::compile_binaries()?;
+    Ok(aside)
+}
+
+/// Runs the program on an empty folder, and returns its last line.
+fn torture(what: &str, arguments: &[&str], muster: &Path) -> Result<Vec<String>> {
+    let mut command = process::command(&programs()?.join("torture").display().to_string())?;
+    command.arg(what).args(arguments).arg("--muster").arg(muster).arg("--work").arg(empty_folder()?);
     if let Ok(seed) = env::var(SEED_VARIABLE) {
         command.args(["--seed", &seed]);
     }

@@ -16,7 +16,7 @@ use crate::verify::{self, Findings};
 
 /// Acknowledgements after which a round ends: in turn while the fleet registers, and later, when those who take their
 /// time have been told their hub.
-const ACKNOWLEDGED: [Range<u64>; 2] = [40..400, 400..4_000];
+const ACKNOWLEDGED: [Range<u64>; 2] = [40..400, 400..6_000];
 /// Time after which a round ends in any case.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(20);
 

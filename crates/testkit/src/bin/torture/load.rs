@@ -178,8 +178,7 @@ impl Client {
         let (host, scope) = (&self.story.device_endpoint, &self.story.id_scope);
         let token = story::registration_token(scope, device)?;
         let own = format!("/{scope}/registrations/{device}");
-        let warm = format!("{own}/operations/none?api-version=2021-06-01");
-        let mut session = self.session(host, &warm, &token).await?;
+        let mut session = self.session(host, "/nothing", &token).await?;
         let assigned = self.begin(Change::Registration { device: device.to_owned() }, mark, None);
         let accepted = self.begin(Change::Accepted { device: device.to_owned() }, mark, Some(session.port()?));
         let body = json!({ "registrationId": device });

@@ -1,30 +1,43 @@
 //! Writes to a real Muster in another process, has it die, and looks what is left (`docs/durability.md`).
 //!
 //! `cargo xtask torture` builds and starts it. It must never look into the server: what it knows comes over the wire,
-//! from the data folder, and from `strace`. Start at [`kill`] for the kills.
+//! from the data folder, and from `strace`. Start at [`kill`] for the kills, at [`power`] for
+//! the power cuts.
 
+mod disk;
 mod http;
 mod journal;
 mod kill;
 mod load;
 mod mqtt;
+mod order;
+mod power;
 mod server;
 mod story;
+mod trace;
 mod trouble;
 mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use domain::clock::random;
+use service::clock::SystemEntropy;
+
 use crate::server::Binary;
 use crate::trouble::{During as _, Result, Trouble};
 
 const USAGE: &str = "\
 torture kill --muster PROGRAM --work EMPTY-FOLDER [--rounds N] [--seed N]
+torture power --muster PROGRAM --work EMPTY-FOLDER [--cuts N] [--seed N] [--unsynced]
+
+--unsynced has a build that can leave out its syncs do so, and expects that acknowledged work is missed.
 ";
 
 /// Rounds, where the number is not given.
 const ROUNDS: u32 = 50;
+/// Power cuts, where the number is not given.
+const CUTS: u32 = 40;
 
 fn main() -> ExitCode {
     match run(&std::env::args().skip(1).collect::<Vec<_>>()) {
@@ -44,15 +57,18 @@ fn run(arguments: &[String]) -> Result<String> {
     let option = |name: &str| options.iter().position(|option| option == name).and_then(|at| options.get(at + 1));
     let path = |name: &str| option(name).map(PathBuf::from).ok_or_else(|| Trouble::new(format!("{name} is missing")));
     let number = |name: &str| option(name).map(|text| text.parse::<u64>().during(name)).transpose();
-    let binary = Binary { muster: path("--muster")?.canonicalize()?, unsynced: false };
+    let unsynced = options.iter().any(|option| option == "--unsynced");
+    let binary = Binary { muster: path("--muster")?.canonicalize()?, unsynced };
     let work = path("--work")?;
     std::fs::create_dir_all(&work)?;
     let work = work.canonicalize()?;
-    let seed = number("--seed")?.unwrap_or_else(|| u64::from(std::process::id()));
+    let seed = number("--seed")?.unwrap_or_else(|| u32::from_le_bytes(random(&SystemEntropy)).into());
     let rounds = number("--rounds")?.map_or(Ok(ROUNDS), u32::try_from)?;
+    let cuts = number("--cuts")?.map_or(Ok(CUTS), u32::try_from)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command.as_str() {
         "kill" => runtime.block_on(kill::run(&kill::Wish { binary, work, rounds, seed })),
+        "power" => runtime.block_on(power::run(&power::Wish { binary, work, cuts, expect_loss: unsynced, seed })),
         _ => Err(Trouble::new(USAGE)),
     }
 }
