@@ -80,3 +80,19 @@ def test_a_device_of_the_demo_returns_to_its_hub_and_not_to_provisioning(kept):
     )
     with pytest.raises(ClientError):
         provisioning.register()
+
+
+def test_the_messages_of_the_demo_are_still_there_at_the_same_places(kept):
+    monitor = ["events", "monitor", "--from", "start", "--count", "9", "--timeout", "10", "--output", "json"]
+    done = subprocess.run(
+        [os.environ["MUSTER_BIN"], "--data", kept["kept"]["folder"], *monitor],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    found = {event["systemProperties"]["messageId"]: (event["partition"], event["offset"]) for event in events}
+    messages = [message for device in kept["devices"] for message in device["messages"]]
+    assert found == {message["messageId"]: (message["partition"], message["offset"]) for message in messages}
