@@ -13,7 +13,7 @@ use clap::Args;
 use client::endpoints::{Admin, Endpoints, FILE_NAME, Hub, Ports, ProvisioningService};
 use domain::clock::{Clock, Entropy};
 use domain::ids::{HubName, ServiceName};
-use domain::resource::{Naming, Policy};
+use domain::resource::{AddressPool, Naming, Policy};
 use server::serve::{ServeOptions, Server};
 use server::tls::TlsSettings;
 use service::clock::{SystemClock, SystemEntropy};
@@ -177,6 +177,10 @@ async fn open_service(
         operations_kept: Duration::from_secs(u64::from(provisioning.operations_kept_h) * 3_600),
         retention_days: config.hub.telemetry_kept_days,
         partitions: config.hub.partitions,
+        addresses: match config.addresses() {
+            none if none.is_empty() => AddressPool::Loopback,
+            listed => AddressPool::Listed(listed),
+        },
     };
     let naming = match config.listen.domain.as_str() {
         "" => Naming::Addresses,

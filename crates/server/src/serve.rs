@@ -72,8 +72,8 @@ pub enum StartError {
 pub struct Server {
     tasks: Tasks,
     certificates: Arc<ServerCertificates>,
-    https: RunningListener,
-    mqtts: RunningListener,
+    https: Arc<RunningListener>,
+    mqtts: Arc<RunningListener>,
     admin: RunningListener,
     notices: Vec<PortNotice>,
 }
@@ -112,8 +112,8 @@ impl Server {
         let acceptor = TlsAcceptor::new(Arc::clone(&certificates), options.tls, PortProtocol::Other);
         let rim = Rim { tasks: tasks.clone(), acceptor, mqtt: MqttServer::new(service.clone(), Limits::default()) };
         let server = Self {
-            https: rim.start_https(https, service)?,
-            mqtts: rim.start_mqtts(mqtts)?,
+            https: Arc::new(rim.start_https(https, service)?),
+            mqtts: Arc::new(rim.start_mqtts(mqtts)?),
             admin: rim.start_admin(admin, service)?,
             tasks,
             certificates,
@@ -125,12 +125,14 @@ impl Server {
 
     fn start_workers(&self, service: &Service, names: Arc<Names>) {
         let mut published = service.published_changes();
-        let renamed = service.clone();
+        let (renamed, ports) = (service.clone(), [Arc::clone(&self.https), Arc::clone(&self.mqtts)]);
+        cover(&ports, service);
         self.run("names", async move {
             while published.changed().await.is_ok() {
                 if let Some(table) = name_table(&renamed) {
                     names.replace(table);
                 }
+                cover(&ports, &renamed);
             }
         });
         let worker = service.clone();
@@ -172,6 +174,16 @@ impl Server {
     /// Stops accepting, lets what runs come to its end until `deadline`, then cuts off the rest.
     pub async fn drain(&self, deadline: Duration) -> Drained {
         self.tasks.drain(deadline).await
+    }
+}
+
+/// Makes sure that every published address can be dialled: where loopback cannot be had as a whole, each of its addresses
+/// needs a socket of its own.
+fn cover(ports: &[Arc<RunningListener>], service: &Service) {
+    for address in service.published().iter().filter_map(|published| published.address) {
+        for error in ports.iter().filter_map(|port| port.cover(address).err()) {
+            tracing::error!(%error, "a resource cannot be reached at its address");
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use arc_swap::ArcSwap;
 use domain::clock::{Clock, Entropy, UnixTime};
 use domain::operation::registration::RegistrationState;
 use domain::operation::{Caller, ErrorKind, Failure, Operation, Reply};
-use domain::resource::Naming;
+use domain::resource::{AddressPool, Naming};
 use store::ports::{Deployment, Store, TelemetryLog};
 use tokio::sync::{Notify, watch};
 
@@ -54,6 +54,8 @@ pub struct Settings {
     pub retention_days: u16,
     /// Partitions of a fresh hub.
     pub partitions: u16,
+    /// Where fresh resources get their addresses from, unless they are known by name.
+    pub addresses: AddressPool,
 }
 
 impl Default for Settings {
@@ -65,6 +67,7 @@ impl Default for Settings {
             operations_kept: std::time::Duration::from_secs(24 * 3_600),
             retention_days: 1,
             partitions: 4,
+            addresses: AddressPool::Loopback,
         }
     }
 }

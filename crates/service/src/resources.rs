@@ -16,9 +16,9 @@ use domain::clock::{Entropy, UnixTime, random};
 use domain::ids::{HubName, Precondition, ServiceName, TrackingId};
 use domain::operation::resource::{Answer, Ask, HubDraft, Place, ResourceName, ServiceDraft};
 use domain::operation::{Caller, ErrorKind};
-use domain::resource::{Hub, LinkedHub, Naming, ProvisioningService, ResourceGroup};
+use domain::resource::{AddressPool, Hub, LinkedHub, Naming, ProvisioningService, ResourceGroup};
 use serde_json::Map;
-use store::ports::{Changed, Created, Deployment, Sealed};
+use store::ports::{Changed, Deployment, Placed, Sealed};
 
 use crate::error::Error;
 use crate::{Service, Snapshot};
@@ -138,9 +138,10 @@ impl Service {
     async fn create_hub(&self, name: &HubName, group: &str, draft: HubDraft) -> Result<Hub, Error> {
         let hub = Hub::create(name.clone(), group.to_owned(), draft, self.now(), self.entropy())
             .map_err(|invalid| Error::invalid(invalid.to_string()))?;
-        match self.0.store.create_hub(hub, self.hands_out_addresses(), self.now()).await? {
-            Created::Done(hub) => Ok(hub),
-            Created::AlreadyExists => Err(Error::new(ErrorKind::ResourceExists, "A hub has this name.")),
+        match self.0.store.create_hub(hub, self.address_pool(), self.now()).await? {
+            Placed::Done(hub) => Ok(hub),
+            Placed::AlreadyExists => Err(Error::new(ErrorKind::ResourceExists, "A hub has this name.")),
+            Placed::NoAddressLeft => Err(no_address_left()),
         }
     }
 
@@ -152,16 +153,21 @@ impl Service {
     ) -> Result<ProvisioningService, Error> {
         let service = ProvisioningService::create(name.clone(), group.to_owned(), draft, self.now(), self.entropy())
             .map_err(|invalid| Error::invalid(invalid.to_string()))?;
-        match self.0.store.create_service(service, self.hands_out_addresses(), self.now()).await? {
-            Created::Done(service) => Ok(service),
-            Created::AlreadyExists => {
+        match self.0.store.create_service(service, self.address_pool(), self.now()).await? {
+            Placed::Done(service) => Ok(service),
+            Placed::AlreadyExists => {
                 Err(Error::new(ErrorKind::ResourceExists, "A provisioning service has this name."))
             }
+            Placed::NoAddressLeft => Err(no_address_left()),
         }
     }
 
-    fn hands_out_addresses(&self) -> bool {
-        self.0.naming == Naming::Addresses
+    /// Where addresses of fresh resources come from, unless they are known by name.
+    fn address_pool(&self) -> Option<AddressPool> {
+        match self.0.naming {
+            Naming::Addresses => Some(self.0.settings.addresses.clone()),
+            Naming::Domain(_) => None,
+        }
     }
 
     /// Replaces the snapshot by what the store holds.
@@ -229,6 +235,12 @@ impl Service {
         };
         Ok(existed)
     }
+}
+
+fn no_address_left() -> Error {
+    Error::invalid(
+        "No address is left for another resource: start the server with more of them (--address), or with --domain.",
+    )
 }
 
 pub(crate) fn in_group(place: &Place, group: &str) -> bool {

@@ -132,11 +132,16 @@ impl Refusals {
         answer.await.unwrap_or_else(|_| Err(Error::closing()))
     }
 
-    /// Writes what is queued and ends the thread.
+    /// Writes what is queued and ends the thread, which holds the folder's lock until then.
     pub async fn close(self) {
+        let _ = tokio::task::spawn_blocking(move || self.end()).await;
+    }
+
+    /// As [`Refusals::close`], for who may block.
+    pub fn end(self) {
         drop(self.queue);
-        let thread = self.thread;
-        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        // A thread that panicked has logged it and holds nothing any more.
+        let _ = self.thread.join();
     }
 }
 

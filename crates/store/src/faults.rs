@@ -22,15 +22,16 @@ use domain::operation::identity::IdentityName;
 use domain::operation::registration::{RegistrationError, RegistrationState, RegistrationStatus};
 use domain::operation::session::Subscriptions;
 use domain::operation::{Page, PageRequest};
-use domain::resource::{CaCertificate, CertificateOwner, Hub, ProvisioningService, ResourceGroup};
+use domain::resource::{AddressPool, CaCertificate, CertificateOwner, Hub, ProvisioningService, ResourceGroup};
 use domain::twin::{ServiceChange, Twin};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Unavailability};
 use crate::ports::{
     Accepted, ActivityMark, Changed, Claimed, ConnectionClaim, Created, DecisionStore, Deployment, DeviceCounts,
-    EnrollmentStore, Finish, Finished, IdentityStore, OperationView, Planned, Position, ReadFrom, RegistrationStore,
-    ResourceStore, Resources, StoredMessage, TelemetryLog, TwinChange, TwinOutcome, TwinStore, X509Lookup,
+    EnrollmentStore, Finish, Finished, IdentityStore, OperationView, Placed, Planned, Position, ReadFrom,
+    RegistrationStore, ResourceStore, Resources, StoredMessage, TelemetryLog, TwinChange, TwinOutcome, TwinStore,
+    X509Lookup,
 };
 
 /// How a call fails.
@@ -110,11 +111,11 @@ macro_rules! gated {
 gated!(ResourceStore {
     fn deployment(first: Deployment) -> Deployment;
     fn load_resources() -> Resources;
-    fn create_hub(hub: Hub, address_wanted: bool, now: UnixTime) -> Created<Hub>;
+    fn create_hub(hub: Hub, pool: Option<AddressPool>, now: UnixTime) -> Placed<Hub>;
     fn replace_hub(hub: Hub, precondition: Precondition, now: UnixTime) -> Changed<Hub>;
     fn delete_hub(hub: HubKey) -> Changed<Hub>;
-    fn create_service(service: ProvisioningService, address_wanted: bool, now: UnixTime)
-        -> Created<ProvisioningService>;
+    fn create_service(service: ProvisioningService, pool: Option<AddressPool>, now: UnixTime)
+        -> Placed<ProvisioningService>;
     fn replace_service(service: ProvisioningService, precondition: Precondition, now: UnixTime)
         -> Changed<ProvisioningService>;
     fn delete_service(service: ServiceKey) -> Changed<ProvisioningService>;

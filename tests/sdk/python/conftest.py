@@ -17,8 +17,9 @@ LOCAL_RESULTS = "MUSTER_SDK_RESULTS"
 class Muster:
     """One server process on its own data folder."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *options: str):
         self.folder = folder
+        self.options = options
         self.binary = os.environ["MUSTER_BIN"]
         self.process = None
         self.endpoints = None
@@ -26,16 +27,20 @@ class Muster:
     def start(self):
         """Starts the server and waits until it says that it is ready."""
         self.process = subprocess.Popen(
-            [self.binary, "serve", "--data", str(self.folder), "--strict"],
+            [self.binary, "serve", "--data", str(self.folder), "--strict", *self.options],
             stdout=subprocess.PIPE,
             stderr=(self.folder.parent / "muster.log").open("a"),
             text=True,
         )
         line = self.process.stdout.readline()
         assert line.strip() == "ready", self.log()
-        self.endpoints = json.loads((self.folder / "endpoints.json").read_text())
+        self.read_endpoints()
         os.environ["REQUESTS_CA_BUNDLE"] = self.endpoints["caFile"]
         os.environ["SSL_CERT_FILE"] = self.endpoints["caFile"]
+
+    def read_endpoints(self):
+        """Reads where everything is, which changes with the resources."""
+        self.endpoints = json.loads((self.folder / "endpoints.json").read_text())
 
     def stop(self):
         """Asks the server to end, and expects a clean exit."""
@@ -93,6 +98,24 @@ def muster(tmp_path):
     yield server
     if server.process.poll() is None:
         server.stop()
+
+
+@pytest.fixture
+def muster_with(tmp_path):
+    """Starts a fresh server with options of the test's own."""
+    started = []
+
+    def start(*options: str) -> Muster:
+        server = Muster(tmp_path / "data", *options)
+        server.folder.mkdir()
+        server.start()
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.stop()
 
 
 def await_that(condition, seconds: float = 20):

@@ -83,12 +83,14 @@ CUTS = ["disabled", "deleted", "re-keyed"]
 
 
 @pytest.mark.shows(**SERVICE, feature="a device that is disabled, deleted or re-keyed is cut off")
+@pytest.mark.parametrize("transport", ["mqtt", "mqtt-ws"])
 @pytest.mark.parametrize("case", CUTS)
-def test_a_device_is_cut_off_when_its_right_is_gone(muster, case):
+def test_a_device_is_cut_off_when_its_right_is_gone(muster, case, transport):
     registry = registry_of(muster)
     name = f"dev-{uuid.uuid4().hex[:8]}"
     registry.create_device_with_sas(name, KEY, OTHER_KEY, "enabled")
-    client = connect(muster, name, KEY)
+    client = connect(muster, name, KEY, transport)
+    client.get_twin()
     cut = gone(client)
     if case == "disabled":
         registry.update_device_with_sas(name, "*", KEY, OTHER_KEY, "disabled")

@@ -20,9 +20,7 @@ CREATE TABLE deployment (
 
 -- Every address that was ever given away; an address belongs to its owner for ever.
 CREATE TABLE address (
-    address TEXT PRIMARY KEY,
-    -- The number of an IPv4 address on loopback, by which the next one is found.
-    loopback INTEGER UNIQUE
+    address TEXT PRIMARY KEY
 ) STRICT, WITHOUT ROWID;
 
 -- AUTOINCREMENT: a key is never given twice, since registrations and telemetry outlive a hub.

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use domain::clock::ManualClock;
 
-use crate::ports::{Changed, Created, Finished, Store, TelemetryLog, TwinOutcome};
+use crate::ports::{Changed, Created, Finished, Placed, Store, TelemetryLog, TwinOutcome};
 
 /// An empty store, its log, and the clock both were opened with, which stands at [`sample::NOON`].
 #[derive(Clone)]
@@ -52,6 +52,17 @@ impl<T: std::fmt::Debug> Done for Created<T> {
         match self {
             Self::Done(created) => created,
             Self::AlreadyExists => panic!("the name is taken"),
+        }
+    }
+}
+
+impl<T: std::fmt::Debug> Done for Placed<T> {
+    type Value = T;
+    fn done(self) -> T {
+        match self {
+            Self::Done(created) => created,
+            Self::AlreadyExists => panic!("the name is taken"),
+            Self::NoAddressLeft => panic!("no address is left"),
         }
     }
 }

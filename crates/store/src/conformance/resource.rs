@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use domain::enrollment::EntryKind;
 use domain::ids::{CertificateName, Etag, HubKey, Precondition, ServiceKey};
 use domain::operation::PageRequest;
-use domain::resource::{CertificateOwner, LinkedHub, ResourceGroup};
+use domain::resource::{AddressPool, CertificateOwner, LinkedHub, ResourceGroup};
 
 use super::sample::{
     NOON, admitted, after, ca_certificate, device, entropy, hub, identity, individual, make_hub, make_service, object,
     operation, proven, registration_id, service,
 };
 use super::{Backend, Done as _};
-use crate::ports::{Changed, Created, Deployment, Sealed};
+use crate::ports::{Changed, Deployment, Placed, Sealed};
 
 fn deployment(secret: u8) -> Deployment {
     Deployment {
@@ -33,15 +33,15 @@ pub async fn the_first_deployment_stays(backend: &Backend) {
 }
 
 pub async fn a_hub_comes_back_as_it_was_created(backend: &Backend) {
-    let created = backend.store.create_hub(hub("Hub-1"), false, NOON).await.unwrap().done();
+    let created = backend.store.create_hub(hub("Hub-1"), None, NOON).await.unwrap().done();
     assert_eq!((created.created_at, created.address), (NOON, None));
     assert_eq!(backend.store.load_resources().await.unwrap().hubs, [created]);
 }
 
 pub async fn names_of_hubs_are_unique_without_regard_to_case(backend: &Backend) {
     make_hub(&*backend.store, "hub-1").await;
-    let again = backend.store.create_hub(hub("HUB-1"), true, NOON).await.unwrap();
-    assert_eq!(again, Created::AlreadyExists);
+    let again = backend.store.create_hub(hub("HUB-1"), Some(AddressPool::Loopback), NOON).await.unwrap();
+    assert_eq!(again, Placed::AlreadyExists);
     assert_eq!(backend.store.load_resources().await.unwrap().hubs.len(), 1);
 }
 
@@ -56,28 +56,43 @@ pub async fn keys_of_hubs_are_never_given_twice(backend: &Backend) {
 
 pub async fn addresses_follow_each_other_and_are_never_given_twice(backend: &Backend) {
     let store = &backend.store;
-    let first_hub = store.create_hub(hub("hub-1"), true, NOON).await.unwrap().done();
-    let first_service = store.create_service(service("dps-1", "0neA"), true, NOON).await.unwrap().done();
-    let second_service = store.create_service(service("dps-2", "0neB"), true, NOON).await.unwrap().done();
+    let first_hub = store.create_hub(hub("hub-1"), Some(AddressPool::Loopback), NOON).await.unwrap().done();
+    let first_service =
+        store.create_service(service("dps-1", "0neA"), Some(AddressPool::Loopback), NOON).await.unwrap().done();
+    let second_service =
+        store.create_service(service("dps-2", "0neB"), Some(AddressPool::Loopback), NOON).await.unwrap().done();
     store.delete_hub(first_hub.key).await.unwrap().done();
-    let second_hub = store.create_hub(hub("hub-1"), true, NOON).await.unwrap().done();
+    let second_hub = store.create_hub(hub("hub-1"), Some(AddressPool::Loopback), NOON).await.unwrap().done();
     let addresses = [first_hub.address, first_service.address, second_service.address, second_hub.address];
     let expected = ["127.0.0.2", "127.0.0.1", "127.0.0.3", "127.0.0.4"].map(|text| Some(text.parse().unwrap()));
     assert_eq!(addresses, expected);
 }
 
+pub async fn listed_addresses_are_given_until_none_is_left(backend: &Backend) {
+    let listed: Vec<IpAddr> = ["192.0.2.1", "2001:db8::2"].map(|text| text.parse().unwrap()).to_vec();
+    let pool = || Some(AddressPool::Listed(listed.clone()));
+    let first_hub = backend.store.create_hub(hub("hub-1"), pool(), NOON).await.unwrap().done();
+    let first_service = backend.store.create_service(service("dps-1", "0neA"), pool(), NOON).await.unwrap().done();
+    assert_eq!([first_hub.address, first_service.address], [Some(listed[1]), Some(listed[0])]);
+    backend.store.delete_hub(first_hub.key).await.unwrap().done();
+    assert_eq!(backend.store.create_hub(hub("hub-1"), pool(), NOON).await.unwrap(), Placed::NoAddressLeft);
+    let scope = service("dps-2", "0neB");
+    assert_eq!(backend.store.create_service(scope, pool(), NOON).await.unwrap(), Placed::NoAddressLeft);
+    assert!(backend.store.load_resources().await.unwrap().hubs.is_empty());
+}
+
 pub async fn an_address_that_was_given_is_refused_also_after_deletion(backend: &Backend) {
     let address: Option<IpAddr> = Some("192.0.2.1".parse().unwrap());
     let wanted = |name| domain::resource::Hub { address, ..hub(name) };
-    let first = backend.store.create_hub(wanted("hub-1"), false, NOON).await.unwrap().done();
+    let first = backend.store.create_hub(wanted("hub-1"), None, NOON).await.unwrap().done();
     assert_eq!(first.address, address);
     backend.store.delete_hub(first.key).await.unwrap().done();
-    assert_eq!(backend.store.create_hub(wanted("hub-2"), false, NOON).await.unwrap(), Created::AlreadyExists);
+    assert_eq!(backend.store.create_hub(wanted("hub-2"), None, NOON).await.unwrap(), Placed::AlreadyExists);
     assert!(backend.store.load_resources().await.unwrap().hubs.is_empty());
 }
 
 pub async fn a_replaced_hub_keeps_what_never_changes(backend: &Backend) {
-    let created = backend.store.create_hub(hub("hub-1"), true, NOON).await.unwrap().done();
+    let created = backend.store.create_hub(hub("hub-1"), Some(AddressPool::Loopback), NOON).await.unwrap().done();
     let wanted = domain::resource::Hub {
         key: created.key,
         name: "other".parse().unwrap(),
@@ -135,11 +150,12 @@ pub async fn a_deleted_hub_takes_its_contents_along(backend: &Backend) {
 
 pub async fn a_service_comes_back_as_it_was_created_and_replaced(backend: &Backend) {
     let store = &backend.store;
-    let created = store.create_service(service("dps-1", "0neA"), true, NOON).await.unwrap().done();
+    let created =
+        store.create_service(service("dps-1", "0neA"), Some(AddressPool::Loopback), NOON).await.unwrap().done();
     assert_eq!(store.load_resources().await.unwrap().services, std::slice::from_ref(&created));
     for (name, scope) in [("DPS-1", "0neB"), ("dps-2", "0nea")] {
-        let taken = store.create_service(service(name, scope), false, NOON).await.unwrap();
-        assert_eq!(taken, Created::AlreadyExists, "{name} {scope}");
+        let taken = store.create_service(service(name, scope), None, NOON).await.unwrap();
+        assert_eq!(taken, Placed::AlreadyExists, "{name} {scope}");
     }
     let link = LinkedHub {
         hub: HubKey(7),

@@ -82,13 +82,13 @@ pub fn service(name: &str, id_scope: &str) -> ProvisioningService {
 
 /// Creates a hub of its own for a test.
 pub async fn make_hub(store: &(impl ResourceStore + ?Sized), name: &str) -> HubKey {
-    store.create_hub(hub(name), false, NOON).await.unwrap().done().key
+    store.create_hub(hub(name), None, NOON).await.unwrap().done().key
 }
 
 /// Creates a provisioning service of its own for a test.
 pub async fn make_service(store: &(impl ResourceStore + ?Sized), name: &str) -> ServiceKey {
     let id_scope = format!("0ne{}", name.replace('-', ""));
-    store.create_service(service(name, &id_scope), false, NOON).await.unwrap().done().key
+    store.create_service(service(name, &id_scope), None, NOON).await.unwrap().done().key
 }
 
 /// The certificates that tests have, told apart by number; each has a key of its own.

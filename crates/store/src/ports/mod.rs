@@ -17,7 +17,7 @@ pub use identity::{ActivityMark, ConnectionClaim, DeviceCounts, IdentityStore};
 pub use registration::{
     Accepted, Assigned, Assignee, Claimed, Finish, Finished, OperationView, Planned, RegistrationStore, TwinSource,
 };
-pub use resource::{Deployment, ResourceStore, Resources, Sealed};
+pub use resource::{Deployment, Placed, ResourceStore, Resources, Sealed};
 pub use telemetry::{Position, ReadFrom, StoredMessage, TelemetryLog};
 pub use twin::{TwinChange, TwinOutcome, TwinStore};
 

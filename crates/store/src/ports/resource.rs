@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 use domain::clock::UnixTime;
 use domain::ids::{CertificateName, HubKey, Precondition, ServiceKey};
-use domain::resource::{CaCertificate, CertificateOwner, Hub, ProvisioningService, ResourceGroup};
+use domain::resource::{AddressPool, CaCertificate, CertificateOwner, Hub, ProvisioningService, ResourceGroup};
 
-use super::{Changed, Created};
+use super::Changed;
 use crate::Error;
 
 /// All resources of the deployment: few enough to be held in memory by who serves them.
@@ -48,6 +48,17 @@ pub struct Deployment {
     pub created_at: UnixTime,
 }
 
+/// The answer of a verb that creates a resource with an address.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Placed<T> {
+    /// It was created, as given here.
+    Done(T),
+    /// The name or the address is taken; nothing was written.
+    AlreadyExists,
+    /// There is no address left to give; nothing was written.
+    NoAddressLeft,
+}
+
 /// Keeps resources.
 #[async_trait]
 pub trait ResourceStore: Send + Sync {
@@ -58,9 +69,9 @@ pub trait ResourceStore: Send + Sync {
     async fn load_resources(&self) -> Result<Resources, Error>;
 
     /// Keeps a hub under a fresh key and etag; those in `hub` are ignored. Its name is unique among hubs, without
-    /// regard to case. If `hub.address` is `None` and `address_wanted`, the next loopback address that was never given
-    /// to any hub or service is given to it, for ever (`rules.md` 21).
-    async fn create_hub(&self, hub: Hub, address_wanted: bool, now: UnixTime) -> Result<Created<Hub>, Error>;
+    /// regard to case. If `hub.address` is `None` and there is a `pool`, the next address of it that was never given to
+    /// any hub or service is given to it, for ever (`rules.md` 21).
+    async fn create_hub(&self, hub: Hub, pool: Option<AddressPool>, now: UnixTime) -> Result<Placed<Hub>, Error>;
 
     /// Replaces the hub of `hub.key`, but never its key, name or address; gives a fresh etag.
     async fn replace_hub(&self, hub: Hub, precondition: Precondition, now: UnixTime) -> Result<Changed<Hub>, Error>;
@@ -72,9 +83,9 @@ pub trait ResourceStore: Send + Sync {
     async fn create_service(
         &self,
         service: ProvisioningService,
-        address_wanted: bool,
+        pool: Option<AddressPool>,
         now: UnixTime,
-    ) -> Result<Created<ProvisioningService>, Error>;
+    ) -> Result<Placed<ProvisioningService>, Error>;
 
     /// Replaces the service of `service.key`, but never its key, name, ID scope or address; gives a fresh etag.
     async fn replace_service(

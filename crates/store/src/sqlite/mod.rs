@@ -190,9 +190,15 @@ impl Embedded {
         let context = Arc::new(Context { sealer, clock: Arc::clone(&clock), run });
         let removals = removal::pending(&connection)
             .map_err(|error| OpenError::sqlite(path.as_deref().unwrap_or(Path::new(":memory:")), error))?;
-        let refusals = Refusals::open(folder.as_ref())?;
-        let telemetry = EmbeddedLog::open(folder.as_ref(), telemetry, clock)?;
         let readers = path.as_deref().map(Readers::open).transpose()?;
+        let refusals = Refusals::open(folder.as_ref())?;
+        let telemetry = match EmbeddedLog::open(folder.as_ref(), telemetry, clock) {
+            Ok(telemetry) => telemetry,
+            Err(error) => {
+                refusals.end();
+                return Err(error);
+            }
+        };
         let (twin_changes, identity_changes) = (watch::Sender::new(0), watch::Sender::new(0));
         let wakes = (twin_changes.clone(), identity_changes.clone());
         let writer = Writer::start(Setup {

@@ -1,6 +1,6 @@
 //! Hubs, provisioning services, CA certificates, resource groups and the deployment.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use async_trait::async_trait;
 use domain::access::ResourceKind;
@@ -8,8 +8,8 @@ use domain::clock::UnixTime;
 use domain::enrollment::AllocationPolicy;
 use domain::ids::{CertificateName, Etag, HubKey, HubName, IdScope, Precondition, ServiceKey, ServiceName};
 use domain::resource::{
-    CaCertificate, CertificateOwner, FIRST_ADDRESS, Hub, LinkedHub, Policy, ProvisioningService, ResourceGroup,
-    StoredPolicy, next_loopback,
+    AddressPool, CaCertificate, CertificateOwner, Hub, LinkedHub, Policy, ProvisioningService, ResourceGroup,
+    StoredPolicy,
 };
 use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
@@ -17,8 +17,8 @@ use serde_json::{Map, Value};
 
 use super::rows::{Bits, Column, Senseless, from_json, moment, open_keys, open_text, seal_keys, to_json};
 use super::{Db, Embedded, Tx, removal};
-use crate::error::{Error, Unavailability};
-use crate::ports::{Changed, Created, Deployment, ResourceStore, Resources, Sealed};
+use crate::error::Error;
+use crate::ports::{Changed, Deployment, Placed, ResourceStore, Resources, Sealed};
 use crate::seal::{Place, Sealer};
 
 /// What of a hub lies in the open.
@@ -218,42 +218,56 @@ pub(super) fn hub_exists(db: Db<'_>, hub: HubKey) -> Result<bool, Error> {
     Ok(db.row("SELECT 1 FROM hub WHERE key = ?1", [hub.0], |_| Ok(()))?.is_some())
 }
 
-/// Gives an address for ever: `wanted` itself, or the next on loopback. `None` if it was given before.
-fn take_address(tx: &Tx<'_, '_>, wanted: Option<IpAddr>, kind: ResourceKind) -> Result<Option<IpAddr>, Error> {
-    let address = match wanted {
-        Some(address) => address,
-        None => IpAddr::V4(free_loopback(tx, kind)?),
+/// Gives an address for ever: the one in `present`, or else the next of the pool, if there is one.
+fn take_address(
+    tx: &Tx<'_, '_>,
+    present: &mut Option<IpAddr>,
+    pool: Option<&AddressPool>,
+    kind: ResourceKind,
+) -> Result<Taken, Error> {
+    let address = match (*present, pool) {
+        (Some(address), _) => address,
+        (None, None) => return Ok(Taken::Done),
+        (None, Some(pool)) => match pool.next(kind, &given_addresses(tx)?) {
+            Some(address) => address,
+            None => return Ok(Taken::NoneLeft),
+        },
     };
-    let loopback = match address {
-        IpAddr::V4(v4) if v4.is_loopback() => Some(u32::from(v4)),
-        _ => None,
-    };
-    let sql = "INSERT INTO address (address, loopback) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-    Ok((tx.change(sql, params![address.to_string(), loopback])? == 1).then_some(address))
-}
-
-/// The next loopback address that nobody was given. The first one is a provisioning service's, whichever comes first.
-fn free_loopback(tx: &Tx<'_, '_>, kind: ResourceKind) -> Result<Ipv4Addr, Error> {
-    let taken =
-        |address: Ipv4Addr| tx.db().row("SELECT 1 FROM address WHERE loopback = ?1", [u32::from(address)], |_| Ok(()));
-    if kind == ResourceKind::Service && taken(FIRST_ADDRESS)?.is_none() {
-        return Ok(FIRST_ADDRESS);
+    let sql = "INSERT INTO address (address) VALUES (?1) ON CONFLICT DO NOTHING";
+    if tx.change(sql, [address.to_string()])? == 0 {
+        return Ok(Taken::GivenBefore);
     }
-    let last: Option<Option<u32>> = tx.db().row("SELECT max(loopback) FROM address", (), |row| row.get(0))?;
-    let last = last.flatten().map_or(FIRST_ADDRESS, Ipv4Addr::from);
-    next_loopback(Some(last)).ok_or(Error::Unavailable { reason: Unavailability::Full, source: None })
+    *present = Some(address);
+    Ok(Taken::Done)
 }
 
-fn create_hub(tx: &mut Tx<'_, '_>, mut hub: Hub, wanted: bool, now: UnixTime) -> Result<Created<Hub>, Error> {
+/// How an address was taken.
+enum Taken {
+    Done,
+    GivenBefore,
+    NoneLeft,
+}
+
+fn given_addresses(tx: &Tx<'_, '_>) -> Result<Vec<IpAddr>, Error> {
+    let texts: Vec<String> = tx.db().rows("SELECT address FROM address", (), |row| row.get(0))?;
+    // What does not parse was not given out by this program and cannot be given again either.
+    Ok(texts.iter().filter_map(|text| text.parse().ok()).collect())
+}
+
+fn create_hub(
+    tx: &mut Tx<'_, '_>,
+    mut hub: Hub,
+    pool: Option<&AddressPool>,
+    now: UnixTime,
+) -> Result<Placed<Hub>, Error> {
     let taken = tx.db().row("SELECT 1 FROM hub WHERE name_key = ?1", [hub.name.key()], |_| Ok(()))?;
     if taken.is_some() {
-        return Ok(Created::AlreadyExists);
+        return Ok(Placed::AlreadyExists);
     }
-    if hub.address.is_some() || wanted {
-        hub.address = take_address(tx, hub.address, ResourceKind::Hub)?;
-        if hub.address.is_none() {
-            return Ok(Created::AlreadyExists);
-        }
+    match take_address(tx, &mut hub.address, pool, ResourceKind::Hub)? {
+        Taken::Done => {}
+        Taken::GivenBefore => return Ok(Placed::AlreadyExists),
+        Taken::NoneLeft => return Ok(Placed::NoAddressLeft),
     }
     hub.etag = tx.fresh_etag()?;
     hub.created_at = now;
@@ -273,24 +287,23 @@ fn create_hub(tx: &mut Tx<'_, '_>, mut hub: Hub, wanted: bool, now: UnixTime) ->
             Bits::from(hub.etag)
         ],
     )?;
-    Ok(Created::Done(hub))
+    Ok(Placed::Done(hub))
 }
 
 fn create_service(
     tx: &mut Tx<'_, '_>,
     mut service: ProvisioningService,
-    wanted: bool,
+    pool: Option<&AddressPool>,
     now: UnixTime,
-) -> Result<Created<ProvisioningService>, Error> {
+) -> Result<Placed<ProvisioningService>, Error> {
     let sql = "SELECT 1 FROM service WHERE name_key = ?1 OR id_scope_key = ?2";
     if tx.db().row(sql, [service.name.key(), service.id_scope.key()], |_| Ok(()))?.is_some() {
-        return Ok(Created::AlreadyExists);
+        return Ok(Placed::AlreadyExists);
     }
-    if service.address.is_some() || wanted {
-        service.address = take_address(tx, service.address, ResourceKind::Service)?;
-        if service.address.is_none() {
-            return Ok(Created::AlreadyExists);
-        }
+    match take_address(tx, &mut service.address, pool, ResourceKind::Service)? {
+        Taken::Done => {}
+        Taken::GivenBefore => return Ok(Placed::AlreadyExists),
+        Taken::NoneLeft => return Ok(Placed::NoAddressLeft),
     }
     service.etag = tx.fresh_etag()?;
     service.created_at = now;
@@ -311,7 +324,7 @@ fn create_service(
             Bits::from(service.etag)
         ],
     )?;
-    Ok(Created::Done(service))
+    Ok(Placed::Done(service))
 }
 
 /// The key that the next row of a table with AUTOINCREMENT gets; it is needed before, as part of what seals the row.
@@ -526,8 +539,8 @@ impl ResourceStore for Embedded {
         self.scan(|db| super::connection::snapshot(db.connection, |_| load(db))).await
     }
 
-    async fn create_hub(&self, hub: Hub, address_wanted: bool, now: UnixTime) -> Result<Created<Hub>, Error> {
-        self.write(move |tx| create_hub(tx, hub, address_wanted, now)).await
+    async fn create_hub(&self, hub: Hub, pool: Option<AddressPool>, now: UnixTime) -> Result<Placed<Hub>, Error> {
+        self.write(move |tx| create_hub(tx, hub, pool.as_ref(), now)).await
     }
 
     async fn replace_hub(&self, hub: Hub, precondition: Precondition, _now: UnixTime) -> Result<Changed<Hub>, Error> {
@@ -543,10 +556,10 @@ impl ResourceStore for Embedded {
     async fn create_service(
         &self,
         service: ProvisioningService,
-        address_wanted: bool,
+        pool: Option<AddressPool>,
         now: UnixTime,
-    ) -> Result<Created<ProvisioningService>, Error> {
-        self.write(move |tx| create_service(tx, service, address_wanted, now)).await
+    ) -> Result<Placed<ProvisioningService>, Error> {
+        self.write(move |tx| create_service(tx, service, pool.as_ref(), now)).await
     }
 
     async fn replace_service(

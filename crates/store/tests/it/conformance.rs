@@ -106,6 +106,7 @@ conformance! {
         names_of_hubs_are_unique_without_regard_to_case
         keys_of_hubs_are_never_given_twice
         addresses_follow_each_other_and_are_never_given_twice
+        listed_addresses_are_given_until_none_is_left
         an_address_that_was_given_is_refused_also_after_deletion
         a_replaced_hub_keeps_what_never_changes
         a_deleted_hub_takes_its_contents_along

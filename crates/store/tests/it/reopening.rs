@@ -7,6 +7,7 @@ use domain::clock::{Clock, ManualClock, SeededEntropy};
 use domain::decision::Cause;
 use domain::operation::PageRequest;
 use domain::operation::session::{Filter, QualityOfService, Subscriptions};
+use domain::resource::AddressPool;
 use domain::twin::ServiceChange;
 use store::conformance::Done as _;
 use store::conformance::sample::{
@@ -92,11 +93,11 @@ async fn twins_their_changes_and_refusals_survive() {
 async fn etags_and_keys_go_on_where_they_stood() {
     let place = tempfile::tempdir().unwrap();
     let store = open(place.path());
-    let first = store.create_hub(hub("hub-1"), true, NOON).await.unwrap().done();
+    let first = store.create_hub(hub("hub-1"), Some(AddressPool::Loopback), NOON).await.unwrap().done();
     store.delete_hub(first.key).await.unwrap().done();
     store.close().await;
     let store = open(place.path());
-    let second = store.create_hub(hub("hub-1"), true, NOON).await.unwrap().done();
+    let second = store.create_hub(hub("hub-1"), Some(AddressPool::Loopback), NOON).await.unwrap().done();
     assert!(second.etag > first.etag && second.key > first.key && second.address != first.address);
     store.close().await;
 }
@@ -111,8 +112,8 @@ async fn a_store_that_was_restored_gives_out_no_etag_of_the_one_it_replaces() {
     let (lived_on, restored) = (open(original.path()), open(copy.path()));
     assert_eq!(restored.begin_generation(3).await.unwrap(), Some(4));
     assert_eq!(restored.begin_generation(0).await.unwrap(), Some(5));
-    let first = lived_on.create_hub(hub("hub-1"), false, NOON).await.unwrap().done();
-    let second = restored.create_hub(hub("hub-1"), false, NOON).await.unwrap().done();
+    let first = lived_on.create_hub(hub("hub-1"), None, NOON).await.unwrap().done();
+    let second = restored.create_hub(hub("hub-1"), None, NOON).await.unwrap().done();
     assert_eq!(second.etag.number() >> 48, 5);
     assert_ne!(first.etag, second.etag);
     assert_eq!(restored.begin_generation(u16::MAX).await.unwrap(), None);

@@ -9,6 +9,7 @@ use domain::clock::{Clock, ManualClock, SeededEntropy};
 use domain::decision::Cause;
 use domain::enrollment::{Attestation, CustomAllocation};
 use domain::ids::Precondition;
+use domain::resource::AddressPool;
 use domain::sas::{KeyPair, SymmetricKey};
 use store::conformance::Done as _;
 use store::conformance::sample::{
@@ -55,8 +56,8 @@ async fn fill(store: &Embedded) -> Vec<Vec<u8>> {
         created_at: NOON,
     };
     store.deployment(deployment).await.unwrap();
-    let hub = store.create_hub(hub("hub"), true, NOON).await.unwrap().done();
-    let service = store.create_service(service("dps", "0neX"), true, NOON).await.unwrap().done();
+    let hub = store.create_hub(hub("hub"), Some(AddressPool::Loopback), NOON).await.unwrap().done();
+    let service = store.create_service(service("dps", "0neX"), Some(AddressPool::Loopback), NOON).await.unwrap().done();
     for policy in hub.policies.iter().chain(&service.policies) {
         secrets.extend(both(&policy.keys));
     }
