@@ -16,10 +16,12 @@ use domain::ids::{HubName, ServiceName};
 use domain::resource::{AddressPool, Naming, Policy};
 use server::serve::{ServeOptions, Server};
 use server::tls::TlsSettings;
+use server::tls::key_file::{KeyFolder, KeySeal};
 use service::clock::{SystemClock, SystemEntropy};
 use service::{Defaults, EndpointOf, Parts, Service, Settings};
 use store::sqlite::{Embedded, Options};
 use tokio::signal::unix::{SignalKind, signal};
+use zeroize::Zeroizing;
 
 use crate::config::{self, Config};
 use crate::context::{Global, RESOURCE_GROUP};
@@ -119,7 +121,8 @@ async fn serve(args: &ServeArgs, config: &Config, global: &Global) -> Result<()>
         remove_endpoints(folder)?;
     }
     let service = open_service(&store, args, config, (&clock, &entropy)).await?;
-    let options = serve_options(args, config, folder.clone());
+    let keys = folder.as_ref().map(|folder| KeyFolder::new(folder, Arc::new(SealedKeys(store.clone()))));
+    let options = serve_options(args, config, keys);
     let server = Server::start(&service, options, &clock, &entropy)?;
     let mut changes = service.published_changes();
     let found = endpoints(&service, &server, config, folder.as_deref())?;
@@ -210,7 +213,7 @@ async fn open_service(
     })
 }
 
-fn serve_options(args: &ServeArgs, config: &Config, folder: Option<PathBuf>) -> ServeOptions {
+fn serve_options(args: &ServeArgs, config: &Config, keys: Option<KeyFolder>) -> ServeOptions {
     let addresses = match config.addresses() {
         none if none.is_empty() && config.listen.domain.is_empty() => vec![Ipv4Addr::LOCALHOST.into()],
         none if none.is_empty() => vec![IpAddr::from(Ipv4Addr::UNSPECIFIED)],
@@ -219,7 +222,7 @@ fn serve_options(args: &ServeArgs, config: &Config, folder: Option<PathBuf>) -> 
     let default = Config::default().listen;
     let port = |port: u16, given: Option<u16>, usual: u16| (port, given.is_some() || port != usual);
     ServeOptions {
-        folder,
+        keys,
         addresses,
         strict: config.listen.strict,
         https: port(config.listen.https_port, args.https_port, default.https_port),
@@ -231,6 +234,19 @@ fn serve_options(args: &ServeArgs, config: &Config, folder: Option<PathBuf>) -> 
             ..TlsSettings::default()
         },
         operator: config.certificate(),
+    }
+}
+
+/// Seals the authority's keys as the store seals its secrets.
+struct SealedKeys(Embedded);
+
+impl KeySeal for SealedKeys {
+    fn seal(&self, name: &str, key: &[u8]) -> Vec<u8> {
+        self.0.seal_file(name, key)
+    }
+
+    fn open(&self, name: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        self.0.open_file(name, sealed)
     }
 }
 

@@ -61,14 +61,14 @@ impl Muster {
     }
 
     async fn register(&self, id: &str, key: &str, transport: Transport) -> Result<Registration, DeviceError> {
-        let service = &self.endpoints.provisioning_services[0];
+        let service = self.endpoints.provisioning_services.first().expect("a provisioning service");
         let dial = self.dial(&service.device_endpoint, transport);
         let client = ProvisioningClient::new(dial, service.id_scope.clone());
         client.register(id, None, &self.credential(key), SystemClock.now()).await
     }
 
     async fn connect(&self, id: &str, key: &str, transport: Transport) -> Result<DeviceClient, DeviceError> {
-        let dial = self.dial(&self.endpoints.hubs[0].host_name, transport);
+        let dial = self.dial(&self.endpoints.hubs.first().expect("a hub").host_name, transport);
         DeviceClient::connect(&dial, id, &self.credential(key), SystemClock.now()).await
     }
 

@@ -20,7 +20,7 @@ use crate::names::{CertificateNames, NameTable, Names};
 use crate::routes::{AdminRoutes, PublicRoutes};
 use crate::shutdown::{Drained, Tasks};
 use crate::tls::authority::{Authority, AuthorityError};
-use crate::tls::key_file::{KeyFolder, PlainKeys};
+use crate::tls::key_file::KeyFolder;
 use crate::tls::{
     CertificateSources, OperatorCertificate, OperatorCertificateError, PortProtocol, ServerCertificates, TlsAcceptor,
     TlsSettings,
@@ -28,10 +28,9 @@ use crate::tls::{
 use crate::websocket::{Subprotocol, WebSocket, WebSocketHandler};
 
 /// What the rim is told.
-#[derive(Debug)]
 pub struct ServeOptions {
-    /// Folder of the authority's files; `None` keeps everything in memory.
-    pub folder: Option<PathBuf>,
+    /// Folder of the authority's files, and what seals its keys; `None` keeps everything in memory.
+    pub keys: Option<KeyFolder>,
     /// Addresses to listen on.
     pub addresses: Vec<IpAddr>,
     /// Whether a default port that may not be opened stops the start.
@@ -86,15 +85,14 @@ impl Server {
         clock: &Arc<dyn Clock>,
         entropy: &Arc<dyn Entropy>,
     ) -> Result<Self, StartError> {
-        let keys = options.folder.map(|folder| KeyFolder::new(folder, Arc::new(PlainKeys)));
-        let authority = match &keys {
+        let authority = match &options.keys {
             Some(folder) => Authority::open(folder, clock.now(), entropy.as_ref())?,
             None => Authority::in_memory(clock.now(), entropy.as_ref())?,
         };
         let names = Arc::new(Names::new(name_table(service).ok_or(StartError::NoNames)?));
         let certificates = Arc::new(ServerCertificates::new(CertificateSources {
             authority,
-            folder: keys,
+            folder: options.keys,
             names: Arc::clone(&names),
             clock: Arc::clone(clock),
             entropy: Arc::clone(entropy),

@@ -93,7 +93,7 @@ impl Muster {
         let opened = Service::open(parts, Some(defaults()?)).await;
         let service = opened.map_err(|error| Failed::Service(error.public.into_owned()))?;
         let options = ServeOptions {
-            folder: None,
+            keys: None,
             addresses: vec![Ipv4Addr::LOCALHOST.into()],
             strict: true,
             https: ANY_PORT,

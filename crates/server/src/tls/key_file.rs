@@ -27,21 +27,7 @@ pub trait KeySeal: Send + Sync {
     fn seal(&self, name: &str, key: &[u8]) -> Vec<u8>;
 
     /// The key back, or `None` if `sealed` is not what [`Self::seal`] made for `name`.
-    fn open(&self, name: &str, sealed: &[u8]) -> Option<Vec<u8>>;
-}
-
-/// Keeps keys as plain PEM, protected by the permissions of the file.
-#[derive(Clone, Copy, Debug)]
-pub struct PlainKeys;
-
-impl KeySeal for PlainKeys {
-    fn seal(&self, _name: &str, key: &[u8]) -> Vec<u8> {
-        key.to_vec()
-    }
-
-    fn open(&self, _name: &str, sealed: &[u8]) -> Option<Vec<u8>> {
-        Some(sealed.to_vec())
-    }
+    fn open(&self, name: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>>;
 }
 
 /// Why a file of the data folder cannot be used.
@@ -103,8 +89,7 @@ impl KeyFolder {
         if mode & OTHERS != 0 {
             return Err(KeyFileError::ReadableByOthers { path, mode });
         }
-        let opened = self.seal.open(name, &sealed).ok_or_else(|| KeyFileError::Sealed { path: path.clone() })?;
-        let pem = Zeroizing::new(opened);
+        let pem = self.seal.open(name, &sealed).ok_or_else(|| KeyFileError::Sealed { path: path.clone() })?;
         let unusable = |source| KeyFileError::Unusable { path: path.clone(), source };
         let text = std::str::from_utf8(&pem).map_err(|_| unusable(rcgen::Error::CouldNotParseKeyPair))?;
         KeyPair::from_pem(text).map(Some).map_err(unusable)

@@ -27,11 +27,12 @@ use domain::clock::{Clock, Entropy};
 use domain::ids::Etag;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use crate::decisions::Refusals;
 use crate::error::{Error, OpenError};
 use crate::folder::Folder;
-use crate::seal::{KEY_FILE, Sealer};
+use crate::seal::{KEY_FILE, Place, Sealer};
 use crate::stream::{self, EmbeddedLog};
 use engine::{Durability, Setup, Wakes, Write, Writer};
 use readers::Readers;
@@ -226,6 +227,16 @@ impl Embedded {
         .await
     }
 
+    /// Seals what is kept in a file of the folder called `name`.
+    pub fn seal_file(&self, name: &str, plain: &[u8]) -> Vec<u8> {
+        self.0.context.sealer.seal(file_place(name), plain)
+    }
+
+    /// Opens what [`Self::seal_file`] made for the same name; `None` for anything else.
+    pub fn open_file(&self, name: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        self.0.context.sealer.open_sealed(file_place(name), sealed).ok()
+    }
+
     /// The telemetry log of this store.
     pub fn telemetry(&self) -> &EmbeddedLog {
         &self.0.telemetry
@@ -304,6 +315,11 @@ fn wake((twins, identities): &(watch::Sender<u64>, watch::Sender<u64>), woken: W
 /// Whether there is a store at `path`: a file that something was written to.
 fn is_store(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0)
+}
+
+/// Files beside the store are sealed as if they were rows of one table.
+const fn file_place(name: &str) -> Place<'_> {
+    Place { table: "file", row: name, column: "content" }
 }
 
 /// Refuses a sealing key that is not the one the store was sealed with; a fresh store takes it.

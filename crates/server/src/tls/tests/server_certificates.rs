@@ -12,11 +12,12 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, SignatureScheme};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use zeroize::Zeroizing;
 
 use super::super::authority::{
     AUTHORITY_LIFETIME, Authority, AuthorityError, CERTIFICATE_FILE, KEY_FILE, LEAF_LIFETIME, LEAF_RENEWAL,
 };
-use super::super::key_file::{KeyFileError, KeyFolder, KeySeal, PlainKeys};
+use super::super::key_file::{KeyFileError, KeyFolder, KeySeal};
 use super::super::{OperatorCertificate, OperatorCertificateError, PortProtocol, RSA_KEY_FILE, TlsSettings};
 use crate::names::NameTable;
 use crate::testing::{TakesAnything, TestRim, VERSIONS, address, names, provider};
@@ -299,6 +300,19 @@ fn an_authority_that_cannot_be_used_says_what_to_do() {
     expect(folder.path(), UnixTime::from_seconds(0), "set the clock");
 }
 
+/// Keeps keys as they are.
+struct PlainKeys;
+
+impl KeySeal for PlainKeys {
+    fn seal(&self, _name: &str, key: &[u8]) -> Vec<u8> {
+        key.to_vec()
+    }
+
+    fn open(&self, _name: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        Some(Zeroizing::new(sealed.to_vec()))
+    }
+}
+
 /// A seal that any reader of the disk could undo, which is enough to see that it is asked.
 struct Reversed;
 
@@ -307,8 +321,8 @@ impl KeySeal for Reversed {
         name.bytes().chain(key.iter().rev().copied()).collect()
     }
 
-    fn open(&self, name: &str, sealed: &[u8]) -> Option<Vec<u8>> {
-        Some(sealed.strip_prefix(name.as_bytes())?.iter().rev().copied().collect())
+    fn open(&self, name: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        Some(Zeroizing::new(sealed.strip_prefix(name.as_bytes())?.iter().rev().copied().collect()))
     }
 }
 
