@@ -4,7 +4,7 @@
 //! given back when it is quiet: reading goes through a buffer of the thread. Start at [`MqttServer::serve`].
 
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use dialect::mqtt::Session;
 use dialect::session::{Ask, AskId};
 use domain::certificate::PresentedChain;
 use domain::operation::session::{Answer, Ask as SessionAsk, ConnectedDevice};
-use domain::operation::{Caller, Endpoint, Evidence, Failure, Operation, Reply, Transport};
+use domain::operation::{Caller, Endpoint, Evidence, Failure, Lane, Operation, Reply, Transport};
 use proto::mqtt::Limits;
 use service::{Mailbox, Service};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
@@ -38,13 +38,16 @@ pub struct MqttServer {
     limits: Arc<Limits>,
 }
 
+/// What a connection asked for and awaits.
+type Running = JoinSet<(AskId, Result<Reply, Failure>)>;
+
 /// One connection while it lives.
 struct Driver<S> {
     stream: S,
     session: Session,
     service: Service,
     caller: Caller,
-    running: JoinSet<(AskId, Result<Reply, Failure>)>,
+    running: Running,
     device: Option<ConnectedDevice>,
     mailbox: Option<Mailbox>,
 }
@@ -112,7 +115,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
     async fn run(mut self, mut drain: DrainSignal) {
         let mut draining = false;
         loop {
-            self.perform_asks();
+            let Self { session, service, caller, running, .. } = &mut self;
+            begin_asks(session, service, caller, running).await;
             if self.session.closed().is_some() && self.session.output().is_empty() {
                 break;
             }
@@ -165,16 +169,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
         }
     }
 
-    fn perform_asks(&mut self) {
-        while let Some(Ask { id, operation, .. }) = self.session.poll_ask() {
-            if self.caller.evidence.token.is_none() {
-                self.caller.evidence.token = self.session.token().cloned();
-            }
-            let (service, caller) = (self.service.clone(), self.caller.clone());
-            self.running.spawn(async move { (id, service.perform(&caller, operation).await) });
-        }
-    }
-
     fn replied(&mut self, id: AskId, reply: Result<Reply, Failure>) {
         if let Ok(Reply::Session(Answer::Connected { device, .. })) = &reply {
             self.mailbox = self.service.mailbox(device);
@@ -193,10 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
             tracing::debug!(peer = %self.caller.peer, %reason, "MQTT connection ended");
         }
         loop {
-            while let Some(Ask { id, operation, .. }) = self.session.poll_ask() {
-                let (service, caller) = (self.service.clone(), self.caller.clone());
-                self.running.spawn(async move { (id, service.perform(&caller, operation).await) });
-            }
+            begin_asks(&mut self.session, &self.service, &mut self.caller, &mut self.running).await;
             match self.running.join_next().await {
                 None => break,
                 Some(Ok((id, reply))) => {
@@ -218,6 +209,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
 
 fn not_zero(count: usize) -> io::Result<usize> {
     if count == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(count) }
+}
+
+/// Begins what the session asks for.
+///
+/// Tasks begin in any order, but telemetry is kept in the order in which it came: each message takes its place here
+/// (`store::ports::TelemetryLog::append`), and a task waits until it is durable.
+async fn begin_asks(session: &mut Session, service: &Service, caller: &mut Caller, running: &mut Running) {
+    while let Some(Ask { id, operation, lane }) = session.poll_ask() {
+        if caller.evidence.token.is_none() {
+            caller.evidence.token = session.token().cloned();
+        }
+        let (service, caller) = (service.clone(), caller.clone());
+        let mut work = Box::pin(async move { (id, service.perform(&caller, operation).await) });
+        let begun = match lane {
+            Lane::Telemetry => poll_once(&mut work).await,
+            Lane::Serial => Poll::Pending,
+        };
+        match begun {
+            Poll::Ready(done) => running.spawn(ready(done)),
+            Poll::Pending => running.spawn(work),
+        };
+    }
+}
+
+/// Polls once, whatever the task has already done in its turn: a future that is put off has not taken its place.
+async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    tokio::task::unconstrained(poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context)))).await
 }
 
 async fn next_push(mailbox: Option<&Mailbox>) -> domain::operation::Push {

@@ -41,6 +41,8 @@ impl Service {
         }
     }
 
+    /// Nothing is awaited before the append, so that the messages of a device are kept in the order in which their
+    /// futures are first polled.
     async fn keep(&self, seat: &Seat, draft: Draft) -> Result<Answer, Error> {
         draft.check().map_err(|invalid| Error::new(ErrorKind::TooLarge, invalid.to_string()))?;
         let resources = self.resources();

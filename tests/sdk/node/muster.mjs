@@ -98,9 +98,19 @@ export class Muster {
 
   /** Runs a command of the binary against this server, and reads what it prints. */
   async command(...args) {
+    return JSON.parse(await this.#run(args));
+  }
+
+  /** The first telemetry of the hub, once there is as much as `count`. */
+  async telemetry(count) {
+    const lines = await this.#run(['events', 'monitor', '--from', 'start', '--count', String(count)]);
+    return lines.trim().split('\n').map((line) => JSON.parse(line));
+  }
+
+  async #run(args) {
     const globals = ['--data', this.data, '--output', 'json'];
     const { stdout } = await promisify(execFile)(BINARY, [...globals, ...args], { timeout: COMMAND_MS });
-    return JSON.parse(stdout);
+    return stdout;
   }
 
   /** Makes a certificate with `muster ca`, and reads its PEM, its chain and its key. */

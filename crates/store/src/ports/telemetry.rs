@@ -48,6 +48,9 @@ pub enum ReadFrom {
 #[async_trait]
 pub trait TelemetryLog: Send + Sync {
     /// Appends a message and answers once it is durable. Calls that wait at the same time share one sync of the disk.
+    ///
+    /// A call takes its place in the order when its future is first polled: who sends in order and waits for many at
+    /// once finds the messages in that order.
     async fn append(&self, message: Message) -> Result<Position, Error>;
 
     /// Reads up to `limit` messages of a partition in order, without waiting for any.

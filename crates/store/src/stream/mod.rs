@@ -74,6 +74,8 @@ struct Shared {
     retention: Mutex<HashMap<HubKey, Duration>>,
     appended: watch::Sender<u64>,
     room: Arc<Semaphore>,
+    /// Held from the wait for room to the queue, so that nobody overtakes: it is given to those who ask in turn.
+    turn: tokio::sync::Mutex<()>,
     readers: Arc<Semaphore>,
 }
 
@@ -132,6 +134,7 @@ impl EmbeddedLog {
             retention: Mutex::new(HashMap::new()),
             appended: watch::Sender::new(0),
             room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
+            turn: tokio::sync::Mutex::new(()),
             readers: Arc::new(Semaphore::new(READERS_MAX)),
         });
         let (queue, commands) = mpsc::channel(QUEUE_MAX);
@@ -292,9 +295,11 @@ impl TelemetryLog for EmbeddedLog {
         drop(message);
         // A record larger than all that may wait still passes, alone.
         let bytes = u32::try_from(record.len().min(QUEUE_BYTES_MAX)).unwrap_or(u32::MAX);
+        let turn = self.shared.turn.lock().await;
         let room = Arc::clone(&self.shared.room).acquire_many_owned(bytes).await.map_err(|_| writer::closing())?;
         let (slot, answer) = oneshot::channel();
         self.send(Command::Append(Append { partition, record, slot, room })).await?;
+        drop(turn);
         answer.await.unwrap_or_else(|_| Err(writer::closing()))
     }
 

@@ -15,6 +15,7 @@ import { enroll, enrollGroup, registerByCertificate } from '../provisioning.mjs'
 const DEVICE = client('azure-iot-device-mqtt');
 const OTHER_KEY = Buffer.from('another key of thirty-two bytes!').toString('base64');
 const OTHER_KEYS = { primaryKey: OTHER_KEY, secondaryKey: OTHER_KEY };
+const NUMBERS = Array.from({ length: 100 }, (_, index) => index);
 const TOLD_MS = 20_000;
 const BACK_MS = 60_000;
 // A device whose right is gone is cut off within a second.
@@ -75,6 +76,28 @@ for (const transport of Object.keys(TRANSPORTS)) {
       await report(twin, { nested: null });
       await twin.get();
       assert.deepEqual(section(twin, 'reported'), { temperature: 50.5, $version: 3 });
+    },
+  );
+
+  check(
+    `telemetry arrives in order, with its properties, over ${transport}`,
+    shows('symmetric key', 'telemetry as the monitor shows it'),
+    async (muster) => {
+      const hub = await connect(muster, transport, 'dev-1', await create(muster, 'dev-1'));
+      const message = new device.Message(JSON.stringify({ temperature: 50.123 }));
+      Object.assign(message, { messageId: 'm/1', correlationId: 'c 1', contentType: 'application/json' });
+      message.contentEncoding = 'utf-8';
+      message.properties.add('alert', 'no & yes/maybe');
+      message.properties.add('ünï', 'ç=d');
+      await hub.sendEvent(message);
+      await Promise.all(NUMBERS.map((number) => hub.sendEvent(new device.Message(`number ${number}`))));
+      const [first, ...others] = await muster.telemetry(1 + NUMBERS.length);
+      assert.deepEqual([first.deviceId, first.body], ['dev-1', { temperature: 50.123 }]);
+      assert.deepEqual(first.properties, { alert: 'no & yes/maybe', ünï: 'ç=d' });
+      const { messageId, correlationId, contentType, contentEncoding } = first.systemProperties;
+      const system = [messageId, correlationId, contentType, contentEncoding];
+      assert.deepEqual(system, ['m/1', 'c 1', 'application/json', 'utf-8']);
+      assert.deepEqual(others.map(({ body }) => body), NUMBERS.map((number) => `number ${number}`));
     },
   );
 
