@@ -92,10 +92,19 @@ fn holder(file: &mut File) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-/// Makes sure that there is a folder at `path`; one that is made here is private.
+/// Makes sure that there is a folder at `path`, also after a power cut; those that are made here are private.
 pub(crate) fn make_folder(path: &Path) -> Result<(), OpenError> {
-    let made = DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path);
-    made.map_err(|error| OpenError::file("cannot make the folder", path, error))
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        make_folder(parent)?;
+    }
+    match DirBuilder::new().mode(FOLDER_MODE).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        made => made.map_err(|error| OpenError::file("cannot make the folder", path, error)),
+    }?;
+    sync_parent(path)
 }
 
 /// Makes sure that `path` exists and is private, so that what opens it by name keeps those permissions.
@@ -122,7 +131,11 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), OpenError
 
 /// Makes the entry of `path` in its folder durable.
 pub(crate) fn sync_parent(path: &Path) -> Result<(), OpenError> {
-    let Some(parent) = path.parent() else { return Ok(()) };
+    let parent = match path.parent() {
+        None => return Ok(()),
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+    };
     let folder = File::open(parent).map_err(|error| OpenError::file("cannot open the folder", parent, error))?;
     folder.sync_all().map_err(|error| OpenError::file("cannot sync the folder", parent, error))
 }

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use domain::clock::{SeededEntropy, random};
 
-use crate::trace::{Call, Event};
+use crate::trace::{Call, Event, parent};
 use crate::trouble::{During as _, Result, Trouble};
 
 #[cfg(test)]
@@ -88,11 +88,11 @@ struct Position {
 }
 
 impl Disk {
-    /// An empty folder at `root`.
+    /// A disk on which the folder exists that `root` is going to lie in, and nothing else.
     pub fn new(root: &Path) -> Result<Self> {
         let root = root.to_str().ok_or_else(|| Trouble::new("the data folder's path is not UTF-8"))?.to_owned();
         let folder = Node { is_folder: true, ..Node::default() };
-        let names = BTreeMap::from([(root.clone(), 0)]);
+        let names = BTreeMap::from([(parent(&root).to_owned(), 0)]);
         Ok(Self {
             root,
             nodes: vec![folder],
@@ -210,7 +210,7 @@ impl Disk {
         }
     }
 
-    /// Writes what would be left after a power cut into the empty folder `target`.
+    /// Puts what would be left of the data folder after a power cut at `target`, where nothing is yet.
     pub fn write_remains(&self, target: &Path, cut: Cut) -> Result<()> {
         let mut chance = Chance::new(cut);
         let mut names = self.synced.clone();
@@ -220,11 +220,14 @@ impl Disk {
         // In order, so that folders come before what is in them. What lies in a folder that was lost is lost with it.
         for (path, node) in &names {
             let Some(inner) = path.strip_prefix(&self.root) else { continue };
-            let target = target.join(inner.trim_start_matches('/'));
+            let target = match inner.trim_start_matches('/') {
+                "" => target.to_owned(),
+                inner => target.join(inner),
+            };
             let node = self.nodes.get(*node).ok_or_else(|| Trouble::new("a name without a node"))?;
             if node.is_folder {
                 if target.parent().is_some_and(Path::is_dir) {
-                    DirBuilder::new().recursive(true).mode(0o700).create(&target)?;
+                    DirBuilder::new().mode(0o700).create(&target)?;
                 }
             } else if target.parent().is_some_and(Path::is_dir) {
                 let mut options = OpenOptions::new();
@@ -289,10 +292,6 @@ fn put_name(names: &mut BTreeMap<String, NodeId>, naming: &Naming) {
         Some(node) => names.insert(naming.path.clone(), node),
         None => names.remove(&naming.path),
     };
-}
-
-fn parent(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
 /// Whether what was not promised is kept.

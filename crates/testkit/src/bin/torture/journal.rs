@@ -143,12 +143,17 @@ impl Journal {
     }
 }
 
-/// What had been acknowledged at `moment`: later acknowledgements are taken back, later requests left in as not
-/// acknowledged.
-pub fn as_of(acts: &[Act], moment: UnixTime) -> Vec<Act> {
+/// A moment as traces tell it, in nanoseconds since the epoch.
+pub fn nanoseconds(moment: UnixTime) -> u64 {
+    moment.micros().unsigned_abs() * 1_000
+}
+
+/// What had been acknowledged at `moment`, in nanoseconds: later acknowledgements are taken back, later requests left in
+/// as not acknowledged.
+pub fn as_of(acts: &[Act], moment: u64) -> Vec<Act> {
     let mut acts = acts.to_vec();
     for act in &mut acts {
-        act.acknowledged = act.acknowledged.take().filter(|acknowledged| acknowledged.at <= moment);
+        act.acknowledged = act.acknowledged.take().filter(|acknowledged| nanoseconds(acknowledged.at) <= moment);
     }
     acts
 }

@@ -40,7 +40,6 @@ pub struct Wish {
 /// Runs every round, and returns the line that tells how it went.
 pub async fn run(wish: &Wish) -> Result<String> {
     let folder = wish.work.join("data");
-    std::fs::create_dir_all(&folder)?;
     let entropy = SeededEntropy::new(wish.seed);
     prepare(&wish.binary, &folder, None).await?;
     let mut history: Vec<Act> = Vec::new();

@@ -4,11 +4,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::journal::{Act, MARK_DIGITS, MARK_PREFIX, Mark};
+use crate::journal::{Act, MARK_DIGITS, MARK_PREFIX, Mark, nanoseconds};
 use crate::trace::{Call, Event};
 
-/// Nanoseconds in a microsecond, which is what the journal counts in.
-const NANOSECONDS: u64 = 1_000;
+/// The journal counts in microseconds; what happened within the last one counts.
+const JOURNAL_STEP: u64 = 1_000;
 
 /// When something began and ended.
 #[derive(Clone, Copy, Debug)]
@@ -51,10 +51,7 @@ pub fn check(events: &[Event], acts: &[Act]) -> Order {
     let mut order = Order::default();
     for act in acts {
         let (Some(port), Some(acknowledged)) = (act.port, &act.acknowledged) else { continue };
-        let asked = Span {
-            began_at: act.sent_at.micros().unsigned_abs() * NANOSECONDS,
-            ended_at: (acknowledged.at.micros().unsigned_abs() + 1) * NANOSECONDS,
-        };
+        let asked = Span { began_at: nanoseconds(act.sent_at), ended_at: nanoseconds(acknowledged.at) + JOURNAL_STEP };
         match index.judge(act.mark, port, asked) {
             Ok(()) => *order.kept.entry(act.change.kind()).or_default() += 1,
             Err(why) => order.broken.push(format!("{:?} {}: {why}", act.change, act.mark)),

@@ -7,22 +7,29 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use domain::clock::{SeededEntropy, UnixTime, random};
+use domain::clock::{Entropy, SeededEntropy, random};
 
 use crate::disk::{Cut, Disk};
-use crate::journal::{Act, Journal, as_of};
+use crate::journal::{Act, Journal, as_of, nanoseconds};
 use crate::kill::{load_and_kill, prepare};
 use crate::order;
 use crate::server::{Binary, Server, tail_of_log};
 use crate::story::{Scale, Story};
-use crate::trace::{self, Event};
+use crate::trace::{self, Call, Event};
 use crate::trouble::{During as _, Result, Trouble};
 use crate::verify::{self, Findings};
 
 /// The clients of a traced server: `strace` stops it at every call.
 const SCALE: Scale = Scale { enrolling: 12, patching: 10, sending: 10, registering_https: 40, registering_mqtt: 0 };
-/// Acknowledgements after which the traced server is killed.
-const ACKNOWLEDGED: u64 = 600;
+/// Acknowledgements after which the traced server is killed: enough for the write-ahead log to be taken over twice.
+const ACKNOWLEDGED: u64 = 2_000;
+/// Of so many power cuts one hits the write-ahead log being taken over, and one the very first start.
+const SPECIAL_CUTS: u32 = 3;
+
+/// The folder of the traced servers.
+const TRACED: &str = "traced";
+/// The file of the certificate authority in it.
+const AUTHORITY: &str = "ca.pem";
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -39,12 +46,25 @@ pub struct Wish {
     pub seed: u64,
 }
 
+/// What `strace` saw of two servers, one after the other on the same folder.
+struct Traced {
+    /// From its first start to a clean end.
+    first: Vec<Event>,
+    /// Under load, to its kill.
+    second: Vec<Event>,
+    /// What was asked of the second.
+    acts: Vec<Act>,
+}
+
 /// Runs everything, and returns the line that tells how it went.
 pub async fn run(wish: &Wish) -> Result<String> {
-    let (events, acts) = traced_load(wish).await?;
-    let order = order::check(&events, &acts);
+    let traced = traced_load(wish).await?;
+    let order = order::check(&traced.second, &traced.acts);
     println!("order: {} in order, {} out of order", order.told(), order.broken.len());
-    let lost = cut_off(wish, &events, &acts).await?;
+    if !wish.expect_loss {
+        cut_first_start(wish, &traced).await?;
+    }
+    let lost = cut_load(wish, &traced).await?;
     if wish.expect_loss {
         return caught(&order, &lost, wish);
     }
@@ -77,49 +97,66 @@ fn caught(order: &order::Order, lost: &Findings, wish: &Wish) -> Result<String> 
     ))
 }
 
-/// Has a server written to and killed under `strace`, from its first start on an empty folder.
-async fn traced_load(wish: &Wish) -> Result<(Vec<Event>, Vec<Act>)> {
-    let folder = wish.work.join("traced");
+/// Has a server written to and killed under `strace`, from its first start without a folder.
+async fn traced_load(wish: &Wish) -> Result<Traced> {
+    let folder = wish.work.join(TRACED);
     let traces = wish.work.join("trace");
-    fs::create_dir_all(&folder)?;
     fs::create_dir_all(&traces)?;
     prepare(&wish.binary, &folder, Some(&traces.join("first"))).await.during("the first traced server")?;
     let server = Server::start(&wish.binary, &folder, Some(&traces.join("second"))).await?;
     let journal = Journal::starting_at(SCALE.fleet().len() as u32);
     load_and_kill(server, &SCALE, &journal, (0, ACKNOWLEDGED)).await.during("the traced server")?;
-    let mut events = trace::read(&traces.join("first"), &folder)?;
-    events.extend(trace::read(&traces.join("second"), &folder)?);
+    let first = trace::read(&traces.join("first"), &folder)?;
+    let second = trace::read(&traces.join("second"), &folder)?;
     let acts = journal.acts();
-    println!("trace: {} calls, {} requests", events.len(), acts.len());
-    Ok((events, acts))
+    println!("trace: {} calls, {} requests", first.len() + second.len(), acts.len());
+    Ok(Traced { first, second, acts })
 }
 
-/// Cuts the power at moments of acknowledgements, and looks what is left each time.
-async fn cut_off(wish: &Wish, events: &[Event], acts: &[Act]) -> Result<Findings> {
-    let mut moments: Vec<UnixTime> = acts.iter().filter_map(|act| Some(act.acknowledged.as_ref()?.at)).collect();
-    moments.sort_unstable();
-    let entropy = SeededEntropy::new(wish.seed);
-    let mut chosen: Vec<UnixTime> = (0..wish.cuts)
-        .filter_map(|_| {
-            let chance = u64::from_le_bytes(random(&entropy)) % moments.len().max(1) as u64;
-            moments.get(usize::try_from(chance).ok()?).copied()
-        })
-        .collect();
-    chosen.sort_unstable();
-    let mut disk = Disk::new(&wish.work.join("traced"))?;
-    let mut events = events.iter().peekable();
-    let mut findings = Findings::default();
-    for (number, moment) in (0_u64..).zip(chosen) {
-        while let Some(event) = events.next_if(|event| event.ended_at <= moment.micros().unsigned_abs() * 1_000) {
+/// Cuts the power while the very first server starts and ends: whatever is left, another one starts on it.
+async fn cut_first_start(wish: &Wish, traced: &Traced) -> Result<()> {
+    let entropy = SeededEntropy::new(!wish.seed);
+    let moments: Vec<u64> = traced.first.iter().map(|event| event.ended_at).collect();
+    let mut disk = Disk::new(&wish.work.join(TRACED))?;
+    let mut events = traced.first.iter().peekable();
+    let chosen = choose(&moments, wish.cuts.div_ceil(SPECIAL_CUTS), &entropy);
+    for (number, moment) in (0_u64..).zip(&chosen) {
+        while let Some(event) = events.next_if(|event| event.ended_at <= *moment) {
             disk.apply(event)?;
         }
-        let cut = if number.is_multiple_of(2) { Cut::Clean } else { Cut::Torn(wish.seed ^ number) };
-        let folder = wish.work.join(format!("cut-{number}"));
-        fs::create_dir_all(&folder)?;
-        disk.write_remains(&folder, cut)?;
-        let found = look(&wish.binary, &folder, &as_of(acts, moment)).await;
-        let found = found.during(format!("power cut {number}, {cut:?}"));
-        match found {
+        let (folder, cut) = remains(wish, &disk, &format!("first-cut-{number}"), number)?;
+        let server = Server::start(&wish.binary, &folder, None).await;
+        server.during(format!("power cut {number} of the first start, {cut:?}"))?.stop().await?;
+    }
+    println!("first start: {} power cuts, and each time another server started", chosen.len());
+    Ok(())
+}
+
+/// Cuts the power at moments of acknowledgements, and while the write-ahead log is taken over, and looks what is left
+/// each time.
+async fn cut_load(wish: &Wish, traced: &Traced) -> Result<Findings> {
+    let entropy = SeededEntropy::new(wish.seed);
+    let special = wish.cuts / SPECIAL_CUTS;
+    let acknowledged = traced.acts.iter().filter_map(|act| Some(nanoseconds(act.acknowledged.as_ref()?.at)));
+    let mut chosen = choose(&acknowledged.collect::<Vec<_>>(), wish.cuts - special, &entropy);
+    // Under load, nothing but that writes to the main file of a database.
+    let taken_over = traced.second.iter().filter(
+        |event| matches!(&event.call, Call::Write { path, .. } | Call::Sync { path } if path.ends_with("/muster.db")),
+    );
+    let acknowledged = chosen.len();
+    chosen.extend(choose(&taken_over.map(|event| event.ended_at).collect::<Vec<_>>(), special, &entropy));
+    println!("power cuts: {acknowledged} at acknowledgements, {} in checkpoints", chosen.len() - acknowledged);
+    chosen.sort_unstable();
+    let mut disk = Disk::new(&wish.work.join(TRACED))?;
+    let mut events = traced.first.iter().chain(&traced.second).peekable();
+    let mut findings = Findings::default();
+    for (number, moment) in (0_u64..).zip(chosen) {
+        while let Some(event) = events.next_if(|event| event.ended_at <= moment) {
+            disk.apply(event)?;
+        }
+        let (folder, cut) = remains(wish, &disk, &format!("cut-{number}"), number)?;
+        let found = look(wish, &folder, &as_of(&traced.acts, moment)).await;
+        match found.during(format!("power cut {number}, {cut:?}")) {
             Ok(found) => {
                 println!("power cut {number}, {cut:?}: {}, {} problems", found.told(), found.problems.len());
                 findings.add(found);
@@ -132,11 +169,35 @@ async fn cut_off(wish: &Wish, events: &[Event], acts: &[Act]) -> Result<Findings
     Ok(findings)
 }
 
+/// Some of `moments`, in order.
+fn choose(moments: &[u64], count: u32, entropy: &dyn Entropy) -> Vec<u64> {
+    let mut chosen: Vec<u64> = (0..count)
+        .filter_map(|_| {
+            let chance = u64::from_le_bytes(random(entropy)) % moments.len().max(1) as u64;
+            moments.get(usize::try_from(chance).ok()?).copied()
+        })
+        .collect();
+    chosen.sort_unstable();
+    chosen
+}
+
+/// Puts what is left after power cut `number` into a folder called `name`; every second cut tears.
+fn remains(wish: &Wish, disk: &Disk, name: &str, number: u64) -> Result<(PathBuf, Cut)> {
+    let cut = if number.is_multiple_of(2) { Cut::Clean } else { Cut::Torn(wish.seed ^ number) };
+    let folder = wish.work.join(name);
+    disk.write_remains(&folder, cut)?;
+    Ok((folder, cut))
+}
+
 /// Starts a server on what is left, and looks what it has.
-async fn look(binary: &Binary, folder: &Path, acts: &[Act]) -> Result<Findings> {
-    let server = Server::start(binary, folder, None).await?;
+async fn look(wish: &Wish, folder: &Path, acts: &[Act]) -> Result<Findings> {
+    let server = Server::start(&wish.binary, folder, None).await?;
     let story = Story::read(&server).during(tail_of_log(folder))?;
     let mut findings = verify::look(&server, &story, acts, story.target(0)).await?;
+    // Devices trust the authority of the first start for as long as they live.
+    if fs::read(&server.endpoints.ca_file)? != fs::read(wish.work.join(TRACED).join(AUTHORITY))? {
+        findings.problems.push("the certificate authority is another one".to_owned());
+    }
     server.stop().await?;
     findings.add(verify::look_at_telemetry(folder, acts).await?);
     Ok(findings)

@@ -58,8 +58,8 @@ pub struct OpenFlags {
     pub append: bool,
 }
 
-/// Reads every file whose name begins with `prefix`, and returns the events that concern `folder` or connections, in
-/// the order in which they ended.
+/// Reads every file whose name begins with `prefix`, and returns the events that concern `folder`, the syncs of the folder
+/// that it lies in, and connections, in the order in which they ended.
 pub fn read(prefix: &Path, folder: &Path) -> Result<Vec<Event>> {
     let parent = prefix.parent().ok_or_else(|| Trouble::new("the trace has no folder"))?;
     let name = prefix.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -150,7 +150,9 @@ impl<'a> Arguments<'a> {
                 let descriptor = self.descriptor()?;
                 match port(descriptor.what) {
                     Some(port) if name.starts_with("send") || name.starts_with("write") => Call::Send { port },
-                    _ if is_inside(descriptor.what) => self.on_file(name, &descriptor, result)?,
+                    _ if is_inside(descriptor.what) || (name == "fsync" && descriptor.what == parent(folder)) => {
+                        self.on_file(name, &descriptor, result)?
+                    }
                     _ => return Ok(None),
                 }
             }
@@ -288,6 +290,11 @@ fn escaped(rest: &mut &[u8]) -> Option<u8> {
         digits if octal > 0 => u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok(),
         other => other.first().copied(),
     }
+}
+
+/// The folder that something lies in.
+pub fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
 /// The port of the other end, if this is a connection: `TCP:[127.0.0.1:8883->127.0.0.1:40000]`.

@@ -3,12 +3,16 @@ use std::fs;
 use super::*;
 use crate::trace::OpenFlags;
 
-const ROOT: &str = "/d";
-const A: &str = "/d/a";
-const B: &str = "/d/b";
+const ROOT: &str = "/outside/d";
+const A: &str = "/outside/d/a";
+const B: &str = "/outside/d/b";
 
-/// A script of calls, each of which begins when the one before it is over.
+/// A script of calls on a folder that is there, each of which begins when the one before it is over.
 fn disk(calls: Vec<Call>) -> Disk {
+    script([vec![Call::MakeFolder { path: ROOT.to_owned() }, sync("/outside")], calls].concat())
+}
+
+fn script(calls: Vec<Call>) -> Disk {
     let mut disk = Disk::new(Path::new(ROOT)).unwrap();
     for (at, call) in (0..).step_by(10).zip(calls) {
         disk.apply(&Event { began_at: at, ended_at: at + 5, call }).unwrap();
@@ -35,8 +39,9 @@ fn sync(path: &str) -> Call {
 
 fn remains(disk: &Disk, cut: Cut) -> Vec<(String, String)> {
     let place = tempfile::tempdir().unwrap();
-    disk.write_remains(place.path(), cut).unwrap();
-    let mut found: Vec<(String, String)> = fs::read_dir(place.path())
+    let target = place.path().join("remains");
+    disk.write_remains(&target, cut).unwrap();
+    let mut found: Vec<(String, String)> = fs::read_dir(target)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(path).unwrap()))
@@ -86,6 +91,14 @@ fn only_what_was_synced_is_left() {
         let found: Vec<(&str, &str)> = found.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
         assert_eq!(found, expected, "{name}");
     }
+}
+
+#[test]
+fn a_folder_that_was_not_synced_takes_everything_along() {
+    let calls = vec![Call::MakeFolder { path: ROOT.to_owned() }, open(A), write(A, 0, "text"), sync(A), sync(ROOT)];
+    let place = tempfile::tempdir().unwrap();
+    script(calls).write_remains(&place.path().join("remains"), Cut::Clean).unwrap();
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
 }
 
 #[test]
