@@ -8,7 +8,13 @@ mod frame;
 mod upgrade;
 
 #[cfg(test)]
+#[path = "../../../fuzz/src/replay.rs"]
+mod replay;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+#[path = "../../../fuzz/src/websocket_frame.rs"]
+mod websocket_frame;
 
 use std::io;
 use std::pin::Pin;

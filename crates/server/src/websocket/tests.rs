@@ -170,3 +170,8 @@ async fn a_connection_cut_off_ends_the_stream() {
     drop(client);
     assert_eq!(ours.read(&mut [0; 1]).await.unwrap(), 0);
 }
+
+#[test]
+fn the_corpus_of_websocket_frame_holds() {
+    replay::replay("websocket_frame", websocket_frame::check);
+}

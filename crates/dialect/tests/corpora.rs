@@ -1,0 +1,48 @@
+//! Replays what fuzzing has found worth keeping, through the checks of the fuzz targets.
+
+#[path = "../../../fuzz/src/enrollment_json.rs"]
+mod enrollment_json;
+#[path = "../../../fuzz/src/hub_topic.rs"]
+mod hub_topic;
+#[path = "../../../fuzz/src/identity_json.rs"]
+mod identity_json;
+#[path = "../../../fuzz/src/mqtt_dialect.rs"]
+mod mqtt_dialect;
+#[path = "../../../fuzz/src/property_bag.rs"]
+mod property_bag;
+#[path = "../../../fuzz/src/replay.rs"]
+mod replay;
+#[path = "../../../fuzz/src/user_name.rs"]
+mod user_name;
+
+use replay::replay;
+
+#[test]
+fn the_corpus_of_enrollment_json_holds() {
+    replay("enrollment_json", enrollment_json::check);
+}
+
+#[test]
+fn the_corpus_of_hub_topic_holds() {
+    replay("hub_topic", hub_topic::check);
+}
+
+#[test]
+fn the_corpus_of_identity_json_holds() {
+    replay("identity_json", identity_json::check);
+}
+
+#[test]
+fn the_corpus_of_mqtt_dialect_holds() {
+    replay("mqtt_dialect", mqtt_dialect::check);
+}
+
+#[test]
+fn the_corpus_of_property_bag_holds() {
+    replay("property_bag", property_bag::check);
+}
+
+#[test]
+fn the_corpus_of_user_name_holds() {
+    replay("user_name", user_name::check);
+}
