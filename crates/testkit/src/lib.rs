@@ -5,4 +5,5 @@
 
 pub mod golden;
 pub mod raw_http;
+pub mod raw_mqtt;
 pub mod whole;

@@ -29,6 +29,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// A port that is free.
 const ANY_PORT: (u16, bool) = (0, true);
 
+/// Whom management tokens are for.
+const MANAGEMENT_AUDIENCE: &str = "https://management.azure.com";
+
 /// Seconds a device is told to wait: tests do not wait at all, so that the least is told.
 const RETRY_AFTER_S: u32 = 1;
 
@@ -61,6 +64,17 @@ pub struct Resource {
     pub owner: ConnectionString,
 }
 
+/// The management port, and the operator.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// The address it is dialled at.
+    pub host: String,
+    /// The subscription that everything is in.
+    pub subscription: String,
+    /// A bearer token that may do everything.
+    pub token: String,
+}
+
 /// A running Muster with a provisioning service `dps` and a hub `hub` linked to it.
 pub struct Muster {
     server: Server,
@@ -74,6 +88,8 @@ pub struct Muster {
     pub id_scope: String,
     /// The hub.
     pub hub: Resource,
+    /// The management API.
+    pub admin: Admin,
 }
 
 impl Muster {
@@ -108,6 +124,7 @@ impl Muster {
         Ok(Self {
             device_host: service.resources().device_host(),
             hub: hub_of(&service).ok_or(Failed::Resource)?,
+            admin: admin_of(&service).ok_or(Failed::Resource)?,
             server,
             clock,
             trust,
@@ -139,6 +156,12 @@ impl Muster {
     pub async fn dial_mqtt(&self, host: &str) -> Result<TlsStream<TcpStream>, HttpsError> {
         let (_, port, _) = self.server.ports();
         connect(&self.trust, &Place { host: host.to_owned(), port }).await
+    }
+
+    /// Dials the management port.
+    pub async fn dial_admin(&self) -> Result<TlsStream<TcpStream>, HttpsError> {
+        let (_, _, port) = self.server.ports();
+        connect(&self.trust, &Place { host: self.admin.host.clone(), port }).await
     }
 
     /// Drains and stops.
@@ -176,6 +199,14 @@ fn hub_of(service: &Service) -> Option<Resource> {
     });
     let hub = found.next()?;
     resource(service.resources().hub_host(&hub), &hub.policies, "iothubowner")
+}
+
+fn admin_of(service: &Service) -> Option<Admin> {
+    let deployment = service.deployment();
+    let secret = std::str::from_utf8(&deployment.client_secret.0).ok()?;
+    let token = service.issue_token(&deployment.client, secret, MANAGEMENT_AUDIENCE).ok()?;
+    let host = Ipv4Addr::LOCALHOST.to_string();
+    Some(Admin { host, subscription: deployment.subscription.clone(), token })
 }
 
 fn resource(host: String, policies: &[Policy], owner: &str) -> Option<Resource> {

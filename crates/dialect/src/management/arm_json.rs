@@ -24,6 +24,12 @@ use crate::time;
 
 const HUB_TYPE: &str = "Microsoft.Devices/IotHubs";
 const SERVICE_TYPE: &str = "Microsoft.Devices/ProvisioningServices";
+/// Most tags of a resource.
+const TAGS_MAX: usize = 50;
+/// Longest name of a tag.
+const TAG_NAME_CHARS_MAX: usize = 512;
+/// Longest value of a tag.
+const TAG_VALUE_CHARS_MAX: usize = 256;
 /// What stands in the place of a link's key.
 const MASK: &str = "****";
 /// Properties that are answered and never taken: they come back in every change that a client makes.
@@ -61,9 +67,19 @@ pub fn parse_etag(text: &str) -> Option<Etag> {
     Some(etag).filter(|etag| etag_text(*etag) == text)
 }
 
-/// The free labels of a resource.
+/// The labels of a resource: at most [`TAGS_MAX`] texts, each with a name, within Resource Manager's bounds.
 pub fn parse_tags(body: &Value) -> Result<Option<Map<String, Value>>, InvalidJson> {
-    map(body, "tags")
+    let tags = map(body, "tags")?;
+    let is_tag = |(name, value): (&String, &Value)| {
+        let fits = |text: &str, chars_max| text.chars().count() <= chars_max;
+        fits(name, TAG_NAME_CHARS_MAX) && value.as_str().is_some_and(|value| fits(value, TAG_VALUE_CHARS_MAX))
+    };
+    match &tags {
+        Some(tags) if tags.len() > TAGS_MAX || !tags.iter().all(is_tag) => {
+            Err(InvalidJson::Type { member: "tags", wanted: "an object of at most 50 short texts" })
+        }
+        _ => Ok(tags),
+    }
 }
 
 fn map(body: &Value, member: &'static str) -> Result<Option<Map<String, Value>>, InvalidJson> {

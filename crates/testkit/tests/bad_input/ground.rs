@@ -20,9 +20,9 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
 /// When the expired token ended: longer ago than any leeway.
 const AGO_S: i64 = 3_600;
 /// The key of every device and enrollment of the tables.
-const DEVICE_KEY: [u8; 32] = [1; 32];
+pub const DEVICE_KEY: [u8; 32] = [1; 32];
 /// The device that has registered.
-const REGISTERED: &str = "registered";
+pub const REGISTERED: &str = "registered";
 
 /// What has to be so before an operation is tried.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +57,11 @@ impl Ground {
         }
     }
 
+    /// The Muster itself.
+    pub const fn muster(&self) -> &Muster {
+        &self.muster
+    }
+
     /// Stops it.
     pub async fn stop(self) {
         drop(self.connections);
@@ -66,7 +71,10 @@ impl Ground {
     /// Sends a request over the connection of its API, which is opened if it is not there.
     pub async fn send(&mut self, api: Api, request: &RawRequest) -> Result<RawAnswer, NoAnswer> {
         if !self.connections.get(&api).is_some_and(RawHttp::is_open) {
-            let stream = self.muster.dial_https(self.host(api)).await.unwrap();
+            let stream = match api {
+                Api::Management => self.muster.dial_admin().await.unwrap(),
+                _ => self.muster.dial_https(self.host(api)).await.unwrap(),
+            };
             self.connections.insert(api, RawHttp::new(stream));
         }
         self.connections.get_mut(&api).unwrap().exchange(request).await
@@ -75,13 +83,13 @@ impl Ground {
     /// Puts the entities of `scene` in place of those that stand there.
     pub async fn prepare(&mut self, scene: &Scene) {
         let all = scene.absent.iter().chain(scene.given.iter().rev());
-        for entity in all.filter(|entity| !entity.path.starts_with("/twins")) {
+        for entity in all.filter(|entity| !entity.stays) {
             let answer = self.send(entity.api, &self.to_entity("DELETE", entity)).await.unwrap();
-            assert!(matches!(answer.status, 204 | 404), "DELETE {}: {}", entity.path, answer.text());
+            assert!(matches!(answer.status, 200 | 204 | 404), "DELETE {}: {}", entity.path, answer.text());
         }
         for entity in &scene.given {
             let answer = self.send(entity.api, &self.to_entity("PUT", entity)).await.unwrap();
-            assert_eq!(answer.status, 200, "PUT {}: {}", entity.path, answer.text());
+            assert!(matches!(answer.status, 200 | 201), "PUT {}: {}", entity.path, answer.text());
         }
         if scene.registers {
             self.register().await;
@@ -126,7 +134,7 @@ impl Ground {
 
     fn to_entity(&self, method: &str, entity: &Entity) -> RawRequest {
         let body = if method == "PUT" { self.filled(&entity.body).to_string() } else { String::new() };
-        let mut request = self.plain(entity.api, method, &entity.path, body.as_bytes());
+        let mut request = self.plain(entity.api, method, &self.filled_text(&entity.path), body.as_bytes());
         // An update, where creating is not possible; a removal, whatever the version.
         if method == "DELETE" || entity.path.starts_with("/twins") {
             request.headers.push(("If-Match".to_owned(), b"\"*\"".to_vec()));
@@ -171,8 +179,17 @@ impl Ground {
         if let Some(file) = text.strip_prefix("{pem ").and_then(|text| text.strip_suffix('}')) {
             return std::fs::read_to_string(testdata().join("certificates").join(file)).unwrap();
         }
-        let Muster { hub, id_scope, .. } = &self.muster;
-        text.replace("{hub}", &hub.host).replace("{idScope}", id_scope).replace("{operation}", &self.operation)
+        let Muster { hub, id_scope, admin, .. } = &self.muster;
+        let text = text.replace("{hub}", &hub.host).replace("{idScope}", id_scope);
+        text.replace("{operation}", &self.operation).replace("{subscription}", &admin.subscription).replace(
+            "{hubConnection}",
+            &format!(
+                "HostName={};SharedAccessKeyName={};SharedAccessKey={}",
+                hub.host,
+                hub.owner.policy,
+                hub.owner.key.to_base64()
+            ),
+        )
     }
 
     fn host(&self, api: Api) -> &str {
@@ -180,6 +197,7 @@ impl Ground {
             Api::ProvisioningService => &self.muster.provisioning.host,
             Api::ProvisioningDevice => &self.muster.device_host,
             Api::Hub => &self.muster.hub.host,
+            Api::Management => &self.muster.admin.host,
         }
     }
 
@@ -191,12 +209,13 @@ impl Ground {
 
     /// Tokens for `api`.
     pub fn tokens(&self, api: Api) -> Tokens {
-        let Muster { provisioning, hub, id_scope, .. } = &self.muster;
+        let Muster { provisioning, hub, id_scope, admin, .. } = &self.muster;
         let device_key = SymmetricKey::from_bytes(&DEVICE_KEY).unwrap();
         let (resource, key, policy) = match api {
             Api::ProvisioningService => {
                 (provisioning.host.clone(), &provisioning.owner.key, &*provisioning.owner.policy)
             }
+            Api::Management => return bearer_tokens(&admin.token),
             Api::Hub => (hub.host.clone(), &hub.owner.key, &*hub.owner.policy),
             Api::ProvisioningDevice => {
                 (format!("{id_scope}%2Fregistrations%2F{REGISTERED}"), &device_key, "registration")
@@ -228,4 +247,21 @@ impl Ground {
         ];
         Tokens { good, bad }
     }
+}
+
+fn bearer_tokens(token: &str) -> Tokens {
+    let good = format!("Bearer {token}");
+    let parts: Vec<&str> = token.split('.').collect();
+    let [head, claims, signature] = parts.as_slice() else { panic!("a token has three parts") };
+    let unsigned = "eyJhbGciOiJub25lIn0";
+    let bad = vec![
+        ("of another scheme", format!("Basic {token}")),
+        ("the scheme alone", "Bearer".to_owned()),
+        ("cut short", good.get(..good.len() - 8).unwrap_or_default().to_owned()),
+        ("without a signature", format!("Bearer {head}.{claims}.")),
+        ("that says it needs none", format!("Bearer {unsigned}.{claims}.")),
+        ("with other claims", format!("Bearer {head}.{}.{signature}", claims.to_ascii_lowercase())),
+        ("with a part more", format!("{good}.{signature}")),
+    ];
+    Tokens { good, bad }
 }

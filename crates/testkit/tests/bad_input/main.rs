@@ -6,6 +6,7 @@
 
 mod body;
 mod ground;
+mod mqtt;
 mod outcome;
 mod request;
 mod table;
@@ -36,6 +37,11 @@ async fn golden_bad_input_of_the_registry() {
 #[tokio::test]
 async fn golden_bad_input_of_twins() {
     try_everything("hub-twin").await;
+}
+
+#[tokio::test]
+async fn golden_bad_input_of_the_management_api() {
+    try_everything("management").await;
 }
 
 async fn try_everything(name: &str) {

@@ -25,6 +25,7 @@ fn code(api: Api, answer: &RawAnswer, body: Option<&Value>) -> Option<String> {
     match api {
         Api::Hub => answer.header("iothub-errorcode").map(str::to_owned),
         Api::ProvisioningService | Api::ProvisioningDevice => body?.get("errorCode").map(plain),
+        Api::Management => body?.pointer("/error/code").map(plain),
     }
 }
 
@@ -55,7 +56,10 @@ pub fn fault(api: Api, answer: &Result<RawAnswer, NoAnswer>) -> Option<String> {
                         && body["ExceptionMessage"].is_string()
                         && answer.header("iothub-errorcode").is_some()
                 }
-                (Some(body), _) => {
+                (Some(body), Api::Management) => {
+                    body["error"]["code"].is_string() && body["error"]["message"].is_string()
+                }
+                (Some(body), Api::ProvisioningService | Api::ProvisioningDevice) => {
                     body["errorCode"].is_u64() && body["message"].is_string() && body["trackingId"].is_string()
                 }
             };

@@ -26,6 +26,8 @@ pub enum Api {
     ProvisioningDevice,
     /// An operator at a hub.
     Hub,
+    /// The operator at the management port.
+    Management,
 }
 
 /// Something that is put before an operation is tried, and read after it.
@@ -37,6 +39,9 @@ pub struct Entity {
     pub path: String,
     /// What it is.
     pub body: Value,
+    /// Whether it is put over what stands there, and not removed first: a twin cannot be, and a hub's address is used up.
+    #[serde(default)]
+    pub stays: bool,
 }
 
 /// An operation with every member, header and parameter that it knows, each of which is spoilt in turn.
