@@ -7,6 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import covered
 import pytest
 
 READY_S = 20
@@ -134,17 +135,28 @@ def pytest_runtest_makereport(item, call):
     """Keeps what each passed test shows, for docs/clients.md."""
     outcome = yield
     report = outcome.get_result()
-    shows = item.get_closest_marker("shows")
-    if report.when != "call" or not report.passed or LOCAL_RESULTS not in os.environ:
+    if report.when == "setup":
         return
+    methods = covered.passed() if report.when == "call" and report.passed else None
+    covered.begin()
+    if methods is None or LOCAL_RESULTS not in os.environ:
+        return
+    shows = item.get_closest_marker("shows")
     result = {"suite": "python", "test": item.nodeid.split("/")[-1], "milliseconds": round(report.duration * 1000)}
     if shows is not None:
         result.update(shows.kwargs)
         result.setdefault("transport", getattr(item, "callspec", None) and item.callspec.params.get("transport", "-"))
+    result["methods"] = methods
     with open(os.environ[LOCAL_RESULTS], "a", encoding="utf-8") as results:
         results.write(json.dumps(result) + "\n")
 
 
 def pytest_configure(config):
-    """Names the marker that says which cell of the table a test is."""
+    """Names the marker that says which cell of the table a test is, and has the clients' methods noted."""
     config.addinivalue_line("markers", "shows(client, version, transport, credential, feature): a cell of docs/clients.md")
+    covered.watch()
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the tests last that ask what all the others used."""
+    items.sort(key=lambda item: item.path.stem == "test_coverage")

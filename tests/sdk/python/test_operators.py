@@ -16,7 +16,7 @@ OTHER_KEY = "YW5vdGhlciBrZXkgb2YgdGhpcnR5LXR3byBieXRlcyE="
 
 
 def registry_of(muster) -> IoTHubRegistryManager:
-    return IoTHubRegistryManager(muster.hub["connectionString"])
+    return IoTHubRegistryManager.from_connection_string(muster.hub["connectionString"])
 
 
 def gone(client) -> threading.Event:

@@ -1,0 +1,149 @@
+"""azure-iot-hub keeps identities of devices and modules by every means, in bulk, and their twins against stale writers."""
+
+from contextlib import contextmanager
+
+import pytest
+from azure.iot.hub.models import ExportImportDevice, Twin, TwinProperties
+from msrest.exceptions import HttpOperationError
+from test_hub import connect
+from test_operators import KEY, OTHER_KEY, SERVICE, registry_of
+
+STALE = "AAAAAAAAAAk="
+THUMB, OTHER_THUMB = "A" * 40, "B" * 40
+
+
+@contextmanager
+def refused(status: int):
+    with pytest.raises(HttpOperationError) as raised:
+        yield
+    assert raised.value.response.status_code == status
+
+
+@pytest.mark.shows(**SERVICE, feature="identities: by keys, thumbprints and CA, changed from one to another")
+def test_an_identity_changes_from_one_credential_to_another(muster):
+    registry = registry_of(muster)
+    made = registry.create_device_with_certificate_authority("dev-1", "enabled", iot_edge=False)
+    assert made.authentication.type == "certificateAuthority"
+    keyed = registry.update_device_with_sas("dev-1", made.etag, KEY, OTHER_KEY, "enabled", status_reason="keys")
+    assert (keyed.authentication.symmetric_key.secondary_key, keyed.status_reason) == (OTHER_KEY, "keys")
+    thumbed = registry.update_device_with_x509("dev-1", keyed.etag, THUMB, OTHER_THUMB, "enabled")
+    assert thumbed.authentication.type == "selfSigned"
+    assert thumbed.authentication.x509_thumbprint.secondary_thumbprint == OTHER_THUMB
+    with refused(412):
+        registry.update_device_with_certificate_authority("dev-1", keyed.etag, "enabled")
+    trusted = registry.update_device_with_certificate_authority("dev-1", thumbed.etag, "disabled")
+    assert (trusted.authentication.type, trusted.status) == ("certificateAuthority", "disabled")
+    assert trusted.generation_id == made.generation_id
+    edge = registry.create_device_with_sas("edge-1", KEY, OTHER_KEY, "enabled", iot_edge=True)
+    assert edge.capabilities.iot_edge is True
+    assert len(registry.get_devices(max_number_of_devices=1)) == 1
+    with refused(412):
+        registry.delete_device("dev-1", STALE)
+    registry.delete_device("dev-1", trusted.etag)
+    assert [device.device_id for device in registry.get_devices()] == ["edge-1"]
+
+
+@pytest.mark.shows(**SERVICE, feature="identities: bulk create, update, delete, with the errors of each")
+def test_devices_are_changed_together_and_errors_are_told_one_by_one(muster):
+    registry = registry_of(muster)
+
+    def bulk(mode: str, *names: str, **members):
+        return registry.bulk_create_or_update_devices(
+            [ExportImportDevice(id=name, import_mode=mode, **members) for name in names]
+        )
+
+    made = bulk("create", "dev-1", "dev-2", tags={"place": "cave"}, status="enabled")
+    assert (made.is_successful, made.errors, made.warnings) == (True, [], [])
+    assert registry.get_twin("dev-2").tags == {"place": "cave"}
+    assert bulk("update", "dev-1", "dev-2", status="disabled").is_successful is True
+    assert {device.status for device in registry.get_devices()} == {"disabled"}
+    again = bulk("create", "dev-2", "dev-3", status="enabled")
+    assert again.is_successful is False
+    assert [(error.device_id, error.error_code) for error in again.errors] == [("dev-2", "DeviceAlreadyExists")]
+    assert registry.get_device("dev-3").status == "enabled"
+    stale = bulk("updateIfMatchETag", "dev-1", e_tag=STALE, status="enabled")
+    assert [error.error_code for error in stale.errors] == ["PreconditionFailed"]
+    assert bulk("delete", "dev-1", "dev-2").is_successful is True
+    assert [device.device_id for device in registry.get_devices()] == ["dev-3"]
+
+
+@pytest.mark.shows(**SERVICE, feature="module identities: create, read, update, list, delete")
+def test_modules_live_beside_their_device(muster):
+    registry = registry_of(muster)
+    registry.create_device_with_sas("dev-1", KEY, OTHER_KEY, "enabled")
+    keyed = registry.create_module_with_sas("dev-1", "by-key", "someone", KEY, OTHER_KEY)
+    assert (keyed.device_id, keyed.module_id, keyed.managed_by) == ("dev-1", "by-key", "someone")
+    thumbed = registry.create_module_with_x509("dev-1", "by-thumbprint", "", THUMB, OTHER_THUMB)
+    trusted = registry.create_module_with_certificate_authority("dev-1", "by-ca", "")
+    modules = [keyed, thumbed, trusted]
+    assert [module.authentication.type for module in modules] == ["sas", "selfSigned", "certificateAuthority"]
+    assert sorted(module.module_id for module in registry.get_modules("dev-1")) == ["by-ca", "by-key", "by-thumbprint"]
+    read = registry.get_module("dev-1", "by-key")
+    assert (read.etag, read.authentication.symmetric_key.primary_key) == (keyed.etag, KEY)
+    with refused(409):
+        registry.create_module_with_sas("dev-1", "by-key", "", KEY, OTHER_KEY)
+    with refused(412):
+        registry.update_module_with_sas("dev-1", "by-key", "", STALE, OTHER_KEY, KEY)
+    changed = registry.update_module_with_sas("dev-1", "by-key", "another", keyed.etag, OTHER_KEY, KEY)
+    assert (changed.managed_by, changed.authentication.symmetric_key.primary_key) == ("another", OTHER_KEY)
+    changed = registry.update_module_with_x509("dev-1", "by-thumbprint", "", thumbed.etag, OTHER_THUMB, THUMB)
+    assert changed.authentication.x509_thumbprint.primary_thumbprint == OTHER_THUMB
+    changed = registry.update_module_with_certificate_authority("dev-1", "by-ca", "another", trusted.etag)
+    assert (changed.managed_by, changed.etag != trusted.etag) == ("another", True)
+    with refused(412):
+        registry.delete_module("dev-1", "by-ca", trusted.etag)
+    registry.delete_module("dev-1", "by-ca", changed.etag)
+    with refused(404):
+        registry.get_module("dev-1", "by-ca")
+    registry.delete_device("dev-1")
+    with refused(404):
+        registry.get_module("dev-1", "by-key")
+
+
+@pytest.mark.shows(**SERVICE, feature="twins of devices and modules: patch and replace with an etag")
+def test_a_stale_writer_changes_no_twin(muster):
+    registry = registry_of(muster)
+    registry.create_device_with_sas("dev-1", KEY, OTHER_KEY, "enabled")
+    registry.create_module_with_sas("dev-1", "mod-1", "", KEY, OTHER_KEY)
+
+    def hold(read, update, replace):
+        first = read()
+        assert (first.version, first.properties.desired["$version"]) == (2, 1)
+        change = Twin(tags={"room": {"number": 4}}, properties=TwinProperties(desired={"on": True, "list": [1, {}]}))
+        second = update(change, first.etag)
+        assert second.etag != first.etag
+        for write in (update, replace):
+            with refused(412):
+                write(Twin(tags={"room": None}), first.etag)
+        third = update(Twin(tags={"room": {"shelf": 2}}), second.etag)
+        assert third.tags == {"room": {"number": 4, "shelf": 2}}
+        assert third.properties.desired["$version"] == 2
+        last = replace(Twin(tags={"only": 1}, properties=TwinProperties(desired={"only": 2})), third.etag)
+        assert (last.tags, last.properties.desired["$version"]) == ({"only": 1}, 3)
+        desired = read().properties.desired
+        assert {name: value for name, value in desired.items() if not name.startswith("$")} == {"only": 2}
+
+    module = ("dev-1", "mod-1")
+    hold(
+        lambda: registry.get_twin("dev-1"),
+        lambda twin, etag: registry.update_twin("dev-1", twin, etag),
+        lambda twin, etag: registry.replace_twin("dev-1", twin, etag),
+    )
+    hold(
+        lambda: registry.get_module_twin(*module),
+        lambda twin, etag: registry.update_module_twin(*module, twin, etag),
+        lambda twin, etag: registry.replace_module_twin(*module, twin, etag),
+    )
+    assert registry.get_module_twin(*module).module_id == "mod-1"
+
+
+@pytest.mark.shows(**SERVICE, feature="statistics: connected devices")
+def test_statistics_count_the_connected_devices(muster):
+    registry = registry_of(muster)
+    registry.create_device_with_sas("dev-1", KEY, OTHER_KEY, "enabled")
+    registry.create_device_with_sas("dev-2", KEY, OTHER_KEY, "enabled")
+    assert registry.get_service_statistics().connected_device_count == 0
+    client = connect(muster, "dev-1", KEY)
+    assert registry.get_service_statistics().connected_device_count == 1
+    assert [registry.get_device(name).connection_state for name in ["dev-1", "dev-2"]] == ["Connected", "Disconnected"]
+    client.shutdown()
