@@ -1,12 +1,17 @@
 //! Fuzzing, for seconds in CI and for as long as asked by hand.
 //!
-//! The committed corpora are replayed by ordinary tests; this goes beyond them, where cargo-fuzz is installed.
+//! The committed corpora are replayed by ordinary tests; this goes beyond them. cargo-fuzz is installed below `target` if
+//! the machine has none.
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use crate::process;
+use crate::{metadata, process};
+
+/// The version that is installed where there is none.
+const CARGO_FUZZ_VERSION: &str = "0.13.2";
 
 /// Seconds per target when nothing else is said.
 const DEFAULT_S: u64 = 15;
@@ -24,31 +29,43 @@ pub fn run(arguments: &[String]) -> Result<()> {
     if targets.is_empty() {
         bail!("no such target; there are: {}", self::targets()?.join(", "));
     }
-    if !installed() {
-        bail!("cargo-fuzz is missing: cargo install cargo-fuzz");
-    }
-    targets.iter().try_for_each(|target| fuzz(target, seconds))
+    let tool = tool()?;
+    targets.iter().try_for_each(|target| fuzz(&tool, target, seconds))
 }
 
-/// A short run of every target. Says so where cargo-fuzz is not installed, rather than calling it green.
+/// A short run of every target.
 pub fn short(seconds: u64) -> Result<Vec<String>> {
-    let targets = targets()?;
-    if !installed() {
-        return Ok(vec![format!("not fuzzed: cargo-fuzz is not installed ({} targets)", targets.len())]);
-    }
-    targets.iter().try_for_each(|target| fuzz(target, seconds))?;
+    let (tool, targets) = (tool()?, targets()?);
+    targets.iter().try_for_each(|target| fuzz(&tool, target, seconds))?;
     Ok(vec![format!("{} targets, {seconds} s each", targets.len())])
 }
 
-fn fuzz(target: &str, seconds: u64) -> Result<()> {
+fn fuzz(tool: &str, target: &str, seconds: u64) -> Result<()> {
     // The stable toolchain has no sanitizers; without unsafe code they would find little.
-    let mut command = process::command("cargo")?;
-    command.args(["fuzz", "run", "--sanitizer", "none", target, "--"]);
-    process::show(command.arg(format!("-max_total_time={seconds}")))
+    let mut command = process::command(tool)?;
+    // What is found goes into the first folder: the committed one is changed by people alone.
+    let found = metadata::target_folder()?.join("fuzz-corpus").join(target);
+    fs::create_dir_all(&found)?;
+    let committed = process::root()?.join("fuzz/corpus").join(target);
+    // As a program of its own it is called as cargo calls it.
+    command.args(["fuzz", "run", "--sanitizer", "none", target]).arg(found).arg(committed).arg("--");
+    process::show(command.arg(format!("-max_total_time={seconds}")).arg("-verbosity=0"))
 }
 
-fn installed() -> bool {
-    process::exists("cargo-fuzz")
+/// The program, installed below the target folder if the machine has none.
+fn tool() -> Result<String> {
+    const NAME: &str = "cargo-fuzz";
+    if process::exists(NAME) {
+        return Ok(NAME.to_owned());
+    }
+    let folder: PathBuf = metadata::target_folder()?.join("tools");
+    let program = folder.join("bin").join(NAME);
+    if !program.exists() {
+        let mut install = process::command("cargo")?;
+        install.args(["install", NAME, "--version", CARGO_FUZZ_VERSION, "--locked", "--debug", "--quiet", "--root"]);
+        process::show(install.arg(&folder))?;
+    }
+    Ok(program.display().to_string())
 }
 
 fn targets() -> Result<Vec<String>> {

@@ -50,6 +50,8 @@ pub struct Identity {
     pub last_activity_at: UnixTime,
     /// Cloud-to-device messages waiting.
     pub messages_waiting: u32,
+    /// The model that it announced at its latest connection.
+    pub model_id: Option<String>,
 }
 
 /// An identity as an operator writes it.
@@ -300,6 +302,7 @@ impl Identity {
             connection_updated_at: UnixTime::NEVER,
             last_activity_at: UnixTime::NEVER,
             messages_waiting: 0,
+            model_id: None,
         }
     }
 

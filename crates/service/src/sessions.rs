@@ -6,6 +6,7 @@ use domain::operation::identity::IdentityName;
 use domain::operation::session::{Answer, Ask, Connect, ConnectedDevice, Seat};
 use domain::operation::{Caller, ErrorKind};
 use domain::resource::{CertificateOwner, Hub};
+use store::ports::ClaimWanted;
 
 use crate::error::Error;
 use crate::mailbox::Mailbox;
@@ -42,12 +43,13 @@ impl Service {
         let proven = judge(caller, hub, &resources, claim, self.now())
             .map_err(|rejection| refuse(&connect.claimed, &rejection.to_string()))?;
         let Some(identity) = identity else { return Err(Error::unauthorized()) };
-        let claimed = self
-            .0
-            .store
-            .claim_connection(hub.key, &connect.claimed, &identity.generation, connect.clean_session, self.now())
-            .await?
-            .ok_or_else(Error::unauthorized)?;
+        let wanted = ClaimWanted {
+            generation: identity.generation.clone(),
+            clean_session: connect.clean_session,
+            model_id: connect.model_id.clone(),
+        };
+        let claimed = self.0.store.claim_connection(hub.key, &connect.claimed, wanted, self.now()).await?;
+        let claimed = claimed.ok_or_else(Error::unauthorized)?;
         let device = ConnectedDevice::seat(Seat {
             hub: hub.key,
             name: identity.name,

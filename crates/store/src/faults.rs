@@ -28,8 +28,8 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Unavailability};
 use crate::ports::{
-    Accepted, ActivityMark, Changed, Claimed, ConnectionClaim, Created, DecisionStore, Deployment, DeviceCounts,
-    EnrollmentStore, Finish, Finished, IdentityStore, OperationView, Placed, Planned, Position, ReadFrom,
+    Accepted, ActivityMark, Changed, ClaimWanted, Claimed, ConnectionClaim, Created, DecisionStore, Deployment,
+    DeviceCounts, EnrollmentStore, Finish, Finished, IdentityStore, OperationView, Placed, Planned, Position, ReadFrom,
     RegistrationStore, ResourceStore, Resources, StoredMessage, TelemetryLog, TwinChange, TwinOutcome, TwinStore,
     X509Lookup,
 };
@@ -172,7 +172,7 @@ gated!(IdentityStore {
     fn list_devices(hub: HubKey, page: PageRequest) -> Page<Identity>;
     fn list_modules(hub: HubKey, device: &DeviceId) -> Option<Vec<Identity>>;
     fn count_devices(hub: HubKey) -> DeviceCounts;
-    fn claim_connection(hub: HubKey, name: &IdentityName, generation: &str, clean_session: bool, now: UnixTime)
+    fn claim_connection(hub: HubKey, name: &IdentityName, wanted: ClaimWanted, now: UnixTime)
         -> Option<ConnectionClaim>;
     fn release_connection(hub: HubKey, name: &IdentityName, epoch: u64, now: UnixTime) -> bool;
     fn save_subscriptions(hub: HubKey, name: &IdentityName, epoch: u64, subscriptions: Subscriptions) -> bool;

@@ -5,6 +5,7 @@ import uuid
 from importlib.metadata import version
 
 import pytest
+from azure.iot.device import IoTHubDeviceClient
 from azure.iot.hub import IoTHubRegistryManager
 from azure.iot.hub.models import Twin, TwinProperties
 from conftest import await_that
@@ -76,6 +77,28 @@ def test_desired_properties_reach_the_device_in_order(muster):
     assert twin.connection_state == "Connected"
     registry.replace_twin("dev-1", Twin(tags={}, properties=TwinProperties(desired={"only": True})))
     assert client.get_twin()["desired"] == {"only": True, "$version": 7}
+    client.shutdown()
+
+
+@pytest.mark.shows(
+    client="azure-iot-device",
+    version=version("azure-iot-device"),
+    transport="mqtt",
+    credential="symmetric key",
+    feature="the announced model is shown in the twin",
+)
+def test_a_twin_names_the_model_that_its_device_announced(muster):
+    key = provision(muster, "dev-1")
+    assert muster.command("twin", "show", "dev-1")["modelId"] == ""
+    client = IoTHubDeviceClient.create_from_symmetric_key(
+        symmetric_key=key,
+        hostname=muster.hub["hostName"],
+        device_id="dev-1",
+        server_verification_cert=muster.authority,
+        product_info="dtmi:com:example:Thermostat;1",
+    )
+    client.connect()
+    assert muster.command("twin", "show", "dev-1")["modelId"] == "dtmi:com:example:Thermostat;1"
     client.shutdown()
 
 

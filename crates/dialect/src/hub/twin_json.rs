@@ -46,6 +46,7 @@ pub fn show(twin: &Twin, identity: &Identity) -> Value {
     put("cloudToDeviceMessageCount", json!(identity.messages_waiting));
     put("authenticationType", json!(authentication_type(&identity.authentication)));
     put("x509Thumbprint", show_thumbprints(&identity.authentication));
+    put("modelId", json!(identity.model_id.as_deref().unwrap_or_default()));
     put("version", json!(twin.version));
     put("tags", Value::Object(twin.tags.clone()));
     let properties = json!({

@@ -133,6 +133,7 @@ fn replacing_keeps_what_the_hub_alone_knows() {
         connection_updated_at: NOW,
         last_activity_at: NOW,
         messages_waiting: 3,
+        model_id: None,
         ..checked(draft(false)).created(Etag::from_number(7), NOW)
     };
     let mut wanted = draft(false);

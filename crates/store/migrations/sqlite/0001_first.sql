@@ -170,7 +170,9 @@ CREATE TABLE session (
     -- The run of the store in which the identity connected, 0 when it disconnected: connected is who has the present run.
     connected_run INTEGER NOT NULL DEFAULT 0,
     connection_updated_at INTEGER NOT NULL,
-    last_activity_at INTEGER NOT NULL
+    last_activity_at INTEGER NOT NULL,
+    -- What the latest connection announced to be a model of.
+    model_id TEXT
 ) STRICT;
 
 CREATE INDEX session_connected ON session (hub, connected_run, is_device);

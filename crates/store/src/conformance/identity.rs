@@ -9,7 +9,7 @@ use domain::operation::PageRequest;
 use domain::operation::session::{Filter, QualityOfService, Subscriptions};
 use domain::twin::ServiceChange;
 
-use super::sample::{NOON, after, device, identity, make_hub, module, object};
+use super::sample::{NOON, after, claims, device, identity, make_hub, module, object};
 use super::{Backend, Done as _};
 use crate::ports::{Changed, Created, DeviceCounts};
 
@@ -86,7 +86,7 @@ pub async fn a_replaced_identity_keeps_generation_twin_and_what_the_hub_alone_kn
     let hub = make_hub(&**store, "hub").await;
     let name = device("dev");
     let created = store.create_identity(hub, identity(name.clone(), 1), None, NOON).await.unwrap().done().done();
-    store.claim_connection(hub, &name, &created.generation, true, after(1)).await.unwrap().done();
+    store.claim_connection(hub, &name, claims(&created.generation, true), after(1)).await.unwrap().done();
     let twin = store.find_twin(hub, &name).await.unwrap().done().0;
 
     let wanted = Identity {
@@ -116,7 +116,7 @@ pub async fn a_deleted_identity_is_gone_with_twin_and_session_and_comes_back_as_
     let hub = make_hub(&**store, "hub").await;
     let name = device("dev");
     let first = store.create_identity(hub, identity(name.clone(), 1), None, NOON).await.unwrap().done().done();
-    let claim = store.claim_connection(hub, &name, &first.generation, false, NOON).await.unwrap().done();
+    let claim = store.claim_connection(hub, &name, claims(&first.generation, false), NOON).await.unwrap().done();
     let mut subscriptions = Subscriptions::default();
     subscriptions.insert(Filter::Desired, QualityOfService::AtMostOnce);
     assert!(store.save_subscriptions(hub, &name, claim.epoch, subscriptions).await.unwrap());
@@ -129,8 +129,8 @@ pub async fn a_deleted_identity_is_gone_with_twin_and_session_and_comes_back_as_
     let second = store.create_identity(hub, identity(name.clone(), 1), None, NOON).await.unwrap().done().done();
     assert_ne!(first.generation, second.generation);
     assert!(second.generation.bytes().all(|byte| byte.is_ascii_digit()));
-    assert_eq!(store.claim_connection(hub, &name, &first.generation, false, NOON).await.unwrap(), None);
-    let claim = store.claim_connection(hub, &name, &second.generation, false, NOON).await.unwrap().done();
+    assert_eq!(store.claim_connection(hub, &name, claims(&first.generation, false), NOON).await.unwrap(), None);
+    let claim = store.claim_connection(hub, &name, claims(&second.generation, false), NOON).await.unwrap().done();
     assert!(!claim.session_present && claim.subscriptions.is_empty());
 }
 
@@ -158,7 +158,7 @@ pub async fn devices_are_listed_in_pages_without_modules_and_counted(backend: &B
     }
     assert_eq!(seen, ["B", "a", "c", "d"]);
     let generation = store.find_identity(hub, &device("d")).await.unwrap().done().generation;
-    store.claim_connection(hub, &device("d"), &generation, true, NOON).await.unwrap().done();
+    store.claim_connection(hub, &device("d"), claims(&generation, true), NOON).await.unwrap().done();
     let expected = DeviceCounts { total: 4, enabled: 3, disabled: 1, connected: 1 };
     assert_eq!(store.count_devices(hub).await.unwrap(), expected);
 }

@@ -25,7 +25,7 @@ use domain::sas::{KeyPair, SasToken};
 use serde_json::{Map, Value};
 
 use super::Done as _;
-use crate::ports::{Assignee, Finish, Planned, ResourceStore, TwinSource};
+use crate::ports::{Assignee, ClaimWanted, Finish, Planned, ResourceStore, TwinSource};
 
 /// The time at which tests begin.
 pub const NOON: UnixTime = UnixTime::from_seconds(1_700_000_000);
@@ -232,4 +232,9 @@ pub fn finish(seed: u64) -> Finish {
     let KeyPair { primary, secondary } = keys(seed);
     let assignee = Assignee::Sas { primary, secondary, capabilities: Capabilities::default() };
     Finish { assignee, initial_twin: None }
+}
+
+/// What a connection without a model claims.
+pub fn claims(generation: &str, clean_session: bool) -> ClaimWanted {
+    ClaimWanted { generation: generation.to_owned(), clean_session, model_id: None }
 }

@@ -4,7 +4,7 @@ use domain::clock::UnixTime;
 use domain::ids::HubKey;
 use domain::operation::session::{Filter, QualityOfService, Subscriptions};
 
-use super::sample::{NOON, after, device, identity, make_hub};
+use super::sample::{NOON, after, claims, device, identity, make_hub};
 use super::{Backend, Done as _};
 use crate::ports::{ActivityMark, ConnectionClaim};
 
@@ -22,7 +22,8 @@ async fn scene(backend: &Backend) -> Scene<'_> {
 
 impl Scene<'_> {
     async fn claim(&self, clean: bool, at: UnixTime) -> ConnectionClaim {
-        let claim = self.backend.store.claim_connection(self.hub, &device("dev"), &self.generation, clean, at).await;
+        let claim =
+            self.backend.store.claim_connection(self.hub, &device("dev"), claims(&self.generation, clean), at).await;
         claim.unwrap().done()
     }
 
@@ -62,7 +63,7 @@ pub async fn nobody_claims_what_is_gone_or_of_another_generation(backend: &Backe
     let scene = scene(backend).await;
     let store = &backend.store;
     for (name, generation) in [("dev", "0"), ("nobody", scene.generation.as_str())] {
-        let claim = store.claim_connection(scene.hub, &device(name), generation, false, NOON).await.unwrap();
+        let claim = store.claim_connection(scene.hub, &device(name), claims(generation, false), NOON).await.unwrap();
         assert_eq!(claim, None, "{name} {generation}");
     }
     assert!(!store.release_connection(scene.hub, &device("nobody"), 1, NOON).await.unwrap());

@@ -36,6 +36,17 @@ pub struct ConnectionClaim {
     pub session_present: bool,
 }
 
+/// What a connection claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimWanted {
+    /// The generation of the identity that proved itself.
+    pub generation: String,
+    /// Whether a remembered session is to be forgotten.
+    pub clean_session: bool,
+    /// The model that the device announces.
+    pub model_id: Option<String>,
+}
+
 /// When a device was last heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActivityMark {
@@ -91,15 +102,14 @@ pub trait IdentityStore: Send + Sync {
     /// Counts devices.
     async fn count_devices(&self, hub: HubKey) -> Result<DeviceCounts, Error>;
 
-    /// Takes the identity over for a connection and marks it connected; `None` if it is gone, or its generation is not
-    /// `generation`. With `clean_session` the remembered subscriptions are forgotten. Neither the claim nor the
+    /// Takes the identity over for a connection and marks it connected; `None` if it is gone, or of another generation
+    /// than is wanted. With a clean session the remembered subscriptions are forgotten. Neither the claim nor the
     /// connection state need survive a power cut; a forgotten session must.
     async fn claim_connection(
         &self,
         hub: HubKey,
         name: &IdentityName,
-        generation: &str,
-        clean_session: bool,
+        wanted: ClaimWanted,
         now: UnixTime,
     ) -> Result<Option<ConnectionClaim>, Error>;
 

@@ -13,7 +13,7 @@ mod twin;
 
 pub use decision::DecisionStore;
 pub use enrollment::{EnrollmentStore, X509Lookup};
-pub use identity::{ActivityMark, ConnectionClaim, DeviceCounts, IdentityStore};
+pub use identity::{ActivityMark, ClaimWanted, ConnectionClaim, DeviceCounts, IdentityStore};
 pub use registration::{
     Accepted, Assigned, Assignee, Claimed, Finish, Finished, OperationView, Planned, RegistrationStore, TwinSource,
 };

@@ -17,7 +17,7 @@ use super::rows::{Bits, Column, Senseless, from_json, moment, open_pair, row_lim
 use super::session::{Memory, Outcome};
 use super::{Db, Embedded, Tx, WAKES_IDENTITIES, resource, session, twin};
 use crate::error::Error;
-use crate::ports::{ActivityMark, Changed, ConnectionClaim, Created, DeviceCounts, IdentityStore};
+use crate::ports::{ActivityMark, Changed, ClaimWanted, ConnectionClaim, Created, DeviceCounts, IdentityStore};
 use crate::seal::Place;
 
 const RECORD: Column = Column { table: "identity", column: "record" };
@@ -53,11 +53,12 @@ struct IdentityRow {
     connected_run: Option<i64>,
     connection_updated_at: Option<i64>,
     last_activity_at: Option<i64>,
+    model_id: Option<String>,
 }
 
 /// All that [`IdentityRow::read`] reads.
 const SELECT: &str = "SELECT i.id, i.hub, i.device, i.module, i.generation, i.enabled, i.record, i.keys, \
-    i.messages_waiting, i.etag, s.connected_run, s.connection_updated_at, s.last_activity_at \
+    i.messages_waiting, i.etag, s.connected_run, s.connection_updated_at, s.last_activity_at, s.model_id \
     FROM identity i LEFT JOIN session s ON s.identity = i.id";
 
 impl IdentityRow {
@@ -76,6 +77,7 @@ impl IdentityRow {
             connected_run: row.get(10)?,
             connection_updated_at: row.get(11)?,
             last_activity_at: row.get(12)?,
+            model_id: row.get(13)?,
         })
     }
 
@@ -103,6 +105,7 @@ impl IdentityRow {
             connection_updated_at: self.connection_updated_at.map_or(UnixTime::NEVER, moment),
             last_activity_at: self.last_activity_at.map_or(UnixTime::NEVER, moment),
             messages_waiting: self.messages_waiting,
+            model_id: self.model_id,
         })
     }
 }
@@ -390,16 +393,14 @@ impl IdentityStore for Embedded {
         &self,
         hub: HubKey,
         name: &IdentityName,
-        generation: &str,
-        clean_session: bool,
+        wanted: ClaimWanted,
         now: UnixTime,
     ) -> Result<Option<ConnectionClaim>, Error> {
-        let (name, generation) = (name.clone(), generation.to_owned());
+        let first = if wanted.clean_session { Memory::ExpectNone } else { Memory::Resume };
         let verb = |memory| {
-            let (name, generation) = (name.clone(), generation.clone());
-            move |tx: &mut Tx<'_, '_>| session::claim(tx, (hub, &name), &generation, memory, now)
+            let (name, wanted) = (name.clone(), wanted.clone());
+            move |tx: &mut Tx<'_, '_>| session::claim(tx, (hub, &name), &wanted, memory, now)
         };
-        let first = if clean_session { Memory::ExpectNone } else { Memory::Resume };
         let outcome = match self.write_relaxed(verb(first)).await? {
             Outcome::Remembered => self.write(verb(Memory::Forget)).await?,
             outcome => outcome,

@@ -13,7 +13,7 @@ use super::Tx;
 use super::identity::{find_id, module_column};
 use super::rows::Bits;
 use crate::error::Error;
-use crate::ports::{ActivityMark, ConnectionClaim};
+use crate::ports::{ActivityMark, ClaimWanted, ConnectionClaim};
 
 /// Bits of an epoch that count within one run of the store.
 const EPOCH_BITS: u32 = 32;
@@ -42,14 +42,14 @@ pub(super) enum Outcome {
 pub(super) fn claim(
     tx: &Tx<'_, '_>,
     (hub, name): (HubKey, &IdentityName),
-    generation: &str,
+    wanted: &ClaimWanted,
     memory: Memory,
     now: UnixTime,
 ) -> Result<Outcome, Error> {
     let sql = "SELECT id, generation FROM identity WHERE hub = ?1 AND device = ?2 AND module = ?3";
     let columns = params![hub.0, name.device.as_str(), module_column(name)];
     let found: Option<(i64, String)> = tx.db().row(sql, columns, |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let Some((id, _)) = found.filter(|(_, present)| present == generation) else { return Ok(Outcome::Gone) };
+    let Some((id, _)) = found.filter(|(_, present)| *present == wanted.generation) else { return Ok(Outcome::Gone) };
     let sql = "SELECT epoch, subscriptions FROM session WHERE identity = ?1";
     let earlier: Option<(Bits, Option<u16>)> = tx.db().row(sql, [id], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let (last, remembered) = earlier.unwrap_or((Bits(0), None));
@@ -62,11 +62,20 @@ pub(super) fn claim(
     let kept = (memory == Memory::Resume).then(|| remembered.unwrap_or(0));
     tx.change(
         "INSERT INTO session (identity, hub, is_device, subscriptions, epoch, connected_run, \
-         connection_updated_at, last_activity_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7) \
+         connection_updated_at, last_activity_at, model_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8) \
          ON CONFLICT DO UPDATE SET subscriptions = excluded.subscriptions, epoch = excluded.epoch, \
-         connected_run = excluded.connected_run, connection_updated_at = excluded.connection_updated_at, \
+         model_id = excluded.model_id, connected_run = excluded.connected_run, connection_updated_at = excluded.connection_updated_at, \
          last_activity_at = max(last_activity_at, excluded.last_activity_at)",
-        params![id, hub.0, name.module.is_none(), kept, Bits(epoch), tx.context.run, now.micros()],
+        params![
+            id,
+            hub.0,
+            name.module.is_none(),
+            kept,
+            Bits(epoch),
+            tx.context.run,
+            now.micros(),
+            wanted.model_id
+        ],
     )?;
     Ok(Outcome::Claimed(ConnectionClaim {
         epoch,

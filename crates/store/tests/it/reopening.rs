@@ -11,8 +11,8 @@ use domain::resource::AddressPool;
 use domain::twin::ServiceChange;
 use store::conformance::Done as _;
 use store::conformance::sample::{
-    NOON, admitted, after, device, hub, identity, individual, make_hub, make_service, object, operation, plan, proven,
-    refused, tracking,
+    NOON, admitted, after, claims, device, hub, identity, individual, make_hub, make_service, object, operation, plan,
+    proven, refused, tracking,
 };
 use store::ports::{
     DecisionStore as _, EnrollmentStore as _, IdentityStore as _, RegistrationStore as _, ResourceStore as _,
@@ -53,7 +53,7 @@ async fn sessions_survive_and_connections_do_not() {
     let hub = make_hub(&store, "hub").await;
     let name = device("dev");
     let made = store.create_identity(hub, identity(name.clone(), 1), None, NOON).await.unwrap().done().done();
-    let first = store.claim_connection(hub, &name, &made.generation, false, after(1)).await.unwrap().done();
+    let first = store.claim_connection(hub, &name, claims(&made.generation, false), after(1)).await.unwrap().done();
     let mut subscriptions = Subscriptions::default();
     subscriptions.insert(Filter::Desired, QualityOfService::AtMostOnce);
     assert!(store.save_subscriptions(hub, &name, first.epoch, subscriptions).await.unwrap());
@@ -63,7 +63,7 @@ async fn sessions_survive_and_connections_do_not() {
     let store = open(place.path());
     assert!(!store.find_identity(hub, &name).await.unwrap().done().connected);
     assert_eq!(store.count_devices(hub).await.unwrap().connected, 0);
-    let second = store.claim_connection(hub, &name, &made.generation, false, after(2)).await.unwrap().done();
+    let second = store.claim_connection(hub, &name, claims(&made.generation, false), after(2)).await.unwrap().done();
     assert!(second.epoch > first.epoch);
     assert_eq!((second.session_present, second.subscriptions), (true, subscriptions));
     store.close().await;

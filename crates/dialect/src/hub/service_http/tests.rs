@@ -186,6 +186,7 @@ fn by_thumbprint() -> Identity {
         parent_scopes: vec!["ms-azure-iot-edge://parent-1".into()],
         connected: true,
         messages_waiting: 3,
+        model_id: None,
         ..device()
     }
 }
