@@ -3,8 +3,10 @@
 //! What the bytes mean is the session's business; what is asked is performed by `service`. A connection's buffers are
 //! given back when it is quiet: reading goes through a buffer of the thread. Start at [`MqttServer::serve`].
 
+mod running;
+
 use std::cell::RefCell;
-use std::future::{poll_fn, ready};
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,15 +14,14 @@ use std::task::Poll;
 use std::time::Instant;
 
 use dialect::mqtt::Session;
-use dialect::session::{Ask, AskId};
 use domain::certificate::PresentedChain;
 use domain::operation::session::{Answer, Ask as SessionAsk, ConnectedDevice};
-use domain::operation::{Caller, Endpoint, Evidence, Failure, Lane, Operation, Reply, Transport};
+use domain::operation::{Caller, Endpoint, Evidence, Operation, Reply, Transport};
 use proto::mqtt::Limits;
 use service::{Mailbox, Service};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::task::JoinSet;
 
+use self::running::{Running, Settled};
 use crate::shutdown::DrainSignal;
 use crate::tls::PeerContext;
 
@@ -38,15 +39,17 @@ pub struct MqttServer {
     limits: Arc<Limits>,
 }
 
-/// What a connection asked for and awaits.
-type Running = JoinSet<(AskId, Result<Reply, Failure>)>;
-
 /// One connection while it lives.
 struct Driver<S> {
     stream: S,
+    talk: Talk,
+}
+
+/// What a connection says and has performed, whatever it is carried by.
+struct Talk {
     session: Session,
     service: Service,
-    caller: Caller,
+    caller: Arc<Caller>,
     running: Running,
     device: Option<ConnectedDevice>,
     mailbox: Option<Mailbox>,
@@ -56,8 +59,7 @@ struct Driver<S> {
 enum Step {
     Read(io::Result<usize>),
     Written(io::Result<usize>),
-    Replied(AskId, Result<Reply, Failure>),
-    Crashed,
+    Settled(Settled),
     Pushed(domain::operation::Push),
     Timeout,
     Drain,
@@ -79,16 +81,15 @@ impl MqttServer {
             return;
         };
         let has_certificate = caller.evidence.certificates.is_some();
-        let driver = Driver {
-            stream,
+        let talk = Talk {
             session: Session::new(Arc::clone(&self.limits), has_certificate, Instant::now()),
             service: self.service.clone(),
-            caller,
-            running: JoinSet::new(),
+            caller: Arc::new(caller),
+            running: Running::default(),
             device: None,
             mailbox: None,
         };
-        driver.run(drain).await;
+        Driver { stream, talk }.run(drain).await;
     }
 }
 
@@ -115,35 +116,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
     async fn run(mut self, mut drain: DrainSignal) {
         let mut draining = false;
         loop {
-            let Self { session, service, caller, running, .. } = &mut self;
-            begin_asks(session, service, caller, running).await;
-            if self.session.closed().is_some() && self.session.output().is_empty() {
+            self.talk.begin_asks().await;
+            let session = &mut self.talk.session;
+            if session.closed().is_some() && session.output().is_empty() {
                 break;
             }
-            let now = Instant::now();
-            match self.step(&mut drain, draining).await {
-                Step::Read(Ok(0) | Err(_)) => self.session.handle_eof(now),
-                Step::Written(Ok(count)) => self.session.handle_written(count, Instant::now()),
+            let step = self.step(&mut drain, draining).await;
+            let (session, now) = (&mut self.talk.session, Instant::now());
+            match step {
+                Step::Read(Ok(0) | Err(_)) => session.handle_eof(now),
+                Step::Written(Ok(count)) => session.handle_written(count, now),
                 Step::Written(Err(_)) => {
-                    self.session.handle_eof(now);
+                    session.handle_eof(now);
                     break;
                 }
-                Step::Replied(id, reply) => self.replied(id, reply),
-                Step::Pushed(push) => self.session.handle_push(push, Instant::now()),
-                Step::Timeout => self.session.handle_timeout(Instant::now()),
+                Step::Settled(settled) => self.talk.settled(settled, now),
+                Step::Pushed(push) => session.handle_push(push, now),
+                Step::Timeout => session.handle_timeout(now),
                 Step::Read(Ok(_)) => {}
-                Step::Crashed => self.session.close(now),
                 Step::Drain => {
                     draining = true;
-                    self.session.close(now);
+                    session.close(now);
                 }
             }
         }
-        self.finish().await;
+        let Self { mut stream, talk } = self;
+        // The peer may be gone already; there is nobody else to tell.
+        let _ = stream.flush().await;
+        let _ = stream.shutdown().await;
+        drop(stream);
+        talk.finish().await;
     }
 
     async fn step(&mut self, drain: &mut DrainSignal, draining: bool) -> Step {
-        let Self { stream, session, running, mailbox, .. } = self;
+        let Self { stream, talk: Talk { session, running, mailbox, .. } } = self;
         let deadline = session.poll_timeout();
         let (wants_input, has_output) = (session.wants_input(), !session.output().is_empty());
         if has_output {
@@ -158,46 +164,50 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
         }
         tokio::select! {
             biased;
-            ended = running.join_next(), if !running.is_empty() => match ended {
-                Some(Ok((id, reply))) => Step::Replied(id, reply),
-                _ => Step::Crashed,
-            },
+            settled = running.settled(), if !running.is_empty() => Step::Settled(settled),
             push = next_push(mailbox.as_ref()), if mailbox.is_some() => Step::Pushed(push),
             read = read_into(stream, session), if wants_input => Step::Read(read),
             () = sleep_until(deadline), if deadline.is_some() => Step::Timeout,
             () = drain.begun(), if !draining => Step::Drain,
         }
     }
+}
 
-    fn replied(&mut self, id: AskId, reply: Result<Reply, Failure>) {
-        if let Ok(Reply::Session(Answer::Connected { device, .. })) = &reply {
-            self.mailbox = self.service.mailbox(device);
-            self.device = Some(device.clone());
+impl Talk {
+    async fn begin_asks(&mut self) {
+        while let Some(ask) = self.session.poll_ask() {
+            if self.caller.evidence.token.is_none()
+                && let Some(token) = self.session.token()
+            {
+                Arc::make_mut(&mut self.caller).evidence.token = Some(token.clone());
+            }
+            self.running.begin(&self.service, &self.caller, ask).await;
         }
-        self.session.handle_reply(id, reply, Instant::now());
     }
 
-    /// Closes the socket at once, then lets what was asked come to its end, and lets the identity go.
+    fn settled(&mut self, settled: Settled, now: Instant) {
+        if settled.crashed {
+            self.session.close(now);
+        }
+        for (id, reply) in settled.replies {
+            if let Ok(Reply::Session(Answer::Connected { device, .. })) = &reply {
+                self.mailbox = self.service.mailbox(device);
+                self.device = Some(device.clone());
+            }
+            self.session.handle_reply(id, reply, now);
+        }
+    }
+
+    /// Lets what was asked come to its end once the socket is closed, and lets the identity go.
     async fn finish(mut self) {
-        // The peer may be gone already; there is nobody else to tell.
-        let _ = self.stream.flush().await;
-        let _ = self.stream.shutdown().await;
-        drop(self.stream);
         if let Some(reason) = self.session.closed() {
             tracing::debug!(peer = %self.caller.peer, %reason, "MQTT connection ended");
         }
-        loop {
-            begin_asks(&mut self.session, &self.service, &mut self.caller, &mut self.running).await;
-            match self.running.join_next().await {
-                None => break,
-                Some(Ok((id, reply))) => {
-                    if let Ok(Reply::Session(Answer::Connected { device, .. })) = &reply {
-                        self.device = Some(device.clone());
-                    }
-                    self.session.handle_reply(id, reply, Instant::now());
-                }
-                Some(Err(_)) => {}
-            }
+        self.begin_asks().await;
+        while !self.running.is_empty() {
+            let settled = self.running.settled().await;
+            self.settled(settled, Instant::now());
+            self.begin_asks().await;
         }
         if let Some(device) = self.device {
             let leave = Operation::Session(SessionAsk::Disconnect { device });
@@ -209,33 +219,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
 
 fn not_zero(count: usize) -> io::Result<usize> {
     if count == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(count) }
-}
-
-/// Begins what the session asks for.
-///
-/// Tasks begin in any order, but telemetry is kept in the order in which it came: each message takes its place here
-/// (`store::ports::TelemetryLog::append`), and a task waits until it is durable.
-async fn begin_asks(session: &mut Session, service: &Service, caller: &mut Caller, running: &mut Running) {
-    while let Some(Ask { id, operation, lane }) = session.poll_ask() {
-        if caller.evidence.token.is_none() {
-            caller.evidence.token = session.token().cloned();
-        }
-        let (service, caller) = (service.clone(), caller.clone());
-        let mut work = Box::pin(async move { (id, service.perform(&caller, operation).await) });
-        let begun = match lane {
-            Lane::Telemetry => poll_once(&mut work).await,
-            Lane::Serial => Poll::Pending,
-        };
-        match begun {
-            Poll::Ready(done) => running.spawn(ready(done)),
-            Poll::Pending => running.spawn(work),
-        };
-    }
-}
-
-/// Polls once, whatever the task has already done in its turn: a future that is put off has not taken its place.
-async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    tokio::task::unconstrained(poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context)))).await
 }
 
 async fn next_push(mailbox: Option<&Mailbox>) -> domain::operation::Push {

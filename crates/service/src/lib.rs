@@ -138,7 +138,16 @@ impl Service {
 
     /// The one door: performs `operation` for `caller`.
     pub async fn perform(&self, caller: &Caller, operation: Operation) -> Result<Reply, Failure> {
+        // Boxed, so that telemetry, which is performed most often, does not carry room for the others.
         let outcome = match operation {
+            Operation::Telemetry(ask) => self.perform_telemetry(caller, ask).await.map(Reply::Telemetry),
+            other => Box::pin(self.perform_other(caller, other)).await,
+        };
+        outcome.map_err(|error| self.fail(error))
+    }
+
+    async fn perform_other(&self, caller: &Caller, operation: Operation) -> Result<Reply, Error> {
+        match operation {
             Operation::Registration(ask) => self.perform_registration(caller, ask).await.map(Reply::Registration),
             Operation::Enrollment(ask) => self.perform_enrollment(caller, ask).await.map(Reply::Enrollment),
             Operation::Identity(ask) => self.perform_identity(caller, ask).await.map(Reply::Identity),
@@ -147,8 +156,7 @@ impl Service {
             Operation::Telemetry(ask) => self.perform_telemetry(caller, ask).await.map(Reply::Telemetry),
             Operation::Resource(ask) => self.perform_resource(caller, ask).await.map(Reply::Resource),
             Operation::Decision(ask) => self.perform_decision(caller, ask).await.map(Reply::Decision),
-        };
-        outcome.map_err(|error| self.fail(error))
+        }
     }
 
     /// What is answered to a request that could not be understood: nobody asks, so that nothing is performed.

@@ -78,6 +78,7 @@ pub struct Admin {
 /// A running Muster with a provisioning service `dps` and a hub `hub` linked to it.
 pub struct Muster {
     server: Server,
+    service: Service,
     clock: Arc<dyn Clock>,
     trust: Arc<ClientConfig>,
     /// The provisioning service's service API.
@@ -126,11 +127,27 @@ impl Muster {
             hub: hub_of(&service).ok_or(Failed::Resource)?,
             admin: admin_of(&service).ok_or(Failed::Resource)?,
             server,
+            service,
             clock,
             trust,
             provisioning,
             id_scope,
         })
+    }
+
+    /// The use cases behind the server.
+    pub const fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// The HTTPS port.
+    pub fn https_port(&self) -> u16 {
+        self.server.ports().0
+    }
+
+    /// The MQTT port.
+    pub fn mqtts_port(&self) -> u16 {
+        self.server.ports().1
     }
 
     /// The clock that everything runs by.
@@ -148,14 +165,12 @@ impl Muster {
 
     /// Dials the HTTPS port of `host`.
     pub async fn dial_https(&self, host: &str) -> Result<TlsStream<TcpStream>, HttpsError> {
-        let (port, _, _) = self.server.ports();
-        connect(&self.trust, &Place { host: host.to_owned(), port }).await
+        connect(&self.trust, &Place { host: host.to_owned(), port: self.https_port() }).await
     }
 
     /// Dials the MQTT port of `host`.
     pub async fn dial_mqtt(&self, host: &str) -> Result<TlsStream<TcpStream>, HttpsError> {
-        let (_, port, _) = self.server.ports();
-        connect(&self.trust, &Place { host: host.to_owned(), port }).await
+        connect(&self.trust, &Place { host: host.to_owned(), port: self.mqtts_port() }).await
     }
 
     /// Dials the management port.

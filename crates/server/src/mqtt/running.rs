@@ -1,0 +1,105 @@
+//! The asks of one connection that are under way.
+//!
+//! Telemetry is performed by the connection's own task: messages take their places in the log in the order in which they
+//! came (`store::ports::TelemetryLog::append`), and all that one commit made durable is acknowledged by one write.
+//! Everything else runs as tasks, in whatever order. Start at [`Running`].
+
+use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use dialect::session::{Ask, AskId};
+use domain::operation::{Caller, Failure, Lane, Reply};
+use futures_util::stream::FuturesOrdered;
+use futures_util::{FutureExt as _, Stream as _};
+use service::Service;
+use tokio::task::{JoinSet, unconstrained};
+
+/// An ask that has come to its end.
+type Performed = (AskId, Result<Reply, Failure>);
+
+/// `None` if it panicked.
+type Performing = Pin<Box<dyn Future<Output = Option<Performed>> + Send>>;
+
+/// What is under way.
+#[derive(Default)]
+pub(super) struct Running {
+    /// Settles in the order asked, which is also that of the acknowledgements. `None` while there is no telemetry: a quiet
+    /// connection keeps no queue.
+    telemetry: Option<FuturesOrdered<Performing>>,
+    others: JoinSet<Performed>,
+    settled: Settled,
+}
+
+/// What has come to its end since the last look.
+#[derive(Default)]
+pub(super) struct Settled {
+    pub(super) replies: Vec<Performed>,
+    /// Whether something panicked; there is no reply to it.
+    pub(super) crashed: bool,
+}
+
+impl Running {
+    /// Begins to have `ask` performed; never waits.
+    pub(super) async fn begin(&mut self, service: &Service, caller: &Arc<Caller>, ask: Ask) {
+        let (service, caller) = (service.clone(), Arc::clone(caller));
+        let Ask { id, operation, lane } = ask;
+        let performing = async move { (id, service.perform(&caller, operation).await) };
+        match lane {
+            Lane::Serial => drop(self.others.spawn(performing)),
+            Lane::Telemetry => {
+                let performing = AssertUnwindSafe(performing).catch_unwind().map(Result::ok);
+                self.telemetry.get_or_insert_default().push_back(Box::pin(performing));
+                // Whatever the task has already done in its turn: a message that is put off has not taken its place.
+                unconstrained(poll_fn(|cx| Poll::Ready(self.poll_telemetry(cx)))).await;
+            }
+        }
+    }
+
+    /// Whether nothing is under way, or waits to be taken by [`Self::settled`].
+    pub(super) fn is_empty(&self) -> bool {
+        self.telemetry.is_none() && self.others.is_empty() && self.settled.is_empty()
+    }
+
+    /// Waits until something has come to its end, and takes all that has. Dropping the future loses nothing.
+    pub(super) async fn settled(&mut self) -> Settled {
+        poll_fn(|cx| {
+            self.poll_others(cx);
+            self.poll_telemetry(cx);
+            match self.settled.is_empty() {
+                true => Poll::Pending,
+                false => Poll::Ready(std::mem::take(&mut self.settled)),
+            }
+        })
+        .await
+    }
+
+    fn poll_others(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(ended)) = self.others.poll_join_next(cx) {
+            match ended {
+                Ok(performed) => self.settled.replies.push(performed),
+                Err(_) => self.settled.crashed = true,
+            }
+        }
+    }
+
+    fn poll_telemetry(&mut self, cx: &mut Context<'_>) {
+        let Some(telemetry) = &mut self.telemetry else { return };
+        loop {
+            match Pin::new(&mut *telemetry).poll_next(cx) {
+                Poll::Ready(Some(Some(performed))) => self.settled.replies.push(performed),
+                Poll::Ready(Some(None)) => self.settled.crashed = true,
+                Poll::Ready(None) => break self.telemetry = None,
+                Poll::Pending => break,
+            }
+        }
+    }
+}
+
+impl Settled {
+    fn is_empty(&self) -> bool {
+        self.replies.is_empty() && !self.crashed
+    }
+}
