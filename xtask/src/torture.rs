@@ -56,10 +56,10 @@ fn steps(report: &mut Report, amount: &Amount) {
     let Amount { rounds, cuts } = amount;
     let (seconds_per_round, seconds_per_cut) = (6, 2);
     report.step("kill -9", 10 + u64::from(*rounds) * seconds_per_round, || {
-        torture("kill", &["--rounds", &rounds.to_string()], &ordinary()?)
+        torture("kill", "kill", &["--rounds", &rounds.to_string()], &ordinary()?)
     });
     report.step("power cuts", 10 + u64::from(*cuts) * seconds_per_cut, || {
-        torture("power", &["--cuts", &cuts.to_string()], &ordinary()?)
+        torture("power", "power", &["--cuts", &cuts.to_string()], &ordinary()?)
     });
     let mut unsynced = PathBuf::new();
     if report.step("compile without syncs", 90, || {
@@ -67,7 +67,7 @@ fn steps(report: &mut Report, amount: &Amount) {
         Ok(Vec::new())
     }) {
         report.step("power cuts without syncs", 20, || {
-            torture("power", &["--unsynced", "--cuts", &CUTS_UNSYNCED.to_string()], &unsynced)
+            torture("power", "unsynced", &["--unsynced", "--cuts", &CUTS_UNSYNCED.to_string()], &unsynced)
         });
     }
 }
@@ -83,7 +83,8 @@ fn programs() -> Result<PathBuf> {
 /// Builds a server that can be told not to sync, puts it aside, and has the ordinary one back in its place.
 fn compile_unsynced() -> Result<PathBuf> {
     let mut build = process::command("cargo")?;
-    build.args(["build", "--workspace", "--bins", "--locked", "--quiet", "--profile", suites::PROFILE]);
+    // The whole workspace is named, so that other crates are compiled with the features they have had before.
+    build.args(["build", "--workspace", "--bin", "muster", "--locked", "--quiet", "--profile", suites::PROFILE]);
     process::show(build.args(["--features", UNSYNCED_FEATURE]))?;
     let aside = metadata::target_folder()?.join("muster-unsynced");
     fs::copy(ordinary()?, &aside).context("putting the server aside")?;
@@ -91,10 +92,10 @@ fn compile_unsynced() -> Result<PathBuf> {
     Ok(aside)
 }
 
-/// Runs the program on an empty folder, and returns its last line.
-fn torture(what: &str, arguments: &[&str], muster: &Path) -> Result<Vec<String>> {
+/// Runs the program on an empty folder called `name`, which stays to be looked at, and returns its last line.
+fn torture(what: &str, name: &str, arguments: &[&str], muster: &Path) -> Result<Vec<String>> {
     let mut command = process::command(&programs()?.join("torture").display().to_string())?;
-    command.arg(what).args(arguments).arg("--muster").arg(muster).arg("--work").arg(empty_folder()?);
+    command.arg(what).args(arguments).arg("--muster").arg(muster).arg("--work").arg(empty_folder(name)?);
     if let Ok(seed) = env::var(SEED_VARIABLE) {
         command.args(["--seed", &seed]);
     }
@@ -109,8 +110,8 @@ fn torture(what: &str, arguments: &[&str], muster: &Path) -> Result<Vec<String>>
     Ok(vec![last])
 }
 
-fn empty_folder() -> Result<PathBuf> {
-    let folder = metadata::target_folder()?.join("torture");
+fn empty_folder(name: &str) -> Result<PathBuf> {
+    let folder = metadata::target_folder()?.join("torture").join(name);
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }

@@ -20,6 +20,9 @@ const ACKNOWLEDGED: [Range<u64>; 2] = [40..400, 400..6_000];
 /// Time after which a round ends in any case.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// About how long a start takes.
+const START: Duration = Duration::from_millis(200);
+
 /// The writing clients of each round: 32 of them, and 200 that register.
 pub const SCALE: Scale =
     Scale { enrolling: 12, patching: 10, sending: 10, registering_https: 100, registering_mqtt: 100 };
@@ -49,6 +52,9 @@ pub async fn run(wish: &Wish) -> Result<String> {
         let journal = Journal::starting_at(first);
         one_load(wish, &folder, round, &journal, limit(&entropy, round)).await.during(format!("round {round}"))?;
         let acts = journal.acts();
+        // The next server is killed as well, somewhere between its first step and its readiness.
+        let after = START.mul_f64(f64::from(u16::from_le_bytes(random(&entropy))) / f64::from(u16::MAX));
+        Server::start_and_kill(&wish.binary, &folder, after).await.during(format!("after round {round}"))?;
         let server = Server::start(&wish.binary, &folder, None).await.during(format!("after round {round}"))?;
         let story = Story::read(&server)?;
         let mut findings = verify::look(&server, &story, &acts, story.target(round)).await?;

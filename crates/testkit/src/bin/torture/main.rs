@@ -65,6 +65,8 @@ fn run(arguments: &[String]) -> Result<String> {
     let seed = number("--seed")?.unwrap_or_else(|| u32::from_le_bytes(random(&SystemEntropy)).into());
     let rounds = number("--rounds")?.map_or(Ok(ROUNDS), u32::try_from)?;
     let cuts = number("--cuts")?.map_or(Ok(CUTS), u32::try_from)?;
+    // Told first, since a run that fails is the one to be repeated.
+    println!("seed {seed}, in {}", work.display());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command.as_str() {
         "kill" => runtime.block_on(kill::run(&kill::Wish { binary, work, rounds, seed })),

@@ -72,28 +72,7 @@ impl Server {
     /// Starts a server on `folder` and waits until it is ready. With `trace`, under `strace`, which writes one file for
     /// each thread, with that prefix.
     pub async fn start(binary: &Binary, folder: &Path, trace: Option<&Path>) -> Result<Self> {
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(folder.with_extension("log"))
-            .during("opening the server's log")?;
-        let mut command = match trace {
-            None => Command::new(&binary.muster),
-            Some(prefix) => traced(&binary.muster, prefix),
-        };
-        command.args(["serve", "--https-port", "0", "--mqtts-port", "0", "--amqps-port", "0", "--admin-port", "0"]);
-        command.arg("--data").arg(folder).env("MUSTER_LOG", "warn").env("MUSTER_PROVISIONING_RETRY_AFTER_S", "2");
-        command.env_remove("MUSTER_TORTURE_SYNC");
-        if binary.unsynced {
-            command.env("MUSTER_TORTURE_SYNC", "off");
-        }
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .during(format!("starting {}", binary.muster.display()))?;
+        let mut child = spawn(binary, folder, trace)?;
         let output = child.stdout.take().ok_or_else(|| Trouble::new("the server has no output"))?;
         let mut output = BufReader::new(output);
         let mut line = String::new();
@@ -105,6 +84,15 @@ impl Server {
         let authority = std::fs::read_to_string(&endpoints.ca_file).during("reading the authority")?;
         let door = Door { tls: client::trust::configure(&authority, None)?, ports: endpoints.ports };
         Ok(Self { child, _output: output, endpoints, door, folder: folder.to_owned(), binary: binary.clone() })
+    }
+
+    /// Starts a server and ends it by SIGKILL `after` that, whether it is ready or not.
+    pub async fn start_and_kill(binary: &Binary, folder: &Path, after: Duration) -> Result<()> {
+        let mut child = spawn(binary, folder, None)?;
+        if let Ok(ended) = timeout(after, child.wait()).await {
+            return Err(Trouble::new(format!("{}; the server's log:\n{}", ended?, tail_of_log(folder))));
+        }
+        child.kill().await.during("killing a server that starts")
     }
 
     /// Runs another command of the binary against this server; it must succeed.
@@ -142,6 +130,26 @@ impl Server {
         let pid = pid.ok_or_else(|| Trouble::new("the endpoints name no process"))?;
         kill_process(pid, signal).during("signalling the server")
     }
+}
+
+fn spawn(binary: &Binary, folder: &Path, trace: Option<&Path>) -> Result<Child> {
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(folder.with_extension("log"))
+        .during("opening the server's log")?;
+    let mut command = match trace {
+        None => Command::new(&binary.muster),
+        Some(prefix) => traced(&binary.muster, prefix),
+    };
+    command.args(["serve", "--https-port", "0", "--mqtts-port", "0", "--amqps-port", "0", "--admin-port", "0"]);
+    command.arg("--data").arg(folder).env("MUSTER_LOG", "warn").env("MUSTER_PROVISIONING_RETRY_AFTER_S", "2");
+    command.env_remove("MUSTER_TORTURE_SYNC");
+    if binary.unsynced {
+        command.env("MUSTER_TORTURE_SYNC", "off");
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
+    command.spawn().during(format!("starting {}", binary.muster.display()))
 }
 
 fn traced(muster: &Path, prefix: &Path) -> Command {
