@@ -13,9 +13,9 @@ export function registryOf(muster) {
   return watched(watched(iothub.Registry).fromConnectionString(muster.hub.connectionString));
 }
 
-/** Creates an identity in the registry, and returns the key that the hub made for it. */
-export async function create(muster, name) {
-  const { responseBody } = await registryOf(muster).create({ deviceId: name });
+/** Creates an identity in the registry, by keys unless `terms` say otherwise; returns the key that the hub made for it. */
+export async function create(muster, name, terms = {}) {
+  const { responseBody } = await registryOf(muster).create({ deviceId: name, ...terms });
   return responseBody.authentication.symmetricKey.primaryKey;
 }
 

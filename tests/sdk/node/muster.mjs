@@ -121,9 +121,8 @@ export class Muster {
     return { pem: await read('.pem'), chain: await read('.chain.pem'), key: await read('.key.pem') };
   }
 
-  /** Uploads a CA certificate made here to the provisioning service, and proves possession of its key. */
-  async prove(name) {
-    const owner = ['--dps', this.provisioning.name];
+  /** Uploads a CA certificate made here to a provisioning service or a hub, and proves possession of its key. */
+  async prove(name, owner = ['--dps', this.provisioning.name]) {
     await this.command('certificate', 'create', name, ...owner, '--path', join(this.files, `${name}.pem`));
     const { properties } = await this.command('certificate', 'generate-verification-code', name, ...owner);
     const code = properties.verificationCode;

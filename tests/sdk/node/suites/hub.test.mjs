@@ -138,6 +138,28 @@ for (const transport of Object.keys(TRANSPORTS)) {
   );
 
   check(
+    `a device connects over ${transport} with a certificate that a CA of the hub stands for`,
+    shows('X.509', 'connect, by a CA certificate of the hub, through an intermediate'),
+    async (muster) => {
+      const hub = ['--hub', muster.hub.name];
+      await muster.certificate('root', 'root');
+      await muster.certificate('intermediate', 'factory', '--issuer', 'root');
+      const certificate = await muster.certificate('device', 'dev-ca', '--issuer', 'factory');
+      await muster.certificate('root', 'other');
+      const strange = await muster.certificate('device', 'dev-ca', '--issuer', 'other', '--file', 'strange');
+      const connecting = (evidence) => connectByCertificate(muster, transport, 'dev-ca', evidence);
+      const refused = { name: 'UnauthorizedError' };
+      await create(muster, 'dev-ca', { authentication: { type: 'certificateAuthority' } });
+      await assert.rejects(connecting(certificate), refused);
+      assert.equal((await muster.prove('root', hub)).properties.isVerified, true);
+      await assert.rejects(connecting(strange), refused);
+      await (await connecting(certificate)).sendEvent(new device.Message('25.1'));
+      await muster.command('certificate', 'delete', 'root', ...hub);
+      await assert.rejects(connecting(certificate), refused);
+    },
+  );
+
+  check(
     `desired properties reach the device in order over ${transport}`,
     shows('symmetric key', 'desired callback, in order'),
     async (muster) => {
