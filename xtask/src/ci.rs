@@ -21,7 +21,7 @@ pub fn run() -> Result<()> {
     report.step("lints", 180, lints);
     report.step("documentation", 60, documentation);
     report.step("golden files", 60, golden::check);
-    report.step("fuzz", 90, || fuzz::short(FUZZ_S));
+    report.step("fuzz", 420, || fuzz::short(FUZZ_S));
     report.finish()
 }
 

@@ -10,7 +10,15 @@ mod opening;
 mod request;
 
 #[cfg(test)]
+#[path = "../../../fuzz/src/http_opening.rs"]
+mod http_opening;
+#[cfg(test)]
+#[path = "../../../fuzz/src/replay.rs"]
+mod replay;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+use crate::websocket::upgrade;
 
 use std::convert::Infallible;
 use std::pin::pin;

@@ -5,7 +5,7 @@
 //! would swallow it (`contract/dps-device.md 1.2`). Start reading at [`WebSocketStream`].
 
 mod frame;
-mod upgrade;
+pub(crate) mod upgrade;
 
 #[cfg(test)]
 #[path = "../../../fuzz/src/replay.rs"]
@@ -25,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use self::frame::{Decoder, Event, Violation, encode};
+pub use self::upgrade::Subprotocol;
 pub(crate) use self::upgrade::{Verdict, judge};
 use crate::tls::{PeerContext, SecureStream};
 
@@ -39,28 +40,6 @@ const CLOSE_NORMAL: u16 = 1000;
 
 /// The close code of an end that the peer's mistake caused.
 const CLOSE_PROTOCOL_ERROR: u16 = 1002;
-
-/// The protocol that a client asked for, by subprotocol name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subprotocol {
-    /// `mqtt`.
-    Mqtt,
-    /// `AMQPWSB10`.
-    Amqp,
-}
-
-impl Subprotocol {
-    /// Reads the name without regard to case: the C SDK writes `MQTT`.
-    pub fn parse(name: &str) -> Option<Self> {
-        if name.eq_ignore_ascii_case("mqtt") {
-            Some(Self::Mqtt)
-        } else if name.eq_ignore_ascii_case("AMQPWSB10") {
-            Some(Self::Amqp)
-        } else {
-            None
-        }
-    }
-}
 
 /// A connection after its upgrade.
 #[derive(Debug)]

@@ -424,3 +424,8 @@ async fn the_task_of_a_connection_is_small() {
     let task_bytes = size_of_val(&http.serve(connection, rim.tasks.drain_signal()));
     assert!(task_bytes <= TASK_BYTES_MAX, "{task_bytes}");
 }
+
+#[test]
+fn the_corpus_of_http_opening_holds() {
+    replay::replay("http_opening", http_opening::check);
+}

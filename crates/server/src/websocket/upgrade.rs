@@ -10,8 +10,6 @@ use http::header::{
 use http::{Request, StatusCode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::Subprotocol;
-
 /// The paths that device and service SDKs ask for, in lower case and without the slash at the end.
 const PATHS: [&str; 4] = ["", "/mqtt", "/$iothub/websocket", "/$servicebus/websocket"];
 
@@ -20,6 +18,28 @@ const VERSION: &str = "13";
 
 /// Longest `Sec-WebSocket-Key` taken; the standard's has 24 characters, and nothing depends on its content.
 const KEY_CHARS_MAX: usize = 128;
+
+/// The protocol that a client asked for, by subprotocol name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subprotocol {
+    /// `mqtt`.
+    Mqtt,
+    /// `AMQPWSB10`.
+    Amqp,
+}
+
+impl Subprotocol {
+    /// Reads the name without regard to case: the C SDK writes `MQTT`.
+    pub fn parse(name: &str) -> Option<Self> {
+        if name.eq_ignore_ascii_case("mqtt") {
+            Some(Self::Mqtt)
+        } else if name.eq_ignore_ascii_case("AMQPWSB10") {
+            Some(Self::Amqp)
+        } else {
+            None
+        }
+    }
+}
 
 /// What to do with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
