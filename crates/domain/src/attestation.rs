@@ -18,6 +18,7 @@ use crate::enrollment::{Attestation, Enrollment, EntryName, Mechanism};
 use crate::ids::{CertificateName, Etag, RegistrationId, ServiceKey};
 use crate::operation::Evidence;
 use crate::resource::CaCertificate;
+use crate::sas::InvalidToken;
 
 /// What attestation has verified.
 #[derive(Clone, Debug, PartialEq)]
@@ -127,6 +128,7 @@ struct Match<'a> {
 pub fn attest(claim: Claim<'_>, evidence: &Evidence, candidates: Candidates<'_>) -> Verdict {
     let mut trace = Trace::default();
     let matched = match candidates.individual {
+        _ if let Some(invalid) = evidence.unreadable => Err(Rejection::Unreadable(invalid)),
         Some(entry) => {
             Ok(Match { entry, result: individual(claim, evidence, entry, candidates.authorities, &mut trace) })
         }
@@ -195,6 +197,8 @@ fn seal(claim: Claim<'_>, entry: &Enrollment, credential: Credential) -> Result<
 pub enum Rejection {
     /// Nothing was presented.
     NoCredential,
+    /// What was presented as a signature is none.
+    Unreadable(InvalidToken),
     /// There is no entry that could admit the device.
     NotEnrolled,
     /// The entry is disabled.
@@ -267,6 +271,7 @@ impl Rejection {
     pub const fn cause(&self) -> Cause {
         match self {
             Self::NoCredential => Cause::NoCredential,
+            Self::Unreadable(_) => Cause::UnreadableSignature,
             Self::NotEnrolled => Cause::NotEnrolled,
             Self::Disabled => Cause::DisabledEntry,
             Self::Mechanism { .. } => Cause::WrongMechanism,
@@ -290,6 +295,7 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoCredential => f.write_str("the device presented neither a certificate nor a signature"),
+            Self::Unreadable(invalid) => write!(f, "what the device presented as a signature is none: {invalid}"),
             Self::NotEnrolled => f.write_str(
                 "there is no individual enrollment of this registration ID, and no group of this mechanism to try",
             ),

@@ -103,6 +103,7 @@ impl Presented {
     pub const fn of(evidence: &Evidence) -> Self {
         match (&evidence.token, &evidence.certificates) {
             (Some(_), _) => Self::Signature,
+            (None, _) if evidence.unreadable.is_some() => Self::Signature,
             (None, Some(_)) => Self::Certificate,
             (None, None) => Self::Nothing,
         }
@@ -248,6 +249,8 @@ pub enum Cause {
     InvalidRegistrationId,
     /// Nothing was presented.
     NoCredential,
+    /// What was presented as a signature cannot be read.
+    UnreadableSignature,
     /// No entry could admit the device.
     NotEnrolled,
     /// The entry is disabled.
@@ -282,10 +285,11 @@ pub enum Cause {
 
 impl Cause {
     /// All causes, for tables that must be complete.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::WrongIdScope,
         Self::InvalidRegistrationId,
         Self::NoCredential,
+        Self::UnreadableSignature,
         Self::NotEnrolled,
         Self::DisabledEntry,
         Self::WrongMechanism,
@@ -309,6 +313,7 @@ impl Cause {
             Self::WrongIdScope => "wrong-id-scope",
             Self::InvalidRegistrationId => "invalid-registration-id",
             Self::NoCredential => "no-credential",
+            Self::UnreadableSignature => "unreadable-signature",
             Self::NotEnrolled => "not-enrolled",
             Self::DisabledEntry => "disabled-entry",
             Self::WrongMechanism => "wrong-mechanism",
@@ -337,6 +342,9 @@ impl Cause {
                 "Use letters, digits and - . _ : (at most 128), ending in a letter, a digit or a hyphen."
             }
             Self::NoCredential => "Give the device its certificate or key; check that its SDK sends it.",
+            Self::UnreadableSignature => {
+                "Send `SharedAccessSignature sr=…&sig=…&se=…`, each value escaped once, in one Authorization header."
+            }
             Self::NotEnrolled => "Enroll the device: `muster enrollment create` or `muster enrollment-group create`.",
             Self::DisabledEntry => "If the device may come back: `muster enrollment update … --status enabled`.",
             Self::WrongMechanism => "Let the device use the mechanism of its entry, or change the entry.",

@@ -108,7 +108,7 @@ pub(crate) fn caller(peer: &PeerContext, transport: Transport) -> Option<Caller>
         endpoint: Endpoint { address: peer.dialled.ip(), name: peer.server_name.clone(), admin: false },
         peer: peer.address.ip(),
         transport,
-        evidence: Evidence { certificates, token: None, bearer: None },
+        evidence: Evidence { certificates, ..Evidence::default() },
     })
 }
 

@@ -38,7 +38,7 @@ pub struct AdminRoutes {
 }
 
 /// Builds the caller of a request: what the connection tells, narrowed by `Host`, and what the headers present. `None`
-/// if a signature or the presented chain cannot be looked at.
+/// if the presented chain cannot be looked at.
 fn caller_of(request: &Request<Bytes>, peer: &PeerContext, admin: bool) -> Option<Caller> {
     let mut caller = caller(peer, Transport::Https)?;
     caller.endpoint.admin = admin;
@@ -48,7 +48,7 @@ fn caller_of(request: &Request<Bytes>, peer: &PeerContext, admin: bool) -> Optio
     match signature(request.headers()) {
         None => {}
         Some(Ok(token)) => caller.evidence.token = Some(token),
-        Some(Err(_)) => return None,
+        Some(Err(invalid)) => caller.evidence.unreadable = Some(invalid),
     }
     caller.evidence.bearer = bearer(request.headers()).map(Secret::new);
     Some(caller)

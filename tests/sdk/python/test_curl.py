@@ -94,6 +94,10 @@ def test_a_refused_call_says_what_every_refusal_says(muster):
     assert (status, told["errorCode"]) == (401, 401002)
     assert set(told) >= {"errorCode", "trackingId", "message", "timestampUtc"}
     assert muster.command("why", told["trackingId"])["cause"] == "not-enrolled"
+    cut = token[: token.index("&sig=")]
+    status, _, unread = curl(muster, "-X", "PUT", *JSON, "-H", f"Authorization: {cut}", "-d", body, url)
+    assert (status, set(unread), unread["message"]) == (401, set(told), told["message"])
+    assert muster.command("why", unread["trackingId"])["cause"] == "unreadable-signature"
 
 
 def test_no_private_key_lies_open_in_the_data_folder(muster):

@@ -150,6 +150,7 @@ pub fn prove(
     // Judged whether or not the identity may connect: an early refusal would show in the time it takes.
     let judged = match (&evidence.token, &evidence.certificates) {
         (Some(token), _) => judge_token(claim.identity, token, rules, now),
+        (None, _) if evidence.unreadable.is_some() => Err(IdentityRejection::NoCredential),
         (None, Some(presented)) => judge_certificate(claim.identity, presented, rules, now),
         (None, None) => Err(IdentityRejection::NoCredential),
     };

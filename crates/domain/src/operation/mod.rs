@@ -20,7 +20,7 @@ use std::sync::Arc;
 use crate::certificate::PresentedChain;
 use crate::clock::UnixTime;
 use crate::ids::TrackingId;
-use crate::sas::SasToken;
+use crate::sas::{InvalidToken, SasToken};
 
 /// A question put to the product.
 #[derive(Clone, Debug)]
@@ -129,6 +129,8 @@ pub struct Evidence {
     pub certificates: Option<Arc<PresentedChain>>,
     /// A shared access signature, parsed and not verified.
     pub token: Option<SasToken>,
+    /// Why something that was presented as a signature is none; whoever presents it is not judged by anything else.
+    pub unreadable: Option<InvalidToken>,
     /// A bearer token of the management API.
     pub bearer: Option<Secret>,
 }
