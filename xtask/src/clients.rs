@@ -2,6 +2,7 @@
 //!
 //! Says nothing that no test of that run showed, and nothing that changes from run to run. Start at [`text`].
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 use std::fs;
@@ -30,8 +31,8 @@ const METHODS: &str = "
 # Methods
 
 Every public method that these packages export, as found by looking into the installed package: covered if a test called
-it, saw it succeed and passed, and then with the test that says most about it; or not, with the reason. The suites fail
-if a method is in neither table, or in both.
+it, saw it succeed and passed, and then with the one that uses most of the package; or not, with the reason. The suites
+fail if a method is in neither table, or in both.
 ";
 
 /// One package's methods.
@@ -45,10 +46,11 @@ struct Methods {
     left_out: BTreeMap<String, String>,
 }
 
-/// A test that used a method. The least witness says most about the method, since it used the fewest others.
+/// A test that used a method. The least witness uses most of the package: unlike a test of a single refusal, it shows
+/// what the method is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Witness {
-    methods: usize,
+    methods: Reverse<usize>,
     test: String,
 }
 
@@ -102,16 +104,14 @@ fn methods(results: &[Value], lists: Vec<List>) -> BTreeMap<String, Methods> {
         packages.entry(package).or_default().left_out = left_out;
     }
     for result in results {
-        let used = used(result);
-        let test = test_of(result);
-        let witness = Witness { methods: used.values().map(BTreeSet::len).sum(), test };
-        for (package, method) in
-            used.iter().flat_map(|(package, used)| used.iter().map(move |method| (package, method)))
-        {
-            let covered = &mut packages.entry((*package).clone()).or_default().covered;
-            let least = covered.entry((*method).to_owned()).or_insert_with(|| witness.clone());
-            if witness < *least {
-                *least = witness.clone();
+        for (package, used) in used(result) {
+            let covered = &mut packages.entry(package.clone()).or_default().covered;
+            let witness = Witness { methods: Reverse(used.len()), test: test_of(result) };
+            for method in used {
+                let least = covered.entry(method.to_owned()).or_insert_with(|| witness.clone());
+                if witness < *least {
+                    *least = witness.clone();
+                }
             }
         }
         let member = |name: &str| result.get(name).and_then(Value::as_str);
@@ -171,11 +171,12 @@ mod tests {
     }
 
     #[test]
-    fn a_method_stands_beside_the_test_that_used_the_fewest_others() {
+    fn a_method_stands_beside_the_test_that_uses_most_of_its_package() {
         let used = |test: &str, methods: Value| json!({ "test": test, "client": "pack", "version": "1.2", "methods": methods });
         let results = [
             used("a.py::test_all[mqtt]", json!({ "pack": ["Client.get", "Client.put"], "other": ["Other.get"] })),
-            used("b.py::test_put[mqtt-ws]", json!({ "pack": ["Client.put"] })),
+            used("b.py::test_put[mqtt-ws]", json!({ "pack": ["Client.put", "Client.see"], "other": ["Other.get"] })),
+            used("c.py::test_put", json!({ "pack": ["Client.put"] })),
             used("a sentence [as it stands]", json!({ "other": ["Other.list"] })),
             json!({ "test": "one that names no methods" }),
         ];
@@ -190,7 +191,8 @@ mod tests {
             ("other", "Other.get", "a.py::test_all"),
             ("other", "Other.list", "a sentence [as it stands]"),
             ("pack", "Client.get", "a.py::test_all"),
-            ("pack", "Client.put", "b.py::test_put"),
+            ("pack", "Client.put", "a.py::test_all"),
+            ("pack", "Client.see", "b.py::test_put"),
         ];
         assert_eq!(witnesses, expected);
         assert_eq!(found["pack"].version.as_deref(), Some("1.2"));

@@ -14,7 +14,7 @@ from provisioningserviceclient.models import (
     InitialTwin,
     ReprovisionPolicy,
 )
-from test_provisioning import SERVICE, by_key, derived, service_of
+from test_provisioning import SERVICE, all_assigned, by_key, derived, service_of
 
 ALL = QuerySpecification(query="SELECT *")
 STALE = "c3RhbGU="
@@ -153,9 +153,7 @@ def test_registration_states_are_read_and_deleted(muster):
     group = service.create_or_update(EnrollmentGroup.create("caves", AttestationMechanism(type="symmetricKey")))
     key = group.attestation.symmetric_key.primary_key
     names = ["cave-1", "cave-2"]
-    with ThreadPoolExecutor(len(names)) as pool:
-        results = pool.map(lambda name: by_key(muster, name, derived(key, name)).register(), names)
-        assert [result.status for result in results] == ["assigned", "assigned"]
+    all_assigned(muster, {name: by_key(muster, name, derived(key, name)) for name in names})
     state = service.get_registration_state("cave-1")
     assert (state.registration_id, state.status, state.substatus) == ("cave-1", "assigned", "initialAssignment")
     assert (state.assigned_hub, state.device_id) == (muster.hub["hostName"], "cave-1")

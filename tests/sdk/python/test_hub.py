@@ -34,6 +34,7 @@ def connect(muster, name: str, key: str, transport: str = "mqtt") -> IoTHubDevic
         device_id=name,
         server_verification_cert=muster.authority,
         websockets=transport == "mqtt-ws",
+        connection_retry_interval=1,
     )
     client.connect()
     return client

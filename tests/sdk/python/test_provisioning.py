@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import pytest
@@ -54,7 +55,6 @@ def by_certificate(muster, registration_id: str, folder, transport: str = "mqtt"
     )
 
 
-
 def by_client_certificate(pem: str) -> AttestationMechanism:
     certificates = X509Certificates(primary=X509CertificateWithInfo(certificate=pem))
     return AttestationMechanism(type="x509", x509=X509Attestation(client_certificates=certificates))
@@ -70,6 +70,14 @@ def assigned(muster, result, device_id: str):
     assert result.registration_state.assigned_hub == muster.hub["hostName"]
     assert result.registration_state.device_id == device_id
     assert result.registration_state.sub_status == "initialAssignment"
+
+
+def all_assigned(muster, clients: dict):
+    """Registers devices at the same time, each as the name it stands under: every client waits 2 s before it asks again."""
+    with ThreadPoolExecutor(len(clients)) as registering:
+        results = registering.map(lambda client: client.register(), clients.values())
+        for name, result in zip(clients, results, strict=True):
+            assigned(muster, result, name)
 
 
 @pytest.mark.shows(**DEVICE, credential="symmetric key", feature="provision, individual enrollment")
@@ -88,8 +96,8 @@ def test_a_device_registers_with_its_own_key(muster, transport):
 def test_devices_register_with_keys_derived_from_their_group(muster, transport):
     group = EnrollmentGroup.create("caves", AttestationMechanism(type="symmetricKey"))
     key = service_of(muster).create_or_update(group).attestation.symmetric_key.primary_key
-    for name in ["cave-1", "cave-2"]:
-        assigned(muster, by_key(muster, name, derived(key, name), transport).register(), name)
+    names = ["cave-1", "cave-2"]
+    all_assigned(muster, {name: by_key(muster, name, derived(key, name), transport) for name in names})
 
 
 @pytest.mark.shows(**DEVICE, credential="X.509", feature="provision, individual enrollment, self-signed")

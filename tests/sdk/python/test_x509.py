@@ -16,7 +16,7 @@ from certificates import (
     prove,
 )
 from provisioningserviceclient.models import EnrollmentGroup, IndividualEnrollment
-from test_provisioning import assigned, by_certificate, by_client_certificate, service_of
+from test_provisioning import all_assigned, assigned, by_certificate, by_client_certificate, service_of
 
 DEVICE = {"client": "azure-iot-device", "version": version("azure-iot-device"), "credential": "X.509"}
 TRANSPORTS = ["mqtt", "mqtt-ws"]
@@ -40,8 +40,8 @@ def test_devices_below_an_intermediate_are_admitted_by_their_group(muster, tmp_p
     make_chain(muster, tmp_path, "cave-1", "cave-2")
     prove(muster, tmp_path)
     service_of(muster).create_or_update(group_by_intermediate(tmp_path))
-    for name in ["cave-1", "cave-2"]:
-        assigned(muster, by_certificate(muster, name, tmp_path, transport).register(), name)
+    names = ["cave-1", "cave-2"]
+    all_assigned(muster, {name: by_certificate(muster, name, tmp_path, transport) for name in names})
     client = connect(muster, "cave-1", tmp_path, transport)
     client.send_message("25.1")
     client.shutdown()
@@ -54,8 +54,7 @@ def test_entries_refer_to_an_uploaded_ca(muster, tmp_path):
     service = service_of(muster)
     service.create_or_update(EnrollmentGroup.create("caves", by_ca_reference("root")))
     service.create_or_update(IndividualEnrollment.create("cave-2", by_ca_reference("root")))
-    assigned(muster, by_certificate(muster, "cave-1", tmp_path).register(), "cave-1")
-    assigned(muster, by_certificate(muster, "cave-2", tmp_path).register(), "cave-2")
+    all_assigned(muster, {name: by_certificate(muster, name, tmp_path) for name in ["cave-1", "cave-2"]})
     assert muster.command("why", "cave-1")["by"] == "enrollment group caves"
     assert muster.command("why", "cave-2")["by"] == "enrollment cave-2"
 
@@ -93,8 +92,9 @@ def test_certificates_made_by_openssl_work_equally(muster, tmp_path):
     service.create_or_update(group_by_intermediate(tmp_path))
     pem = (tmp_path / "my-x509-device.pem").read_text()
     service.create_or_update(IndividualEnrollment.create("my-x509-device", by_client_certificate(pem)))
-    for name in ["device-01", "my-x509-device"]:
-        assigned(muster, by_certificate(muster, name, tmp_path).register(), name)
+    names = ["device-01", "my-x509-device"]
+    all_assigned(muster, {name: by_certificate(muster, name, tmp_path) for name in names})
+    for name in names:
         connect(muster, name, tmp_path).shutdown()
 
 
@@ -108,5 +108,4 @@ def test_a_group_admits_by_its_primary_and_its_secondary_certificate(muster, tmp
     certificates = group.attestation.x509.signing_certificates
     certificates.secondary = type(certificates.primary)(certificate=(tmp_path / "second.pem").read_text())
     service_of(muster).create_or_update(group)
-    for name in ["cave-1", "cave-2"]:
-        assigned(muster, by_certificate(muster, name, tmp_path).register(), name)
+    all_assigned(muster, {name: by_certificate(muster, name, tmp_path) for name in ["cave-1", "cave-2"]})
