@@ -2,7 +2,7 @@
 
 use super::{
     AllocationPolicy, Attestation, AttestationDraft, CertificateDraft, Draft, Enrollment, EntryKind, EntryName,
-    InitialTwin, Slots, Terms, X509Attestation,
+    InitialTwin, Slots, Terms, TpmAttestation, X509Attestation,
 };
 use crate::certificate::Certificate;
 use crate::clock::{Entropy, UnixTime};
@@ -12,6 +12,12 @@ use crate::twin::{PatchError, ServiceChange};
 
 /// Longest registration ID of an enrollment attested by certificate, since it equals the subject's common name.
 const X509_REGISTRATION_ID_BYTES_MAX: usize = 64;
+/// Most bytes of what an operator notes about a device, as JSON text: as much as a section of a twin.
+const DEVICE_INFORMATION_BYTES_MAX: usize = 32 * 1_024;
+/// Longest host name (RFC 1035, section 2.3.4).
+const HOST_NAME_BYTES_MAX: usize = 253;
+/// Most bytes of a TPM's public key; one of RSA with 4,096 bits has less than 600.
+const PUBLIC_AREA_BYTES_MAX: usize = 1_024;
 /// Longest address of a webhook, in bytes.
 const WEBHOOK_URL_BYTES_MAX: usize = 2_048;
 /// Oldest contract a webhook may speak (`contract/dps-service.md 3.4`).
@@ -26,6 +32,9 @@ pub enum InvalidEnrollment {
     /// The endorsement key is empty.
     #[error("TPM attestation needs an endorsement key")]
     EndorsementKey,
+    /// A key of a TPM is longer than any there is.
+    #[error("a key of a TPM has at most {PUBLIC_AREA_BYTES_MAX} bytes")]
+    PublicArea,
     /// None or several of the three kinds of certificates.
     #[error("X.509 attestation takes exactly one of client certificates, signing certificates and CA references")]
     CertificateKinds,
@@ -47,6 +56,12 @@ pub enum InvalidEnrollment {
     /// A device ID or device information for a group.
     #[error("an enrollment group has no device ID and no device information")]
     DeviceOfGroup,
+    /// Too much device information.
+    #[error("the device information has at most {DEVICE_INFORMATION_BYTES_MAX} bytes")]
+    DeviceInformation,
+    /// A host name is longer than any there is.
+    #[error("the host name of a hub has at most {HOST_NAME_BYTES_MAX} bytes")]
+    HostName,
     /// Custom allocation without a webhook.
     #[error("custom allocation needs a custom allocation definition")]
     NoWebhook,
@@ -83,6 +98,7 @@ pub fn merge(
         AttestationDraft::Tpm(tpm) if tpm.endorsement_key.0.is_empty() => {
             return Err(InvalidEnrollment::EndorsementKey);
         }
+        AttestationDraft::Tpm(tpm) if is_too_long(&tpm) => return Err(InvalidEnrollment::PublicArea),
         AttestationDraft::Tpm(tpm) => Attestation::Tpm(tpm),
         AttestationDraft::SymmetricKey(keys) => {
             Attestation::SymmetricKey(merge_keys(keys, stored.map(|stored| &stored.attestation), entropy))
@@ -120,6 +136,14 @@ fn check_terms(terms: &Terms, kind: EntryKind) -> Result<(), InvalidEnrollment> 
     if kind == EntryKind::Group && (terms.device_id.is_some() || terms.device_information.is_some()) {
         return Err(InvalidEnrollment::DeviceOfGroup);
     }
+    let is_long =
+        |members| serde_json::to_string(members).expect("JSON can be written").len() > DEVICE_INFORMATION_BYTES_MAX;
+    if terms.device_information.as_ref().is_some_and(is_long) {
+        return Err(InvalidEnrollment::DeviceInformation);
+    }
+    if terms.iot_hub_host_name.as_ref().is_some_and(|host| host.len() > HOST_NAME_BYTES_MAX) {
+        return Err(InvalidEnrollment::HostName);
+    }
     // Checked where the operator can be told: at the assignment there is only the device.
     if let Some(InitialTwin { tags, desired }) = &terms.initial_twin {
         ServiceChange { tags: tags.clone(), desired: desired.clone() }.check()?;
@@ -137,6 +161,11 @@ fn check_terms(terms: &Terms, kind: EntryKind) -> Result<(), InvalidEnrollment> 
         return Err(InvalidEnrollment::WebhookApiVersion);
     }
     Ok(())
+}
+
+fn is_too_long(tpm: &TpmAttestation) -> bool {
+    let keys = [Some(&tpm.endorsement_key), tpm.storage_root_key.as_ref()];
+    keys.into_iter().flatten().any(|key| key.0.len() > PUBLIC_AREA_BYTES_MAX)
 }
 
 fn is_https_address(url: &str) -> bool {

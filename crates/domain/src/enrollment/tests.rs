@@ -107,6 +107,7 @@ fn what_a_kind_of_entry_cannot_demand_is_refused() {
     let cases: &[(&str, EntryName, AttestationDraft, Option<InvalidEnrollment>)] = &[
         ("TPM", individual("d"), tpm(b"ek"), None),
         ("TPM of a group", group("g"), tpm(b"ek"), Some(InvalidEnrollment::TpmForGroup)),
+        ("TPM with a long key", individual("d"), tpm(&[7; 1_025]), Some(InvalidEnrollment::PublicArea)),
         ("TPM without a key", individual("d"), tpm(b""), Some(InvalidEnrollment::EndorsementKey)),
         ("signing", group("g"), x509(None, slots(), None), None),
         (
@@ -145,6 +146,11 @@ fn terms_keep_their_rules() {
     };
     let custom = Terms { allocation: Some(AllocationPolicy::Custom), ..Terms::default() };
     let named = Terms { device_id: Some(DeviceId::parse("d").unwrap()), ..Terms::default() };
+    let noted = |text_bytes: usize| Terms {
+        device_information: Some(Map::from_iter([("a".to_owned(), Value::from("x".repeat(text_bytes)))])),
+        ..Terms::default()
+    };
+    let long_host = Terms { iot_hub_host_name: Some("h".repeat(254)), ..Terms::default() };
     let odd_tags = serde_json::from_str(r#"{"a$":1}"#).unwrap();
     let initial_twin = Some(InitialTwin { tags: Some(odd_tags), desired: None });
     let odd_twin = Terms { initial_twin, ..Terms::default() };
@@ -160,6 +166,9 @@ fn terms_keep_their_rules() {
         ("no date", group("g"), webhook("https://h", "latest"), Some(InvalidEnrollment::WebhookApiVersion)),
         ("odd suffix", group("g"), webhook("https://h", "2019-03-31é"), Some(InvalidEnrollment::WebhookApiVersion)),
         ("device ID", individual("d"), named.clone(), None),
+        ("information", individual("d"), noted(32 * 1_024 - 8), None),
+        ("long information", individual("d"), noted(32 * 1_024 - 7), Some(InvalidEnrollment::DeviceInformation)),
+        ("a long host name", group("g"), long_host, Some(InvalidEnrollment::HostName)),
         ("a twin that breaks the rules", group("g"), odd_twin, Some(InvalidEnrollment::InitialTwin(dollar))),
         ("device ID of a group", group("g"), named, Some(InvalidEnrollment::DeviceOfGroup)),
     ];
