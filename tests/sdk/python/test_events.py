@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import pytest
@@ -52,8 +53,10 @@ def test_the_monitor_shows_what_a_device_sends_while_it_comes(muster, transport)
 
 @pytest.mark.shows(**DEVICE, transport="mqtt", feature="telemetry is kept in order, and across a server restart")
 def test_acknowledged_telemetry_is_there_after_a_restart_in_order(muster):
-    first = connect(muster, "dev-1", provision(muster, "dev-1"))
-    second = connect(muster, "dev-2", provision(muster, "dev-2"))
+    names = ["dev-1", "dev-2"]
+    with ThreadPoolExecutor(len(names)) as provisioning:
+        keys = list(provisioning.map(lambda name: provision(muster, name), names))
+    first, second = (connect(muster, name, key) for name, key in zip(names, keys, strict=True))
     for number in range(20):
         first.send_message(f"first {number}")
         second.send_message(f"second {number}")

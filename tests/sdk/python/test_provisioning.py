@@ -83,12 +83,13 @@ def all_assigned(muster, clients: dict):
 @pytest.mark.shows(**DEVICE, credential="symmetric key", feature="provision, individual enrollment")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_device_registers_with_its_own_key(muster, transport):
-    entry = IndividualEnrollment.create("dev-1", AttestationMechanism(type="symmetricKey"))
-    made = service_of(muster).create_or_update(entry)
-    key = made.attestation.symmetric_key
-    assigned(muster, by_key(muster, "dev-1", key.primary_key, transport).register(), "dev-1")
-    again = by_key(muster, "dev-1", key.secondary_key, transport).register()
-    assert (again.status, again.registration_state.device_id) == ("assigned", "dev-1")
+    def keys(name: str):
+        entry = IndividualEnrollment.create(name, AttestationMechanism(type="symmetricKey"))
+        return service_of(muster).create_or_update(entry).attestation.symmetric_key
+
+    primary = by_key(muster, "dev-1", keys("dev-1").primary_key, transport)
+    secondary = by_key(muster, "dev-2", keys("dev-2").secondary_key, transport)
+    all_assigned(muster, {"dev-1": primary, "dev-2": secondary})
 
 
 @pytest.mark.shows(**DEVICE, credential="symmetric key", feature="provision, enrollment group")
