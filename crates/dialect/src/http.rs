@@ -106,9 +106,10 @@ pub fn signature(headers: &HeaderMap) -> Option<Result<SasToken, InvalidToken>> 
     }
 }
 
-/// The bearer token of the `Authorization` header.
+/// The bearer token of the `Authorization` header; of several headers, none.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let text = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Ok(text), None) = (values.next()?.to_str(), values.next()) else { return None };
     let (scheme, token) = text.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
@@ -282,5 +283,6 @@ mod tests {
         let doubled = signature(&headers(&AUTHORIZATION, &[token, token]));
         assert_eq!(doubled.map(|parsed| parsed.is_ok()), Some(false));
         assert_eq!(bearer(&headers(&AUTHORIZATION, &["BEARER x "])), Some("x"));
+        assert_eq!(bearer(&headers(&AUTHORIZATION, &["Bearer x", "Bearer x"])), None);
     }
 }
