@@ -148,10 +148,28 @@ fn check_header(path: &Path) -> Result<(), OpenError> {
     let failed = |error| OpenError::file("cannot read the file", path, error);
     let mut header = Vec::with_capacity(HEADER_BYTES);
     File::open(path).map_err(failed)?.take(HEADER_BYTES as u64).read_to_end(&mut header).map_err(failed)?;
-    if header.is_empty() || (header.len() == HEADER_BYTES && header.starts_with(MAGIC)) {
+    if header.is_empty() || (header.len() == HEADER_BYTES && header.starts_with(MAGIC)) || is_being_begun(path)? {
         return Ok(());
     }
     Err(OpenError::Damaged { path: path.to_owned(), detail: "it does not begin as an SQLite file does".to_owned() })
+}
+
+/// Whether a power cut came while the file was being begun: the rollback journal beside it says that it had no pages
+/// before, which is how SQLite then leaves it (SQLite's file format, section 3).
+fn is_being_begun(path: &Path) -> Result<bool, OpenError> {
+    /// What a journal begins with once it counts.
+    const JOURNAL_MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+    /// Where it says how many pages the file had, in four bytes.
+    const PAGES_AT: std::ops::Range<usize> = 16..20;
+    let mut journal = path.as_os_str().to_owned();
+    journal.push("-journal");
+    let journal = Path::new(&journal);
+    let mut header = Vec::with_capacity(PAGES_AT.end);
+    match File::open(journal).and_then(|file| file.take(PAGES_AT.end as u64).read_to_end(&mut header)) {
+        Ok(_) => Ok(header.starts_with(&JOURNAL_MAGIC) && header.get(PAGES_AT) == Some([0; 4].as_slice())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(OpenError::file("cannot read the file", journal, error)),
+    }
 }
 
 /// Refuses a file that is another program's, from a newer version, or damaged.

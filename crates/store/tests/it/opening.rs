@@ -70,6 +70,39 @@ async fn a_second_opening_of_the_same_folder_is_refused_until_the_first_closes()
     open(place.path()).unwrap().close().await;
 }
 
+/// The rollback journal of a file that had `pages` pages when a change to it was begun.
+fn journal(pages: u32) -> Vec<u8> {
+    const SECTOR_BYTES: u32 = 512;
+    const PAGE_BYTES: u32 = 4_096;
+    let mut journal = vec![0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+    for number in [0, 0x00c0_ffee, pages, SECTOR_BYTES, PAGE_BYTES] {
+        journal.extend(number.to_be_bytes());
+    }
+    journal.resize(SECTOR_BYTES as usize, 0);
+    journal
+}
+
+#[tokio::test]
+async fn a_file_that_was_being_begun_when_the_power_failed_is_begun_again() {
+    for name in ["muster.db", "refusals.db", "telemetry/0000000001.db"] {
+        let place = closed_store().await;
+        let path = place.path().join(name);
+        // The sector with the header was not written, a later one was.
+        fs::write(&path, [0; 2_048]).unwrap();
+        fs::write(place.path().join(format!("{name}-journal")), journal(0)).unwrap();
+        open(place.path()).unwrap().close().await;
+        assert!(fs::read(&path).unwrap().starts_with(b"SQLite format 3"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_had_pages_before_is_not_begun_again() {
+    let place = closed_store().await;
+    fs::write(place.path().join("muster.db"), [0; 2_048]).unwrap();
+    fs::write(place.path().join("muster.db-journal"), journal(3)).unwrap();
+    assert!(matches!(refused(place.path()), OpenError::Damaged { .. }));
+}
+
 /// Opens a folder that must be refused; nothing in it may change.
 fn refused(folder: &Path) -> OpenError {
     let before = contents(folder);
