@@ -45,7 +45,7 @@ def receive(client):
     """Waits for a change of desired properties without keeping the loop."""
     if isinstance(client, (aio.IoTHubDeviceClient, aio.IoTHubModuleClient)):
         return asyncio.ensure_future(client.receive_twin_desired_properties_patch())
-    return asyncio.ensure_future(asyncio.to_thread(client.receive_twin_desired_properties_patch))
+    return asyncio.ensure_future(asyncio.to_thread(client.receive_twin_desired_properties_patch, timeout=WITHIN_S))
 
 
 async def change_until_received(client, change) -> dict:
