@@ -59,7 +59,6 @@ pub struct ActivityMark {
 }
 
 /// Keeps identities. Every verb that changes who may connect wakes [`IdentityStore::identity_changes`].
-#[expect(clippy::too_many_arguments, reason = "a verb is one atomic change: all it needs comes with it")]
 #[async_trait]
 pub trait IdentityStore: Send + Sync {
     /// Keeps a fresh identity with a fresh etag and generation, and its twin, which `twin` may fill. A module needs its
