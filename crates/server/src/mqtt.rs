@@ -1,36 +1,27 @@
 //! The one async loop of an MQTT connection, over TLS or inside a WebSocket: read, step, perform, write, sleep.
 //!
 //! What the bytes mean is the session's business; what is asked is performed by `service`. A connection's buffers are
-//! given back when it is quiet: reading goes through a buffer of the thread. Start at [`MqttServer::serve`].
+//! given back when it is quiet: reading goes through a buffer of the thread (`link`). Start at [`MqttServer::serve`].
 
+mod link;
 mod running;
 
-use std::cell::RefCell;
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Instant;
 
 use dialect::mqtt::Session;
 use domain::certificate::PresentedChain;
-use domain::operation::session::{Answer, Ask as SessionAsk, ConnectedDevice};
-use domain::operation::{Caller, Endpoint, Evidence, Operation, Reply, Transport};
+use domain::operation::session::{Answer, Ask as SessionAsk, ConnectedDevice, CutOff};
+use domain::operation::{Caller, Endpoint, Evidence, Operation, Push, Reply, Transport};
 use proto::mqtt::Limits;
 use service::{Mailbox, Service};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 
+use self::link::Link;
 use self::running::{Running, Settled};
 use crate::shutdown::DrainSignal;
 use crate::tls::PeerContext;
-
-/// Bytes read at once; TLS records hold at most 16 KiB.
-const READ_BYTES: usize = 16 * 1_024;
-
-thread_local! {
-    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
-}
 
 /// Drives MQTT connections. Cheap to clone.
 #[derive(Clone)]
@@ -41,7 +32,7 @@ pub struct MqttServer {
 
 /// One connection while it lives.
 struct Driver<S> {
-    stream: S,
+    link: Link<S>,
     talk: Talk,
 }
 
@@ -60,7 +51,7 @@ enum Step {
     Read(io::Result<usize>),
     Written(io::Result<usize>),
     Settled(Settled),
-    Pushed(domain::operation::Push),
+    Pushed(Push),
     Timeout,
     Drain,
 }
@@ -89,7 +80,7 @@ impl MqttServer {
             device: None,
             mailbox: None,
         };
-        Driver { stream, talk }.run(drain).await;
+        Driver { link: Link::new(stream), talk }.run(drain).await;
     }
 }
 
@@ -140,16 +131,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
                 }
             }
         }
-        let Self { mut stream, talk } = self;
-        // The peer may be gone already; there is nobody else to tell.
-        let _ = stream.flush().await;
-        let _ = stream.shutdown().await;
-        drop(stream);
+        let Self { link, talk } = self;
+        link.close().await;
         talk.finish().await;
     }
 
     async fn step(&mut self, drain: &mut DrainSignal, draining: bool) -> Step {
-        let Self { stream, talk: Talk { session, running, mailbox, .. } } = self;
+        let Self { link, talk: Talk { session, running, mailbox, .. } } = self;
         let deadline = session.poll_timeout();
         let (wants_input, has_output) = (session.wants_input(), !session.output().is_empty());
         if has_output {
@@ -157,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
             return tokio::select! {
                 biased;
                 push = next_push(mailbox.as_ref()), if mailbox.is_some() => Step::Pushed(push),
-                written = stream.write(session.output()) => Step::Written(written.and_then(not_zero)),
+                written = link.write(session.output()) => Step::Written(written),
                 () = sleep_until(deadline), if deadline.is_some() => Step::Timeout,
                 () = drain.begun(), if !draining => Step::Drain,
             };
@@ -166,7 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
             biased;
             settled = running.settled(), if !running.is_empty() => Step::Settled(settled),
             push = next_push(mailbox.as_ref()), if mailbox.is_some() => Step::Pushed(push),
-            read = read_into(stream, session), if wants_input => Step::Read(read),
+            read = link.read(wants_input, |bytes| session.handle_input(bytes, Instant::now())) => Step::Read(read),
             () = sleep_until(deadline), if deadline.is_some() => Step::Timeout,
             () = drain.begun(), if !draining => Step::Drain,
         }
@@ -190,11 +178,19 @@ impl Talk {
             self.session.close(now);
         }
         for (id, reply) in settled.replies {
-            if let Ok(Reply::Session(Answer::Connected { device, .. })) = &reply {
-                self.mailbox = self.service.mailbox(device);
-                self.device = Some(device.clone());
-            }
+            let connected = match &reply {
+                Ok(Reply::Session(Answer::Connected { device, .. })) => Some(device.clone()),
+                _ => None,
+            };
             self.session.handle_reply(id, reply, now);
+            if let Some(device) = connected {
+                self.mailbox = self.service.mailbox(&device);
+                if self.mailbox.is_none() {
+                    // Cut off before it was let in: nothing would ever end it otherwise.
+                    self.session.handle_push(Push::CutOff(CutOff::Displaced), now);
+                }
+                self.device = Some(device);
+            }
         }
     }
 
@@ -217,11 +213,7 @@ impl Talk {
     }
 }
 
-fn not_zero(count: usize) -> io::Result<usize> {
-    if count == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(count) }
-}
-
-async fn next_push(mailbox: Option<&Mailbox>) -> domain::operation::Push {
+async fn next_push(mailbox: Option<&Mailbox>) -> Push {
     match mailbox {
         Some(mailbox) => mailbox.next().await,
         None => std::future::pending().await,
@@ -233,26 +225,4 @@ async fn sleep_until(deadline: Option<Instant>) {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// Reads once, through the thread's buffer, straight into the session.
-async fn read_into<S: AsyncRead + Unpin>(stream: &mut S, session: &mut Session) -> io::Result<usize> {
-    poll_fn(|cx| {
-        READ_BUFFER.with(|buffer| {
-            let mut buffer = buffer.borrow_mut();
-            let mut read = ReadBuf::new(&mut buffer);
-            match Pin::new(&mut *stream).poll_read(cx, &mut read) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                Poll::Ready(Ok(())) => {
-                    let filled = read.filled();
-                    if !filled.is_empty() {
-                        session.handle_input(filled, Instant::now());
-                    }
-                    Poll::Ready(Ok(filled.len()))
-                }
-            }
-        })
-    })
-    .await
 }

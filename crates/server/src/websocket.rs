@@ -80,6 +80,8 @@ pub struct WebSocketStream<S> {
     close: Option<u16>,
     close_queued: bool,
     read_ended: bool,
+    /// Whether an answer was written that the connection may not have let go of: TLS takes bytes before the socket does.
+    unflushed: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
@@ -96,6 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
             close: None,
             close_queued: false,
             read_ended: false,
+            unflushed: false,
         }
     }
 
@@ -165,12 +168,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
     /// Sends what reading has caused, as far as the connection takes it. Errors come to light in the next read or write.
     fn answer(&mut self, cx: &mut Context<'_>) {
         if let Poll::Ready(Ok(())) = self.poll_drain(cx) {
-            let _ = Pin::new(&mut self.connection).poll_flush(cx);
+            self.unflushed = Pin::new(&mut self.connection).poll_flush(cx).is_pending();
         }
     }
 
     fn has_answers(&self) -> bool {
-        self.pong.is_some() || self.close.is_some() || !self.out.is_empty()
+        self.pong.is_some() || self.close.is_some() || !self.out.is_empty() || self.unflushed
     }
 }
 
