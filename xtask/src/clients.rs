@@ -170,14 +170,20 @@ mod tests {
         BTreeMap::from([(package.to_owned(), BTreeMap::from([(method.to_owned(), reason.to_owned())]))])
     }
 
+    /// What a suite keeps of a test that passed.
+    fn result(test: &str, methods: Value) -> Value {
+        let mut result = json!({ "test": test, "client": "pack", "version": "1.2", "transport": "mqtt" });
+        result["methods"] = methods;
+        result
+    }
+
     #[test]
     fn a_method_stands_beside_the_test_that_uses_most_of_its_package() {
-        let used = |test: &str, methods: Value| json!({ "test": test, "client": "pack", "version": "1.2", "methods": methods });
         let results = [
-            used("a.py::test_all[mqtt]", json!({ "pack": ["Client.get", "Client.put"], "other": ["Other.get"] })),
-            used("b.py::test_put[mqtt-ws]", json!({ "pack": ["Client.put", "Client.see"], "other": ["Other.get"] })),
-            used("c.py::test_put", json!({ "pack": ["Client.put"] })),
-            used("a sentence [as it stands]", json!({ "other": ["Other.list"] })),
+            result("a.py::test_all[mqtt]", json!({ "pack": ["Client.get", "Client.put"], "other": ["Other.get"] })),
+            result("b.py::test_put[mqtt-ws]", json!({ "pack": ["Client.put", "Client.see"], "other": ["Other.get"] })),
+            result("c.py::test_put", json!({ "pack": ["Client.put"] })),
+            result("a sentence [as it stands]", json!({ "other": ["Other.list"] })),
             json!({ "test": "one that names no methods" }),
         ];
         let found = methods(&results, vec![list("pack", "Client.ask", "nobody answers"), list("third", "C.d", "why")]);
@@ -201,14 +207,15 @@ mod tests {
 
     #[test]
     fn the_order_of_results_changes_nothing() {
-        let result = |test: &str, method: &str| json!({ "test": test, "client": "pack", "version": "1", "methods": { "pack": [method] } });
-        let mut results = vec![result("b", "C.get"), result("a", "C.get"), result("c", "C.put")];
+        let using = |test, method| result(test, json!({ "pack": [method] }));
+        let mut results = vec![using("b", "C.get"), using("a", "C.get"), using("c", "C.put")];
         let lists = || vec![list("pack", "C.ask", "one | two")];
         let first = text(&results, lists()).unwrap();
+        assert!(first.contains("|\n| pack 1.2 | mqtt | - | - |\n\n# Methods"), "{first}");
         results.reverse();
         assert_eq!(text(&results, lists()).unwrap(), first);
         let expected = "
-## pack 1
+## pack 1.2
 
 2 of 3 methods are covered.
 

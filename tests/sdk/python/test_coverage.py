@@ -5,8 +5,9 @@ from importlib.metadata import version
 import covered
 import pytest
 
+FEATURE = "methods: all used or listed"
 PACKAGES = [
-    pytest.param(name, marks=pytest.mark.shows(client=name, version=version(name), feature="methods: all used or listed"))
+    pytest.param(name, marks=pytest.mark.shows(client=name, version=version(name), feature=FEATURE))
     for name in covered.MODULES
 ]
 

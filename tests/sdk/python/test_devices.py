@@ -20,6 +20,7 @@ from test_hub import DEVICE
 from test_operators import KEY, OTHER_KEY, registry_of
 from test_provisioning import assigned, by_client_certificate, service_of
 
+EVERY_CREDENTIAL = {**DEVICE, "transport": "mqtt", "credential": "connection string, symmetric key, token, X.509"}
 FORMS = {"blocking": blocking, "awaited": aio}
 TOKEN_S = 3600
 WITHIN_S = 20
@@ -97,7 +98,7 @@ def certificate_of(folder, name: str):
     return blocking.X509(cert_file=str(folder / f"{name}.chain.pem"), key_file=str(folder / f"{name}.key.pem"))
 
 
-@pytest.mark.shows(**DEVICE, transport="mqtt", credential="any", feature="devices: all calls, by connection string, token, X.509")
+@pytest.mark.shows(**EVERY_CREDENTIAL, feature="devices: all calls, blocking and awaited")
 @pytest.mark.parametrize("form", FORMS)
 def test_a_device_lives_by_every_credential(muster, tmp_path, form):
     client = FORMS[form].IoTHubDeviceClient
@@ -123,7 +124,7 @@ def test_a_device_lives_by_every_credential(muster, tmp_path, form):
     asyncio.run(run())
 
 
-@pytest.mark.shows(**DEVICE, transport="mqtt", credential="any", feature="modules: all calls, by connection string, token, X.509")
+@pytest.mark.shows(**EVERY_CREDENTIAL, feature="modules: all calls, blocking and awaited")
 @pytest.mark.parametrize("form", FORMS)
 def test_a_module_lives_by_every_credential(muster, tmp_path, form):
     client = FORMS[form].IoTHubModuleClient

@@ -73,7 +73,7 @@ def assigned(muster, result, device_id: str):
 
 
 def all_assigned(muster, clients: dict):
-    """Registers devices at the same time, each as the name it stands under: every client waits 2 s before it asks again."""
+    """Registers devices at the same time, by their names: every client waits 2 s before it asks again."""
     with ThreadPoolExecutor(len(clients)) as registering:
         results = registering.map(lambda client: client.register(), clients.values())
         for name, result in zip(clients, results, strict=True):

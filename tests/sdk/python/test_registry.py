@@ -1,4 +1,4 @@
-"""azure-iot-hub keeps identities of devices and modules by every means, in bulk, and their twins against stale writers."""
+"""azure-iot-hub keeps identities of devices and modules, one by one and in bulk, and twins from stale writers."""
 
 from contextlib import contextmanager
 
