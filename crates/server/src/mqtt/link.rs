@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
@@ -50,23 +50,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             if !wants_input {
                 return Poll::Pending;
             }
-            READ_BUFFER.with(|buffer| {
-                let mut buffer = buffer.borrow_mut();
-                let mut read = ReadBuf::new(&mut buffer);
-                match Pin::new(&mut self.stream).poll_read(cx, &mut read) {
-                    Poll::Pending => Poll::Pending,
-                    Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                    Poll::Ready(Ok(())) => {
-                        let filled = read.filled();
-                        if !filled.is_empty() {
-                            take(filled);
-                        }
-                        Poll::Ready(Ok(filled.len()))
-                    }
-                }
-            })
+            READ_BUFFER.with_borrow_mut(|buffer| self.poll_read(cx, buffer, &mut take))
         })
         .await
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+        take: &mut impl FnMut(&[u8]),
+    ) -> Poll<io::Result<usize>> {
+        let mut read = ReadBuf::new(buffer);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+        let filled = read.filled();
+        if !filled.is_empty() {
+            take(filled);
+        }
+        Poll::Ready(Ok(filled.len()))
     }
 
     /// Writes what is left and closes.

@@ -53,7 +53,11 @@ impl Running {
                 let performing = AssertUnwindSafe(performing).catch_unwind().map(Result::ok);
                 self.telemetry.get_or_insert_default().push_back(Box::pin(performing));
                 // Whatever the task has already done in its turn: a message that is put off has not taken its place.
-                unconstrained(poll_fn(|cx| Poll::Ready(self.poll_telemetry(cx)))).await;
+                let once = poll_fn(|cx| {
+                    self.poll_telemetry(cx);
+                    Poll::Ready(())
+                });
+                unconstrained(once).await;
             }
         }
     }
