@@ -28,7 +28,7 @@ pub fn check(input: &[u8]) {
         (Some((length, head)), Some((other_length, other))) => {
             assert_eq!((length, head.uri(), head.headers()), (other_length, other.uri(), other.headers()));
             assert!(length <= wire.len() && wire.starts_with(b"GET "));
-            check_verdict(judge(&head));
+            check_verdict(&judge(&head));
         }
         (whole, pieces) => assert_eq!(whole.is_some(), pieces.is_some(), "cutting makes a difference"),
     }
@@ -47,8 +47,8 @@ fn open(wire: &[u8], piece_bytes: usize) -> Option<(usize, Request<()>)> {
     opening.head
 }
 
-fn check_verdict(verdict: Verdict) {
-    let (reply, start) = match &verdict {
+fn check_verdict(verdict: &Verdict) {
+    let (reply, start) = match verdict {
         Verdict::NotWebSocket => return,
         Verdict::Refused { reply, .. } => (reply, "HTTP/1.1 4"),
         Verdict::Accepted { reply, .. } => (reply, "HTTP/1.1 101 Switching Protocols\r\n"),

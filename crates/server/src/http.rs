@@ -13,9 +13,6 @@ mod request;
 #[path = "../../../fuzz/src/http_opening.rs"]
 mod http_opening;
 #[cfg(test)]
-#[path = "../../../fuzz/src/replay.rs"]
-mod replay;
-#[cfg(test)]
 mod tests;
 #[cfg(test)]
 use crate::websocket::upgrade;

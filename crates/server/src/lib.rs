@@ -7,6 +7,9 @@ pub mod http;
 pub mod listener;
 pub mod mqtt;
 pub mod names;
+#[cfg(test)]
+#[path = "../../../fuzz/src/replay.rs"]
+mod replay;
 pub mod routes;
 pub mod serve;
 pub mod shutdown;

@@ -8,9 +8,6 @@ mod frame;
 pub(crate) mod upgrade;
 
 #[cfg(test)]
-#[path = "../../../fuzz/src/replay.rs"]
-mod replay;
-#[cfg(test)]
 mod tests;
 #[cfg(test)]
 #[path = "../../../fuzz/src/websocket_frame.rs"]

@@ -427,5 +427,5 @@ async fn the_task_of_a_connection_is_small() {
 
 #[test]
 fn the_corpus_of_http_opening_holds() {
-    replay::replay("http_opening", http_opening::check);
+    crate::replay::replay("http_opening", http_opening::check);
 }

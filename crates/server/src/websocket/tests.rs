@@ -173,5 +173,5 @@ async fn a_connection_cut_off_ends_the_stream() {
 
 #[test]
 fn the_corpus_of_websocket_frame_holds() {
-    replay::replay("websocket_frame", websocket_frame::check);
+    crate::replay::replay("websocket_frame", websocket_frame::check);
 }
