@@ -6,4 +6,5 @@
 pub mod golden;
 pub mod raw_http;
 pub mod raw_mqtt;
+pub mod raw_websocket;
 pub mod whole;

@@ -71,6 +71,8 @@ pub struct Admin {
     pub host: String,
     /// The subscription that everything is in.
     pub subscription: String,
+    /// The operator's credential: the client and its secret.
+    pub credential: (String, String),
     /// A bearer token that may do everything.
     pub token: String,
 }
@@ -221,7 +223,8 @@ fn admin_of(service: &Service) -> Option<Admin> {
     let secret = std::str::from_utf8(&deployment.client_secret.0).ok()?;
     let token = service.issue_token(&deployment.client, secret, MANAGEMENT_AUDIENCE).ok()?;
     let host = Ipv4Addr::LOCALHOST.to_string();
-    Some(Admin { host, subscription: deployment.subscription.clone(), token })
+    let credential = (deployment.client.clone(), secret.to_owned());
+    Some(Admin { host, subscription: deployment.subscription.clone(), credential, token })
 }
 
 fn resource(host: String, policies: &[Policy], owner: &str) -> Option<Resource> {

@@ -10,6 +10,8 @@ mod mqtt;
 mod outcome;
 mod request;
 mod table;
+mod token;
+mod websocket;
 
 use std::fmt::Write as _;
 

@@ -29,7 +29,7 @@ const LONG_BYTES: usize = 300 * 1_024;
 type Client = RawMqtt<TlsStream<TcpStream>>;
 
 /// Before a CONNECT, or instead of one: what is sent, and what comes.
-fn openings() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+pub fn openings() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let publish = packet(&publish(TELEMETRY, Delivery::AtMostOnce));
     vec![
         ("PUBLISH first", publish, "closed"),
@@ -189,14 +189,16 @@ fn unsubscribe(filter: &str) -> Packet {
 }
 
 /// A Muster, and the two devices that go on.
-struct Stage {
-    ground: Ground,
+pub struct Stage {
+    /// The Muster.
+    pub ground: Ground,
     at_hub: Client,
     at_provisioning: Client,
 }
 
 impl Stage {
-    async fn set() -> Self {
+    /// Starts the Muster, and connects the two.
+    pub async fn set() -> Self {
         let mut ground = Ground::start().await;
         let registry = Table::read("hub-registry");
         let devices = vec![registry.entity("keyed device"), registry.entity("fresh device")];
@@ -209,11 +211,17 @@ impl Stage {
     }
 
     /// Both devices are heard.
-    async fn check(&mut self, case: &str) {
+    pub async fn check(&mut self, case: &str) {
         let topic = format!("devices/{GOOD}/messages/events/");
         let telemetry = packet(&publish(&topic, Delivery::AtLeastOnce(PacketId::new(7).unwrap())));
         assert_eq!(self.at_hub.provoke(&telemetry).await, "puback, goes on", "after {case}");
         assert_eq!(self.at_provisioning.provoke(&[]).await, "goes on", "after {case}");
+    }
+
+    /// Ends everything.
+    pub async fn strike(self) {
+        drop((self.at_hub, self.at_provisioning));
+        self.ground.stop().await;
     }
 
     /// Tries every case on a connection of its own.
@@ -295,6 +303,5 @@ async fn whatever_is_sent_ends_at_most_the_connection_it_came_over() {
         stage.check(case).await;
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    drop((stage.at_hub, stage.at_provisioning));
-    stage.ground.stop().await;
+    stage.strike().await;
 }
