@@ -20,15 +20,36 @@ impl std::fmt::Display for Mark {
     }
 }
 
+/// A half of a twin's properties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Section {
+    /// Written by operators.
+    Desired,
+    /// Written by the device.
+    Reported,
+}
+
+impl Section {
+    /// Its name in a twin.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Desired => "desired",
+            Self::Reported => "reported",
+        }
+    }
+}
+
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// An individual enrollment, named by the mark.
     Enrollment,
-    /// The `count` of a device's desired properties, which rises by one with each patch.
+    /// The `count` of a device's desired or reported properties, which rises by one with each patch.
     Twin {
         /// Which device.
         device: String,
+        /// Whose properties.
+        section: Section,
         /// To how many.
         count: u64,
     },
@@ -51,7 +72,8 @@ impl Change {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Enrollment => "enrollments",
-            Self::Twin { .. } => "twin patches",
+            Self::Twin { section: Section::Desired, .. } => "desired patches",
+            Self::Twin { section: Section::Reported, .. } => "reported patches",
             Self::Telemetry => "messages",
             Self::Accepted { .. } => "accepted registrations",
             Self::Registration { .. } => "assignments",

@@ -23,9 +23,9 @@ const ROUND_TIMEOUT: Duration = Duration::from_secs(20);
 /// About how long a start takes.
 const START: Duration = Duration::from_millis(200);
 
-/// The writing clients of each round: 32 of them, and 200 that register.
+/// The writing clients of each round: 36 of them, and 200 that register.
 pub const SCALE: Scale =
-    Scale { enrolling: 12, patching: 10, sending: 10, registering_https: 100, registering_mqtt: 100 };
+    Scale { enrolling: 12, patching: 10, reporting: 4, sending: 10, registering_https: 100, registering_mqtt: 100 };
 
 /// What is asked for.
 #[derive(Clone, Debug)]

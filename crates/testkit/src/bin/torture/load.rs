@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use client::device::{Credential, Dial, ProvisioningClient};
+use client::device::{Credential, DeviceClient, Dial, ProvisioningClient};
 use domain::clock::Clock as _;
 use domain::operation::Transport;
 use serde_json::json;
@@ -12,7 +12,7 @@ use service::clock::SystemClock;
 use tokio::task::JoinSet;
 
 use crate::http::{Answer, Request, Session};
-use crate::journal::{Acknowledged, Act, Change, Entry, Journal, Mark};
+use crate::journal::{Acknowledged, Act, Change, Entry, Journal, Mark, Section};
 use crate::mqtt::Device;
 use crate::server::Door;
 use crate::story::{self, Scale, Story};
@@ -42,13 +42,14 @@ pub struct Load {
 enum Work {
     Enroll,
     Patch { device: String, count: u64 },
+    Report { device: String, count: u64 },
     Send { device: String },
     RegisterHttps { device: String, mark: Mark },
     RegisterMqtt { device: String, mark: Mark },
 }
 
 impl Load {
-    /// Starts every client at once. `counts` is where the twin of each patched device stands.
+    /// Starts every client at once. `counts` is where the twin of each device stands.
     pub fn start(door: &Door, story: &Story, journal: &Journal, scale: &Scale, counts: &dyn Fn(&str) -> u64) -> Self {
         let client = Client { door: door.clone(), story: Arc::new(story.clone()), journal: journal.clone() };
         let over = Arc::new(AtomicBool::new(false));
@@ -96,6 +97,7 @@ fn works(scale: &Scale, counts: &dyn Fn(&str) -> u64) -> Vec<Work> {
     let mut works = Vec::new();
     works.extend((0..scale.enrolling).map(|_| Work::Enroll));
     works.extend(scale.patched().into_iter().map(|device| Work::Patch { count: counts(&device), device }));
+    works.extend(scale.reporters().into_iter().map(|device| Work::Report { count: counts(&device), device }));
     works.extend(scale.senders().into_iter().map(|device| Work::Send { device }));
     for (device, number) in scale.fleet().into_iter().zip(1..) {
         let mark = Mark(number);
@@ -120,6 +122,7 @@ impl Client {
         match work {
             Work::Enroll => self.enroll().await,
             Work::Patch { device, count } => self.patch(&device, count).await,
+            Work::Report { device, count } => self.report(&device, count).await,
             Work::Send { device } => self.send(&device).await,
             Work::RegisterHttps { device, mark } => self.register_over_https(&device, mark).await,
             Work::RegisterMqtt { device, mark } => self.register_over_mqtt(&device, mark).await,
@@ -152,9 +155,24 @@ impl Client {
             let mark = self.journal.mark();
             let desired = json!({ "count": count, "mark": mark.to_string() });
             let body = json!({ "properties": { "desired": desired } });
-            let change = Change::Twin { device: device.to_owned(), count };
+            let change = Change::Twin { device: device.to_owned(), section: Section::Desired, count };
             let entry = self.begin(change, mark, Some(session.port()?));
             session.ask(Request::new("PATCH", &target, &access.token).with(&body)).await?.success()?;
+            self.acknowledge(entry, None);
+        }
+    }
+
+    async fn report(&self, device: &str, mut count: u64) -> Result<()> {
+        let [access, _] = &self.story.hubs;
+        let dial = Dial::new(self.door.mqtts(&access.host), Transport::Mqtt);
+        let credential = Credential::symmetric_key(Arc::clone(&self.door.tls), story::key_of(device)?);
+        let mut client = DeviceClient::connect(&dial, device, &credential, SystemClock.now()).await?;
+        loop {
+            count += 1;
+            let mark = self.journal.mark();
+            let change = Change::Twin { device: device.to_owned(), section: Section::Reported, count };
+            let entry = self.begin(change, mark, None);
+            client.report(&json!({ "count": count, "mark": mark.to_string() })).await?;
             self.acknowledge(entry, None);
         }
     }

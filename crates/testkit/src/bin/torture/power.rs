@@ -20,7 +20,8 @@ use crate::trouble::{During as _, Result, Trouble};
 use crate::verify::{self, Findings};
 
 /// The clients of a traced server: `strace` stops it at every call.
-const SCALE: Scale = Scale { enrolling: 12, patching: 10, sending: 10, registering_https: 40, registering_mqtt: 0 };
+const SCALE: Scale =
+    Scale { enrolling: 12, patching: 10, reporting: 4, sending: 10, registering_https: 40, registering_mqtt: 0 };
 /// Acknowledgements after which the traced server is killed: enough for the write-ahead log to be taken over twice.
 const ACKNOWLEDGED: u64 = 2_000;
 /// Of so many power cuts one hits the write-ahead log being taken over, and one the very first start.

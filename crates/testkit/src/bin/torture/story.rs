@@ -32,6 +32,8 @@ pub struct Scale {
     pub enrolling: u32,
     /// Clients that patch twins, each one of its own.
     pub patching: u32,
+    /// Devices that report properties.
+    pub reporting: u32,
     /// Devices that send telemetry.
     pub sending: u32,
     /// Devices that register over HTTPS, polling at once.
@@ -49,6 +51,11 @@ impl Scale {
     /// Names of the devices whose twins are patched.
     pub fn patched(&self) -> Vec<String> {
         (1..=self.patching).map(|number| format!("patched-{number}")).collect()
+    }
+
+    /// Names of the devices that report.
+    pub fn reporters(&self) -> Vec<String> {
+        (1..=self.reporting).map(|number| format!("reporter-{number}")).collect()
     }
 
     /// Names of the devices that send.
@@ -90,7 +97,7 @@ fn access(connection_string: &str) -> Result<Access> {
 }
 
 /// The key of a device that has one of its own, and of the fleet's group. Known to everybody, and good for nothing else.
-fn key_of(name: &str) -> Result<SymmetricKey> {
+pub fn key_of(name: &str) -> Result<SymmetricKey> {
     let bytes: Vec<u8> = name.bytes().cycle().take(KEY_BYTES).collect();
     Ok(SymmetricKey::from_bytes(&bytes)?)
 }
@@ -140,7 +147,7 @@ impl Story {
     pub async fn make_devices(&self, server: &Server, scale: &Scale) -> Result<()> {
         let [hub, _] = &self.hubs;
         let mut session = Session::open(&server.door, &hub.host).await?;
-        for device in scale.patched().into_iter().chain(scale.senders()) {
+        for device in [scale.patched(), scale.reporters(), scale.senders()].concat() {
             let key = key_of(&device)?.to_base64();
             let keys = json!({ "primaryKey": key, "secondaryKey": key });
             let body = json!({ "deviceId": device, "authentication": { "type": "sas", "symmetricKey": keys } });

@@ -14,7 +14,7 @@ use store::ports::{ReadFrom, ResourceStore as _, TelemetryLog as _};
 use store::sqlite::{Embedded, Options};
 
 use crate::http::{Request, Session};
-use crate::journal::{Act, Change};
+use crate::journal::{Act, Change, Section};
 use crate::load::device_of;
 use crate::server::Server;
 use crate::story::{Access, Scale, Story};
@@ -114,27 +114,34 @@ async fn look_at_enrollments(server: &Server, story: &Story, acts: &[Act], findi
     Ok(())
 }
 
-/// Where the twins of the patched devices stand.
+/// Where the twins of the devices stand that are patched or report.
 pub async fn counts(server: &Server, story: &Story, scale: &Scale) -> Result<HashMap<String, u64>> {
     let [hub, _] = &story.hubs;
     let mut session = Session::open(&server.door, &hub.host).await?;
     let mut counts = HashMap::new();
-    for device in scale.patched() {
-        let (count, _) = desired(&mut session, hub, &device).await?.unwrap_or_default();
-        counts.insert(device, count);
+    for (devices, section) in [(scale.patched(), Section::Desired), (scale.reporters(), Section::Reported)] {
+        for device in devices {
+            let (count, _) = properties(&mut session, hub, (&device, section)).await?.unwrap_or_default();
+            counts.insert(device, count);
+        }
     }
     Ok(counts)
 }
 
-/// `count` and `$version` of a device's desired properties; nothing if there is no such device.
-async fn desired(session: &mut Session, hub: &Access, device: &str) -> Result<Option<(u64, u64)>> {
+/// `count` and `$version` of a device's properties; nothing if there is no such device.
+async fn properties(
+    session: &mut Session,
+    hub: &Access,
+    (device, section): (&str, Section),
+) -> Result<Option<(u64, u64)>> {
     let target = format!("/twins/{device}?api-version=2021-04-12");
     let answer = session.ask(Request::new("GET", &target, &hub.token)).await?;
     if answer.status == 404 {
         return Ok(None);
     }
     let answer = answer.success()?;
-    let number = |name: &str| answer.body.pointer(&format!("/properties/desired/{name}")).and_then(Value::as_u64);
+    let section = section.name();
+    let number = |name: &str| answer.body.pointer(&format!("/properties/{section}/{name}")).and_then(Value::as_u64);
     let version = number("$version").ok_or_else(|| Trouble::new(format!("a twin without version: {}", answer.body)))?;
     Ok(Some((number("count").unwrap_or(0), version)))
 }
@@ -142,21 +149,21 @@ async fn desired(session: &mut Session, hub: &Access, device: &str) -> Result<Op
 async fn look_at_twins(server: &Server, story: &Story, acts: &[Act], findings: &mut Findings) -> Result<()> {
     let [hub, _] = &story.hubs;
     let mut session = Session::open(&server.door, &hub.host).await?;
-    let mut patches: BTreeMap<&str, Vec<(&Act, u64)>> = BTreeMap::new();
+    let mut patches: BTreeMap<(&str, Section), Vec<(&Act, u64)>> = BTreeMap::new();
     for act in acts {
-        if let Change::Twin { device, count } = &act.change {
-            patches.entry(device).or_default().push((act, *count));
+        if let Change::Twin { device, section, count } = &act.change {
+            patches.entry((device, *section)).or_default().push((act, *count));
         }
     }
-    for (device, patches) in patches {
-        let found = desired(&mut session, hub, device).await?;
+    for ((device, section), patches) in patches {
+        let found = properties(&mut session, hub, (device, section)).await?;
         let (count, version) = found.unwrap_or_default();
         // The first version is that of the empty document, and each patch counts it up once.
         if found.is_some() && version != count + 1 {
-            findings.problem(format!("{device}: {count} patches led to version {version}"));
+            findings.problem(format!("{device}, {section:?}: {count} patches led to version {version}"));
         }
         if patches.iter().all(|(_, asked)| *asked < count) {
-            findings.problem(format!("{device}: count {count} was never asked for"));
+            findings.problem(format!("{device}, {section:?}: count {count} was never asked for"));
         }
         for (act, asked) in patches {
             findings.judge(act, asked <= count);
