@@ -3,16 +3,16 @@
 
 use std::time::Duration;
 
-use domain::identity::IdentityStatus;
+use domain::identity::{Identity, IdentityStatus};
 use domain::ids::HubKey;
 use domain::operation::Push;
 use domain::operation::identity::IdentityName;
 use domain::operation::session::CutOff;
 use domain::operation::twin::DesiredChange;
+use domain::resource::{CertificateOwner, Hub};
 
 use crate::Service;
 use crate::error::Error;
-use crate::sessions::still_admitted;
 
 /// Changes read at once.
 const BATCH: usize = 1_000;
@@ -102,13 +102,21 @@ impl Service {
     pub(crate) async fn judge_connection(&self, hub: HubKey, name: &IdentityName) -> Result<(), Error> {
         let Some(entry) = self.0.directory.find(hub, name) else { return Ok(()) };
         let resources = self.resources();
-        let identity = self.0.store.find_identity(hub, name).await?;
+        let (identity, device) = self.find_claimed(hub, name).await?;
+        let is_disabled = |identity: &Identity| identity.status == IdentityStatus::Disabled;
+        let upheld = |identity: &Identity, hub: &Hub| {
+            let authorities = resources.authorities(CertificateOwner::Hub(hub.key));
+            identity.authentication.still_admits(&entry.credential)
+                && entry.credential.is_upheld(&hub.policies, &authorities, self.now())
+        };
         let reason = match (identity, resources.hub(hub)) {
             (_, None) => CutOff::HubDeleted,
             (None, _) => CutOff::Deleted,
             (Some(identity), _) if *identity.generation != *entry.generation => CutOff::Deleted,
-            (Some(identity), _) if identity.status == IdentityStatus::Disabled => CutOff::Disabled,
-            (Some(identity), Some(hub)) if !still_admitted(&identity, &entry.credential, hub) => CutOff::Rekeyed,
+            (Some(identity), _) if is_disabled(&identity) || device.is_some_and(|it| is_disabled(&it)) => {
+                CutOff::Disabled
+            }
+            (Some(identity), Some(hub)) if !upheld(&identity, hub) => CutOff::Rekeyed,
             (Some(_), Some(_)) => return Ok(()),
         };
         tracing::info!(identity = %name, ?reason, "a connection was ended");

@@ -1,7 +1,8 @@
 //! A device's connection to a hub: let in, remembered, let go.
 
 use domain::certificate::Certificate;
-use domain::identity::{Identity, UsedCredential, proof};
+use domain::identity::{Identity, proof};
+use domain::ids::HubKey;
 use domain::operation::identity::IdentityName;
 use domain::operation::session::{Answer, Ask, Connect, ConnectedDevice, Seat};
 use domain::operation::{Caller, ErrorKind};
@@ -38,7 +39,7 @@ impl Service {
         let Some(hub) = resources.hub_at(&caller.endpoint, &connect.host) else {
             return Err(refuse(&connect.claimed, "no hub of that name is at the address dialled"));
         };
-        let (identity, device) = self.find_claimed(hub, &connect.claimed).await?;
+        let (identity, device) = self.find_claimed(hub.key, &connect.claimed).await?;
         let claim = proof::Claim { identity: identity.as_ref(), device: device.as_ref() };
         let proven = judge(caller, hub, &resources, claim, self.now())
             .map_err(|rejection| refuse(&connect.claimed, &rejection.to_string()))?;
@@ -69,16 +70,17 @@ impl Service {
         })
     }
 
-    async fn find_claimed(
+    /// The identity, and the device whose module it is.
+    pub(crate) async fn find_claimed(
         &self,
-        hub: &Hub,
+        hub: HubKey,
         name: &IdentityName,
     ) -> Result<(Option<Identity>, Option<Identity>), Error> {
         let store = &self.0.store;
-        let identity = store.find_identity(hub.key, name).await?;
+        let identity = store.find_identity(hub, name).await?;
         let device = match name.module {
             None => None,
-            Some(_) => store.find_identity(hub.key, &IdentityName::device(name.device.clone())).await?,
+            Some(_) => store.find_identity(hub, &IdentityName::device(name.device.clone())).await?,
         };
         Ok((identity, device))
     }
@@ -107,16 +109,4 @@ fn judge(
 fn refuse(claimed: &IdentityName, reason: &str) -> Error {
     tracing::info!(identity = %claimed, reason, "a connection was refused");
     Error::unauthorized()
-}
-
-/// Whether `used` still lets `identity` in at `hub`.
-pub(crate) fn still_admitted(identity: &Identity, used: &UsedCredential, hub: &Hub) -> bool {
-    let policy_holds = match used {
-        UsedCredential::PolicyKey(digest) => hub.policies.iter().any(|policy| {
-            policy.rights.grants(domain::access::Right::DeviceConnect)
-                && (policy.keys.primary.digest() == *digest || policy.keys.secondary.digest() == *digest)
-        }),
-        _ => true,
-    };
-    policy_holds && identity.authentication.still_admits(used)
 }

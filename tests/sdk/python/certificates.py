@@ -3,6 +3,8 @@
 import subprocess
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from provisioningserviceclient.models import (
     AttestationMechanism,
     EnrollmentGroup,
@@ -27,6 +29,11 @@ def make(muster, folder: Path, *arguments: str):
         [muster.binary, "ca", *arguments, "--out", str(folder)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def thumbprint(pem: bytes) -> str:
+    """As identities at a hub name a certificate: SHA-1, in capitals."""
+    return x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA1()).hex().upper()
 
 
 def make_chain(muster, folder: Path, *devices: str):
@@ -54,14 +61,14 @@ def make_with_openssl(folder: Path, name: str, issuer: str | None, extensions: l
     (folder / f"{name}.chain.pem").write_text((folder / f"{name}.pem").read_text() + above)
 
 
-def prove(muster, folder: Path, name: str = "root"):
-    """Uploads a CA certificate to the provisioning service and proves that its key is held."""
-    muster.command("certificate", "create", name, "--dps", "dps", "--path", str(folder / f"{name}.pem"))
-    asked = muster.command("certificate", "generate-verification-code", name, "--dps", "dps")
+def prove(muster, folder: Path, name: str = "root", owner: tuple[str, str] = ("--dps", "dps")):
+    """Uploads a CA certificate to the provisioning service, or to a hub, and proves that its key is held."""
+    muster.command("certificate", "create", name, *owner, "--path", str(folder / f"{name}.pem"))
+    asked = muster.command("certificate", "generate-verification-code", name, *owner)
     code = asked["properties"]["verificationCode"]
     make(muster, folder, "verification", code, "--issuer", name)
     path = str(folder / f"{code}.pem")
-    proved = muster.command("certificate", "verify", name, "--dps", "dps", "--path", path)
+    proved = muster.command("certificate", "verify", name, *owner, "--path", path)
     assert proved["properties"]["isVerified"] is True
 
 

@@ -12,9 +12,7 @@ import pytest
 from azure.iot import device as blocking
 from azure.iot.device import aio
 from azure.iot.hub.models import Twin, TwinProperties
-from certificates import make
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from certificates import make, thumbprint
 from provisioningserviceclient.models import AttestationMechanism, IndividualEnrollment
 from test_hub import DEVICE
 from test_operators import KEY, OTHER_KEY, registry_of
@@ -29,10 +27,6 @@ WITHIN_S = 20
 async def done(answer):
     """What a call of either form came to."""
     return await answer if inspect.isawaitable(answer) else answer
-
-
-def thumbprint(pem: bytes) -> str:
-    return x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA1()).hex().upper()
 
 
 def token(resource: str, key: str, lives_s: int = TOKEN_S) -> str:

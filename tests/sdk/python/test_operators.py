@@ -1,19 +1,25 @@
 """azure-iot-hub manages identities and twins of a hub, and devices feel it at once."""
 
+import queue
 import threading
-import uuid
+from contextlib import suppress
 from importlib.metadata import version
 
 import pytest
-from azure.iot.device import IoTHubDeviceClient
+from azure.iot.device import IoTHubDeviceClient, IoTHubModuleClient
 from azure.iot.hub import IoTHubRegistryManager
 from azure.iot.hub.models import Twin, TwinProperties
+from certificates import make, thumbprint
 from conftest import await_that
+from msrest.exceptions import HttpOperationError
 from test_hub import connect, provision
+from test_x509 import connect as connect_by_certificate
 
 SERVICE = {"client": "azure-iot-hub", "version": version("azure-iot-hub"), "transport": "https", "credential": "policy"}
 KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 OTHER_KEY = "YW5vdGhlciBrZXkgb2YgdGhpcnR5LXR3byBieXRlcyE="
+THIRD_KEY = "YSB0aGlyZCBrZXkgb2YgdGhpcnR5LXR3byBieXRlcyE="
+CUT_OFF_S = 1
 
 
 def registry_of(muster) -> IoTHubRegistryManager:
@@ -102,26 +108,84 @@ def test_a_twin_names_the_model_that_its_device_announced(muster):
     client.shutdown()
 
 
-CUTS = ["disabled", "deleted", "re-keyed"]
+DEVICE, MODULE = "dev-1", "mod-1"
 
 
-@pytest.mark.shows(**SERVICE, feature="a device that is disabled, deleted or re-keyed is cut off")
+def device_by_key(muster, folder, transport):
+    registry_of(muster).create_device_with_sas(DEVICE, KEY, OTHER_KEY, "enabled")
+    return connect(muster, DEVICE, KEY, transport)
+
+
+def device_by_thumbprint(muster, folder, transport):
+    make(muster, folder, "device", DEVICE)
+    thumb = thumbprint((folder / f"{DEVICE}.pem").read_bytes())
+    registry_of(muster).create_device_with_x509(DEVICE, thumb, thumb, "enabled")
+    return connect_by_certificate(muster, DEVICE, folder, transport)
+
+
+def module_by_key(muster, folder, transport):
+    registry = registry_of(muster)
+    registry.create_device_with_sas(DEVICE, KEY, OTHER_KEY, "enabled")
+    registry.create_module_with_sas(DEVICE, MODULE, "", KEY, OTHER_KEY)
+    client = IoTHubModuleClient.create_from_connection_string(
+        f"HostName={muster.hub['hostName']};DeviceId={DEVICE};ModuleId={MODULE};SharedAccessKey={KEY}",
+        server_verification_cert=muster.authority,
+        websockets=transport == "mqtt-ws",
+        connection_retry_interval=1,
+    )
+    client.connect()
+    return client
+
+
+# Who is connected, and what takes its right away.
+CUTS = {
+    "disabled": (device_by_key, lambda hub: hub.update_device_with_sas(DEVICE, "*", KEY, OTHER_KEY, "disabled")),
+    "deleted": (device_by_key, lambda hub: hub.delete_device(DEVICE)),
+    "re-keyed": (device_by_key, lambda hub: hub.update_device_with_sas(DEVICE, "*", THIRD_KEY, THIRD_KEY, "enabled")),
+    "re-keyed by thumbprint": (
+        device_by_thumbprint,
+        lambda hub: hub.update_device_with_x509(DEVICE, "*", "A" * 40, "B" * 40, "enabled"),
+    ),
+    "module of a disabled device": (
+        module_by_key,
+        lambda hub: hub.update_device_with_sas(DEVICE, "*", KEY, OTHER_KEY, "disabled"),
+    ),
+    "module of a deleted device": (module_by_key, lambda hub: hub.delete_device(DEVICE)),
+    "module re-keyed": (
+        module_by_key,
+        lambda hub: hub.update_module_with_sas(DEVICE, MODULE, "", "*", THIRD_KEY, THIRD_KEY),
+    ),
+    "module deleted": (module_by_key, lambda hub: hub.delete_module(DEVICE, MODULE)),
+}
+
+
+@pytest.mark.shows(**SERVICE, feature="a device or module that is disabled, deleted or re-keyed is cut off within a second")
 @pytest.mark.parametrize("transport", ["mqtt", "mqtt-ws"])
 @pytest.mark.parametrize("case", CUTS)
-def test_a_device_is_cut_off_when_its_right_is_gone(muster, case, transport):
+def test_an_identity_is_cut_off_when_its_right_is_gone(muster, tmp_path, case, transport):
+    make_client, take_away = CUTS[case]
     registry = registry_of(muster)
-    name = f"dev-{uuid.uuid4().hex[:8]}"
-    registry.create_device_with_sas(name, KEY, OTHER_KEY, "enabled")
-    client = connect(muster, name, KEY, transport)
-    client.get_twin()
+    client = make_client(muster, tmp_path, transport)
+    told = queue.Queue()
+    client.on_twin_desired_properties_patch_received = told.put
+
+    def change(value: int):
+        """Changes the twin, if there still is one."""
+        twin = Twin(properties=TwinProperties(desired={"value": value}))
+        with suppress(HttpOperationError):
+            if "module" in case:
+                registry.update_module_twin(DEVICE, MODULE, twin)
+            else:
+                registry.update_twin(DEVICE, twin)
+
+    change(1)
+    assert told.get(timeout=20)["value"] == 1, "the subscription was granted"
     cut = gone(client)
-    if case == "disabled":
-        registry.update_device_with_sas(name, "*", KEY, OTHER_KEY, "disabled")
-    elif case == "deleted":
-        registry.delete_device(name)
-    else:
-        fresh = "YSB0aGlyZCBrZXkgb2YgdGhpcnR5LXR3byBieXRlcyE="
-        registry.update_device_with_sas(name, "*", fresh, fresh, "enabled")
-    assert cut.wait(10), muster.log()
+    take_away(registry)
+    assert cut.wait(CUT_OFF_S), muster.log()
+    change(2)
+    # It tries to come back, with the subscription that it was granted.
+    assert await_that(lambda: "a connection was refused" in muster.log())
     client.shutdown()
-    assert await_that(lambda: "a connection was ended" in muster.log())
+    assert told.empty()
+    assert "a connection was ended" in muster.log()

@@ -1,10 +1,12 @@
 """azure-iot-device with certificates that a CA signed: chains through an intermediate, and by reference."""
 
+import threading
 from importlib.metadata import version
 
 import pytest
 from azure.iot.device import X509, IoTHubDeviceClient
 from azure.iot.device.exceptions import ClientError
+from azure.iot.hub import IoTHubRegistryManager
 from certificates import (
     CA_EXTENSIONS,
     DEVICE_EXTENSIONS,
@@ -15,11 +17,15 @@ from certificates import (
     make_with_openssl,
     prove,
 )
+from conftest import await_that
 from provisioningserviceclient.models import EnrollmentGroup, IndividualEnrollment
+from test_hub import connect as connect_by_key
 from test_provisioning import all_assigned, assigned, by_certificate, by_client_certificate, service_of
 
 DEVICE = {"client": "azure-iot-device", "version": version("azure-iot-device"), "credential": "X.509"}
 TRANSPORTS = ["mqtt", "mqtt-ws"]
+KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+CUT_OFF_S = 1
 
 
 def connect(muster, name: str, folder, transport: str = "mqtt") -> IoTHubDeviceClient:
@@ -29,6 +35,7 @@ def connect(muster, name: str, folder, transport: str = "mqtt") -> IoTHubDeviceC
         device_id=name,
         server_verification_cert=muster.authority,
         websockets=transport == "mqtt-ws",
+        connection_retry_interval=1,
     )
     client.connect()
     return client
@@ -109,3 +116,31 @@ def test_a_group_admits_by_its_primary_and_its_secondary_certificate(muster, tmp
     certificates.secondary = type(certificates.primary)(certificate=(tmp_path / "second.pem").read_text())
     service_of(muster).create_or_update(group)
     all_assigned(muster, {name: by_certificate(muster, name, tmp_path) for name in ["cave-1", "cave-2"]})
+
+
+@pytest.mark.shows(**DEVICE, transport="mqtt", feature="connect by a CA of the hub; cut off when the CA goes")
+@pytest.mark.parametrize("case", ["deleted", "replaced"])
+def test_a_device_is_cut_off_when_the_ca_that_admitted_it_goes(muster, tmp_path, case):
+    make_chain(muster, tmp_path, "cave-1")
+    prove(muster, tmp_path, owner=("--hub", "hub"))
+    make(muster, tmp_path, "root", "other")
+    prove(muster, tmp_path, "other", owner=("--hub", "hub"))
+    registry = IoTHubRegistryManager.from_connection_string(muster.hub["connectionString"])
+    registry.create_device_with_certificate_authority("cave-1", "enabled")
+    registry.create_device_with_sas("cave-2", KEY, KEY, "enabled")
+    by_key = connect_by_key(muster, "cave-2", KEY)
+    client = connect(muster, "cave-1", tmp_path)
+    muster.command("certificate", "delete", "other", "--hub", "hub")
+    client.send_message("25.1")
+    assert client.connected, "another CA went"
+    cut = threading.Event()
+    client.on_connection_state_change = lambda: None if client.connected else cut.set()
+    if case == "deleted":
+        muster.command("certificate", "delete", "root", "--hub", "hub")
+    else:
+        muster.command("certificate", "create", "root", "--hub", "hub", "--path", str(tmp_path / "other.pem"))
+    assert cut.wait(CUT_OFF_S), muster.log()
+    assert await_that(lambda: "a connection was refused" in muster.log())
+    client.shutdown()
+    assert by_key.connected, "a device that has a key of its own stays"
+    by_key.shutdown()

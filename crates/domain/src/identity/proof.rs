@@ -4,10 +4,11 @@
 //! identity that is unknown, disabled or proved in another way, so that nothing can be learned from the clock either.
 //! Start at [`prove`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::Action;
-use crate::certificate::{Certificate, Fault, PresentedChain, build_chain};
+use crate::certificate::{Certificate, Chain, ChainFailure, Fault, PresentedChain, build_chain};
 use crate::clock::UnixTime;
 use crate::operation::Evidence;
 use crate::operation::session::AuthenticationMethod;
@@ -49,7 +50,12 @@ pub enum UsedCredential {
     /// A leaf whose thumbprint the identity holds.
     Certificate(Certificate),
     /// A leaf that leads to a CA certificate of the hub.
-    Authority(Certificate),
+    Authority {
+        /// What was presented.
+        presented: Arc<PresentedChain>,
+        /// The CA certificate it led to.
+        anchor: Certificate,
+    },
 }
 
 impl UsedCredential {
@@ -58,9 +64,30 @@ impl UsedCredential {
         match self {
             Self::DeviceKey(_) => AuthenticationMethod::DeviceKey,
             Self::PolicyKey(_) => AuthenticationMethod::PolicyKey,
-            Self::Certificate(_) | Self::Authority(_) => AuthenticationMethod::X509,
+            Self::Certificate(_) | Self::Authority { .. } => AuthenticationMethod::X509,
         }
     }
+
+    /// Whether a hub with these policies and verified CA certificates still vouches for it; what the identity itself
+    /// decides is [`Authentication::still_admits`].
+    pub fn is_upheld(&self, policies: &[Policy], authorities: &[Certificate], now: UnixTime) -> bool {
+        match self {
+            Self::DeviceKey(_) | Self::Certificate(_) => true,
+            Self::PolicyKey(digest) => {
+                let may_connect = |policy: &&Policy| policy.rights.allow(Action::ConnectAsDevice);
+                policies.iter().filter(may_connect).any(|policy| policy.has_key(digest))
+            }
+            // Signatures are computed only where the anchor is gone: another CA of the hub may vouch for the leaf too.
+            Self::Authority { presented, anchor } => {
+                authorities.contains(anchor) || find_anchor(presented, authorities, now).is_ok()
+            }
+        }
+    }
+}
+
+/// The path from what was presented to one of the hub's CA certificates.
+fn find_anchor(presented: &PresentedChain, authorities: &[Certificate], now: UnixTime) -> Result<Chain, ChainFailure> {
+    build_chain(presented, authorities, |anchor| authorities.contains(anchor), now)
 }
 
 impl Authentication {
@@ -72,7 +99,7 @@ impl Authentication {
                 keys.primary.digest() == *digest || keys.secondary.digest() == *digest
             }
             (Self::SelfSigned(thumbprints), UsedCredential::Certificate(leaf)) => thumbprints.include(leaf),
-            (Self::CertificateAuthority, UsedCredential::Authority(_)) => true,
+            (Self::CertificateAuthority, UsedCredential::Authority { .. }) => true,
             // A policy's key speaks for identities that have keys of their own, and for those without any.
             (Self::Sas(_) | Self::None, UsedCredential::PolicyKey(_)) => true,
             _ => false,
@@ -93,7 +120,7 @@ impl ProvenIdentity {
         &self.used
     }
 
-    /// When the proof ends.
+    /// When the proof ends, leeway included: it is taken until then, and a connection lasts as long.
     pub const fn expires_at(&self) -> UnixTime {
         self.expires_at
     }
@@ -189,8 +216,8 @@ fn judge_token(
     if !identity.is_some_and(|identity| covers(token, identity, rules.hosts)) {
         return Err(IdentityRejection::Resource);
     }
-    let expires_at = token.expires_at();
-    if expires_at.plus(LEEWAY) < now {
+    let expires_at = token.expires_at().plus(LEEWAY);
+    if expires_at < now {
         return Err(IdentityRejection::Expired);
     }
     Ok(ProvenIdentity { used, expires_at })
@@ -221,7 +248,7 @@ fn covers(token: &SasToken, identity: &Identity, hosts: &[&str]) -> bool {
 
 fn judge_certificate(
     identity: Option<&Identity>,
-    presented: &PresentedChain,
+    presented: &Arc<PresentedChain>,
     rules: HubRules<'_>,
     now: UnixTime,
 ) -> Result<ProvenIdentity, IdentityRejection> {
@@ -234,15 +261,15 @@ fn judge_certificate(
         return proven(UsedCredential::Certificate(leaf.clone()));
     }
     // Walked before any refusal: signatures are most of the work there is.
-    let walked = build_chain(presented, rules.authorities, |anchor| rules.authorities.contains(anchor), now);
+    let walked = find_anchor(presented, rules.authorities, now);
     match (identity, authentication) {
         (Some(_), Some(Authentication::SelfSigned(_))) if by_thumbprint => Err(IdentityRejection::CertificateDates),
         (Some(_), Some(Authentication::SelfSigned(_))) => Err(IdentityRejection::Thumbprint),
         (Some(identity), Some(Authentication::CertificateAuthority)) => match walked {
             Err(failure) => Err(IdentityRejection::Chain(failure.fault)),
             // A module's certificate names device and module (Azure's article on module identities).
-            Ok(_) if leaf.common_name() == Some(identity.name.to_string().as_str()) => {
-                proven(UsedCredential::Authority(leaf.clone()))
+            Ok(chain) if leaf.common_name() == Some(identity.name.to_string().as_str()) => {
+                proven(UsedCredential::Authority { presented: Arc::clone(presented), anchor: chain.anchor().clone() })
             }
             Ok(_) => Err(IdentityRejection::CommonName),
         },

@@ -43,7 +43,7 @@ impl Service {
             CertificateAsk::Delete { name, precondition } => {
                 self.find_certificate(owner, &name)?;
                 settle(self.0.store.delete_certificate(owner, &name, precondition).await?)?;
-                self.reload().await?;
+                self.reload_certificates(owner).await?;
                 Ok(Answer::Deleted { existed: true })
             }
             CertificateAsk::GenerateCode { name, precondition } => {
@@ -74,8 +74,17 @@ impl Service {
         created: bool,
     ) -> Result<Answer, Error> {
         let certificate = Box::new(settle(self.0.store.put_certificate(owner, record, precondition).await?)?);
-        self.reload().await?;
+        self.reload_certificates(owner).await?;
         Ok(Answer::Certificate { certificate, created })
+    }
+
+    /// Has everybody see the certificates as they are; devices that a hub let in by one that is gone are cut off.
+    async fn reload_certificates(&self, owner: CertificateOwner) -> Result<(), Error> {
+        self.reload().await?;
+        match owner {
+            CertificateOwner::Hub(hub) => self.judge_hub(hub).await,
+            CertificateOwner::Service(_) => Ok(()),
+        }
     }
 }
 

@@ -170,7 +170,9 @@ pub async fn who_may_no_longer_be_connected_is_told(backend: &Backend) {
     for name in ["disabled", "deleted", "rekeyed", "relabelled"] {
         store.create_identity(hub, identity(device(name), 1), None, NOON).await.unwrap().done().done();
     }
-    store.create_identity(hub, identity(module("deleted", "m"), 1), None, NOON).await.unwrap().done().done();
+    for owner in ["deleted", "disabled", "rekeyed"] {
+        store.create_identity(hub, identity(module(owner, "m"), 1), None, NOON).await.unwrap().done().done();
+    }
     assert!(!wakes.has_changed().unwrap());
     assert_eq!(store.identity_changes_after(0, 10).await.unwrap(), (Vec::new(), 0));
 
@@ -185,8 +187,8 @@ pub async fn who_may_no_longer_be_connected_is_told(backend: &Backend) {
     store.delete_identity(hub, &device("deleted"), Precondition::None).await.unwrap().done();
     assert!(wakes.has_changed().unwrap());
 
-    let (first, reached) = store.identity_changes_after(0, 2).await.unwrap();
-    assert_eq!(first, [(hub, device("disabled")), (hub, device("rekeyed"))]);
+    let (first, reached) = store.identity_changes_after(0, 3).await.unwrap();
+    assert_eq!(first, [(hub, device("disabled")), (hub, module("disabled", "m")), (hub, device("rekeyed"))]);
     let (rest, end) = store.identity_changes_after(reached, 10).await.unwrap();
     let rest: HashSet<_> = rest.into_iter().collect();
     assert_eq!(rest, HashSet::from([(hub, device("deleted")), (hub, module("deleted", "m"))]));

@@ -133,7 +133,8 @@ pub trait IdentityStore: Send + Sync {
     /// Notes when devices were last heard; later marks win. Not durable.
     async fn note_activity(&self, marks: Vec<ActivityMark>) -> Result<(), Error>;
 
-    /// Counts up whenever a committed verb disabled, removed or re-keyed identities. Who was concerned is found by
+    /// Counts up whenever a committed verb disabled, removed or re-keyed identities; a device that is disabled or removed
+    /// takes its modules along. Who was concerned is found by
     /// reading the identities again; losing or doubling a wake-up is harmless.
     fn identity_changes(&self) -> tokio::sync::watch::Receiver<u64>;
 

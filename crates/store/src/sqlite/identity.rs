@@ -196,6 +196,20 @@ pub(super) fn update(
     if !enabled || next.authentication != present.authentication {
         announce(tx, hub, &next.name)?;
     }
+    if !enabled && next.name.module.is_none() {
+        announce_modules(tx, hub, &next.name.device)?;
+    }
+    Ok(())
+}
+
+/// Notes that the modules of a device may no longer be connected, since the device may not.
+fn announce_modules(tx: &mut Tx<'_, '_>, hub: HubKey, device: &DeviceId) -> Result<(), Error> {
+    let sql = "SELECT module FROM identity WHERE hub = ?1 AND device = ?2 AND module > ''";
+    let modules: Vec<String> = tx.db().rows(sql, params![hub.0, device.as_str()], |row| row.get(0))?;
+    for module in modules {
+        let column = Column { table: "identity", column: "module" };
+        announce(tx, hub, &twin::name_of(device.as_str(), &module, column)?)?;
+    }
     Ok(())
 }
 
