@@ -161,10 +161,10 @@ fn decode_devices(request: &Request<Bytes>, place: Place, rest: &[&str]) -> Deco
         [] => read_only(request, find, Asked::Provider),
         [word] if is(word, "register") && is_post => Ok((find, Asked::Provider)),
         [word] if is(word, "checkNameAvailability") && is_post => {
-            Ok((Ask::CheckHubName(wanted_name(request.body())?), Asked::Other))
+            Ok((Ask::CheckHubName { place, name: wanted_name(request.body())? }, Asked::Other))
         }
         [word] if is(word, "checkProvisioningServiceNameAvailability") && is_post => {
-            Ok((Ask::CheckServiceName(wanted_name(request.body())?), Asked::Other))
+            Ok((Ask::CheckServiceName { place, name: wanted_name(request.body())? }, Asked::Other))
         }
         [collection, rest @ ..] => match (Kind::of(collection), rest) {
             (None, _) => Err(Refused::nothing_here()),

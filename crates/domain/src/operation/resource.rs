@@ -125,9 +125,19 @@ pub enum Ask {
         policy: PolicyName,
     },
     /// Says whether a name could be given to a new hub.
-    CheckHubName(String),
+    CheckHubName {
+        /// Where.
+        place: Place,
+        /// The name as wished for.
+        name: String,
+    },
     /// Says whether a name could be given to a new provisioning service.
-    CheckServiceName(String),
+    CheckServiceName {
+        /// Where.
+        place: Place,
+        /// The name as wished for.
+        name: String,
+    },
     /// Asks something about the CA certificates of a resource.
     Certificate {
         /// Where.

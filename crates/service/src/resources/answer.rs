@@ -67,15 +67,8 @@ impl Service {
                 let none = || Error::new(ErrorKind::ResourceNotFound, "The policy was not found.");
                 Ok(Answer::Policy(Box::new(found.ok_or_else(none)?)))
             }
-            Ask::CheckHubName(name) => {
-                let resources = self.resources();
-                Ok(check_name(HubName::parse(&name), |name| resources.hubs().iter().any(|hub| hub.name == *name)))
-            }
-            Ask::CheckServiceName(name) => {
-                let resources = self.resources();
-                let taken = |name: &ServiceName| resources.services().iter().any(|service| service.name == *name);
-                Ok(check_name(ServiceName::parse(&name), taken))
-            }
+            Ask::CheckHubName { place, name } => self.check_hub_name(&place, &name),
+            Ask::CheckServiceName { place, name } => self.check_service_name(&place, &name),
             Ask::Certificate { place, owner, request } => {
                 self.check_place(&place)?;
                 self.answer_certificate(&place, &owner, request).await
@@ -90,6 +83,19 @@ impl Service {
         let group = self.0.store.put_group(group).await?;
         self.reload().await?;
         Ok(Answer::Group(Box::new(group)))
+    }
+
+    fn check_hub_name(&self, place: &Place, name: &str) -> Result<Answer, Error> {
+        self.check_place(place)?;
+        let resources = self.resources();
+        Ok(check_name(HubName::parse(name), |name| resources.hubs().iter().any(|hub| hub.name == *name)))
+    }
+
+    fn check_service_name(&self, place: &Place, name: &str) -> Result<Answer, Error> {
+        self.check_place(place)?;
+        let resources = self.resources();
+        let taken = |name: &ServiceName| resources.services().iter().any(|service| service.name == *name);
+        Ok(check_name(ServiceName::parse(name), taken))
     }
 
     fn subscription(&self) -> Answer {
