@@ -49,7 +49,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         _ => (None, arguments),
     };
     for suite in SUITES.iter().filter(|suite| wanted.is_none_or(|name| name == suite.name)) {
-        run_suite(suite, rest)?;
+        run_suite(suite, rest, |line| println!("{line}"))?;
     }
     Ok(())
 }
@@ -63,11 +63,8 @@ pub fn run_all(arguments: &[String]) -> Result<Vec<String>> {
     let mut counts = Counts::new();
     let mut closing = Vec::new();
     let mut failed = Vec::new();
-    for suite in SUITES {
-        if !process::root()?.join(suite.folder).exists() {
-            continue;
-        }
-        match run_suite(suite, arguments) {
+    for (suite, outcome) in SUITES.iter().zip(run_side_by_side(arguments)) {
+        match outcome {
             Ok(line) => closing.push(format!("{}: {line}", suite.name)),
             Err(error) => failed.push(format!("{error:#}")),
         }
@@ -94,7 +91,29 @@ pub fn results_of_run() -> Result<Vec<Value>> {
     text.lines().map(|line| serde_json::from_str(line).with_context(|| path.display().to_string())).collect()
 }
 
-fn run_suite(suite: &Suite, arguments: &[String]) -> Result<String> {
+/// Runs the suites at the same time, each in its own namespace, since they mostly wait; one after the other where they
+/// would share the machine's ports. What a suite prints is shown when it ends.
+fn run_side_by_side(arguments: &[String]) -> Vec<Result<String>> {
+    if !namespaces_allowed().unwrap_or(false) {
+        return SUITES.iter().map(|suite| run_suite(suite, arguments, |line| println!("{line}"))).collect();
+    }
+    std::thread::scope(|scope| {
+        let run = |suite| {
+            let mut shown = String::new();
+            let outcome = run_suite(suite, arguments, |line| {
+                shown.push_str(line);
+                shown.push('\n');
+            });
+            print!("{shown}");
+            outcome
+        };
+        let running: Vec<_> = SUITES.iter().map(|suite| scope.spawn(move || run(suite))).collect();
+        let crashed = |_| Err(anyhow::anyhow!("the thread of a suite panicked"));
+        running.into_iter().map(|suite| suite.join().unwrap_or_else(crashed)).collect()
+    })
+}
+
+fn run_suite(suite: &Suite, arguments: &[String], mut show: impl FnMut(&str)) -> Result<String> {
     let mut command = isolated()?;
     match suite.name {
         "python" => {
@@ -109,7 +128,7 @@ fn run_suite(suite: &Suite, arguments: &[String]) -> Result<String> {
     command.args(arguments).env("MUSTER_BIN", binary).env("MUSTER_SDK_RESULTS", results_file()?);
     let mut last = String::new();
     let succeeded = process::follow(&mut command, |line| {
-        println!("{line}");
+        show(line);
         if !line.trim().is_empty() {
             line.trim().clone_into(&mut last);
         }
@@ -122,14 +141,17 @@ fn run_suite(suite: &Suite, arguments: &[String]) -> Result<String> {
 
 /// A command in a network namespace of its own with loopback up, or none where that is forbidden.
 fn isolated() -> Result<Command> {
-    let allowed = process::succeeds(process::command("unshare")?.args(["-rn", "ip", "link", "set", "lo", "up"]));
-    if !allowed {
+    if !namespaces_allowed()? {
         println!("network namespaces are forbidden here: the suites use the machine's own ports");
         return process::command("env");
     }
     let mut command = process::command("unshare")?;
     command.args(["-rn", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"]);
     Ok(command)
+}
+
+fn namespaces_allowed() -> Result<bool> {
+    Ok(process::succeeds(process::command("unshare")?.args(["-rn", "ip", "link", "set", "lo", "up"])))
 }
 
 fn work_folder() -> Result<PathBuf> {
