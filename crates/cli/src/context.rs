@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use clap::Args;
 use client::endpoints::{self, Endpoints};
@@ -68,6 +68,11 @@ pub struct Refused {
     pub message: String,
 }
 
+/// Something that was named is not there.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotFound(pub String);
+
 /// A running Muster, as a command sees it.
 pub struct Context {
     /// Where it listens.
@@ -90,16 +95,28 @@ impl Context {
         Ok(Self { endpoints, https, output: global.output(), show_keys: global.show_keys })
     }
 
+    /// Makes sure that the server which wrote the endpoints file is the one that answers.
+    pub async fn check_ready(&self) -> Result<()> {
+        let written = self.endpoints.pid;
+        let found = ManagementClient::ready_process(&self.https, &self.endpoints.admin).await;
+        match found.context("the server of endpoints.json does not answer: start it again with `muster serve`")? {
+            Some(found) if found == written => Ok(()),
+            Some(found) => {
+                bail!("endpoints.json is of process {written}, but process {found} answers: name its --data")
+            }
+            None => bail!("the server is stopping; start it again with `muster serve`"),
+        }
+    }
+
     /// A client of the service API of provisioning service `name`, or of the first one.
     pub fn provisioning(&self, name: Option<&str>) -> Result<ServiceClient> {
-        let service =
-            self.endpoints.provisioning_service(name).with_context(|| unknown("provisioning service", name))?;
+        let service = self.endpoints.provisioning_service(name).ok_or_else(|| unknown("provisioning service", name))?;
         self.service_client(&service.connection_string, ServiceClient::PROVISIONING_API_VERSION)
     }
 
     /// A client of the service API of hub `name`, or of the first one.
     pub fn hub(&self, name: Option<&str>) -> Result<ServiceClient> {
-        let hub = self.endpoints.hub(name).with_context(|| unknown("hub", name))?;
+        let hub = self.endpoints.hub(name).ok_or_else(|| unknown("hub", name))?;
         self.service_client(&hub.connection_string, ServiceClient::HUB_API_VERSION)
     }
 
@@ -114,11 +131,11 @@ impl Context {
     }
 }
 
-fn unknown(kind: &str, name: Option<&str>) -> String {
-    match name {
+fn unknown(kind: &str, name: Option<&str>) -> NotFound {
+    NotFound(match name {
         Some(name) => format!("there is no {kind} {name:?} among the server's endpoints"),
         None => format!("the server has no {kind}: create one first"),
-    }
+    })
 }
 
 /// Sends a request to a service API and reads its JSON; null for an empty answer.

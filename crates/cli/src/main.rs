@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 use client::endpoints::Unknown;
 use http::StatusCode;
 
-use crate::context::{Context, Global, Refused};
+use crate::context::{Context, Global, NotFound, Refused};
 
 /// Azure's Device Provisioning Service and IoT Hub, on your own machine.
 #[derive(Debug, Parser)]
@@ -128,7 +128,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     match refused.map(|refused| refused.status) {
         Some(StatusCode::NOT_FOUND) => ExitCode::from(3),
         Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => ExitCode::from(4),
-        _ if error.chain().any(|cause| cause.downcast_ref::<Unknown>().is_some()) => ExitCode::from(3),
+        _ if error.chain().any(|cause| cause.is::<Unknown>() || cause.is::<NotFound>()) => ExitCode::from(3),
         _ => ExitCode::FAILURE,
     }
 }
@@ -145,7 +145,7 @@ fn run(arguments: Arguments) -> Result<()> {
             noun::enrollment::compute_device_key(&key, &registration_id, output)
         }
         Command::Config(ConfigCommand::Check { config }) => {
-            serve::load_config(config.as_deref())?;
+            serve::check_config(config.as_deref())?;
             output.say("The configuration is in order.")
         }
         Command::Config(ConfigCommand::Show { config }) => {
@@ -164,6 +164,9 @@ fn run(arguments: Arguments) -> Result<()> {
 }
 
 async fn run_remote(command: Command, context: &Context) -> Result<()> {
+    if !matches!(command, Command::Trust | Command::Hosts) {
+        context.check_ready().await?;
+    }
     match command {
         Command::Hub(command) => noun::hub::run(&command, context).await,
         Command::Dps(command) => noun::dps::run(&command, context).await,

@@ -1,37 +1,39 @@
 //! `muster serve`: opens the store, starts the server, says where everything is, and drains on a signal.
 
 mod panel;
+mod told;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use client::endpoints::{Admin, Endpoints, FILE_NAME, Hub, Ports, ProvisioningService};
 use domain::clock::{Clock, Entropy};
 use domain::ids::{HubName, ServiceName};
 use domain::resource::{AddressPool, Naming, Policy};
 use server::serve::{ServeOptions, Server};
-use server::tls::TlsSettings;
+use server::tls::authority::CERTIFICATE_FILE;
 use server::tls::key_file::{KeyFolder, KeySeal};
+use server::tls::{OperatorCertificate, TlsSettings};
 use service::clock::{SystemClock, SystemEntropy};
 use service::{Defaults, EndpointOf, Parts, Service, Settings};
 use store::sqlite::{Embedded, Options};
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Problem};
 use crate::context::{Global, RESOURCE_GROUP};
 use crate::noun::resource::LOCATION;
+use crate::serve::told::Told;
 
 /// Options of the server; those left out come from the configuration.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// Keep everything in memory, for tests
-    #[arg(long, conflicts_with = "config")]
+    #[arg(long, conflicts_with = "data")]
     memory: bool,
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE")]
@@ -64,10 +66,22 @@ pub struct ServeArgs {
 
 /// Reads the configuration, or tells everything that is wrong with it.
 pub fn load_config(file: Option<&Path>) -> Result<Config> {
-    config::load(file, std::env::vars()).map_err(|problems| {
-        let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();
-        anyhow::anyhow!("the configuration has {} problem(s):\n{}", problems.len(), lines.join("\n"))
-    })
+    config::load(file, std::env::vars()).map_err(|problems| listed(&problems))
+}
+
+/// As [`load_config`], and looks into the files that the configuration names.
+pub fn check_config(file: Option<&Path>) -> Result<Config> {
+    let config = load_config(file)?;
+    if let Some((chain, key)) = config.certificate() {
+        OperatorCertificate::load(&chain, &key, &rustls::crypto::aws_lc_rs::default_provider())
+            .context("[tls] names a certificate that cannot be used")?;
+    }
+    Ok(config)
+}
+
+fn listed(problems: &[Problem]) -> anyhow::Error {
+    let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();
+    anyhow::anyhow!("the configuration has {} problem(s):\n{}", problems.len(), lines.join("\n"))
 }
 
 /// Serves until SIGINT or SIGTERM.
@@ -77,8 +91,8 @@ pub fn run(args: &ServeArgs, global: &Global) -> Result<()> {
     override_config(&mut config, args);
     let mut problems = Vec::new();
     config.check("command line", &mut problems);
-    if let Some(problem) = problems.first() {
-        bail!("{problem}");
+    if !problems.is_empty() {
+        return Err(listed(&problems));
     }
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(args, &config, global))
 }
@@ -117,26 +131,21 @@ async fn serve(args: &ServeArgs, config: &Config, global: &Global) -> Result<()>
     let folder = (!args.memory).then(|| global.folder());
     let store = open_store(folder.as_deref(), config, &clock, entropy.as_ref())?;
     let folder = folder.map(|folder| folder.canonicalize()).transpose()?;
-    if let Some(folder) = &folder {
-        remove_endpoints(folder)?;
-    }
+    let told = Told::new(folder.as_deref())?;
     let service = open_service(&store, args, config, (&clock, &entropy)).await?;
     let keys = folder.as_ref().map(|folder| KeyFolder::new(folder, Arc::new(SealedKeys(store.clone()))));
     let options = serve_options(args, config, keys);
     let server = Server::start(&service, options, &clock, &entropy)?;
     let mut changes = service.published_changes();
-    let found = endpoints(&service, &server, config, folder.as_deref())?;
+    let tell = || endpoints(&service, &server, config, told.folder());
+    let found = tell()?;
     // Before anyone can learn that the server is ready, and ask it to end.
     let stopped = stop_signal()?;
-    if let Some(folder) = &folder {
-        write_endpoints(folder, &found)?;
-    }
-    panel::print(&found, &server, folder.as_deref(), global.output.is_some())?;
+    told.write(&found, server.authority_pem())?;
+    panel::print(&found, &server, &told, global.output)?;
     let following = async {
         while changes.changed().await.is_ok() {
-            let Some(folder) = &folder else { continue };
-            let found = endpoints(&service, &server, config, Some(folder));
-            if let Err(error) = found.and_then(|found| write_endpoints(folder, &found)) {
+            if let Err(error) = tell().and_then(|found| told.write(&found, server.authority_pem())) {
                 tracing::error!(error = format!("{error:#}"), "{FILE_NAME} does not tell of the last change");
             }
         }
@@ -149,10 +158,7 @@ async fn serve(args: &ServeArgs, config: &Config, global: &Global) -> Result<()>
     tracing::info!("draining");
     let drained = server.drain(Duration::from_secs(config.shutdown.drain_s.into())).await;
     tracing::info!(?drained, "stopped");
-    if let Some(folder) = &folder {
-        remove_endpoints(folder)?;
-    }
-    Ok(())
+    told.remove()
 }
 
 fn open_store(
@@ -250,7 +256,7 @@ impl KeySeal for SealedKeys {
     }
 }
 
-fn endpoints(service: &Service, server: &Server, config: &Config, folder: Option<&Path>) -> Result<Endpoints> {
+fn endpoints(service: &Service, server: &Server, config: &Config, folder: &Path) -> Result<Endpoints> {
     let resources = service.resources();
     let (https, mqtts, admin) = server.ports();
     let mut hubs = Vec::new();
@@ -293,7 +299,7 @@ fn endpoints(service: &Service, server: &Server, config: &Config, folder: Option
     Ok(Endpoints {
         version: 1,
         pid: std::process::id(),
-        ca_file: folder.map(|folder| folder.join("ca.pem")).unwrap_or_default(),
+        ca_file: folder.join(CERTIFICATE_FILE),
         domain: (!config.listen.domain.is_empty()).then(|| config.listen.domain.clone()),
         ports: Ports { https, mqtts, amqps: 0, admin },
         provisioning_services: services,
@@ -315,29 +321,6 @@ fn owner_policy<'a>(policies: &'a [Policy], name: &str) -> Option<&'a Policy> {
 fn connection_string(host: &str, policy: &Policy) -> String {
     let key = policy.keys.primary.to_base64();
     format!("HostName={host};SharedAccessKeyName={};SharedAccessKey={key}", policy.name)
-}
-
-/// Writes the file whole or not at all; it holds keys.
-fn write_endpoints(folder: &Path, endpoints: &Endpoints) -> Result<()> {
-    let (path, fresh) = (folder.join(FILE_NAME), folder.join(format!("{FILE_NAME}.fresh")));
-    let text = serde_json::to_string_pretty(endpoints)?;
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let written = options.open(&fresh).and_then(|mut file| {
-        use std::io::Write as _;
-        file.write_all(text.as_bytes())
-    });
-    written.and_then(|()| std::fs::rename(&fresh, &path)).with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn remove_endpoints(folder: &Path) -> Result<()> {
-    let path = folder.join(FILE_NAME);
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Listens for SIGINT and SIGTERM from the moment of the call; the future waits for the first of them.

@@ -1,13 +1,13 @@
 //! `muster why`: the decision behind an admit or a refusal.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use client::management::ManagementRequest;
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use crate::context::{Context, manage};
+use crate::context::{Context, NotFound, manage};
 
 /// What is asked about.
 #[derive(Debug, Args)]
@@ -35,7 +35,8 @@ pub async fn run(args: &WhyArgs, context: &Context) -> Result<()> {
         None => vec![answer],
     };
     if decisions.is_empty() {
-        bail!("no decision about {} is known: the device never reached this server", args.subject);
+        let text = format!("no decision about {} is known: the device never reached this server", args.subject);
+        return Err(NotFound(text).into());
     }
     for decision in &decisions {
         match context.output.is_json() {

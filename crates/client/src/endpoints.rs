@@ -1,5 +1,6 @@
 //! `endpoints.json`: where a running Muster listens, and the credentials of its operator.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -43,7 +44,7 @@ pub struct Ports {
 }
 
 /// A provisioning service.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProvisioningService {
     /// Its name.
@@ -59,7 +60,7 @@ pub struct ProvisioningService {
 }
 
 /// A hub.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Hub {
     /// Its name.
@@ -73,7 +74,7 @@ pub struct Hub {
 }
 
 /// The management API and the operator's credential.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Admin {
     /// Its base.
@@ -86,6 +87,28 @@ pub struct Admin {
     pub client_secret: String,
     /// The one subscription.
     pub subscription_id: String,
+}
+
+// What holds keys shows its names alone.
+impl fmt::Debug for ProvisioningService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProvisioningService")
+            .field("name", &self.name)
+            .field("id_scope", &self.id_scope)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("name", &self.name).field("host_name", &self.host_name).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin").field("url", &self.url).field("client_id", &self.client_id).finish_non_exhaustive()
+    }
 }
 
 /// Why the endpoints are not known.

@@ -28,12 +28,18 @@ pub enum ManagementError {
 }
 
 /// A signed-in client of the management API.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ManagementClient {
     https: Https,
     server: Server,
     token: String,
     subscription: String,
+}
+
+impl std::fmt::Debug for ManagementClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ManagementClient").field("server", &self.server).finish_non_exhaustive()
+    }
 }
 
 /// A request to the management API.
@@ -58,6 +64,16 @@ impl ManagementClient {
     pub const HUB_API_VERSION: &'static str = "2023-06-30";
     /// The version named for resource groups.
     pub const GROUP_API_VERSION: &'static str = "2021-04-01";
+
+    /// The process that answers at the management URL and takes requests; `None` if it takes none.
+    pub async fn ready_process(https: &Https, admin: &Admin) -> Result<Option<u32>, ManagementError> {
+        let server = parse_url(&admin.url).ok_or_else(|| ManagementError::Url(admin.url.clone()))?;
+        let request = Request::get("/readyz").body(Bytes::new());
+        let answer = https.send(&server, request.map_err(|_| ManagementError::Url(admin.url.clone()))?).await?;
+        let document: Value = serde_json::from_slice(answer.body()).unwrap_or(Value::Null);
+        let process = document.get("pid").and_then(Value::as_u64).and_then(|pid| u32::try_from(pid).ok());
+        Ok(process.filter(|_| answer.status().is_success()))
+    }
 
     /// Signs in with the operator's credential (client credentials).
     pub async fn sign_in(https: Https, admin: &Admin) -> Result<Self, ManagementError> {

@@ -21,12 +21,17 @@ pub enum TrustError {
 }
 
 /// A device's certificate chain, leaf first, and its private key.
-#[derive(Debug)]
 pub struct ClientCertificate {
     /// DER, leaf first.
     pub chain: Vec<Vec<u8>>,
     /// PKCS#8.
     pub key: Vec<u8>,
+}
+
+impl std::fmt::Debug for ClientCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientCertificate").field("certificates", &self.chain.len()).finish_non_exhaustive()
+    }
 }
 
 /// A TLS configuration that trusts `authority` (PEM) alone and shows `certificate` if the server asks.

@@ -142,8 +142,10 @@ impl Handler for PublicRoutes {
 
 impl AdminRoutes {
     async fn answer(&self, request: Request<Bytes>, peer: &PeerContext) -> Response<Bytes> {
-        if let "/healthz" | "/readyz" = request.uri().path() {
-            return json(StatusCode::OK, &json!({ "status": "ready" }));
+        match request.uri().path() {
+            "/healthz" => return json(StatusCode::OK, &json!({ "status": "alive" })),
+            "/readyz" => return self.answer_ready(),
+            _ => {}
         }
         let target = match Target::parse(request.uri()) {
             Ok(target) => target,
@@ -168,6 +170,15 @@ impl AdminRoutes {
             Ok((operation, asked)) => arm::encode(self.service.perform(&caller, operation).await, &asked),
             Err(refused) => self.refuse(refused),
         }
+    }
+
+    /// Whether requests are taken, and by which process: who has an endpoints file can tell whether it is of this server.
+    fn answer_ready(&self) -> Response<Bytes> {
+        let (status, word) = match self.tasks.drain_signal().has_begun() {
+            true => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+            false => (StatusCode::OK, "ready"),
+        };
+        json(status, &json!({ "status": word, "pid": std::process::id() }))
     }
 
     fn answer_for_token(&self, request: &Request<Bytes>, target: &Target, peer: &PeerContext) -> Response<Bytes> {

@@ -131,8 +131,10 @@ async fn put(context: &Context, args: &DeviceArgs, update: bool) -> Result<()> {
     }
     let path = ["devices", args.name.id.as_str()];
     let mut request = ServiceRequest::new(Method::PUT, &path);
+    // What was read is what is changed: another operator's change in between is not undone.
+    let etag = body.get("etag").and_then(Value::as_str).map(|etag| format!("\"{etag}\""));
     request.body = Some(&body);
-    request.if_match = update.then_some("\"*\"");
+    request.if_match = etag.as_deref().filter(|_| update);
     let what = if update { "updating the device" } else { "creating the device" };
     let mut device = ask(&context.hub(args.name.hub.as_deref())?, what, request).await?;
     hide_secrets(&mut device, context.show_keys || !update);

@@ -37,7 +37,7 @@ pub struct DpsArgs {
     #[arg(long)]
     location: Option<String>,
     /// How hubs are chosen for enrollments without a policy of their own
-    #[arg(long, value_parser = ["Hashed", "GeoLatency", "Static"])]
+    #[arg(long, value_parser = ["Hashed", "GeoLatency", "Static"], ignore_case = true)]
     allocation: Option<String>,
 }
 

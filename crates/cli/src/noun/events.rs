@@ -11,7 +11,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::context::{Context, refusal};
+use crate::context::{Context, NotFound, refusal};
 
 /// What to do with events.
 #[derive(Debug, Subcommand)]
@@ -52,8 +52,7 @@ pub enum From {
 /// Does it.
 pub async fn run(command: &EventsCommand, context: &Context) -> Result<()> {
     let EventsCommand::Monitor(args) = command;
-    let hub =
-        context.endpoints.hub(args.hub.as_deref()).context("the server has no such hub: see `muster hub list`")?;
+    let hub = context.endpoints.hub(args.hub.as_deref()).ok_or_else(no_such_hub)?;
     let mut lines = watch(context, &hub.name, args.from, args.device.as_deref()).await?;
     eprintln!("watching the telemetry of {}; Ctrl-C ends it", hub.name);
     print_all(&mut lines, args, context).await
@@ -127,4 +126,8 @@ fn story(event: &Value) -> String {
         }
     }
     line
+}
+
+fn no_such_hub() -> NotFound {
+    NotFound("the server has no such hub: see `muster hub list`".to_owned())
 }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::context::{Context, hide_secrets};
+use crate::context::{Context, NotFound, hide_secrets};
 use crate::noun::resource::{self, HUB, SERVICE, primary_key};
 
 /// The hub's policy that links are made with.
@@ -76,7 +76,7 @@ pub async fn run(command: &LinkedHubCommand, context: &Context) -> Result<()> {
         LinkedHubCommand::Show(name) => {
             let host = host_name(context, &name.hub).await?;
             let service = resource::show(context, SERVICE, &name.service.dps).await?;
-            let link = links(&service).iter().find(|link| is(link, &host)).context("the hub is not linked")?;
+            let link = links(&service).iter().find(|link| is(link, &host)).ok_or_else(not_linked)?;
             let mut link = link.clone();
             hide_secrets(&mut link, context.show_keys);
             context.output.record(&link)
@@ -85,7 +85,7 @@ pub async fn run(command: &LinkedHubCommand, context: &Context) -> Result<()> {
             let host = host_name(context, &args.name.hub).await?;
             let mut changed = None;
             edit(context, &args.name.service.dps, |links| {
-                let link = links.iter_mut().find(|link| is(link, &host)).context("the hub is not linked")?;
+                let link = links.iter_mut().find(|link| is(link, &host)).ok_or_else(not_linked)?;
                 apply(link, args);
                 changed = Some(link.clone());
                 Ok(())
@@ -99,7 +99,7 @@ pub async fn run(command: &LinkedHubCommand, context: &Context) -> Result<()> {
                 let before = links.len();
                 links.retain(|link| !is(link, &host));
                 if links.len() == before {
-                    bail!("the hub is not linked");
+                    return Err(not_linked().into());
                 }
                 Ok(())
             })
@@ -160,6 +160,10 @@ async fn host_name(context: &Context, hub: &str) -> Result<String> {
     let hub = resource::show(context, HUB, hub).await?;
     let host = hub.pointer("/properties/hostName").and_then(Value::as_str);
     Ok(host.context("the hub has no host name")?.to_owned())
+}
+
+fn not_linked() -> NotFound {
+    NotFound("the hub is not linked".to_owned())
 }
 
 fn links(service: &Value) -> &[Value] {

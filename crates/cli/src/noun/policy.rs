@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::context::{Context, hide_secrets};
+use crate::context::{Context, NotFound, hide_secrets};
 use crate::noun::resource::{self, HUB, Kind, SERVICE, items};
 
 /// What to do with policies.
@@ -79,31 +79,33 @@ pub async fn run(command: &PolicyCommand, context: &Context) -> Result<()> {
         }
         PolicyCommand::Show(args) => show(context, args, context.show_keys).await,
         PolicyCommand::Create(args) => {
-            let mut policies = list(context, &args.policy.owner).await?;
-            if policies.iter().any(|policy| is(policy, &args.policy.name)) {
-                bail!("the policy {} exists: `muster policy update` changes it", args.policy.name);
-            }
-            policies.push(json!({ "keyName": args.policy.name, "rights": args.rights.join(", ") }));
-            replace(context, &args.policy.owner, policies).await?;
+            edit(context, &args.policy.owner, |policies| {
+                if policies.iter().any(|policy| is(policy, &args.policy.name)) {
+                    bail!("the policy {} exists: `muster policy update` changes it", args.policy.name);
+                }
+                policies.push(json!({ "keyName": args.policy.name, "rights": args.rights.join(", ") }));
+                Ok(())
+            })
+            .await?;
             show(context, &args.policy, true).await
         }
         PolicyCommand::Update(args) => {
-            let mut policies = list(context, &args.policy.owner).await?;
-            let Some(policy) = policies.iter_mut().find(|policy| is(policy, &args.policy.name)) else {
-                bail!("there is no policy {}", args.policy.name);
-            };
-            resource::set(policy, &["rights"], json!(args.rights.join(", ")));
-            replace(context, &args.policy.owner, policies).await?;
+            edit(context, &args.policy.owner, |policies| {
+                let policy = policies.iter_mut().find(|policy| is(policy, &args.policy.name));
+                let policy = policy.ok_or_else(|| missing(&args.policy.name))?;
+                resource::set(policy, &["rights"], json!(args.rights.join(", ")));
+                Ok(())
+            })
+            .await?;
             show(context, &args.policy, context.show_keys).await
         }
         PolicyCommand::Delete(args) => {
-            let mut policies = list(context, &args.owner).await?;
-            let before = policies.len();
-            policies.retain(|policy| !is(policy, &args.name));
-            if policies.len() == before {
-                bail!("there is no policy {}", args.name);
-            }
-            replace(context, &args.owner, policies).await?;
+            edit(context, &args.owner, |policies| {
+                let before = policies.len();
+                policies.retain(|policy| !is(policy, &args.name));
+                if policies.len() < before { Ok(()) } else { Err(missing(&args.name).into()) }
+            })
+            .await?;
             context.output.record(&json!({ "keyName": args.name, "deleted": true }))
         }
     }
@@ -127,10 +129,17 @@ async fn show(context: &Context, args: &PolicyArgs, show_keys: bool) -> Result<(
     context.output.record(&policy)
 }
 
-/// The API knows no verb for one policy: the resource is put back with the whole set.
-async fn replace(context: &Context, owner: &OwnerArgs, policies: Vec<Value>) -> Result<()> {
+/// The API knows no verb for one policy: the resource is put back with the whole set, if it is still of the version that
+/// was read before the keys were.
+async fn edit(context: &Context, owner: &OwnerArgs, change: impl FnOnce(&mut Vec<Value>) -> Result<()>) -> Result<()> {
     let (kind, name) = owner.owner();
     let mut document = resource::show(context, kind, name).await?;
+    let mut policies = list(context, owner).await?;
+    change(&mut policies)?;
     resource::set(&mut document, &["properties", "authorizationPolicies"], Value::Array(policies));
     resource::put(context, kind, name, &document).await.map(drop)
+}
+
+fn missing(name: &str) -> NotFound {
+    NotFound(format!("there is no policy {name}"))
 }

@@ -1,19 +1,33 @@
 //! What a person sees when the server is ready: where everything is, and what to type next.
 
 use std::io::Write as _;
-use std::path::Path;
 
 use anyhow::Result;
-use client::endpoints::Endpoints;
+use client::endpoints::{Endpoints, FILE_NAME};
+use serde_json::json;
 use server::serve::Server;
 
-/// Prints the panel to standard output, or the endpoints as JSON where programs read.
-pub fn print(endpoints: &Endpoints, server: &Server, folder: Option<&Path>, forced: bool) -> Result<()> {
+use crate::output::Format;
+use crate::serve::told::Told;
+
+/// Prints the panel to standard output; where programs read, the one word `ready`, or, if asked for JSON, a line that
+/// says where everything is and holds no secret.
+pub fn print(endpoints: &Endpoints, server: &Server, told: &Told, output: Option<Format>) -> Result<()> {
     use std::io::IsTerminal as _;
     let mut out = std::io::stdout().lock();
-    if !out.is_terminal() && !forced {
-        writeln!(out, "ready")?;
-        return Ok(out.flush()?);
+    match output {
+        Some(Format::Json) => {
+            let file = told.folder().join(FILE_NAME);
+            let Endpoints { pid, ca_file, ports, .. } = endpoints;
+            let line = json!({ "ready": true, "pid": pid, "endpointsFile": file, "caFile": ca_file, "ports": ports });
+            writeln!(out, "{line}")?;
+            return Ok(out.flush()?);
+        }
+        None if !out.is_terminal() => {
+            writeln!(out, "ready")?;
+            return Ok(out.flush()?);
+        }
+        _ => {}
     }
     let ports = endpoints.ports;
     writeln!(out, "\nMuster is ready.\n")?;
@@ -26,10 +40,12 @@ pub fn print(endpoints: &Endpoints, server: &Server, folder: Option<&Path>, forc
         writeln!(out, "  hub                   {} at {}", hub.name, hub.host_name)?;
     }
     writeln!(out, "  ports                 HTTPS {}  MQTT {}  admin {}", ports.https, ports.mqtts, ports.admin)?;
-    if let Some(folder) = folder {
-        writeln!(out, "  data                  {}", folder.display())?;
-        writeln!(out, "  CA certificate        {}", endpoints.ca_file.display())?;
+    let folder = told.folder().display();
+    match told.is_private() {
+        false => writeln!(out, "  data                  {folder}")?,
+        true => writeln!(out, "  data                  in memory; endpoints.json in {folder} until the end")?,
     }
+    writeln!(out, "  CA certificate        {}", endpoints.ca_file.display())?;
     for notice in server.notices() {
         writeln!(
             out,
@@ -37,6 +53,7 @@ pub fn print(endpoints: &Endpoints, server: &Server, folder: Option<&Path>, forc
             notice.wanted, notice.purpose, notice.taken, notice.wanted, notice.command
         )?;
     }
-    writeln!(out, "\nNext: muster enrollment create my-device\n      muster trust\n")?;
+    let option = if told.is_private() { format!(" --data {folder}") } else { String::new() };
+    writeln!(out, "\nNext: muster{option} enrollment create my-device\n      muster{option} trust\n")?;
     Ok(out.flush()?)
 }

@@ -1,0 +1,205 @@
+//! Every noun against a server that keeps everything in memory: what each verb answers, how it exits, and that no key is
+//! printed to anybody who did not ask.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// A server, and where it says that it is.
+struct Running {
+    child: Child,
+    told: Value,
+}
+
+impl Running {
+    fn start() -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_muster"))
+            .args(["serve", "--memory", "--output", "json"])
+            .args(["--https-port", "0", "--mqtts-port", "0", "--amqps-port", "0", "--admin-port", "0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary runs");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("it says where it is");
+        Self { child, told: serde_json::from_str(&line).expect("JSON") }
+    }
+
+    /// Where a file lies that it has told of.
+    fn path(&self, name: &str) -> &str {
+        self.told.get(name).and_then(Value::as_str).expect("a path")
+    }
+
+    /// Runs a command; its words are separated by spaces.
+    fn run(&self, words: &str) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_muster"))
+            .args(words.split(' '))
+            .env("MUSTER_ENDPOINTS", self.path("endpointsFile"))
+            .env_remove("MUSTER_DATA")
+            .output()
+            .expect("the binary runs")
+    }
+
+    /// Runs a command that must succeed, and reads what it prints.
+    fn ask(&self, words: &str) -> Value {
+        let output = self.run(words);
+        assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{words}: {error}"))
+    }
+
+    /// Lets the server end, and expects that it does so cleanly and takes its files along.
+    fn stop(mut self) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a process")).expect("a process");
+        kill_process(pid, Signal::TERM).expect("it runs");
+        assert!(self.child.wait().expect("it ends").success());
+        let file = self.path("endpointsFile");
+        assert!(!std::path::Path::new(file).exists(), "{file} is left behind");
+    }
+}
+
+/// What each verb prints at a path, in the order of a life: made, seen, changed, removed.
+const LIVES: &[(&str, &str, &str)] = &[
+    ("hub create hub2", "/name", "hub2"),
+    ("hub list", "/1/name", "hub2"),
+    ("hub update hub2 --retention-days 7", "/properties/eventHubEndpoints/events/retentionTimeInDays", "7"),
+    ("hub show hub2", "/properties/eventHubEndpoints/events/retentionTimeInDays", "7"),
+    ("dps create dps2", "/name", "dps2"),
+    ("dps list", "/1/name", "dps2"),
+    ("dps update dps2 --allocation static", "/properties/allocationPolicy", "Static"),
+    ("dps show dps2", "/properties/allocationPolicy", "Static"),
+    ("linked-hub create --dps dps2 --hub hub2 --weight 3", "/linked", "true"),
+    ("linked-hub list --dps dps2", "/0/allocationWeight", "3"),
+    ("linked-hub update --dps dps2 --hub hub2 --weight 7", "/allocationWeight", "7"),
+    ("linked-hub show --dps dps2 --hub hub2", "/allocationWeight", "7"),
+    ("policy create reader --hub hub2 --rights RegistryRead", "/rights", "RegistryRead"),
+    ("policy update reader --hub hub2 --rights ServiceConnect", "/rights", "ServiceConnect"),
+    ("policy show reader --hub hub2", "/rights", "ServiceConnect"),
+    ("policy list --hub hub2", "/5/keyName", "reader"),
+    ("enrollment create dev-1", "/registrationId", "dev-1"),
+    ("enrollment list", "/0/registrationId", "dev-1"),
+    ("enrollment update dev-1 --status disabled", "/provisioningStatus", "disabled"),
+    ("enrollment show dev-1", "/provisioningStatus", "disabled"),
+    ("enrollment-group create caves", "/enrollmentGroupId", "caves"),
+    ("enrollment-group list", "/0/enrollmentGroupId", "caves"),
+    ("enrollment-group update caves --status disabled", "/provisioningStatus", "disabled"),
+    ("enrollment-group show caves", "/provisioningStatus", "disabled"),
+    ("device create dev-1", "/deviceId", "dev-1"),
+    ("device list", "/0/deviceId", "dev-1"),
+    ("device update dev-1 --status disabled", "/status", "disabled"),
+    ("device show dev-1", "/status", "disabled"),
+    ("twin update dev-1 --desired {\"a\":1}", "/properties/desired/a", "1"),
+    ("twin replace dev-1 --tags {\"b\":2}", "/tags/b", "2"),
+    ("twin show dev-1", "/tags/b", "2"),
+    ("device delete dev-1", "/deleted", "true"),
+    ("enrollment delete dev-1", "/deleted", "true"),
+    ("enrollment-group delete caves", "/deleted", "true"),
+    ("linked-hub delete --dps dps2 --hub hub2", "/deleted", "true"),
+    ("policy delete reader --hub hub2", "/deleted", "true"),
+    ("dps delete dps2", "/deleted", "true"),
+    ("hub delete hub2", "/deleted", "true"),
+];
+
+/// What is not there, after the lives above.
+const ABSENT: &[&str] = &[
+    "hub show hub2",
+    "dps show dps2",
+    "linked-hub update --dps dps --hub hub2 --weight 2",
+    "policy update reader --hub hub --rights RegistryRead",
+    "policy delete reader --dps dps",
+    "certificate show nothing --dps dps",
+    "enrollment show dev-1",
+    "enrollment-group show caves",
+    "registration show dev-1",
+    "device show dev-1",
+    "device list --hub hub2",
+    "twin show dev-1",
+    "why dev-1",
+    "events monitor --hub hub2",
+];
+
+/// Creation is the asking for what was created.
+fn asks_for_keys(words: &str) -> bool {
+    words.contains(" create ")
+}
+
+/// The texts of every key in a document.
+fn keys_in(document: &Value, found: &mut Vec<String>) {
+    match document {
+        Value::Object(members) => {
+            for (name, member) in members {
+                match member {
+                    Value::String(text) if name == "primaryKey" || name == "secondaryKey" => found.push(text.clone()),
+                    other => keys_in(other, found),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| keys_in(item, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_noun_lives_and_no_key_is_printed_unasked() {
+    let running = Running::start();
+    let (mut keys, mut printed) = (Vec::new(), String::new());
+    for (words, path, expected) in LIVES {
+        let answer = running.ask(words);
+        let found = answer.pointer(path).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        assert_eq!(found.as_deref(), Some(*expected), "{words}: {answer:#}");
+        match asks_for_keys(words) {
+            true => keys_in(&answer, &mut keys),
+            false => printed += &answer.to_string(),
+        }
+        if !words.contains("create") && !words.contains("update") && !words.contains("delete") {
+            let table = running.run(&format!("{words} --output table"));
+            assert!(table.status.success() && !table.stdout.is_empty(), "{words}");
+            printed += &String::from_utf8_lossy(&table.stdout);
+        }
+    }
+    keys_in(&running.ask("--show-keys policy list --hub hub"), &mut keys);
+    keys_in(&running.ask("--show-keys policy list --dps dps"), &mut keys);
+    assert!(keys.len() > 10 && keys.iter().all(|key| key.len() > 20), "{keys:?}");
+    for key in &keys {
+        assert!(!printed.contains(key.as_str()), "a key was printed to somebody who did not ask");
+    }
+    for words in ABSENT {
+        let output = running.run(words);
+        assert_eq!(output.status.code(), Some(3), "{words}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    running.stop();
+}
+
+#[test]
+fn a_file_of_a_server_that_is_gone_is_told_from_a_running_one() {
+    let running = Running::start();
+    let file = running.path("endpointsFile");
+    let kept = tempfile::NamedTempFile::new().expect("a file");
+    let text = std::fs::read_to_string(file).expect("it is told");
+    std::fs::write(kept.path(), text.replace("\"pid\": ", "\"pid\": 1")).expect("a file");
+    let stale = |path: &std::path::Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+        command.args(["hub", "list"]).env("MUSTER_ENDPOINTS", path).env_remove("MUSTER_DATA");
+        String::from_utf8(command.output().expect("the binary runs").stderr).expect("text")
+    };
+    assert!(stale(kept.path()).contains("answers"), "{}", stale(kept.path()));
+    std::fs::write(kept.path(), text).expect("a file");
+    let authority = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::copy(running.path("caFile"), authority.path()).expect("a copy");
+    let text = std::fs::read_to_string(kept.path()).expect("a file");
+    let own = running.path("caFile").to_owned();
+    std::fs::write(kept.path(), text.replace(&own, authority.path().to_str().expect("text"))).expect("a file");
+    running.stop();
+    assert!(stale(kept.path()).contains("muster serve"), "{}", stale(kept.path()));
+}
+
+#[test]
+fn every_problem_of_the_command_line_is_told_at_once() {
+    let output = Command::new(env!("CARGO_BIN_EXE_muster"))
+        .args(["serve", "--memory", "--domain", "local", "--address", "here"])
+        .output()
+        .expect("the binary runs");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("listen.domain") && told.contains("listen.addresses"), "{told}");
+}
