@@ -223,7 +223,7 @@ impl Service {
                 let existed = matches!(self.0.store.delete_hub(hub.key).await?, Changed::Done(_));
                 self.reload().await?;
                 self.judge_hub(hub.key).await?;
-                self.0.telemetry.delete_hub(hub.key).await?;
+                self.0.telemetry.forget_hub(hub.key);
                 existed
             }
             ResourceName::Service(name) => {

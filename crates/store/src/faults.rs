@@ -222,7 +222,6 @@ gated!(TelemetryLog {
     fn append(message: Message) -> Position;
     fn read(hub: HubKey, partition: u16, from: ReadFrom, limit: usize) -> Vec<StoredMessage>;
     fn bounds(hub: HubKey, partition: u16) -> Option<(Position, Position)>;
-    fn delete_hub(hub: HubKey) -> ();
 }
     fn appended(&self) -> tokio::sync::watch::Receiver<u64> {
         self.inner.appended()
@@ -230,6 +229,10 @@ gated!(TelemetryLog {
 
     fn set_retention(&self, hub: HubKey, keep: Duration) {
         self.inner.set_retention(hub, keep);
+    }
+
+    fn forget_hub(&self, hub: HubKey) {
+        self.inner.forget_hub(hub);
     }
 );
 

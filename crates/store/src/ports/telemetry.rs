@@ -72,6 +72,6 @@ pub trait TelemetryLog: Send + Sync {
     /// passed the longest time in them.
     fn set_retention(&self, hub: HubKey, keep: std::time::Duration);
 
-    /// Forgets a hub and all its messages.
-    async fn delete_hub(&self, hub: HubKey) -> Result<(), Error>;
+    /// Hides all messages of a hub for ever; they go in time. A key of a hub is never given again.
+    fn forget_hub(&self, hub: HubKey);
 }

@@ -1,7 +1,8 @@
 //! One file of the log as readers see it: positions are found by halving, since offset and time rise with the sequence.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use domain::clock::UnixTime;
 use domain::ids::HubKey;
@@ -13,7 +14,8 @@ use crate::ports::{Position, ReadFrom, StoredMessage};
 use crate::sqlite::open_reader;
 use crate::sqlite::rows::{Bits, Column, row_limit};
 
-/// Reading connections that a file keeps for the next reader.
+/// Reading connections that the active file keeps for the next reader. Closed files, of which there may be hundreds, keep
+/// none: each costs descriptors and a page cache.
 const IDLE_MAX: usize = 2;
 /// A page of messages ends when it has so many bytes, though it has one message at least.
 const PAGE_BYTES_MAX: usize = 4 << 20;
@@ -21,17 +23,50 @@ const PAGE_BYTES_MAX: usize = 4 << 20;
 /// A partition of a hub.
 pub(super) type Partition = (HubKey, u16);
 
+/// Where the messages of a partition begin and end in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    pub first: Mark,
+    pub last: Mark,
+}
+
 /// A file that can be read.
 #[derive(Debug)]
 pub(super) struct LogFile {
     pub number: u64,
     pub path: PathBuf,
     idle: Mutex<Vec<Connection>>,
+    /// What is in it, once nothing is appended to it any more.
+    spans: OnceLock<HashMap<Partition, Span>>,
 }
 
 impl LogFile {
     pub fn new(number: u64, path: PathBuf) -> Self {
-        Self { number, path, idle: Mutex::new(Vec::new()) }
+        Self { number, path, idle: Mutex::new(Vec::new()), spans: OnceLock::new() }
+    }
+
+    /// Notes that the file stays as it is, with `spans` in it.
+    pub fn close(&self, spans: HashMap<Partition, Span>) {
+        let _ = self.spans.set(spans);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// What is in the file, if it is closed.
+    pub fn spans(&self) -> Option<&HashMap<Partition, Span>> {
+        self.spans.get()
+    }
+
+    /// Whether the partition may have messages in the file.
+    pub fn may_hold(&self, partition: Partition) -> bool {
+        self.spans().is_none_or(|spans| spans.contains_key(&partition))
+    }
+
+    /// The first message of the partition in the file.
+    pub fn first(&self, partition: Partition) -> Result<Option<Mark>, Error> {
+        match self.spans() {
+            Some(spans) => Ok(spans.get(&partition).map(|span| span.first)),
+            None => self.read(|db| first_from(db, partition, 0)),
+        }
     }
 
     /// Runs `query` on a connection to the file.
@@ -43,7 +78,8 @@ impl LogFile {
         };
         let answer = query(&connection);
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < IDLE_MAX {
+        // Asked under the lock: a file that is closed meanwhile has been cleared before, or is not kept in.
+        if self.spans().is_none() && idle.len() < IDLE_MAX {
             idle.push(connection);
         }
         answer
@@ -106,6 +142,17 @@ pub(super) fn partitions(db: &Connection) -> Result<Vec<Partition>, Error> {
             None => return Ok(found),
         }
     }
+}
+
+/// Where every partition begins and ends in the file.
+pub(super) fn spans(db: &Connection) -> Result<HashMap<Partition, Span>, Error> {
+    let mut spans = HashMap::new();
+    for partition in partitions(db)? {
+        if let (Some(first), Some(last)) = (first_from(db, partition, 0)?, last(db, partition)?) {
+            spans.insert(partition, Span { first, last });
+        }
+    }
+    Ok(spans)
 }
 
 /// What a reader wants: where it starts, and since when messages may be seen.

@@ -9,7 +9,7 @@ mod file;
 mod record;
 mod writer;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -71,12 +71,21 @@ struct Shared {
     is_memory: bool,
     /// The oldest first; the last one is appended to. Empty in memory.
     files: RwLock<Vec<Arc<LogFile>>>,
-    retention: Mutex<HashMap<HubKey, Duration>>,
+    retention: Mutex<Retention>,
     appended: watch::Sender<u64>,
     room: Arc<Semaphore>,
     /// Held from the wait for room to the queue, so that nobody overtakes: it is given to those who ask in turn.
     turn: tokio::sync::Mutex<()>,
     readers: Arc<Semaphore>,
+}
+
+/// How long messages are kept.
+#[derive(Debug, Default)]
+struct Retention {
+    keep: HashMap<HubKey, Duration>,
+    /// Hubs whose messages nobody may see. Their keys are never given again, so that the messages can lie until the
+    /// files they are in go.
+    forgotten: HashSet<HubKey>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -90,13 +99,16 @@ impl Shared {
         self.files.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn retention(&self, hub: HubKey) -> Duration {
+    /// How long the messages of a hub are kept; `None` if it is forgotten.
+    fn retention(&self, hub: HubKey) -> Option<Duration> {
         let retention = self.retention.lock().unwrap_or_else(PoisonError::into_inner);
-        retention.get(&hub).copied().unwrap_or(RETENTION_DEFAULT)
+        let keep = || retention.keep.get(&hub).copied().unwrap_or(RETENTION_DEFAULT);
+        (!retention.forgotten.contains(&hub)).then(keep)
     }
 
-    fn wish(&self, hub: HubKey, from: ReadFrom) -> Wish {
-        Wish { from, seen_since: self.clock.now().minus(self.retention(hub)) }
+    /// What a reader of the hub wants, if it may see anything.
+    fn wish(&self, hub: HubKey, from: ReadFrom) -> Option<Wish> {
+        Some(Wish { from, seen_since: self.clock.now().minus(self.retention(hub)?) })
     }
 }
 
@@ -131,7 +143,7 @@ impl EmbeddedLog {
             limits,
             is_memory: folder.is_none(),
             files: RwLock::new(files),
-            retention: Mutex::new(HashMap::new()),
+            retention: Mutex::default(),
             appended: watch::Sender::new(0),
             room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
             turn: tokio::sync::Mutex::new(()),
@@ -200,33 +212,28 @@ enum Source<'s> {
 }
 
 impl Source<'_> {
-    /// Runs `step` over the parts of the log, the oldest first, until it says that it has enough.
-    fn forwards(&self, mut step: impl FnMut(&Connection) -> Result<bool, Error>) -> Result<(), Error> {
+    /// Runs `step` over the parts of the log that may hold messages of the partition, the oldest first, until it says
+    /// that it has enough.
+    fn forwards(
+        &self,
+        partition: Partition,
+        mut step: impl FnMut(&Connection) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
         match self {
             Self::Memory(db) => step(db).map(|_| ()),
-            Self::Files(files) => {
-                for file in *files {
-                    if !read_unless_gone(file, &mut step)?.unwrap_or(true) {
-                        break;
-                    }
-                }
-                Ok(())
-            }
+            Self::Files(files) => visit(files.iter(), partition, step),
         }
     }
 
     /// As [`Self::forwards`], the newest first.
-    fn backwards(&self, mut step: impl FnMut(&Connection) -> Result<bool, Error>) -> Result<(), Error> {
+    fn backwards(
+        &self,
+        partition: Partition,
+        mut step: impl FnMut(&Connection) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
         match self {
             Self::Memory(db) => step(db).map(|_| ()),
-            Self::Files(files) => {
-                for file in files.iter().rev() {
-                    if !read_unless_gone(file, &mut step)?.unwrap_or(true) {
-                        break;
-                    }
-                }
-                Ok(())
-            }
+            Self::Files(files) => visit(files.iter().rev(), partition, step),
         }
     }
 
@@ -237,7 +244,7 @@ impl Source<'_> {
         let mut start = files.len();
         for file in files.iter().rev() {
             start -= 1;
-            let first = read_unless_gone(file, |db| file::first_from(db, partition, 0))?.flatten();
+            let first = unless_gone(file, file.first(partition))?.flatten();
             if first.is_some_and(|first| wish.begins_at_or_after(&first)) {
                 break;
             }
@@ -253,12 +260,22 @@ impl Source<'_> {
     }
 }
 
-/// Runs `query` on a file; `None` if it was removed since it was listed.
-fn read_unless_gone<T>(
-    file: &LogFile,
-    query: impl FnOnce(&Connection) -> Result<T, Error>,
-) -> Result<Option<T>, Error> {
-    match file.read(query) {
+fn visit<'f>(
+    files: impl Iterator<Item = &'f Arc<LogFile>>,
+    partition: Partition,
+    mut step: impl FnMut(&Connection) -> Result<bool, Error>,
+) -> Result<(), Error> {
+    for file in files.filter(|file| file.may_hold(partition)) {
+        if !unless_gone(file, file.read(&mut step))?.unwrap_or(true) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What was read from a file; `None` if it was removed since it was listed.
+fn unless_gone<T>(file: &LogFile, answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
         Ok(answer) => Ok(Some(answer)),
         Err(_) if !file.path.exists() => Ok(None),
         Err(error) => Err(error),
@@ -269,18 +286,18 @@ fn read(source: &Source<'_>, partition: Partition, wish: Wish, limit: usize) -> 
     let mut page = Page::default();
     if wish.from != ReadFrom::End && limit > 0 {
         let narrowed = source.narrowed(partition, wish)?;
-        narrowed.forwards(|db| read_page(db, partition, wish, limit, &mut page))?;
+        narrowed.forwards(partition, |db| read_page(db, partition, wish, limit, &mut page))?;
     }
     Ok(page.messages)
 }
 
 fn bounds(source: &Source<'_>, partition: Partition, wish: Wish) -> Result<Option<(Position, Position)>, Error> {
     let (mut oldest, mut newest): (Option<Mark>, Option<Mark>) = (None, None);
-    source.backwards(|db| {
+    source.backwards(partition, |db| {
         newest = last(db, partition)?;
         Ok(newest.is_none())
     })?;
-    source.forwards(|db| {
+    source.forwards(partition, |db| {
         oldest = first_wanted(db, partition, wish)?;
         Ok(oldest.is_none())
     })?;
@@ -310,12 +327,12 @@ impl TelemetryLog for EmbeddedLog {
         from: ReadFrom,
         limit: usize,
     ) -> Result<Vec<StoredMessage>, Error> {
-        let wish = self.shared.wish(hub, from);
+        let Some(wish) = self.shared.wish(hub, from) else { return Ok(Vec::new()) };
         self.query(move |source| read(&source, (hub, partition), wish, limit)).await
     }
 
     async fn bounds(&self, hub: HubKey, partition: u16) -> Result<Option<(Position, Position)>, Error> {
-        let wish = self.shared.wish(hub, ReadFrom::Start);
+        let Some(wish) = self.shared.wish(hub, ReadFrom::Start) else { return Ok(None) };
         self.query(move |source| bounds(&source, (hub, partition), wish)).await
     }
 
@@ -324,22 +341,12 @@ impl TelemetryLog for EmbeddedLog {
     }
 
     fn set_retention(&self, hub: HubKey, keep: Duration) {
-        self.shared.retention.lock().unwrap_or_else(PoisonError::into_inner).insert(hub, keep);
+        self.shared.retention.lock().unwrap_or_else(PoisonError::into_inner).keep.insert(hub, keep);
     }
 
-    async fn delete_hub(&self, hub: HubKey) -> Result<(), Error> {
-        let files = self.shared.files();
-        let numbers = if files.is_empty() { vec![1] } else { files.iter().map(|file| file.number).collect() };
-        for file in numbers {
-            loop {
-                let (slot, answer) = oneshot::channel();
-                self.send(Command::Forget { hub, file, slot }).await?;
-                if !answer.await.unwrap_or_else(|_| Err(writer::closing()))? {
-                    break;
-                }
-            }
-        }
-        self.shared.retention.lock().unwrap_or_else(PoisonError::into_inner).remove(&hub);
-        Ok(())
+    fn forget_hub(&self, hub: HubKey) {
+        let mut retention = self.shared.retention.lock().unwrap_or_else(PoisonError::into_inner);
+        retention.keep.remove(&hub);
+        retention.forgotten.insert(hub);
     }
 }

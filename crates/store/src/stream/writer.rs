@@ -13,8 +13,8 @@ use domain::ids::HubKey;
 use rusqlite::{Connection, params};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::file::{LogFile, Mark, Partition, last, partitions};
-use super::{Shared, file_path};
+use super::file::{LogFile, Mark, Partition, last, partitions, spans};
+use super::{FOLDER, Shared, file_path};
 use crate::error::{Error, OpenError, Unavailability};
 use crate::folder::Folder;
 use crate::ports::Position;
@@ -25,8 +25,8 @@ use crate::sqlite::{LogKeeper, LogLimits, TELEMETRY, checkpoint_last, open_memor
 const ROUND_MESSAGES_MAX: usize = 4_096;
 /// How often it is looked whether a file is to be begun or removed, as messages come.
 const TEND_EVERY: Duration = Duration::from_secs(10);
-/// Messages of a forgotten hub that are removed by one transaction.
-const PIECE_MESSAGES: i64 = 500;
+/// Messages of a partition that one look removes from a log in memory: more than come between two, and some 20 ms.
+const EXPIRED_MESSAGES_MAX: i64 = 20_000;
 
 /// What the thread is asked.
 pub(super) enum Command {
@@ -34,8 +34,6 @@ pub(super) enum Command {
     Append(Append),
     /// Run a query on the connection of a log in memory.
     Query(Box<dyn FnOnce(&Connection) + Send>),
-    /// Remove a piece of a hub's messages from one of the files, the oldest first; tells whether more may be left.
-    Forget { hub: HubKey, file: u64, slot: oneshot::Sender<Result<bool, Error>> },
     /// Begin and remove files as their time has come.
     Tend(oneshot::Sender<()>),
 }
@@ -50,7 +48,7 @@ pub(super) struct Append {
 }
 
 /// Where a partition stands: what its next message gets.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Tail {
     sequence: u64,
     offset: u64,
@@ -63,8 +61,6 @@ pub(super) struct Thread {
     commands: mpsc::Receiver<Command>,
     active: Active,
     tails: HashMap<Partition, Tail>,
-    /// The newest message of each hub in each closed file.
-    closed_newest: HashMap<u64, HashMap<HubKey, UnixTime>>,
     tended_at: UnixTime,
 }
 
@@ -76,7 +72,7 @@ struct Active {
     /// Bytes in it, nearly.
     bytes: u64,
     begun_at: UnixTime,
-    newest: HashMap<HubKey, UnixTime>,
+    is_empty: bool,
 }
 
 impl Thread {
@@ -86,33 +82,15 @@ impl Thread {
         commands: mpsc::Receiver<Command>,
     ) -> Result<Self, OpenError> {
         let now = shared.clock.now();
-        let number = shared.files().last().map_or(1, |file| file.number);
+        let files = shared.files();
+        let number = files.last().map_or(1, |file| file.number);
         let active = Active::open(folder.as_ref(), number, now)?;
-        let failed = |error: Error| OpenError::Backend { path: "telemetry".into(), source: Arc::new(error) };
-        let tails = read_tails(&active.connection).map_err(failed)?;
-        let mut thread =
-            Self { folder, shared, commands, active, tails, closed_newest: HashMap::new(), tended_at: UnixTime::NEVER };
-        thread.read_newest().map_err(failed)?;
-        Ok(thread)
-    }
-
-    /// Reads when the newest messages of each file were appended, of which the active one says only where it ends.
-    fn read_newest(&mut self) -> Result<(), Error> {
-        for (hub, number) in partitions(&self.active.connection)? {
-            if let Some(Mark { at, .. }) = last(&self.active.connection, (hub, number))? {
-                note_newest(&mut self.active.newest, hub, at);
-            }
+        let closed = files.split_last().map_or(&[][..], |(_, closed)| closed);
+        for file in closed {
+            file.close(file.read(spans).map_err(unreadable)?);
         }
-        for file in self.shared.files().iter().filter(|file| file.number != self.active.number) {
-            let newest = file.read(|db| {
-                let mut statement = db.prepare("SELECT hub, at FROM newest")?;
-                let rows =
-                    statement.query_map((), |row| Ok((HubKey(row.get(0)?), UnixTime::from_micros(row.get(1)?))))?;
-                Ok(rows.collect::<rusqlite::Result<HashMap<_, _>>>()?)
-            })?;
-            self.closed_newest.insert(file.number, newest);
-        }
-        Ok(())
+        let tails = recover_tails(closed.last().map(AsRef::as_ref), &active.connection).map_err(unreadable)?;
+        Ok(Self { folder, shared, commands, active, tails, tended_at: UnixTime::NEVER })
     }
 
     pub fn run(mut self) {
@@ -144,7 +122,6 @@ impl Thread {
         match command {
             Command::Append(append) => self.append(&mut vec![append]),
             Command::Query(query) => query(&self.active.connection),
-            Command::Forget { hub, file, slot } => drop(slot.send(self.forget(hub, file))),
             Command::Tend(slot) => {
                 self.tend(self.shared.clock.now());
                 let _ = slot.send(());
@@ -163,9 +140,7 @@ impl Thread {
         match outcome {
             Ok(positions) => {
                 self.active.bytes += waiting.iter().map(|append| append.record.len() as u64).sum::<u64>();
-                for ((hub, _), tail) in &moved {
-                    note_newest(&mut self.active.newest, *hub, tail.at);
-                }
+                self.active.is_empty = false;
                 self.tails.extend(moved);
                 self.shared.appended.send_modify(|count| *count += 1);
                 for (append, position) in waiting.drain(..).zip(positions) {
@@ -237,7 +212,7 @@ impl Thread {
             return;
         }
         let is_full = self.active.bytes >= limits.file_bytes_max;
-        let is_old = !self.active.newest.is_empty() && now.since(self.active.begun_at) >= limits.file_age_max;
+        let is_old = !self.active.is_empty && now.since(self.active.begun_at) >= limits.file_age_max;
         if (is_full || is_old)
             && let Err(error) = self.roll(now)
         {
@@ -247,16 +222,23 @@ impl Thread {
     }
 
     /// Closes the active file and begins the next.
+    ///
+    /// Whatever of it was done when the process ends or the disk is full, nothing is lost: what is in a file is read from
+    /// its messages, and a file that was begun without all its tails gets them when the log is opened.
     fn roll(&mut self, now: UnixTime) -> Result<(), Error> {
         let number = self.active.number + 1;
+        let spans = spans(&self.active.connection)?;
         let opened = Active::open(self.folder.as_ref(), number, now);
         let next = opened.map_err(|error| Error::backend("beginning a file of the log", error))?;
-        write_tails(&next.connection, &self.tails)?;
-        write_newest(&self.active.connection, &self.active.newest)?;
-        let old = std::mem::replace(&mut self.active, next);
-        self.closed_newest.insert(old.number, old.newest.clone());
-        old.close();
+        // The next file has no messages of a forgotten hub, so that its numbers need not go on.
+        let is_known = |(hub, _): &Partition| self.shared.retention(*hub).is_some();
+        let tails = self.tails.iter().filter(|(partition, _)| is_known(partition));
+        let tails: HashMap<_, _> = tails.map(|(partition, tail)| (*partition, *tail)).collect();
+        write_tails(&next.connection, &tails)?;
+        self.tails = tails;
+        std::mem::replace(&mut self.active, next).close();
         if let Some(folder) = &self.folder {
+            self.shared.files().last().inspect(|old| old.close(spans));
             self.shared.add_file(LogFile::new(number, file_path(folder, number)));
         }
         Ok(())
@@ -268,48 +250,31 @@ impl Thread {
         let size = |file: &LogFile| std::fs::metadata(&file.path).map_or(0, |metadata| metadata.len());
         let mut total: u64 = files.iter().map(|file| size(file)).sum();
         for file in files.iter().filter(|file| file.number != self.active.number) {
-            let newest = self.closed_newest.get(&file.number);
-            let is_past = |(hub, at): (&HubKey, &UnixTime)| now.since(*at) > self.shared.retention(*hub);
-            let has_passed = newest.is_some_and(|newest| newest.iter().all(is_past));
+            let is_past = |hub, at| self.shared.retention(hub).is_none_or(|keep| now.since(at) > keep);
+            let has_passed =
+                file.spans().is_some_and(|spans| spans.iter().all(|((hub, _), span)| is_past(*hub, span.last.at)));
             if has_passed || total > self.shared.limits.total_bytes_max {
                 total = total.saturating_sub(size(file));
-                self.closed_newest.remove(&file.number);
                 self.shared.drop_file(file.number);
                 file.remove();
             }
         }
     }
 
-    /// Removes what has passed its time from a log in memory, a bounded piece of each partition.
-    fn expire_memory(&self, now: UnixTime) -> Result<(), Error> {
+    /// Removes what has passed its time, or is of a forgotten hub, from a log in memory.
+    fn expire_memory(&mut self, now: UnixTime) -> Result<(), Error> {
         let sql = "DELETE FROM message WHERE hub = ?1 AND partition = ?2 AND sequence IN \
                    (SELECT sequence FROM message WHERE hub = ?1 AND partition = ?2 AND at < ?3 \
                     ORDER BY sequence LIMIT ?4)";
-        for (hub, number) in partitions(&self.active.connection)? {
-            let before = now.minus(self.shared.retention(hub)).micros();
+        let present = partitions(&self.active.connection)?;
+        for (hub, number) in &present {
+            let before = self.shared.retention(*hub).map_or(i64::MAX, |keep| now.minus(keep).micros());
             let mut statement = self.active.connection.prepare_cached(sql)?;
-            statement.execute(params![hub.0, number, before, PIECE_MESSAGES])?;
+            statement.execute(params![hub.0, number, before, EXPIRED_MESSAGES_MAX])?;
         }
+        let shared = Arc::clone(&self.shared);
+        self.tails.retain(|partition, _| shared.retention(partition.0).is_some() || present.contains(partition));
         Ok(())
-    }
-
-    fn forget(&mut self, hub: HubKey, number: u64) -> Result<bool, Error> {
-        self.tails.retain(|(owner, _), _| *owner != hub);
-        if number == self.active.number {
-            self.active.newest.remove(&hub);
-            return forget_piece(&self.active.connection, hub);
-        }
-        let Some(file) = self.shared.files().iter().find(|file| file.number == number).cloned() else {
-            return Ok(false);
-        };
-        if let Some(newest) = self.closed_newest.get_mut(&number) {
-            newest.remove(&hub);
-        }
-        let opened = open_writer(&file.path, TELEMETRY);
-        let connection = opened.map_err(|error| Error::backend("opening a file of the log", error))?;
-        let more = forget_piece(&connection, hub)?;
-        checkpoint_last(&connection)?;
-        Ok(more)
     }
 }
 
@@ -328,7 +293,8 @@ impl Active {
                 (connection, Some(log), file_bytes(&path))
             }
         };
-        Ok(Self { number, connection, log, bytes, begun_at: now, newest: HashMap::new() })
+        let is_empty = partitions(&connection).map_err(unreadable)?.is_empty();
+        Ok(Self { number, connection, log, bytes, begun_at: now, is_empty })
     }
 
     /// Leaves a file that needs no recovery.
@@ -342,13 +308,29 @@ impl Active {
     }
 }
 
+fn unreadable(error: Error) -> OpenError {
+    OpenError::Backend { path: FOLDER.into(), source: Arc::new(error) }
+}
+
 fn file_bytes(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 
-fn note_newest(newest: &mut HashMap<HubKey, UnixTime>, hub: HubKey, at: UnixTime) {
-    let known = newest.entry(hub).or_insert(at);
-    *known = (*known).max(at);
+/// Where every partition stands, also if the process ended while the active file was begun: its tails are then missing, or
+/// older than the last messages of the file before.
+fn recover_tails(previous: Option<&LogFile>, active: &Connection) -> Result<HashMap<Partition, Tail>, Error> {
+    let noted = read_tails(active)?;
+    let mut tails = noted.clone();
+    for (partition, earlier) in previous.map(|file| file.read(read_tails)).transpose()?.unwrap_or_default() {
+        let tail = tails.entry(partition).or_insert(earlier);
+        if tail.sequence < earlier.sequence {
+            *tail = earlier;
+        }
+    }
+    if tails != noted {
+        write_tails(active, &tails)?;
+    }
+    Ok(tails)
 }
 
 /// Where every partition stands: behind its last message in the file, or where it stood when the file was begun.
@@ -384,29 +366,6 @@ fn write_tails(connection: &Connection, tails: &HashMap<Partition, Tail>) -> Res
     }
     transaction.commit()?;
     Ok(())
-}
-
-fn write_newest(connection: &Connection, newest: &HashMap<HubKey, UnixTime>) -> Result<(), Error> {
-    let transaction = connection.unchecked_transaction()?;
-    for (hub, at) in newest {
-        let sql = "INSERT OR REPLACE INTO newest (hub, at) VALUES (?1, ?2)";
-        transaction.prepare_cached(sql)?.execute(params![hub.0, at.micros()])?;
-    }
-    transaction.commit()?;
-    Ok(())
-}
-
-/// Removes some messages of a hub; whether there may be more.
-fn forget_piece(connection: &Connection, hub: HubKey) -> Result<bool, Error> {
-    let transaction = connection.unchecked_transaction()?;
-    let sql = "DELETE FROM message WHERE (hub, partition, sequence) IN \
-               (SELECT hub, partition, sequence FROM message WHERE hub = ?1 LIMIT ?2)";
-    let removed = transaction.prepare_cached(sql)?.execute(params![hub.0, PIECE_MESSAGES])?;
-    for table in ["tail", "newest"] {
-        transaction.prepare_cached(&format!("DELETE FROM {table} WHERE hub = ?1"))?.execute([hub.0])?;
-    }
-    transaction.commit()?;
-    Ok(removed > 0)
 }
 
 impl Shared {

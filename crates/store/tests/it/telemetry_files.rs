@@ -151,16 +151,102 @@ async fn numbers_go_on_after_reopening_and_when_all_files_are_gone() {
 }
 
 #[tokio::test]
-async fn a_forgotten_hub_is_removed_from_every_file() {
+async fn the_files_of_a_forgotten_hub_go_whatever_their_age() {
     let (place, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::default()));
     let (store, _) = four_files(place.path(), &clock).await;
     store.telemetry().append(message(HubKey(2), 0, "stays")).await.unwrap();
-    store.telemetry().delete_hub(HUB).await.unwrap();
+    store.telemetry().forget_hub(HUB);
+    assert!(sequences(&store, ReadFrom::Start).await.is_empty());
+    store.telemetry().tend().await.unwrap();
+    assert_eq!(files(place.path()), ["0000000004.db"], "the file that is appended to is of another hub as well");
+    assert_eq!(store.telemetry().read(HubKey(2), 0, ReadFrom::Start, 9).await.unwrap().len(), 1);
+
+    // A message that was on its way spoils no round, and is in nobody's way.
+    for hub in [HUB, HubKey(2)] {
+        store.telemetry().append(message(hub, 0, "late")).await.unwrap();
+    }
+    clock.set(after(500));
+    store.telemetry().tend().await.unwrap();
+    store.telemetry().append(message(HUB, 0, "later")).await.unwrap();
     assert!(sequences(&store, ReadFrom::Start).await.is_empty());
     store.close().await;
-    for name in files(place.path()) {
-        let file = rusqlite::Connection::open(place.path().join("telemetry").join(&name)).unwrap();
-        let sql = "SELECT (SELECT count(*) FROM message WHERE hub = 1) + (SELECT count(*) FROM tail WHERE hub = 1)";
-        assert_eq!(file.query_row(sql, (), |row| row.get::<_, i64>(0)).unwrap(), 0, "{name}");
+}
+
+/// Rolls from the first file to the second as far as a crash lets it come.
+fn begin_second(folder: &Path, tables: bool, tail: Option<(u64, u64)>) {
+    let path = folder.join("telemetry").join("0000000002.db");
+    std::fs::write(&path, []).unwrap();
+    if !tables {
+        return;
     }
+    let first = rusqlite::Connection::open(folder.join("telemetry").join("0000000001.db")).unwrap();
+    let second = rusqlite::Connection::open(&path).unwrap();
+    let mut schema = first.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL").unwrap();
+    let tables: Vec<String> = schema.query_map((), |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    let pragma = |name| first.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+    second.execute_batch(&tables.join(";")).unwrap();
+    for name in ["application_id", "user_version"] {
+        second.pragma_update(None, name, pragma(name)).unwrap();
+    }
+    if let Some((sequence, offset)) = tail {
+        let sql = "INSERT INTO tail (hub, partition, sequence, offset, at) VALUES (1, 0, ?1, ?2, 0)";
+        second.execute(sql, [sequence, offset].map(|number| i64::try_from(number).unwrap())).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_lost_wherever_the_beginning_of_a_file_was_cut_short() {
+    let cases = [
+        ("before the next file was begun", None, None),
+        ("with the file empty", Some(false), None),
+        ("with its tables made", Some(true), None),
+        ("after a try that came to nothing, some messages ago", Some(true), Some(3)),
+        ("with everything written", Some(true), Some(10)),
+    ];
+    for (name, tables, tail) in cases {
+        let (place, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::at(NOON)));
+        let store = open(place.path(), &clock, Limits::default());
+        let mut offset = 0;
+        for _ in 0..10 {
+            offset = store.telemetry().append(message(HUB, 0, "body")).await.unwrap().offset;
+        }
+        store.close().await;
+        if let Some(tables) = tables {
+            begin_second(place.path(), tables, tail.map(|sequence| (sequence, offset + sequence)));
+        }
+        clock.set(after(1));
+        let limits = Limits { file_age_max: Duration::from_secs(100), ..Limits::default() };
+        let store = open(place.path(), &clock, limits);
+        store.telemetry().tend().await.unwrap();
+        assert_eq!(sequences(&store, ReadFrom::Start).await, (0..10).collect::<Vec<_>>(), "{name}");
+        store.close().await;
+
+        // The first file goes in its time; numbers go on all the same.
+        clock.set(after(100_000));
+        let store = open(place.path(), &clock, limits);
+        store.telemetry().tend().await.unwrap();
+        clock.set(after(100_101));
+        store.telemetry().tend().await.unwrap();
+        store.close().await;
+        let store = open(place.path(), &clock, limits);
+        let next = store.telemetry().append(message(HUB, 0, "body")).await.unwrap();
+        assert_eq!(next.sequence, 10, "{name}");
+        assert!(next.offset > offset, "{name}");
+        assert_eq!(sequences(&store, ReadFrom::Start).await, [10], "{name}");
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn readers_leave_no_closed_file_open() {
+    let (place, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::default()));
+    let (store, _) = four_files(place.path(), &clock).await;
+    assert_eq!(sequences(&store, ReadFrom::Start).await.len(), 40);
+    let log = place.path().join("telemetry").canonicalize().unwrap();
+    let open = std::fs::read_dir("/proc/self/fd").unwrap();
+    let open: Vec<_> = open.filter_map(|it| std::fs::read_link(it.ok()?.path()).ok()).collect();
+    let names = open.iter().filter_map(|path| path.strip_prefix(&log).ok()?.to_str());
+    let closed: Vec<_> = names.filter(|name| !name.starts_with("0000000004.db")).collect();
+    assert!(closed.is_empty(), "{closed:?}");
+    store.close().await;
 }

@@ -19,9 +19,3 @@ CREATE TABLE tail (
     at INTEGER NOT NULL,
     PRIMARY KEY (hub, partition)
 ) STRICT, WITHOUT ROWID;
-
--- The newest message of each hub, written when the file is closed: tells when the file can go.
-CREATE TABLE newest (
-    hub INTEGER PRIMARY KEY,
-    at INTEGER NOT NULL
-) STRICT;
