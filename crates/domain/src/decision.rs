@@ -133,6 +133,13 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Says that the admitted device joined `running`, an operation that was under way.
+    pub fn joins(&mut self, running: OperationId) {
+        if let Self::Admitted { operation, .. } = self {
+            *operation = running;
+        }
+    }
+
     /// A refusal: what failed, and what would fix it.
     pub fn refused(rejection: &Rejection) -> Self {
         let cause = rejection.cause();

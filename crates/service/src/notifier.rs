@@ -56,10 +56,8 @@ impl Service {
 
     /// Delivers one batch and forgets it: nobody who connects later needs it, since a device reads its twin first.
     async fn notify_after(&self, told: u64) -> Result<u64, Error> {
-        let changes = self.0.store.twin_changes_after(told, BATCH).await?;
-        let mut last = told;
+        let (changes, last) = self.0.store.twin_changes_after(told, BATCH).await?;
         for change in changes {
-            last = change.sequence;
             let push = Push::Desired(DesiredChange { version: change.version, patch: change.patch });
             self.0.directory.push(change.hub, &change.name, push);
         }
@@ -102,7 +100,14 @@ impl Service {
     pub(crate) async fn judge_connection(&self, hub: HubKey, name: &IdentityName) -> Result<(), Error> {
         let Some(entry) = self.0.directory.find(hub, name) else { return Ok(()) };
         let resources = self.resources();
-        let (identity, device) = self.find_claimed(hub, name).await?;
+        let (identity, device) = match self.find_claimed(hub, name).await {
+            // An identity that nobody can read lets nobody in, and must not keep others from being judged.
+            Err(error @ store::Error::Corrupt { .. }) => {
+                self.fail(error.into());
+                (None, None)
+            }
+            found => found?,
+        };
         let is_disabled = |identity: &Identity| identity.status == IdentityStatus::Disabled;
         let upheld = |identity: &Identity, hub: &Hub| {
             let authorities = resources.authorities(CertificateOwner::Hub(hub.key));

@@ -75,7 +75,7 @@ impl Service {
         &self,
         hub: HubKey,
         name: &IdentityName,
-    ) -> Result<(Option<Identity>, Option<Identity>), Error> {
+    ) -> Result<(Option<Identity>, Option<Identity>), store::Error> {
         let store = &self.0.store;
         let identity = store.find_identity(hub, name).await?;
         let device = match name.module {

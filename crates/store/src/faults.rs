@@ -142,7 +142,7 @@ gated!(RegistrationStore {
     fn accept_registration(
         device: &Proven<Registrant>, fresh: OperationId, payload: Option<Value>, decision: Decision, now: UnixTime
     ) -> Accepted;
-    fn claim_operations(limit: usize, now: UnixTime) -> Vec<Claimed>;
+    fn claim_operations(limit: usize) -> Vec<Claimed>;
     fn plan_assignment(operation: OperationId, attempt: u32, plan: Planned, now: UnixTime) -> Finished<Planned>;
     fn finish_assignment(operation: OperationId, attempt: u32, finish: Finish, now: UnixTime)
         -> Finished<RegistrationState>;
@@ -193,7 +193,7 @@ gated!(TwinStore {
         -> TwinOutcome<(Twin, Identity)>;
     fn replace_twin(hub: HubKey, name: &IdentityName, change: ServiceChange, precondition: Precondition, now: UnixTime)
         -> TwinOutcome<(Twin, Identity)>;
-    fn twin_changes_after(sequence: u64, limit: usize) -> Vec<TwinChange>;
+    fn twin_changes_after(sequence: u64, limit: usize) -> (Vec<TwinChange>, u64);
     fn latest_twin_change() -> u64;
     fn prune_twin_changes(sequence: u64, limit: usize) -> usize;
 }

@@ -53,7 +53,7 @@ impl Service {
 
     /// Assigns what is queued, side by side, so that their commits are shared; returns how many there were.
     async fn assign_batch(&self) -> Result<usize, Error> {
-        let claimed = self.0.store.claim_operations(self.0.settings.claim_batch, self.now()).await?;
+        let claimed = self.0.store.claim_operations(self.0.settings.claim_batch).await?;
         let count = claimed.len();
         let mut running = tokio::task::JoinSet::new();
         for claimed in claimed {

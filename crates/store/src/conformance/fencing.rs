@@ -90,7 +90,7 @@ async fn accept(scene: &Scene, model: &mut Model) {
 }
 
 async fn claim(scene: &Scene, model: &mut Model) {
-    let claimed = scene.store.claim_operations(10, after(model.now)).await.unwrap();
+    let claimed = scene.claim_up_to(10, after(model.now)).await;
     match &mut model.running {
         Some((seed, attempt, planned, leased @ false)) => {
             *attempt += 1;

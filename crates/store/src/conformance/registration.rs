@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use domain::clock::UnixTime;
+use domain::clock::{ManualClock, UnixTime};
 use domain::enrollment::{Capabilities, Enrollment, InitialTwin, ProvisioningStatus};
 use domain::identity::{Authentication, IdentityStatus, Thumbprints};
 use domain::ids::{HubKey, OperationId, Precondition, ServiceKey};
@@ -24,13 +24,14 @@ pub(super) struct Scene {
     pub service: ServiceKey,
     pub hub: HubKey,
     pub entry: Enrollment,
+    clock: Arc<ManualClock>,
 }
 
 pub(super) async fn scene(backend: &Backend) -> Scene {
     let store = Arc::clone(&backend.store);
     let (service, hub) = (make_service(&*store, "dps").await, make_hub(&*store, "hub").await);
     let entry = store.create_enrollment(service, individual("dev-1", 1), NOON).await.unwrap().done();
-    Scene { store, service, hub, entry }
+    Scene { store, service, hub, entry, clock: Arc::clone(&backend.clock) }
 }
 
 impl Scene {
@@ -40,9 +41,15 @@ impl Scene {
         self.store.accept_registration(&device, operation(seed), None, admitted(seed, "dev-1"), at).await.unwrap()
     }
 
+    /// What can be claimed at a time.
+    pub async fn claim_up_to(&self, limit: usize, at: UnixTime) -> Vec<Claimed> {
+        self.clock.set(at);
+        self.store.claim_operations(limit).await.unwrap()
+    }
+
     /// The one operation that can be claimed.
     pub async fn claim(&self, at: UnixTime) -> Claimed {
-        let mut claimed = self.store.claim_operations(10, at).await.unwrap();
+        let mut claimed = self.claim_up_to(10, at).await;
         assert_eq!(claimed.len(), 1, "{claimed:?}");
         claimed.remove(0)
     }
@@ -73,9 +80,11 @@ pub async fn the_same_device_joins_its_running_registration(backend: &Backend) {
     scene.claim(after(2)).await;
     assert_eq!(scene.accept(3, after(3)).await, Accepted::AlreadyRunning(operation(1)));
     assert_eq!(scene.store.find_operation(scene.service, operation(2)).await.unwrap(), None);
-    // The decision of each request is kept, joined or not.
+    // The decision of each request is kept, joined or not, and names the operation that there is.
     let decisions = scene.store.list_decisions("DEV-1", 10).await.unwrap();
-    assert_eq!(decisions, [3, 2, 1].map(|seed| admitted(seed, "dev-1")));
+    let operations: Vec<_> = decisions.iter().map(|decision| (decision.tracking, &decision.outcome)).collect();
+    let first = admitted(1, "dev-1").outcome;
+    assert_eq!(operations, [3, 2, 1].map(|seed| (admitted(seed, "dev-1").tracking, &first)));
 }
 
 pub async fn another_credential_or_version_of_the_entry_supersedes(backend: &Backend) {
@@ -116,13 +125,17 @@ pub async fn operations_are_claimed_oldest_first_and_again_when_the_lease_has_ru
         store.accept_registration(&device, operation(seed), payload, admitted(seed, &name), NOON).await.unwrap();
     }
     let ids = |claimed: &[Claimed]| claimed.iter().map(|it| (it.operation, it.attempt)).collect::<Vec<_>>();
-    let first = store.claim_operations(2, NOON).await.unwrap();
+    let claim = async |limit, at| {
+        backend.clock.set(at);
+        store.claim_operations(limit).await.unwrap()
+    };
+    let first = claim(2, NOON).await;
     assert_eq!(ids(&first), [(operation(1), 1), (operation(2), 1)]);
     assert_eq!(first[0].payload, Some(json!({ "n": 1 })));
     assert_eq!(first[0].registrant.registration_id, registration_id("dev-1"));
-    assert_eq!(ids(&store.claim_operations(9, after(1)).await.unwrap()), [(operation(3), 1)]);
-    assert_eq!(ids(&store.claim_operations(9, after(2)).await.unwrap()), []);
-    let again = store.claim_operations(9, after(3_600)).await.unwrap();
+    assert_eq!(ids(&claim(9, after(1)).await), [(operation(3), 1)]);
+    assert_eq!(ids(&claim(9, after(2)).await), []);
+    let again = claim(9, after(3_600)).await;
     assert_eq!(ids(&again), [(operation(1), 2), (operation(2), 2), (operation(3), 2)]);
 }
 
@@ -181,7 +194,7 @@ pub async fn a_finished_assignment_leaves_identity_twin_and_record(backend: &Bac
 
     let again = scene.store.finish_assignment(claimed.operation, 1, finish, after(3)).await.unwrap();
     assert_eq!(again, Finished::Fenced);
-    assert!(scene.store.claim_operations(9, after(9_999)).await.unwrap().is_empty());
+    assert!(scene.claim_up_to(9, after(9_999)).await.is_empty());
 }
 
 pub async fn a_returning_device_is_refreshed_and_keeps_its_twin_when_it_stays(backend: &Backend) {
@@ -236,7 +249,7 @@ pub async fn a_reset_on_the_same_hub_returns_the_twin_to_the_initial_one_and_tel
     let (twin, _) = scene.store.find_twin(scene.hub, &name).await.unwrap().done();
     assert_eq!((twin.tags.len(), twin.reported.document().len()), (0, 0));
     assert_eq!(twin.desired.document(), &object(r#"{"t":2}"#));
-    let told = scene.store.twin_changes_after(seen, 10).await.unwrap();
+    let told = scene.store.twin_changes_after(seen, 10).await.unwrap().0;
     assert_eq!(told.len(), 1);
     assert_eq!((told[0].version, &told[0].name), (twin.desired.version(), &name));
     assert_eq!(*told[0].patch, twin.desired.device_document());
@@ -309,7 +322,7 @@ pub async fn an_entry_that_changed_since_ends_the_operation_as_failed(backend: &
         let device_proven = proven(service, "dev-1", &group);
         let decision = admitted(seed, "dev-1");
         store.accept_registration(&device_proven, operation(seed), None, decision, NOON).await.unwrap();
-        let claimed = store.claim_operations(1, NOON).await.unwrap().remove(0);
+        let claimed = store.claim_operations(1).await.unwrap().remove(0);
         store.plan_assignment(claimed.operation, 1, plan(hub, "dev-1"), NOON).await.unwrap().done();
         let mut entry = group.clone();
         match change {
@@ -451,7 +464,7 @@ pub async fn two_hundred_requests_at_once_make_one_operation(backend: &Backend) 
     let fresh = answers.iter().filter(|answer| **answer == Accepted::New).count();
     assert_eq!(fresh, 1);
     let claimed: Vec<OperationId> =
-        scene.store.claim_operations(999, NOON).await.unwrap().iter().map(|it| it.operation).collect();
+        scene.store.claim_operations(999).await.unwrap().iter().map(|it| it.operation).collect();
     assert_eq!(claimed.len(), 1);
     for answer in answers {
         if let Accepted::AlreadyRunning(operation) = answer {

@@ -199,7 +199,7 @@ pub async fn a_deleted_service_takes_its_contents_along(backend: &Backend) {
         (entries, record.is_some())
     };
     assert_eq!((count(gone).await, count(stays).await), ((0, false), (120, true)));
-    let claimed = store.claim_operations(1_000, NOON).await.unwrap();
+    let claimed = store.claim_operations(1_000).await.unwrap();
     assert!(claimed.len() == 120 && claimed.iter().all(|claimed| claimed.registrant.service == stays));
 }
 

@@ -81,11 +81,33 @@ pub async fn a_change_of_desired_properties_is_written_with_the_row_that_tells_o
         (2, version + 1, name.clone(), format!(r#"{{"u":2,"$version":{}}}"#, version + 1)),
         (3, version, part, format!(r#"{{"v":3,"$version":{version}}}"#)),
     ];
-    let all = store.twin_changes_after(0, 10).await.unwrap();
-    assert_eq!(told(&all), expected);
+    let (all, reached) = store.twin_changes_after(0, 10).await.unwrap();
+    assert_eq!((told(&all).as_slice(), reached), (&expected[..], 3));
+    assert_eq!(store.twin_changes_after(3, 10).await.unwrap(), (Vec::new(), 3));
     assert!(all.iter().all(|change| change.hub == hub));
-    assert_eq!(told(&store.twin_changes_after(1, 1).await.unwrap()), expected[1..2]);
+    assert_eq!(told(&store.twin_changes_after(1, 1).await.unwrap().0), expected[1..2]);
     assert_eq!(store.latest_twin_change().await.unwrap(), 3);
+}
+
+pub async fn changes_of_large_properties_come_in_bounded_batches(backend: &Backend) {
+    let hub = scene(backend).await;
+    let (store, name) = (&backend.store, device("dev"));
+    let pad = "x".repeat(4_000);
+    for number in 0..300 {
+        let wanted = desired(&format!(r#"{{"n":{number},"pad":"{pad}"}}"#));
+        store.patch_twin(hub, &name, wanted, Precondition::None, NOON).await.unwrap().done();
+    }
+    let (mut batches, mut seen, mut after) = (0, Vec::new(), 0);
+    loop {
+        let (changes, reached) = store.twin_changes_after(after, 1_000).await.unwrap();
+        if changes.is_empty() {
+            break;
+        }
+        seen.extend(changes.iter().map(|change| change.sequence));
+        (batches, after) = (batches + 1, reached);
+    }
+    assert_eq!(seen, (1..=300).collect::<Vec<_>>());
+    assert!(batches > 1, "{batches} batches");
 }
 
 pub async fn a_change_that_is_refused_writes_nothing(backend: &Backend) {
@@ -121,11 +143,11 @@ pub async fn changes_that_were_told_are_forgotten_and_their_numbers_go_on(backen
     }
     assert_eq!(store.prune_twin_changes(4, 3).await.unwrap(), 3);
     assert_eq!(store.prune_twin_changes(4, 3).await.unwrap(), 1);
-    let left: Vec<_> = store.twin_changes_after(0, 10).await.unwrap().iter().map(|it| it.sequence).collect();
+    let left: Vec<_> = store.twin_changes_after(0, 10).await.unwrap().0.iter().map(|it| it.sequence).collect();
     assert_eq!(left, [5]);
     assert_eq!(store.prune_twin_changes(99, 3).await.unwrap(), 1);
     assert_eq!(store.latest_twin_change().await.unwrap(), 5);
     store.patch_twin(hub, &name, change(9), Precondition::None, NOON).await.unwrap().done();
-    let left: Vec<_> = store.twin_changes_after(0, 10).await.unwrap().iter().map(|it| it.sequence).collect();
+    let left: Vec<_> = store.twin_changes_after(0, 10).await.unwrap().0.iter().map(|it| it.sequence).collect();
     assert_eq!(left, [6]);
 }

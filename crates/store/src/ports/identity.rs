@@ -138,7 +138,8 @@ pub trait IdentityStore: Send + Sync {
     /// reading the identities again; losing or doubling a wake-up is harmless.
     fn identity_changes(&self) -> tokio::sync::watch::Receiver<u64>;
 
-    /// The identities concerned by the changes after `sequence`, oldest first, and the sequence they lead to.
+    /// The identities concerned by up to `limit` changes after `sequence`, oldest first, and the sequence they lead to. A
+    /// change that does not parse is passed over.
     async fn identity_changes_after(
         &self,
         sequence: u64,

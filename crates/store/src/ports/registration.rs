@@ -130,7 +130,7 @@ pub enum Finished<T> {
 /// How an operation stands, for who polls it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OperationView {
-    /// Whose it is.
+    /// Whose it is, in lower case.
     pub registration_id: RegistrationId,
     /// The record if it has ended, `None` while it runs.
     pub outcome: Option<RegistrationState>,
@@ -143,8 +143,8 @@ pub struct OperationView {
 pub trait RegistrationStore: Send + Sync {
     /// Records that `device` is being assigned, queues the work and keeps the decision, in one transaction.
     ///
-    /// Writes nothing but the decision if an unfinished operation was admitted by the same entry, at the same version,
-    /// with the same credential; an unfinished operation of another entry or credential ends as superseded.
+    /// Writes nothing but the decision, which then names the operation that goes on, if an unfinished one was admitted by
+    /// the same entry, at the same version, with the same credential; an unfinished operation of another entry or credential ends as superseded.
     async fn accept_registration(
         &self,
         device: &Proven<Registrant>,
@@ -155,9 +155,10 @@ pub trait RegistrationStore: Send + Sync {
     ) -> Result<Accepted, Error>;
 
     /// Hands up to `limit` queued operations, oldest first, to one worker, each with a higher attempt number than any
-    /// before. An operation whose lease has not run out is not handed out; at the opening of an embedded store all
-    /// leases are void, since the folder lock proves that nobody holds them.
-    async fn claim_operations(&self, limit: usize, now: UnixTime) -> Result<Vec<Claimed>, Error>;
+    /// before. An operation whose lease has not run out, by the store's own clock, is not handed out; at the opening of an
+    /// embedded store all leases are void, since the folder lock proves that nobody holds them. An operation that does
+    /// not parse ends as failed.
+    async fn claim_operations(&self, limit: usize) -> Result<Vec<Claimed>, Error>;
 
     /// Makes the choice durable. A plan that exists already is kept and returned instead.
     async fn plan_assignment(

@@ -78,8 +78,9 @@ pub trait TwinStore: Send + Sync {
         now: UnixTime,
     ) -> Result<TwinOutcome<(Twin, Identity)>, Error>;
 
-    /// Up to `limit` changes after `sequence`, in order.
-    async fn twin_changes_after(&self, sequence: u64, limit: usize) -> Result<Vec<TwinChange>, Error>;
+    /// Up to `limit` changes after `sequence`, in order, though not many large ones, and the sequence they lead to: the
+    /// one given if there are none. A change that does not parse is passed over.
+    async fn twin_changes_after(&self, sequence: u64, limit: usize) -> Result<(Vec<TwinChange>, u64), Error>;
 
     /// The sequence of the latest change; 0 if there is none.
     async fn latest_twin_change(&self) -> Result<u64, Error>;

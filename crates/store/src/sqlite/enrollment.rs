@@ -102,7 +102,8 @@ fn seal(tx: &Tx<'_, '_>, service: ServiceKey, enrollment: &Enrollment) -> Result
 
 fn find_row(db: Db<'_>, service: ServiceKey, name: &EntryName) -> Result<Option<EnrollmentRow>, Error> {
     let sql = format!(
-        "SELECT {} FROM enrollment e WHERE e.service = ?1 AND e.kind = ?2 AND e.name_key = ?3",
+        "SELECT {} FROM enrollment e JOIN service s ON s.key = e.service \
+         WHERE e.service = ?1 AND e.kind = ?2 AND e.name_key = ?3",
         EnrollmentRow::COLUMNS
     );
     db.row(&sql, params![service.0, kind_number(name.kind()), name.key()], EnrollmentRow::read)
@@ -219,7 +220,8 @@ fn write_lookups(tx: &Tx<'_, '_>, service: ServiceKey, id: i64, enrollment: &Enr
 fn list(db: Db<'_>, service: ServiceKey, kind: EntryKind, page: &PageRequest) -> Result<Page<Enrollment>, Error> {
     let after = page.after.as_ref().map_or("", |cursor| cursor.0.as_str());
     let sql = format!(
-        "SELECT {} FROM enrollment e WHERE e.service = ?1 AND e.kind = ?2 AND e.name_key > ?3 \
+        "SELECT {} FROM enrollment e JOIN service s ON s.key = e.service \
+         WHERE e.service = ?1 AND e.kind = ?2 AND e.name_key > ?3 \
          ORDER BY e.name_key LIMIT ?4",
         EnrollmentRow::COLUMNS
     );

@@ -56,10 +56,10 @@ struct IdentityRow {
     model_id: Option<String>,
 }
 
-/// All that [`IdentityRow::read`] reads.
+/// All that [`IdentityRow::read`] reads, of hubs that are there.
 const SELECT: &str = "SELECT i.id, i.hub, i.device, i.module, i.generation, i.enabled, i.record, i.keys, \
     i.messages_waiting, i.etag, s.connected_run, s.connection_updated_at, s.last_activity_at, s.model_id \
-    FROM identity i LEFT JOIN session s ON s.identity = i.id";
+    FROM identity i JOIN hub h ON h.key = i.hub LEFT JOIN session s ON s.identity = i.id";
 
 impl IdentityRow {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
@@ -139,7 +139,8 @@ fn seal(tx: &Tx<'_, '_>, hub: HubKey, identity: &Identity) -> Result<(String, Op
 
 /// The row number of an identity.
 pub(super) fn find_id(db: Db<'_>, hub: HubKey, name: &IdentityName) -> Result<Option<i64>, Error> {
-    let sql = "SELECT id FROM identity WHERE hub = ?1 AND device = ?2 AND module = ?3";
+    let sql = "SELECT i.id FROM identity i JOIN hub h ON h.key = i.hub \
+               WHERE i.hub = ?1 AND i.device = ?2 AND i.module = ?3";
     db.row(sql, params![hub.0, name.device.as_str(), module_column(name)], |row| row.get(0))
 }
 
@@ -329,6 +330,9 @@ fn list_modules(db: Db<'_>, hub: HubKey, device: &DeviceId) -> Result<Option<Vec
 
 fn count_devices(db: Db<'_>, hub: HubKey) -> Result<DeviceCounts, Error> {
     let mut counts = DeviceCounts::default();
+    if !resource::hub_exists(db, hub)? {
+        return Ok(counts);
+    }
     let sql = "SELECT enabled, count(*) FROM identity WHERE hub = ?1 AND module = '' GROUP BY enabled";
     for (enabled, count) in db.rows(sql, [hub.0], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, Bits>(1)?)))? {
         counts.total += count.0;
@@ -348,9 +352,12 @@ fn changes_after(db: Db<'_>, sequence: u64, limit: usize) -> Result<(Vec<(HubKey
     let reached = rows.last().map_or(sequence, |(sequence, ..)| sequence.0);
     let column = Column { table: "identity_change", column: "device" };
     let change = |(_, hub, device, module): (Bits, i64, String, String)| {
-        Ok::<_, Error>((HubKey(hub), twin::name_of(&device, &module, column)?))
+        let name = twin::name_of(&device, &module, column).inspect_err(|error| {
+            tracing::error!(error = %crate::error::chain(error), "a change of an identity was passed over");
+        });
+        Some((HubKey(hub), name.ok()?))
     };
-    Ok((rows.into_iter().map(change).collect::<Result<_, _>>()?, reached))
+    Ok((rows.into_iter().filter_map(change).collect(), reached))
 }
 
 #[async_trait]
@@ -466,6 +473,6 @@ impl IdentityStore for Embedded {
         sequence: u64,
         limit: usize,
     ) -> Result<(Vec<(HubKey, IdentityName)>, u64), Error> {
-        self.read(move |db| changes_after(db, sequence, limit)).await
+        self.scan(move |db| changes_after(db, sequence, limit)).await
     }
 }

@@ -211,7 +211,7 @@ impl Embedded {
         })?;
         let store =
             Self(Arc::new(Inner { writer, readers, context, twin_changes, identity_changes, refusals, telemetry }));
-        store.resume_removals(removals)?;
+        store.carry_out_removals(removals);
         Ok(store)
     }
 

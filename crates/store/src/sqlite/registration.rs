@@ -29,6 +29,8 @@ const LEASE: Duration = Duration::from_secs(30);
 
 /// How an operation ends that another one replaced: a conflict with a later registration of the same device.
 const SUPERSEDED: u32 = 409_000;
+/// How an operation ends whose row does not parse: a fault of this service.
+const UNREADABLE: u32 = 500_000;
 /// How an operation ends whose entry does not admit the device any more: as if it had just been refused.
 const ENTRY_CHANGED: u32 = 401_002;
 
@@ -43,6 +45,13 @@ struct Record {
     operation: Option<OperationId>,
 }
 
+impl Record {
+    /// The record of a device that has not registered.
+    fn blank(registration_id: RegistrationId) -> Self {
+        Self { state: RegistrationState::unassigned(registration_id), current: None, operation: None }
+    }
+}
+
 struct RecordRow {
     key: String,
     record: String,
@@ -51,7 +60,7 @@ struct RecordRow {
 }
 
 impl RecordRow {
-    const COLUMNS: &'static str = "registration_key, record, hub, device, initial_hub, operation";
+    const COLUMNS: &'static str = "r.registration_key, r.record, r.hub, r.device, r.initial_hub, r.operation";
 
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
@@ -82,7 +91,11 @@ impl RecordRow {
 }
 
 fn find_record(db: Db<'_>, service: ServiceKey, registration_id: &RegistrationId) -> Result<Option<Record>, Error> {
-    let sql = format!("SELECT {} FROM registration WHERE service = ?1 AND registration_key = ?2", RecordRow::COLUMNS);
+    let sql = format!(
+        "SELECT {} FROM registration r JOIN service s ON s.key = r.service \
+         WHERE r.service = ?1 AND r.registration_key = ?2",
+        RecordRow::COLUMNS
+    );
     db.row(&sql, params![service.0, registration_id.key()], RecordRow::read)?.map(RecordRow::open).transpose()
 }
 
@@ -139,62 +152,48 @@ fn write_record(
     Ok(())
 }
 
-/// A row of `operation`.
+/// An operation in full. Reading one parses certificates, so that it is read only where the registrant is needed.
 struct Operation {
     id: OperationId,
     registrant: Registrant,
-    payload: Option<Value>,
     plan: Option<Planned>,
-    attempt: u32,
-    outcome: Option<RegistrationState>,
 }
 
-struct OperationRow {
-    id: String,
-    registrant: String,
-    payload: Option<String>,
-    plan: Option<String>,
-    attempt: u32,
-    outcome: Option<String>,
+const fn operation_column(column: &'static str) -> Column {
+    Column { table: "operation", column }
 }
 
-impl OperationRow {
-    const COLUMNS: &'static str = "id, registrant, payload, plan, attempt, outcome";
-
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self {
-            id: row.get(0)?,
-            registrant: row.get(1)?,
-            payload: row.get(2)?,
-            plan: row.get(3)?,
-            attempt: row.get(4)?,
-            outcome: row.get(5)?,
-        })
-    }
-
-    fn open(self) -> Result<Operation, Error> {
-        let column = |column| Column { table: "operation", column };
-        let senseless = || column("id").corrupt(&self.id, Senseless("it is not an operation ID"));
-        Ok(Operation {
-            id: OperationId::parse(&self.id).ok_or_else(senseless)?,
-            registrant: from_json(&self.registrant, column("registrant"), &self.id)?,
-            payload: from_json_if(self.payload.as_deref(), column("payload"), &self.id)?,
-            plan: from_json_if(self.plan.as_deref(), column("plan"), &self.id)?,
-            attempt: self.attempt,
-            outcome: from_json_if(self.outcome.as_deref(), column("outcome"), &self.id)?,
-        })
-    }
+/// How far an operation is that has not ended.
+struct Progress {
+    plan: Option<Planned>,
 }
 
-fn find_operation(db: Db<'_>, id: OperationId) -> Result<Option<Operation>, Error> {
-    let sql = format!("SELECT {} FROM operation WHERE id = ?1", OperationRow::COLUMNS);
-    db.row(&sql, [id.to_string()], OperationRow::read)?.map(OperationRow::open).transpose()
+/// How far the operation is, if `attempt` is its latest and it has not ended.
+fn progress(db: Db<'_>, id: OperationId, attempt: u32) -> Result<Option<Progress>, Error> {
+    let sql = "SELECT plan FROM operation WHERE id = ?1 AND attempt = ?2 AND ended_at IS NULL";
+    let read = |row: &Row<'_>| row.get::<_, Option<String>>(0);
+    let Some(plan) = db.row(sql, params![id.to_string(), attempt], read)? else { return Ok(None) };
+    Ok(Some(Progress { plan: from_json_if(plan.as_deref(), operation_column("plan"), id)? }))
 }
 
 /// The operation, if `attempt` is its latest and it has not ended.
 fn running(db: Db<'_>, id: OperationId, attempt: u32) -> Result<Option<Operation>, Error> {
-    let operation = find_operation(db, id)?;
-    Ok(operation.filter(|operation| operation.attempt == attempt && operation.outcome.is_none()))
+    let Some(Progress { plan }) = progress(db, id, attempt)? else { return Ok(None) };
+    let sql = "SELECT registrant FROM operation WHERE id = ?1";
+    let registrant: Option<String> = db.row(sql, [id.to_string()], |row| row.get(0))?;
+    let registrant = registrant.map(|text| from_json(&text, operation_column("registrant"), id)).transpose()?;
+    Ok(registrant.map(|registrant| Operation { id, registrant, plan }))
+}
+
+/// Whether the operation runs, and if so, whether `device` was admitted to it by the same entry with the same credential.
+fn is_joined(db: Db<'_>, id: OperationId, device: &Registrant) -> Result<Option<bool>, Error> {
+    let sql = "SELECT registrant FROM operation WHERE id = ?1 AND ended_at IS NULL";
+    let Some(text) = db.row(sql, [id.to_string()], |row| row.get::<_, String>(0))? else { return Ok(None) };
+    // Compared as they are written: certificates need not be parsed to tell whether they are equal.
+    let running: Value = from_json(&text, operation_column("registrant"), id)?;
+    let wanted = serde_json::to_value(device).map_err(|error| Error::backend("writing a registrant", error))?;
+    let is_same = |member| running.get(member) == wanted.get(member);
+    Ok(Some(is_same("admitted_by") && is_same("credential")))
 }
 
 /// Ends an operation with `outcome`.
@@ -222,27 +221,23 @@ fn accept(
     tx: &Tx<'_, '_>,
     device: &Registrant,
     (fresh, payload): (OperationId, Option<Value>),
-    decision: &Decision,
+    mut decision: Decision,
     now: UnixTime,
 ) -> Result<Accepted, Error> {
-    decision::record_admit(tx, decision)?;
     let record = find_record(tx.db(), device.service, &device.registration_id)?;
-    if let Some(Record { operation: Some(id), state, .. }) = &record
-        && let Some(operation) = find_operation(tx.db(), *id)?
-        && operation.outcome.is_none()
-    {
-        if operation.registrant.admitted_by == device.admitted_by
-            && operation.registrant.credential == device.credential
-        {
-            return Ok(Accepted::AlreadyRunning(*id));
+    if let Some(Record { operation: Some(id), state, .. }) = &record {
+        match is_joined(tx.db(), *id, device)? {
+            Some(true) => {
+                decision.outcome.joins(*id);
+                decision::record_admit(tx, &decision)?;
+                return Ok(Accepted::AlreadyRunning(*id));
+            }
+            Some(false) => supersede(tx, *id, state, now)?,
+            None => {}
         }
-        supersede(tx, *id, state, now)?;
     }
-    let mut record = record.unwrap_or_else(|| Record {
-        state: RegistrationState::unassigned(device.registration_id.clone()),
-        current: None,
-        operation: None,
-    });
+    decision::record_admit(tx, &decision)?;
+    let mut record = record.unwrap_or_else(|| Record::blank(device.registration_id.clone()));
     record.state.registration_id = device.registration_id.clone();
     record.state.status = RegistrationStatus::Assigning;
     record.state.error = None;
@@ -261,28 +256,97 @@ fn accept(
     Ok(Accepted::New)
 }
 
-fn claim(tx: &Tx<'_, '_>, limit: usize, now: UnixTime) -> Result<Vec<Claimed>, Error> {
+/// A row of `operation` that can be claimed.
+struct ClaimRow {
+    id: String,
+    service: i64,
+    registration_key: String,
+    registrant: String,
+    payload: Option<String>,
+    plan: Option<String>,
+    attempt: u32,
+}
+
+impl ClaimRow {
+    const COLUMNS: &'static str = "id, service, registration_key, registrant, payload, plan, attempt";
+
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get(0)?,
+            service: row.get(1)?,
+            registration_key: row.get(2)?,
+            registrant: row.get(3)?,
+            payload: row.get(4)?,
+            plan: row.get(5)?,
+            attempt: row.get(6)?,
+        })
+    }
+
+    fn open(&self, db: Db<'_>) -> Result<Claimed, Error> {
+        let column = operation_column;
+        let senseless = || column("id").corrupt(&self.id, Senseless("it is not an operation ID"));
+        let registrant: Registrant = from_json(&self.registrant, column("registrant"), &self.id)?;
+        let record = find_record(db, registrant.service, &registrant.registration_id)?;
+        Ok(Claimed {
+            operation: OperationId::parse(&self.id).ok_or_else(senseless)?,
+            attempt: self.attempt + 1,
+            registrant,
+            payload: from_json_if(self.payload.as_deref(), column("payload"), &self.id)?,
+            plan: from_json_if(self.plan.as_deref(), column("plan"), &self.id)?,
+            current: record.and_then(|record| record.current),
+        })
+    }
+}
+
+fn claim(tx: &Tx<'_, '_>, limit: usize) -> Result<Vec<Claimed>, Error> {
+    // The lease was given by this clock, and the caller's may differ from it (`rules.md` 2).
+    let now = tx.context.clock.now();
     let sql = format!(
         "SELECT {} FROM operation WHERE ended_at IS NULL AND (lease_run <> ?1 OR lease_until <= ?2) \
-         ORDER BY sequence LIMIT ?3",
-        OperationRow::COLUMNS
+         AND service IN (SELECT key FROM service) ORDER BY sequence LIMIT ?3",
+        ClaimRow::COLUMNS
     );
-    let rows = tx.db().rows(&sql, params![tx.context.run, now.micros(), row_limit(limit)], OperationRow::read)?;
+    let rows = tx.db().rows(&sql, params![tx.context.run, now.micros(), row_limit(limit)], ClaimRow::read)?;
     let lease = "UPDATE operation SET attempt = attempt + 1, lease_run = ?2, lease_until = ?3 WHERE id = ?1";
     let mut claimed = Vec::with_capacity(rows.len());
     for row in rows {
-        tx.change(lease, params![row.id, tx.context.run, now.plus(LEASE).micros()])?;
-        let Operation { id, registrant, payload, plan, attempt, .. } = row.open()?;
-        let record = find_record(tx.db(), registrant.service, &registrant.registration_id)?;
-        let current = record.and_then(|record| record.current);
-        claimed.push(Claimed { operation: id, attempt: attempt + 1, registrant, payload, plan, current });
+        match row.open(tx.db()) {
+            Ok(operation) => {
+                tx.change(lease, params![row.id, tx.context.run, now.plus(LEASE).micros()])?;
+                claimed.push(operation);
+            }
+            Err(error @ Error::Corrupt { .. }) => {
+                tracing::error!(error = %crate::error::chain(&error), "an operation that cannot be read was ended");
+                end_unreadable(tx, &row, now)?;
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(claimed)
 }
 
+/// Ends an operation that does not parse, so that those behind it are worked on, and tells the device to register again.
+fn end_unreadable(tx: &Tx<'_, '_>, row: &ClaimRow, now: UnixTime) -> Result<(), Error> {
+    let mut outcome = None;
+    if let Ok(registration_id) = RegistrationId::parse(&row.registration_key) {
+        let service = ServiceKey(row.service);
+        let blank = || Record::blank(registration_id.clone());
+        // A record that does not parse either is written afresh.
+        let mut record = find_record(tx.db(), service, &registration_id).ok().flatten().unwrap_or_else(blank);
+        record.state.status = RegistrationStatus::Failed;
+        record.state.error = Some(error(UNREADABLE, "Internal error."));
+        record.operation = None;
+        write_record(tx, service, &mut record, Admission::Unchanged, now)?;
+        outcome = Some(to_json(&record.state)?);
+    }
+    let sql = "UPDATE operation SET ended_at = ?2, outcome = ?3 WHERE id = ?1";
+    tx.change(sql, params![row.id, now.micros(), outcome])?;
+    Ok(())
+}
+
 fn plan(tx: &Tx<'_, '_>, id: OperationId, attempt: u32, plan: Planned) -> Result<Finished<Planned>, Error> {
-    let Some(operation) = running(tx.db(), id, attempt)? else { return Ok(Finished::Fenced) };
-    if let Some(earlier) = operation.plan {
+    let Some(progress) = progress(tx.db(), id, attempt)? else { return Ok(Finished::Fenced) };
+    if let Some(earlier) = progress.plan {
         return Ok(Finished::Done(earlier));
     }
     tx.change("UPDATE operation SET plan = ?2 WHERE id = ?1", params![id.to_string(), to_json(&plan)?])?;
@@ -298,11 +362,7 @@ fn fail(
 ) -> Result<RegistrationState, Error> {
     let Registrant { service, registration_id, .. } = &operation.registrant;
     let record = find_record(tx.db(), *service, registration_id)?;
-    let mut record = record.unwrap_or_else(|| Record {
-        state: RegistrationState::unassigned(registration_id.clone()),
-        current: None,
-        operation: None,
-    });
+    let mut record = record.unwrap_or_else(|| Record::blank(registration_id.clone()));
     record.state.status = RegistrationStatus::Failed;
     record.state.error = Some(error);
     record.state.attested_by = Some(attested_by(&operation.registrant));
@@ -330,9 +390,7 @@ fn note_refusal(
 ) -> Result<(), Error> {
     let record = match find_record(tx.db(), service, registration_id)? {
         Some(record) => record,
-        None if status == RegistrationStatus::Disabled => {
-            Record { state: RegistrationState::unassigned(registration_id.clone()), current: None, operation: None }
-        }
+        None if status == RegistrationStatus::Disabled => Record::blank(registration_id.clone()),
         None => return Ok(()),
     };
     let mut record = record;
@@ -371,10 +429,13 @@ fn delete(
 }
 
 fn view(db: Db<'_>, service: ServiceKey, id: OperationId) -> Result<Option<OperationView>, Error> {
-    let operation = find_operation(db, id)?.filter(|operation| operation.registrant.service == service);
-    Ok(operation.map(|operation| OperationView {
-        registration_id: operation.registrant.registration_id,
-        outcome: operation.outcome,
+    let sql = "SELECT registration_key, outcome FROM operation WHERE id = ?1 AND service = ?2";
+    let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?));
+    let Some((key, outcome)) = db.row(sql, params![id.to_string(), service.0], read)? else { return Ok(None) };
+    let column = operation_column;
+    Ok(Some(OperationView {
+        registration_id: RegistrationId::parse(&key).map_err(|error| column("registration_key").corrupt(id, error))?,
+        outcome: from_json_if(outcome.as_deref(), column("outcome"), id)?,
     }))
 }
 
@@ -399,8 +460,8 @@ fn list(
     let after = page.after.as_ref().map_or("", |cursor| cursor.0.as_str());
     let limit = page_limit(page);
     let sql = format!(
-        "SELECT {} FROM registration WHERE service = ?1 AND group_key = ?2 AND registration_key > ?3 \
-         ORDER BY registration_key LIMIT ?4",
+        "SELECT {} FROM registration r WHERE r.service = ?1 AND r.group_key = ?2 AND r.registration_key > ?3 \
+         ORDER BY r.registration_key LIMIT ?4",
         RecordRow::COLUMNS
     );
     let rows = db.rows(&sql, params![service.0, group.key(), after, row_limit(limit + 1)], RecordRow::read)?;
@@ -420,11 +481,11 @@ impl RegistrationStore for Embedded {
         now: UnixTime,
     ) -> Result<Accepted, Error> {
         let device = Registrant::clone(device);
-        self.write(move |tx| accept(tx, &device, (fresh, payload), &decision, now)).await
+        self.write(move |tx| accept(tx, &device, (fresh, payload), decision, now)).await
     }
 
-    async fn claim_operations(&self, limit: usize, now: UnixTime) -> Result<Vec<Claimed>, Error> {
-        self.write(move |tx| claim(tx, limit, now)).await
+    async fn claim_operations(&self, limit: usize) -> Result<Vec<Claimed>, Error> {
+        self.write(move |tx| claim(tx, limit)).await
     }
 
     async fn plan_assignment(

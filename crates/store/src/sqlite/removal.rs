@@ -1,6 +1,6 @@
 //! What a deleted hub or provisioning service leaves behind is removed a bounded piece at a time, so that the writer is
-//! never held for long (`rules.md` 11). The resource itself is gone at once; a removal that was cut short goes on when
-//! the store is opened again.
+//! never held for long (`rules.md` 11). The resource itself is gone at once, and what it held with it: verbs and queries
+//! read nothing whose hub or service is not there. A removal that was cut short goes on when the store is opened again.
 
 use std::sync::Arc;
 
@@ -8,30 +8,24 @@ use domain::ids::{HubKey, ServiceKey};
 use domain::resource::CertificateOwner;
 use rusqlite::Connection;
 
-use super::engine::{Durability, Write};
-use super::{Context, Embedded, STORE_FILE, Tx};
-use crate::error::{Error, OpenError};
+use super::engine::{Durability, WeakWriter, Write};
+use super::resource::owner_columns;
+use super::{Context, Embedded, Tx};
+use crate::error::Error;
 
 /// Identities, or records of another kind, that are removed by one verb.
 const PIECE_ROWS: i64 = 100;
 
-const fn columns(owner: CertificateOwner) -> (i64, i64) {
-    match owner {
-        CertificateOwner::Hub(HubKey(key)) => (0, key),
-        CertificateOwner::Service(ServiceKey(key)) => (1, key),
-    }
-}
-
 /// Notes that the contents of `owner` are to be removed; its certificates, which are few, go at once.
 pub(super) fn begin(tx: &Tx<'_, '_>, owner: CertificateOwner) -> Result<(), Error> {
-    tx.change("DELETE FROM certificate WHERE owner_kind = ?1 AND owner = ?2", columns(owner))?;
-    tx.change("INSERT INTO removal (owner_kind, owner) VALUES (?1, ?2) ON CONFLICT DO NOTHING", columns(owner))?;
+    tx.change("DELETE FROM certificate WHERE owner_kind = ?1 AND owner = ?2", owner_columns(owner))?;
+    tx.change("INSERT INTO removal (owner_kind, owner) VALUES (?1, ?2) ON CONFLICT DO NOTHING", owner_columns(owner))?;
     Ok(())
 }
 
 /// Removes one piece; whether anything may be left.
 fn remove_piece(tx: &Tx<'_, '_>, owner: CertificateOwner) -> Result<bool, Error> {
-    let (_, key) = columns(owner);
+    let (_, key) = owner_columns(owner);
     let statements: &[&str] = match owner {
         CertificateOwner::Hub(_) => &[
             "DELETE FROM twin WHERE identity IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
@@ -54,40 +48,36 @@ fn remove_piece(tx: &Tx<'_, '_>, owner: CertificateOwner) -> Result<bool, Error>
     if removed > 0 {
         return Ok(true);
     }
-    tx.change("DELETE FROM removal WHERE owner_kind = ?1 AND owner = ?2", columns(owner))?;
+    tx.change("DELETE FROM removal WHERE owner_kind = ?1 AND owner = ?2", owner_columns(owner))?;
     Ok(false)
 }
 
 impl Embedded {
-    /// Removes what `owner` left, if it is noted for removal.
-    pub(super) async fn finish_removal(&self, owner: CertificateOwner) -> Result<(), Error> {
-        let noted = "SELECT 1 FROM removal WHERE owner_kind = ?1 AND owner = ?2";
-        if self.read(move |db| db.row(noted, columns(owner), |_| Ok(()))).await?.is_none() {
-            return Ok(());
-        }
-        while self.write(move |tx| remove_piece(tx, owner)).await? {}
-        Ok(())
-    }
-
-    /// Goes on with the removals that an earlier process did not finish, on a thread that ends with them or when the
-    /// store closes.
-    pub(super) fn resume_removals(&self, pending: Vec<CertificateOwner>) -> Result<(), OpenError> {
-        if pending.is_empty() {
-            return Ok(());
+    /// Carries out removals that are noted, on a thread that ends with them or when the store closes.
+    pub(super) fn carry_out_removals(&self, noted: Vec<CertificateOwner>) {
+        if noted.is_empty() {
+            return;
         }
         let (writer, context) = (self.0.writer.downgrade(), Arc::clone(&self.0.context));
-        let resume = move || {
-            for owner in pending {
-                let piece = |context: Arc<Context>| {
-                    move |write: &mut Write<'_>| remove_piece(&Tx { write, context: &context }, owner)
-                };
-                while writer.run_blocking(Durability::Relaxed, piece(Arc::clone(&context))).unwrap_or(false) {}
+        let work = move || {
+            for owner in noted {
+                if let Err(error) = remove_all(&writer, &context, owner) {
+                    tracing::warn!(error = %crate::error::chain(&error), ?owner, "a removal waits for the next opening");
+                }
             }
         };
-        let thread = std::thread::Builder::new().name("store-removals".to_owned());
-        thread.spawn(resume).map_err(|error| OpenError::file("cannot start the removals of", STORE_FILE, error))?;
-        Ok(())
+        if let Err(error) = std::thread::Builder::new().name("store-removals".to_owned()).spawn(work) {
+            tracing::warn!(%error, "removals wait for the next opening");
+        }
     }
+}
+
+fn remove_all(writer: &WeakWriter, context: &Arc<Context>, owner: CertificateOwner) -> Result<(), Error> {
+    let piece =
+        |context: Arc<Context>| move |write: &mut Write<'_>| remove_piece(&Tx { write, context: &context }, owner);
+    // A power cut may bring pieces back, and the note with them.
+    while writer.run_blocking(Durability::Relaxed, piece(Arc::clone(context)))? {}
+    Ok(())
 }
 
 /// The removals that an earlier process did not finish.

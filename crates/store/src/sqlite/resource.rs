@@ -107,7 +107,7 @@ const fn table_of(kind: ResourceKind) -> &'static str {
 }
 
 /// The number that tells the owners of certificates apart.
-const fn owner_columns(owner: CertificateOwner) -> (i64, i64) {
+pub(super) const fn owner_columns(owner: CertificateOwner) -> (i64, i64) {
     match owner {
         CertificateOwner::Hub(HubKey(key)) => (0, key),
         CertificateOwner::Service(ServiceKey(key)) => (1, key),
@@ -549,7 +549,9 @@ impl ResourceStore for Embedded {
 
     async fn delete_hub(&self, hub: HubKey) -> Result<Changed<Hub>, Error> {
         let deleted = self.write(move |tx| delete_hub(tx, hub)).await?;
-        self.finish_removal(CertificateOwner::Hub(hub)).await?;
+        if let Changed::Done(_) = deleted {
+            self.carry_out_removals(vec![CertificateOwner::Hub(hub)]);
+        }
         Ok(deleted)
     }
 
@@ -573,7 +575,9 @@ impl ResourceStore for Embedded {
 
     async fn delete_service(&self, service: ServiceKey) -> Result<Changed<ProvisioningService>, Error> {
         let deleted = self.write(move |tx| delete_service(tx, service)).await?;
-        self.finish_removal(CertificateOwner::Service(service)).await?;
+        if let Changed::Done(_) = deleted {
+            self.carry_out_removals(vec![CertificateOwner::Service(service)]);
+        }
         Ok(deleted)
     }
 

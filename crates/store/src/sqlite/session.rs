@@ -46,7 +46,8 @@ pub(super) fn claim(
     memory: Memory,
     now: UnixTime,
 ) -> Result<Outcome, Error> {
-    let sql = "SELECT id, generation FROM identity WHERE hub = ?1 AND device = ?2 AND module = ?3";
+    let sql = "SELECT i.id, i.generation FROM identity i JOIN hub h ON h.key = i.hub \
+               WHERE i.hub = ?1 AND i.device = ?2 AND i.module = ?3";
     let columns = params![hub.0, name.device.as_str(), module_column(name)];
     let found: Option<(i64, String)> = tx.db().row(sql, columns, |row| Ok((row.get(0)?, row.get(1)?)))?;
     let Some((id, _)) = found.filter(|(_, present)| *present == wanted.generation) else { return Ok(Outcome::Gone) };

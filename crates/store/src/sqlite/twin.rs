@@ -19,6 +19,9 @@ use super::{Db, Embedded, Tx, WAKES_TWINS, identity};
 use crate::error::Error;
 use crate::ports::{TwinChange, TwinOutcome, TwinStore};
 
+/// Changes read at once end with the one that brings their text to so many bytes.
+const CHANGES_BYTES_MAX: usize = 1 << 20;
+
 /// A row of `twin`.
 struct TwinRow {
     tags: String,
@@ -173,25 +176,55 @@ fn change(
     }
 }
 
-fn changes_after(db: Db<'_>, sequence: u64, limit: usize) -> Result<Vec<TwinChange>, Error> {
-    let sql = "SELECT sequence, hub, device, module, version, patch FROM twin_change WHERE sequence > ?1 \
-               ORDER BY sequence LIMIT ?2";
-    let rows: Vec<(Bits, i64, String, String, Bits, String)> =
-        db.rows(sql, params![Bits(sequence), row_limit(limit)], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
-        })?;
-    let column = |column| Column { table: "twin_change", column };
-    let change = |(sequence, hub, device, module, version, patch): (Bits, i64, String, String, Bits, String)| {
-        let patch: Map<String, Value> = from_json(&patch, column("patch"), sequence.0)?;
+/// A row of `twin_change`.
+struct ChangeRow {
+    sequence: u64,
+    hub: i64,
+    device: String,
+    module: String,
+    version: u64,
+    patch: String,
+}
+
+impl ChangeRow {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let (Bits(sequence), Bits(version)) = (row.get(0)?, row.get(4)?);
+        let (hub, device, module) = (row.get(1)?, row.get(2)?, row.get(3)?);
+        Ok(Self { sequence, hub, device, module, version, patch: row.get(5)? })
+    }
+
+    fn open(&self) -> Result<TwinChange, Error> {
+        let column = |column| Column { table: "twin_change", column };
+        let patch: Map<String, Value> = from_json(&self.patch, column("patch"), self.sequence)?;
         Ok(TwinChange {
-            sequence: sequence.0,
-            hub: HubKey(hub),
-            name: name_of(&device, &module, column("device"))?,
-            version: version.0,
+            sequence: self.sequence,
+            hub: HubKey(self.hub),
+            name: name_of(&self.device, &self.module, column("device"))?,
+            version: self.version,
             patch: Arc::new(patch),
         })
-    };
-    rows.into_iter().map(change).collect()
+    }
+}
+
+fn changes_after(db: Db<'_>, sequence: u64, limit: usize) -> Result<(Vec<TwinChange>, u64), Error> {
+    let sql = "SELECT sequence, hub, device, module, version, patch FROM twin_change WHERE sequence > ?1 \
+               ORDER BY sequence LIMIT ?2";
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query(params![Bits(sequence), row_limit(limit)])?;
+    let (mut changes, mut reached, mut bytes) = (Vec::new(), sequence, 0);
+    while let Some(row) = rows.next()? {
+        let row = ChangeRow::read(row)?;
+        reached = row.sequence;
+        bytes += row.patch.len();
+        match row.open() {
+            Ok(change) => changes.push(change),
+            Err(error) => tracing::error!(error = %crate::error::chain(&error), "a change of a twin was passed over"),
+        }
+        if bytes >= CHANGES_BYTES_MAX {
+            break;
+        }
+    }
+    Ok((changes, reached))
 }
 
 /// The name of an identity out of its columns.
@@ -250,8 +283,8 @@ impl TwinStore for Embedded {
         self.write(move |tx| change(tx, (hub, &name), (wanted, Manner::Replace), precondition, now)).await
     }
 
-    async fn twin_changes_after(&self, sequence: u64, limit: usize) -> Result<Vec<TwinChange>, Error> {
-        self.read(move |db| changes_after(db, sequence, limit)).await
+    async fn twin_changes_after(&self, sequence: u64, limit: usize) -> Result<(Vec<TwinChange>, u64), Error> {
+        self.scan(move |db| changes_after(db, sequence, limit)).await
     }
 
     async fn latest_twin_change(&self) -> Result<u64, Error> {

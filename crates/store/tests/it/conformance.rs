@@ -139,6 +139,7 @@ conformance! {
         a_report_moves_its_own_version_and_nothing_else
         a_change_of_desired_properties_is_written_with_the_row_that_tells_of_it
         a_change_that_is_refused_writes_nothing
+        changes_of_large_properties_come_in_bounded_batches
         changes_that_were_told_are_forgotten_and_their_numbers_go_on
     }
 }

@@ -7,3 +7,4 @@ mod opening;
 mod reopening;
 mod secrets;
 mod telemetry_files;
+mod unreadable;

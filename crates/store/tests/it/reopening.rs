@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use domain::clock::{Clock, ManualClock, SeededEntropy};
 use domain::decision::Cause;
-use domain::operation::PageRequest;
 use domain::operation::session::{Filter, QualityOfService, Subscriptions};
 use domain::resource::AddressPool;
 use domain::twin::ServiceChange;
@@ -34,13 +33,13 @@ async fn an_operation_goes_on_along_its_plan_and_its_lease_is_void() {
     let entry = store.create_enrollment(service, individual("dev-1", 1), NOON).await.unwrap().done();
     let device = proven(service, "dev-1", &entry);
     store.accept_registration(&device, operation(1), None, admitted(1, "dev-1"), NOON).await.unwrap();
-    let first = store.claim_operations(1, NOON).await.unwrap().remove(0);
+    let first = store.claim_operations(1).await.unwrap().remove(0);
     store.plan_assignment(first.operation, 1, plan(hub, "dev-1"), NOON).await.unwrap().done();
-    assert!(store.claim_operations(1, after(1)).await.unwrap().is_empty());
+    assert!(store.claim_operations(1).await.unwrap().is_empty());
     store.close().await;
 
     let store = open(place.path());
-    let again = store.claim_operations(1, after(1)).await.unwrap().remove(0);
+    let again = store.claim_operations(1).await.unwrap().remove(0);
     assert_eq!((again.operation, again.attempt), (operation(1), 2));
     assert_eq!(again.plan, Some(plan(hub, "dev-1")));
     store.close().await;
@@ -138,17 +137,52 @@ async fn a_removal_that_was_cut_short_goes_on() {
     file.close().unwrap();
 
     let store = open(place.path());
-    // The removal runs beside other verbs; each of these waits its turn behind a piece of it.
-    let mut left = usize::MAX;
-    for _ in 0..1_000 {
+    identities_go(&store, place.path()).await;
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_hub_is_deleted_at_once_and_what_it_held_bit_by_bit() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path());
+    let (hub, name) = (make_hub(&store, "hub").await, device("dev-1"));
+    let made = store.create_identity(hub, identity(name.clone(), 1), None, NOON).await.unwrap().done().done();
+    store.close().await;
+    // Far more than can be removed while the store is being closed.
+    let file = rusqlite::Connection::open(place.path().join("muster.db")).unwrap();
+    let sql = "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) \
+               INSERT INTO identity (hub, device, module, generation, enabled, record, etag) \
+               SELECT ?1, 'dev-' || i, '', '1', 1, '{}', i FROM n";
+    file.execute(sql, [hub.0]).unwrap();
+    file.close().unwrap();
+
+    let store = open(place.path());
+    store.delete_hub(hub).await.unwrap().done();
+    assert_eq!(store.find_identity(hub, &name).await.unwrap(), None);
+    assert_eq!(store.claim_connection(hub, &name, claims(&made.generation, false), after(1)).await.unwrap(), None);
+    assert_eq!(store.count_devices(hub).await.unwrap().total, 0);
+    store.close().await;
+    assert_ne!(identities_left(place.path()), 0, "the answer waited for the removal");
+
+    let store = open(place.path());
+    identities_go(&store, place.path()).await;
+    store.close().await;
+}
+
+/// Waits until no identity is left. The removal runs beside other verbs; each of these waits its turn behind a piece.
+async fn identities_go(store: &Embedded, folder: &Path) {
+    for _ in 0..10_000 {
         store.put_group(group()).await.unwrap();
-        left = store.list_devices(hub, PageRequest { after: None, limit: 1_000 }).await.unwrap().items.len();
-        if left == 0 {
-            break;
+        if identities_left(folder) == 0 {
+            return;
         }
     }
-    assert_eq!(left, 0);
-    store.close().await;
+    panic!("{} identities are left", identities_left(folder));
+}
+
+fn identities_left(folder: &Path) -> i64 {
+    let file = rusqlite::Connection::open(folder.join("muster.db")).unwrap();
+    file.query_row("SELECT count(*) FROM identity", (), |row| row.get(0)).unwrap()
 }
 
 fn group() -> domain::resource::ResourceGroup {

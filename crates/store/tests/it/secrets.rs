@@ -72,7 +72,7 @@ async fn fill(store: &Embedded) -> Vec<Vec<u8>> {
         let entry = replaced.done();
         let device = proven(service.key, "dev-1", &entry);
         store.accept_registration(&device, operation(number), None, admitted(number, "dev-1"), NOON).await.unwrap();
-        for claimed in store.claim_operations(9, NOON).await.unwrap() {
+        for claimed in store.claim_operations(9).await.unwrap() {
             let plan = plan(hub.key, "dev-1");
             store.plan_assignment(claimed.operation, claimed.attempt, plan, NOON).await.unwrap().done();
             store.finish_assignment(claimed.operation, claimed.attempt, finish(53), NOON).await.unwrap().done();

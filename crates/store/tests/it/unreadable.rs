@@ -1,0 +1,85 @@
+//! Rows that do not parse: each is passed over or ended, and never stands in the way of others.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use domain::clock::{Clock, ManualClock, SeededEntropy};
+use domain::ids::Precondition;
+use domain::operation::registration::RegistrationStatus;
+use domain::twin::ServiceChange;
+use store::conformance::Done as _;
+use store::conformance::sample::{
+    NOON, admitted, after, device, identity, individual, make_hub, make_service, object, operation, proven,
+    registration_id,
+};
+use store::ports::{Accepted, EnrollmentStore as _, IdentityStore as _, RegistrationStore as _, TwinStore as _};
+use store::sqlite::{Embedded, Options};
+
+fn open(folder: &Path) -> Embedded {
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOON));
+    let options = Options { folder: Some(folder.to_owned()), ..Options::default() };
+    Embedded::open(options, clock, &SeededEntropy::new(1)).unwrap()
+}
+
+/// Changes the file behind the back of the store that has it open.
+fn spoil(folder: &Path, sql: &str) {
+    let file = rusqlite::Connection::open(folder.join("muster.db")).unwrap();
+    assert_ne!(file.execute(sql, ()).unwrap(), 0, "{sql}");
+}
+
+#[tokio::test]
+async fn an_operation_that_cannot_be_read_ends_and_those_behind_it_are_worked_on() {
+    let cases = [
+        "UPDATE operation SET registrant = '{}' WHERE sequence = 1",
+        "UPDATE operation SET payload = '{' WHERE sequence = 1",
+        "UPDATE operation SET plan = '7' WHERE sequence = 1",
+        "UPDATE registration SET record = '' WHERE registration_key = 'dev-1'",
+    ];
+    for sql in cases {
+        let place = tempfile::tempdir().unwrap();
+        let store = open(place.path());
+        let service = make_service(&store, "dps").await;
+        let mut entries = Vec::new();
+        for (name, seed) in [("dev-1", 1), ("dev-2", 2)] {
+            let entry = store.create_enrollment(service, individual(name, seed), NOON).await.unwrap().done();
+            let (device, decision) = (proven(service, name, &entry), admitted(seed, name));
+            store.accept_registration(&device, operation(seed), None, decision, NOON).await.unwrap();
+            entries.push(entry);
+        }
+        spoil(place.path(), sql);
+        let claimed = store.claim_operations(9).await.unwrap();
+        assert_eq!(claimed.iter().map(|it| it.operation).collect::<Vec<_>>(), [operation(2)], "{sql}");
+        let outcome = store.find_operation(service, operation(1)).await.unwrap().done().outcome.unwrap();
+        let code = outcome.error.as_ref().map(|error| error.code);
+        assert_eq!((outcome.status, code), (RegistrationStatus::Failed, Some(500_000)), "{sql}");
+        let state = store.find_registration(service, &registration_id("dev-1")).await.unwrap();
+        assert_eq!(state, Some(outcome), "{sql}");
+
+        let again = proven(service, "dev-1", &entries[0]);
+        let accepted = store.accept_registration(&again, operation(3), None, admitted(3, "dev-1"), after(1)).await;
+        assert_eq!(accepted.unwrap(), Accepted::New, "{sql}");
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_cannot_be_read_is_passed_over() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path());
+    let hub = make_hub(&store, "hub").await;
+    for name in ["dev-1", "dev-2", "dev-3"] {
+        store.create_identity(hub, identity(device(name), 1), None, NOON).await.unwrap().done().done();
+        let wanted = ServiceChange { tags: None, desired: Some(object(r#"{"a":1}"#)) };
+        store.patch_twin(hub, &device(name), wanted, Precondition::None, NOON).await.unwrap().done();
+        store.delete_identity(hub, &device(name), Precondition::None).await.unwrap().done();
+    }
+    spoil(place.path(), "UPDATE twin_change SET patch = '[]' WHERE sequence = 1");
+    spoil(place.path(), "UPDATE twin_change SET device = '' WHERE sequence = 3");
+    spoil(place.path(), "UPDATE identity_change SET device = '' WHERE sequence = 1");
+    let (changes, reached) = store.twin_changes_after(0, 9).await.unwrap();
+    assert_eq!(changes.iter().map(|change| change.sequence).collect::<Vec<_>>(), [2]);
+    assert_eq!(reached, 3, "what is passed over is not met again");
+    let (changes, reached) = store.identity_changes_after(0, 9).await.unwrap();
+    assert_eq!((changes, reached), (vec![(hub, device("dev-2")), (hub, device("dev-3"))], 3));
+    store.close().await;
+}
