@@ -11,7 +11,7 @@ use crate::process;
 const LINES_MAX: usize = 800;
 
 /// Folders whose source files are held to [`LINES_MAX`].
-const SOURCE_FOLDERS: &[&str] = &["crates", "xtask/src", "fuzz/fuzz_targets", "tests/sdk"];
+const SOURCE_FOLDERS: &[&str] = &["crates", "xtask/src", "fuzz/fuzz_targets", "fuzz/src", "tests/sdk"];
 
 /// Endings of source files.
 const SOURCE_ENDINGS: &[&str] = &["rs", "py", "js", "mjs", "sql"];
