@@ -32,11 +32,12 @@ pub async fn run(args: &WhyArgs, context: &Context) -> Result<()> {
     let answer = manage(&client, "reading the decision", request).await?;
     let decisions = match answer.get("value").and_then(Value::as_array) {
         Some(decisions) => decisions.clone(),
-        None => vec![answer],
+        None => vec![answer.clone()],
     };
+    let lost = answer.get("lostRefusals").and_then(Value::as_u64).unwrap_or(0);
     if decisions.is_empty() {
         let text = format!("no decision about {} is known: the device never reached this server", args.subject);
-        return Err(NotFound(text).into());
+        return Err(NotFound(if lost == 0 { text } else { format!("{text}, or is among {lost} not kept") }).into());
     }
     for decision in &decisions {
         match context.output.is_json() {
@@ -69,6 +70,13 @@ fn story(decision: &Value) -> String {
     for link in list("chain") {
         let member = |name: &str| link.get(name).and_then(Value::as_str).unwrap_or("-").to_owned();
         lines.push(format!("  chain        {} by {} ({})", member("subject"), member("issuer"), member("verdict")));
+    }
+    let count = |name: &str| decision.get(name).and_then(Value::as_u64).filter(|count| *count > 0);
+    if let Some(tried) = count("groupsTried") {
+        lines.push(format!("  tried        {tried} enrollment group(s) by symmetric key"));
+    }
+    if let Some(repeats) = count("repeats") {
+        lines.push(format!("  repeated     {repeats} time(s) within a minute"));
     }
     lines.join("\n")
 }

@@ -61,8 +61,9 @@ pub fn decode(request: &Request<Bytes>, target: &Target) -> Result<Operation, Re
 pub fn encode(reply: Result<Reply, Failure>) -> Response<Bytes> {
     match reply {
         Ok(Reply::Decision(Answer::Decision(decision))) => respond(StatusCode::OK, &show(&decision)),
-        Ok(Reply::Decision(Answer::Decisions(decisions))) => {
-            respond(StatusCode::OK, &json!({ "value": decisions.iter().map(show).collect::<Vec<_>>() }))
+        Ok(Reply::Decision(Answer::Decisions { decisions, lost })) => {
+            let shown: Vec<Value> = decisions.iter().map(show).collect();
+            respond(StatusCode::OK, &json!({ "value": shown, "lostRefusals": lost }))
         }
         Ok(_) => internal(),
         Err(failure) => refuse(&failure),

@@ -22,6 +22,11 @@ pub enum Ask {
 pub enum Answer {
     /// One decision.
     Decision(Box<Decision>),
-    /// Several, newest first.
-    Decisions(Vec<Decision>),
+    /// Several.
+    Decisions {
+        /// Newest first.
+        decisions: Vec<Decision>,
+        /// Refusals, of whomever, that could not be kept since the start of the server (`rules.md` 7).
+        lost: u64,
+    },
 }

@@ -20,7 +20,8 @@ impl Service {
             },
             Ask::List { registration_id, limit } => {
                 let limit = limit.clamp(1, DECISIONS_MAX);
-                Ok(Answer::Decisions(self.0.store.list_decisions(&registration_id, limit).await?))
+                let decisions = self.0.store.list_decisions(&registration_id, limit).await?;
+                Ok(Answer::Decisions { decisions, lost: self.0.store.lost_refusals() })
             }
         }
     }
