@@ -38,7 +38,7 @@ pub struct Listen {
     pub https_port: u16,
     /// MQTT over TLS; 0 takes a free port.
     pub mqtts_port: u16,
-    /// AMQP over TLS; 0 takes a free port.
+    /// AMQP over TLS; not spoken yet, so that nothing listens there.
     pub amqps_port: u16,
     /// Management, portal and metrics; 0 takes a free port.
     pub admin_port: u16,

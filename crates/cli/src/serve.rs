@@ -44,7 +44,7 @@ pub struct ServeArgs {
     /// MQTT over TLS; 0 takes a free port
     #[arg(long, value_name = "PORT")]
     mqtts_port: Option<u16>,
-    /// AMQP over TLS; 0 takes a free port
+    /// AMQP over TLS; not spoken yet, so that nothing listens there
     #[arg(long, value_name = "PORT")]
     amqps_port: Option<u16>,
     /// Management and metrics; 0 takes a free port

@@ -282,7 +282,6 @@ impl WebSocketHandler for WebSockets {
                 let drain = self.rim.tasks.drain_signal();
                 self.rim.mqtt.serve(socket.stream, socket.peer, Transport::MqttWebSocket, drain).await;
             }
-            Subprotocol::Amqp => tracing::info!(peer = %socket.peer.address, "AMQP is not spoken"),
         }
     }
 }

@@ -84,7 +84,6 @@ impl WebSocketHandler for Echo {
         if socket.stream.read_exact(&mut word).await.is_ok() {
             let protocol: &[u8] = match socket.protocol {
                 Subprotocol::Mqtt => b"mqtt ",
-                Subprotocol::Amqp => b"amqp ",
             };
             let _ = socket.stream.write_all(&[protocol, &word].concat()).await;
             let _ = socket.stream.shutdown().await;
@@ -378,7 +377,7 @@ async fn websockets_share_the_port_with_http() {
     let served = Served::start(HttpSettings::default());
     for (target, subprotocol, expected) in [
         ("/$iothub/websocket", "mqtt", "mqtt hello"),
-        ("/$iothub/websocket?iothub-no-client-cert=true", "AMQPWSB10", "amqp hello"),
+        ("/$iothub/websocket?iothub-no-client-cert=true", "MQTT", "mqtt hello"),
         ("/mqtt", "MQTT", "mqtt hello"),
     ] {
         let mut request = format!("wss://127.0.0.2{target}").into_client_request().expect("a URL");
