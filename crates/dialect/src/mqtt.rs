@@ -21,6 +21,7 @@ pub struct Session {
     asks: Asks,
     closed: Option<CloseReason>,
     has_certificate: bool,
+    is_stopping: bool,
 }
 
 impl Session {
@@ -32,6 +33,7 @@ impl Session {
             asks: Asks::default(),
             closed: None,
             has_certificate,
+            is_stopping: false,
         }
     }
 
@@ -74,7 +76,24 @@ impl Session {
         self.run(now);
     }
 
-    /// Ends the connection from our side, as at a shutdown.
+    /// The server is about to stop: from here on only a CONNECT is read, which is told to come again. Everything else
+    /// that was read is still dealt with.
+    pub fn stop(&mut self) {
+        self.is_stopping = true;
+    }
+
+    /// Whether the client has still to introduce itself, so that it is owed nothing.
+    pub fn is_opening(&self) -> bool {
+        self.connection.is_opening()
+    }
+
+    /// Whether everything that was read is dealt with and answered, as far as nothing that was asked still runs.
+    pub fn is_at_rest(&self) -> bool {
+        let holds_back = self.machine.as_ref().is_some_and(|machine| machine.poll_timeout().is_some());
+        self.asks.is_empty() && self.connection.unanswered() == 0 && !holds_back && self.output().is_empty()
+    }
+
+    /// Ends the connection from our side.
     pub fn close(&mut self, now: Instant) {
         self.connection.close();
         self.run(now);
@@ -101,7 +120,7 @@ impl Session {
 
     /// Whether to read.
     pub fn wants_input(&self) -> bool {
-        self.connection.wants_input()
+        self.connection.wants_input() && (!self.is_stopping || self.is_opening())
     }
 
     /// Why the session is over, once it is; the last output may still be unwritten.
@@ -129,6 +148,11 @@ impl Session {
     }
 
     fn identify(&mut self, connect: Connect, now: Instant) {
+        if self.is_stopping {
+            self.closed.get_or_insert(CloseReason::Stopping);
+            self.connection.refuse(Refusal::ServerUnavailable);
+            return;
+        }
         let name = connect.username.as_deref().unwrap_or_default();
         // A device or module at a hub may be called `registrations`, so that the word alone decides nothing.
         let provisioning = provisioning::device_mqtt::Device::open(&connect, self.has_certificate);

@@ -46,6 +46,9 @@ pub enum CloseReason {
     /// The service refused the connection.
     #[error("refused: {0}")]
     Refused(String),
+    /// The server is about to stop, and lets nobody in.
+    #[error("the server is stopping")]
+    Stopping,
     /// The service ended the connection.
     #[error("cut off: {0:?}")]
     CutOff(CutOff),
@@ -108,6 +111,11 @@ impl Asks {
             self.serial = VecDeque::new();
         }
         ask
+    }
+
+    /// Whether nothing waits to begin, and nothing of the serial lane runs.
+    pub fn is_empty(&self) -> bool {
+        self.telemetry.is_empty() && self.serial.is_empty() && self.serial_running.is_none()
     }
 
     /// Drops the asks that did not begin.

@@ -24,7 +24,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, SERVER, STRICT_TRANSPORT_SECURITY};
+use http::header::{
+    CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER, SERVER, STRICT_TRANSPORT_SECURITY,
+};
 use http::request::Parts;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
@@ -49,6 +51,9 @@ pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Received bytes that HTTP/2 keeps per stream and per connection before it stops the sender.
 const H2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 const H2_CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// Seconds after which a request that came during a drain is sent again, to whoever is there then.
+const RETRY_AFTER_DRAIN_S: u32 = 3;
 
 /// The ALPN name of HTTP/2.
 const ALPN_H2: &[u8] = b"h2";
@@ -117,6 +122,7 @@ pub struct HttpServer {
 }
 
 struct Port {
+    tasks: Tasks,
     handler: Arc<dyn Handler>,
     websockets: Option<Arc<dyn WebSocketHandler>>,
     settings: HttpSettings,
@@ -150,11 +156,12 @@ impl HttpServer {
         let hsts_s = settings.hsts_max_age.as_secs();
         let hsts = (hsts_s > 0).then(|| HeaderValue::try_from(format!("max-age={hsts_s}"))).and_then(Result::ok);
         let protocols = protocols(&settings, tasks);
-        Self { port: Arc::new(Port { handler, websockets, settings, hsts, protocols }) }
+        let tasks = tasks.clone();
+        Self { port: Arc::new(Port { tasks, handler, websockets, settings, hsts, protocols }) }
     }
 
-    /// Serves `connection` until either side closes it, or until the drain has begun and requests under way are
-    /// answered.
+    /// Serves `connection` until either side closes it, or until the drain closes what is idle. While it waits for work
+    /// elsewhere, a request is told to come again.
     ///
     /// Each stage is on the heap and gone before the next, so that the task of a WebSocket does not keep room for HTTP.
     pub async fn serve(&self, connection: Connection, mut drain: DrainSignal) {
@@ -207,14 +214,14 @@ impl Port {
         }
         let opening = read_opening(stream, self.settings.header_bytes_max);
         let opening = tokio::select! {
-            () = drain.begun() => return Opened::Nothing,
+            () = drain.closing() => return Opened::Nothing,
             opening = timeout(self.settings.header_timeout, opening) => opening,
         };
         let Ok(Ok(Opening { mut read, head })) = opening else {
             tracing::debug!(peer = %peer.address, "no request arrived");
             return Opened::Nothing;
         };
-        let (Some(handler), Some((head_bytes, head))) = (&self.websockets, head) else {
+        let (Some(handler), Some((head_bytes, head)), false) = (&self.websockets, head, drain.has_begun()) else {
             return Opened::Http { read };
         };
         match judge(&head) {
@@ -262,7 +269,7 @@ impl Port {
                     }
                     return;
                 }
-                () = drain.begun(), if !closing => {
+                () = drain.closing(), if !closing => {
                     closing = true;
                     connection.as_mut().graceful_shutdown();
                 }
@@ -285,7 +292,9 @@ impl Port {
         peer: &PeerContext,
         activity: &Arc<Activity>,
     ) -> Response<CountedBody> {
-        let under_way = activity.begin();
+        let work = self.tasks.begin_work();
+        let is_draining = work.is_none();
+        let under_way = activity.begin(work);
         let (mut head, body) = request.into_parts();
         normalise_target(&mut head);
         let version = head.version;
@@ -296,22 +305,27 @@ impl Port {
             return response.map(|body| under_way.answered_with(body));
         }
         let bytes_max = self.handler.body_bytes_max(&head);
-        let mut response = match read_body(&head, body, bytes_max, self.settings.body_timeout).await {
-            Ok(body) => self.handler.handle(Request::from_parts(head, body), peer).await,
-            Err(refusal) => {
-                let mut response = self.handler.refuse(refusal, &head, peer);
-                if version < Version::HTTP_2 {
-                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                response
-            }
+        let read = read_body(&head, body, bytes_max, self.settings.body_timeout).await;
+        let (mut response, is_refused) = match read {
+            Ok(body) if !is_draining => (self.handler.handle(Request::from_parts(head, body), peer).await, false),
+            Ok(_) => (self.refuse_while_draining(&head, peer), true),
+            Err(refusal) => (self.handler.refuse(refusal, &head, peer), true),
         };
         let headers = response.headers_mut();
+        if version < Version::HTTP_2 && (is_refused || self.tasks.drain_signal().has_begun()) {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         headers.remove(SERVER);
         if let Some(hsts) = hsts {
             headers.insert(STRICT_TRANSPORT_SECURITY, hsts);
         }
         response.map(|body| under_way.answered_with(body))
+    }
+
+    fn refuse_while_draining(&self, head: &Parts, peer: &PeerContext) -> Response<Body> {
+        let mut response = self.handler.refuse(Refusal::Draining, head, peer);
+        response.headers_mut().entry(RETRY_AFTER).or_insert_with(|| RETRY_AFTER_DRAIN_S.into());
+        response
     }
 }
 

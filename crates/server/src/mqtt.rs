@@ -8,7 +8,7 @@ mod running;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dialect::mqtt::Session;
 use domain::certificate::PresentedChain;
@@ -17,11 +17,15 @@ use domain::operation::{Caller, Endpoint, Evidence, Operation, Push, Reply, Tran
 use proto::mqtt::Limits;
 use service::{Mailbox, Service};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
 
 use self::link::Link;
 use self::running::{Running, Settled};
-use crate::shutdown::DrainSignal;
+use crate::shutdown::{DrainSignal, Tasks, Work};
 use crate::tls::PeerContext;
+
+/// How long a client whose connection ends in a drain has to take its last answers and leave.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Drives MQTT connections. Cheap to clone.
 #[derive(Clone)]
@@ -34,6 +38,20 @@ pub struct MqttServer {
 struct Driver<S> {
     link: Link<S>,
     talk: Talk,
+    drain: DrainSignal,
+    stage: Stage,
+    /// Held while the client may be owed something, so that a drain waits for it.
+    work: Option<Work>,
+}
+
+/// How far the server's end has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Serving,
+    /// What was read is dealt with, and nothing more is read.
+    Draining,
+    /// Whoever has not introduced itself must leave too.
+    Closing,
 }
 
 /// What a connection says and has performed, whatever it is carried by.
@@ -54,6 +72,7 @@ enum Step {
     Pushed(Push),
     Timeout,
     Drain,
+    Close,
 }
 
 impl MqttServer {
@@ -62,8 +81,8 @@ impl MqttServer {
         Self { service, limits: Arc::new(limits) }
     }
 
-    /// Serves a connection until it ends, or until the server drains.
-    pub async fn serve<S>(&self, stream: S, peer: PeerContext, transport: Transport, drain: DrainSignal)
+    /// Serves a connection until it ends, or until the server drains and everything the client sent is answered.
+    pub async fn serve<S>(&self, stream: S, peer: PeerContext, transport: Transport, tasks: &Tasks)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
@@ -80,7 +99,12 @@ impl MqttServer {
             device: None,
             mailbox: None,
         };
-        Driver { link: Link::new(stream), talk }.run(drain).await;
+        let (drain, work) = (tasks.drain_signal(), tasks.begin_work());
+        let mut driver = Driver { link: Link::new(stream), talk, drain, stage: Stage::Serving, work };
+        if driver.work.is_none() {
+            driver.begin_to_drain();
+        }
+        driver.run().await;
     }
 }
 
@@ -104,15 +128,17 @@ pub(crate) fn caller(peer: &PeerContext, transport: Transport) -> Option<Caller>
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
-    async fn run(mut self, mut drain: DrainSignal) {
-        let mut draining = false;
+    async fn run(mut self) {
         loop {
             self.talk.begin_asks().await;
+            if self.stage == Stage::Draining && self.talk.is_at_rest() {
+                self.talk.session.close(Instant::now());
+            }
             let session = &mut self.talk.session;
             if session.closed().is_some() && session.output().is_empty() {
                 break;
             }
-            let step = self.step(&mut drain, draining).await;
+            let step = self.step().await;
             let (session, now) = (&mut self.talk.session, Instant::now());
             match step {
                 Step::Read(Ok(0) | Err(_)) => session.handle_eof(now),
@@ -125,19 +151,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
                 Step::Pushed(push) => session.handle_push(push, now),
                 Step::Timeout => session.handle_timeout(now),
                 Step::Read(Ok(_)) => {}
-                Step::Drain => {
-                    draining = true;
+                Step::Drain => self.begin_to_drain(),
+                Step::Close => {
+                    self.stage = Stage::Closing;
                     session.close(now);
                 }
             }
         }
-        let Self { link, talk } = self;
-        link.close().await;
-        talk.finish().await;
+        self.end().await;
     }
 
-    async fn step(&mut self, drain: &mut DrainSignal, draining: bool) -> Step {
-        let Self { link, talk: Talk { session, running, mailbox, .. } } = self;
+    fn begin_to_drain(&mut self) {
+        self.stage = Stage::Draining;
+        self.talk.session.stop();
+        if self.talk.session.is_opening() {
+            self.work = None;
+        }
+    }
+
+    async fn end(self) {
+        let Self { mut link, talk, stage, work, .. } = self;
+        link.close().await;
+        // Closing a socket that holds something unread resets the connection, and takes answers with it that the client
+        // has not read. Only a drain leaves something unread of a client that did nothing wrong.
+        let leaving = (stage != Stage::Serving).then_some(link);
+        talk.finish().await;
+        drop(work);
+        if let Some(mut link) = leaving {
+            let _ = timeout(LEAVE_TIMEOUT, link.discard()).await;
+        }
+    }
+
+    async fn step(&mut self) -> Step {
+        let Self { link, talk: Talk { session, running, mailbox, .. }, drain, stage, .. } = self;
         let deadline = session.poll_timeout();
         let (wants_input, has_output) = (session.wants_input(), !session.output().is_empty());
         if has_output {
@@ -147,7 +193,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
                 push = next_push(mailbox.as_ref()), if mailbox.is_some() => Step::Pushed(push),
                 written = link.write(session.output()) => Step::Written(written),
                 () = sleep_until(deadline), if deadline.is_some() => Step::Timeout,
-                () = drain.begun(), if !draining => Step::Drain,
+                step = next_stage(drain, *stage) => step,
             };
         }
         tokio::select! {
@@ -156,8 +202,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
             push = next_push(mailbox.as_ref()), if mailbox.is_some() => Step::Pushed(push),
             read = link.read(wants_input, |bytes| session.handle_input(bytes, Instant::now())) => Step::Read(read),
             () = sleep_until(deadline), if deadline.is_some() => Step::Timeout,
-            () = drain.begun(), if !draining => Step::Drain,
+            step = next_stage(drain, *stage) => step,
         }
+    }
+}
+
+/// Waits for the server's next stage.
+async fn next_stage(drain: &mut DrainSignal, stage: Stage) -> Step {
+    match stage {
+        Stage::Serving => {
+            drain.begun().await;
+            Step::Drain
+        }
+        Stage::Draining => {
+            drain.closing().await;
+            Step::Close
+        }
+        Stage::Closing => std::future::pending().await,
     }
 }
 
@@ -192,6 +253,12 @@ impl Talk {
                 self.device = Some(device);
             }
         }
+    }
+
+    /// Whether the client is owed nothing: everything it sent is answered, and the answers are written. Who has still to
+    /// introduce itself is waited for.
+    fn is_at_rest(&self) -> bool {
+        !self.session.is_opening() && self.running.is_empty() && self.session.is_at_rest()
     }
 
     /// Lets what was asked come to its end once the socket is closed, and lets the identity go.

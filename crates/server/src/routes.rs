@@ -59,11 +59,12 @@ fn host_of(request: &Request<Bytes>, peer: &PeerContext) -> String {
     host.map_or_else(|| peer.dialled.to_string(), str::to_owned)
 }
 
-/// A body that was not read, in the terms of the dialects.
+/// A request that was not read, or not taken, in the terms of the dialects.
 fn unread(refusal: Refusal) -> Refused {
     let kind = match refusal {
         Refusal::BodyTooLong { .. } => ErrorKind::TooLarge,
         Refusal::BodyTooSlow(_) | Refusal::BodyBroken => ErrorKind::InvalidBody,
+        Refusal::Draining => return Refused::new(ErrorKind::Unavailable, "The server is stopping; try again."),
     };
     Refused::not_understood(kind, &refusal)
 }

@@ -14,7 +14,7 @@ use proto::mqtt::Limits;
 use service::Service;
 
 use crate::http::{HttpServer, HttpSettings};
-use crate::listener::{BindError, Binder, PortNotice, PortWanted, RunningListener};
+use crate::listener::{BindError, Binder, Incoming, PortNotice, PortWanted, RunningListener};
 use crate::mqtt::MqttServer;
 use crate::names::{CertificateNames, NameTable, Names};
 use crate::routes::{AdminRoutes, PublicRoutes};
@@ -22,8 +22,8 @@ use crate::shutdown::{Drained, Tasks};
 use crate::tls::authority::{Authority, AuthorityError};
 use crate::tls::key_file::KeyFolder;
 use crate::tls::{
-    CertificateSources, OperatorCertificate, OperatorCertificateError, PortProtocol, ServerCertificates, TlsAcceptor,
-    TlsSettings,
+    CertificateSources, Connection, OperatorCertificate, OperatorCertificateError, PortProtocol, ServerCertificates,
+    TlsAcceptor, TlsSettings,
 };
 use crate::websocket::{Subprotocol, WebSocket, WebSocketHandler};
 
@@ -143,13 +143,13 @@ impl Server {
         self.run("expiry", async move { worker.run_expiry().await });
     }
 
-    /// Runs `work` until the server drains.
+    /// Runs `work` until nothing else runs in a server that drains.
     fn run(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         let mut drain = self.tasks.drain_signal();
         self.tasks.spawn(name, async move {
             tokio::select! {
                 () = work => {}
-                () = drain.begun() => {}
+                () = drain.closing() => {}
             }
         });
     }
@@ -169,7 +169,8 @@ impl Server {
         self.certificates.authority_pem()
     }
 
-    /// Stops accepting, lets what runs come to its end until `deadline`, then cuts off the rest.
+    /// Begins nothing more and tells whoever asks to come again, lets what runs come to its end until `deadline`, then
+    /// closes.
     pub async fn drain(&self, deadline: Duration) -> Drained {
         self.tasks.drain(deadline).await
     }
@@ -217,14 +218,10 @@ impl Rim {
         listener.start(&self.tasks, move |incoming| {
             let rim = rim.clone();
             async move {
-                let (peer, dialled) = (incoming.peer, incoming.dialled);
-                match rim.acceptor.accept(incoming).await {
-                    Ok(connection) => {
-                        let drain = rim.tasks.drain_signal();
-                        rim.mqtt.serve(connection.stream, connection.peer, Transport::Mqtt, drain).await;
-                    }
-                    Err(error) => error.log(peer, dialled),
-                }
+                let Some(Connection { stream, peer }) = handshake(&rim.acceptor, incoming, &rim.tasks).await else {
+                    return;
+                };
+                rim.mqtt.serve(stream, peer, Transport::Mqtt, &rim.tasks).await;
             }
         })
     }
@@ -259,14 +256,22 @@ impl Rim {
         listener.start(&self.tasks, move |incoming| {
             let (tasks, acceptor, server) = (tasks.clone(), acceptor.clone(), server.clone());
             async move {
-                let (peer, dialled) = (incoming.peer, incoming.dialled);
-                match acceptor.accept(incoming).await {
-                    Ok(connection) => server.serve(connection, tasks.drain_signal()).await,
-                    Err(error) => error.log(peer, dialled),
+                if let Some(connection) = handshake(&acceptor, incoming, &tasks).await {
+                    server.serve(connection, tasks.drain_signal()).await;
                 }
             }
         })
     }
+}
+
+/// Finishes the handshake; `None` if it fails, or if the server closes meanwhile.
+async fn handshake(acceptor: &TlsAcceptor, incoming: Incoming, tasks: &Tasks) -> Option<Connection> {
+    let (peer, dialled, mut drain) = (incoming.peer, incoming.dialled, tasks.drain_signal());
+    let finished = tokio::select! {
+        finished = acceptor.accept(incoming) => finished,
+        () = drain.closing() => return None,
+    };
+    finished.inspect_err(|error| error.log(peer, dialled)).ok()
 }
 
 /// WebSockets of the HTTPS port.
@@ -279,8 +284,7 @@ impl WebSocketHandler for WebSockets {
     async fn handle(&self, socket: WebSocket) {
         match socket.protocol {
             Subprotocol::Mqtt => {
-                let drain = self.rim.tasks.drain_signal();
-                self.rim.mqtt.serve(socket.stream, socket.peer, Transport::MqttWebSocket, drain).await;
+                self.rim.mqtt.serve(socket.stream, socket.peer, Transport::MqttWebSocket, &self.rim.tasks).await;
             }
         }
     }

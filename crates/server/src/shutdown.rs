@@ -1,8 +1,11 @@
-//! Ending well: the set of running tasks, the word that a drain has begun, and the hard stop after its deadline.
+//! Ending well: the set of running tasks, the work under way in them, the word that a drain has begun, and the hard stop
+//! after its deadline.
 //!
 //! Every task of the server is spawned here and nowhere else, so that a panic is logged and ends its own task only, and
-//! so that nothing outlives [`Tasks::drain`]. It must never decide *what* a task does when it hears of the drain: each
-//! driver closes in its own protocol's manner. Start reading at [`Tasks`].
+//! so that nothing outlives [`Tasks::drain`]. A drain has two steps that tasks hear of: first nothing is begun any more
+//! and whoever asks is told to come again, then, when no [`Work`] is under way, connections close. It must never decide
+//! *what* a task does when it hears of either: each driver answers and closes in its own protocol's manner. Start reading
+//! at [`Tasks`].
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
@@ -13,11 +16,20 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+/// How long connections have for their goodbye once no work is under way: a peer that does not react must not hold up
+/// the exit.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
+
 /// Where the server stands between start and exit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
+    /// Whatever comes is done.
     Serving,
+    /// What runs is finished, and nothing is begun.
     Draining,
+    /// Nothing runs: ports and connections close.
+    Closing,
+    /// Whoever is still there is cut off.
     Stopping,
 }
 
@@ -27,15 +39,24 @@ pub struct Tasks {
     phase: Arc<watch::Sender<Phase>>,
     /// Each running task holds a receiver, so "all receivers gone" is "all tasks gone".
     running: Arc<watch::Sender<()>>,
+    /// Each [`Work`] holds a receiver.
+    work: Arc<watch::Sender<()>>,
+}
+
+/// Work under way until it is dropped: a request with its answer, a connection that owes its client something. A drain
+/// waits for it.
+#[derive(Debug)]
+pub struct Work {
+    _under_way: watch::Receiver<()>,
 }
 
 /// How a drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
-    /// Every task ended by itself before the deadline.
+    /// All work was done before the deadline.
     Finished,
-    /// The deadline passed and this many tasks were cut off.
-    CutOff { tasks: usize },
+    /// The deadline passed and this many pieces of work were cut off.
+    CutOff { work: usize },
 }
 
 impl Default for Tasks {
@@ -47,7 +68,15 @@ impl Default for Tasks {
 impl Tasks {
     /// An empty set, not draining.
     pub fn new() -> Self {
-        Self { phase: Arc::new(watch::Sender::new(Phase::Serving)), running: Arc::new(watch::Sender::new(())) }
+        let (running, work) = (Arc::new(watch::Sender::new(())), Arc::new(watch::Sender::new(())));
+        Self { phase: Arc::new(watch::Sender::new(Phase::Serving)), running, work }
+    }
+
+    /// Counts a piece of work in; `None` once the drain has begun, when nothing may be begun.
+    pub fn begin_work(&self) -> Option<Work> {
+        // Counted before the look at the phase: a drain that begins in between sees it.
+        let work = Work { _under_way: self.work.subscribe() };
+        (*self.phase.borrow() == Phase::Serving).then_some(work)
     }
 
     /// Runs `future` until it ends, panics (which is logged under `name`) or is cut off by the hard stop.
@@ -76,24 +105,31 @@ impl Tasks {
         self.running.receiver_count()
     }
 
-    /// Tells every task to end, waits for them until `deadline` has passed, then cuts off the rest.
+    /// Lets the work under way come to its end, until `deadline` has passed; then closes, and cuts off what remains.
     ///
-    /// Calling it again waits again; the first cut-off holds.
+    /// Without work under way it ends at once: a connection that is idle has no more than the time of a goodbye. Calling
+    /// it again waits again; the first cut-off holds.
     pub async fn drain(&self, deadline: Duration) -> Drained {
         self.advance_to(Phase::Draining);
-        if tokio::time::timeout(deadline, self.running.closed()).await.is_ok() {
-            return Drained::Finished;
+        let is_finished = tokio::time::timeout(deadline, self.work.closed()).await.is_ok();
+        let drained = match is_finished {
+            true => Drained::Finished,
+            false => Drained::CutOff { work: self.work.receiver_count() },
+        };
+        if is_finished {
+            self.advance_to(Phase::Closing);
+            // Whoever does not leave by itself is cut off next.
+            let _ = tokio::time::timeout(GOODBYE_MAX, self.running.closed()).await;
         }
-        let tasks = self.running();
         self.advance_to(Phase::Stopping);
         self.running.closed().await;
-        Drained::CutOff { tasks }
+        drained
     }
 
     /// Phases only move forwards.
     fn advance_to(&self, next: Phase) {
         self.phase.send_if_modified(|phase| {
-            let later = *phase != Phase::Stopping && *phase != next;
+            let later = *phase < next;
             if later {
                 *phase = next;
             }
@@ -102,7 +138,7 @@ impl Tasks {
     }
 }
 
-/// Hears when the drain begins. Cheap to clone; each task that waits holds its own.
+/// Hears of the steps of the drain. Cheap to clone; each task that waits holds its own.
 #[derive(Clone, Debug)]
 pub struct DrainSignal(watch::Receiver<Phase>);
 
@@ -115,7 +151,13 @@ impl DrainSignal {
     /// Waits for the drain to begin; returns at once if it has, or if the server is gone.
     pub async fn begun(&mut self) {
         // An error means that the sender is gone, and with it the server.
-        let _ = self.0.wait_for(|phase| *phase != Phase::Serving).await;
+        let _ = self.0.wait_for(|phase| *phase >= Phase::Draining).await;
+    }
+
+    /// Waits until no work is under way and connections close; returns at once if it is so, or if the server is gone.
+    pub async fn closing(&mut self) {
+        // As above.
+        let _ = self.0.wait_for(|phase| *phase >= Phase::Closing).await;
     }
 }
 
@@ -148,22 +190,30 @@ mod tests {
     const LONG: Duration = Duration::from_mins(1);
 
     #[tokio::test]
-    async fn a_drain_waits_for_tasks_that_end_when_told() {
+    async fn a_drain_waits_for_the_work_under_way_and_then_closes() {
         let tasks = Tasks::new();
-        let (ended, heard) = oneshot::channel();
-        let mut signal = tasks.drain_signal();
+        let (finish, finished) = oneshot::channel::<()>();
+        let (work, mut signal) = (tasks.begin_work().expect("serving"), tasks.drain_signal());
         tasks.spawn("polite", async move {
             signal.begun().await;
-            let _ = ended.send(());
+            let _ = finished.await;
+            drop(work);
+            signal.closing().await;
         });
         assert!(!tasks.drain_signal().has_begun());
-        assert_eq!(tasks.drain(LONG).await, Drained::Finished);
-        heard.await.expect("the task was told");
-        assert!(tasks.drain_signal().has_begun());
+        let witness = async {
+            let mut signal = tasks.drain_signal();
+            signal.begun().await;
+            assert!(tasks.begin_work().is_none(), "nothing is begun during a drain");
+            finish.send(()).expect("the task waits");
+            signal.closing().await;
+        };
+        let (drained, ()) = tokio::join!(tasks.drain(LONG), witness);
+        assert_eq!((drained, tasks.running()), (Drained::Finished, 0));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_task_that_will_not_end_is_cut_off_at_the_deadline() {
+    async fn work_that_does_not_end_is_cut_off_at_the_deadline() {
         struct OnDrop(Option<oneshot::Sender<()>>);
         impl Drop for OnDrop {
             fn drop(&mut self) {
@@ -172,14 +222,23 @@ mod tests {
         }
         let tasks = Tasks::new();
         let (dropped, heard) = oneshot::channel();
-        let guard = OnDrop(Some(dropped));
+        let (guard, work) = (OnDrop(Some(dropped)), tasks.begin_work());
         tasks.spawn("stubborn", async move {
-            let _guard = guard;
+            let _guard = (guard, work);
             std::future::pending::<()>().await;
         });
-        assert_eq!(tasks.drain(LONG).await, Drained::CutOff { tasks: 1 });
+        assert_eq!(tasks.drain(LONG).await, Drained::CutOff { work: 1 });
         heard.await.expect("what the task owned was dropped");
         assert_eq!(tasks.running(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_without_work_holds_the_exit_up_for_a_goodbye_only() {
+        let tasks = Tasks::new();
+        tasks.spawn("idle", std::future::pending());
+        let begun_at = tokio::time::Instant::now();
+        assert_eq!(tasks.drain(LONG).await, Drained::Finished);
+        assert_eq!((begun_at.elapsed(), tasks.running()), (GOODBYE_MAX, 0));
     }
 
     #[tokio::test]

@@ -50,7 +50,10 @@ impl Error {
     pub fn into_failure(self, entropy: &dyn Entropy, at: UnixTime) -> Failure {
         let tracking = self.tracking.unwrap_or_else(|| TrackingId::generate(entropy));
         match self.kind {
-            ErrorKind::Internal | ErrorKind::Unavailable => {
+            // Without a cause it is a refusal, as while the server stops.
+            ErrorKind::Internal | ErrorKind::Unavailable
+                if self.source.is_some() || self.kind == ErrorKind::Internal =>
+            {
                 tracing::error!(%tracking, kind = ?self.kind, cause = self.causes(), "{}", self.public);
             }
             _ => tracing::debug!(%tracking, kind = ?self.kind, "{}", self.public),

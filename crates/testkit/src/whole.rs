@@ -1,9 +1,10 @@
-//! A whole Muster in this process: everything in memory, real TLS sockets on free ports.
+//! A whole Muster in this process: in memory or in a folder, real TLS sockets on free ports.
 //!
 //! It is put together as `muster serve --memory` does it, out of the same parts, and none of them is replaced. Start at
 //! [`Muster::start`].
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,11 +97,21 @@ pub struct Muster {
 }
 
 impl Muster {
-    /// Starts one; on return it accepts.
+    /// Starts one that keeps everything in memory; on return it accepts.
     pub async fn start() -> Result<Self, Failed> {
+        Self::start_with(Options::default(), TlsSettings::default()).await
+    }
+
+    /// Starts one whose store is in `folder`, so that what it acknowledges waits for a disk.
+    pub async fn start_in(folder: &Path) -> Result<Self, Failed> {
+        let options = Options { folder: Some(folder.to_path_buf()), ..Options::default() };
+        Self::start_with(options, TlsSettings::default()).await
+    }
+
+    async fn start_with(stored: Options, tls: TlsSettings) -> Result<Self, Failed> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-        let store = Embedded::open(Options::default(), Arc::clone(&clock), entropy.as_ref())?;
+        let store = Embedded::open(stored, Arc::clone(&clock), entropy.as_ref())?;
         let parts = Parts {
             store: Arc::new(store.clone()),
             telemetry: Arc::new(store.telemetry().clone()),
@@ -118,7 +129,7 @@ impl Muster {
             https: ANY_PORT,
             mqtts: ANY_PORT,
             admin: ANY_PORT,
-            tls: TlsSettings::default(),
+            tls,
             operator: None,
         };
         let server = Server::start(&service, options, &clock, &entropy)?;

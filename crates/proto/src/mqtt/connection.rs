@@ -275,6 +275,11 @@ impl Connection {
         }
     }
 
+    /// Whether the client has still to introduce itself.
+    pub const fn is_opening(&self) -> bool {
+        matches!(self.state, State::Opening { .. })
+    }
+
     /// Whether the connection is over. The last output may still be unwritten.
     pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed(_))

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use super::Body;
+use crate::shutdown::Work;
 
 /// Counts the requests of one connection.
 #[derive(Debug, Default)]
@@ -16,9 +17,12 @@ pub(super) struct Activity {
     under_way: AtomicUsize,
 }
 
-/// A request under way, from its head to the last byte of its answer.
+/// A request under way, from its head to the last byte of its answer. A drain waits for it, unless it is only refused.
 #[derive(Debug)]
-pub(super) struct Request(Arc<Activity>);
+pub(super) struct Request {
+    activity: Arc<Activity>,
+    _work: Option<Work>,
+}
 
 /// A body that keeps its request under way until it is sent or dropped.
 #[derive(Debug)]
@@ -29,10 +33,10 @@ pub(super) struct CountedBody {
 
 impl Activity {
     /// Counts a request in.
-    pub(super) fn begin(self: &Arc<Self>) -> Request {
+    pub(super) fn begin(self: &Arc<Self>, work: Option<Work>) -> Request {
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.under_way.fetch_add(1, Ordering::Relaxed);
-        Request(Arc::clone(self))
+        Request { activity: Arc::clone(self), _work: work }
     }
 
     /// The number of requests so far, if none is under way.
@@ -50,7 +54,7 @@ impl Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.activity.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -27,6 +27,9 @@ pub enum Refusal {
     /// The body ended early or is not well-formed.
     #[error("the body is not well-formed")]
     BodyBroken,
+    /// The server is about to stop, and begins nothing.
+    #[error("the server is stopping; try again")]
+    Draining,
 }
 
 impl Refusal {
@@ -36,6 +39,7 @@ impl Refusal {
             Self::BodyTooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::BodyBroken => StatusCode::BAD_REQUEST,
+            Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

@@ -296,22 +296,51 @@ async fn several_requests_share_a_connection() {
 }
 
 #[tokio::test]
-async fn a_drain_answers_what_is_under_way_and_closes_what_is_idle() {
+async fn a_drain_answers_what_is_under_way_and_tells_the_others_to_come_again() {
     let mut served = Served::start(HttpSettings::default());
-    let (mut idle, mut fresh, mut busy) = (served.dial().await, served.dial().await, served.dial().await);
-    idle.write_all(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
-    read_reply(&mut idle, "GET /a?- h ").await;
+    let (mut kept, mut idle, mut busy) = (served.dial().await, served.dial().await, served.dial().await);
+    for stream in [&mut kept, &mut idle] {
+        stream.write_all(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        read_reply(stream, "GET /a?- h ").await;
+    }
     busy.write_all(b"GET /slow HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
     served.asked.recv().await.expect("the request is under way");
     let finish = async {
-        assert_eq!(read_to_close(&mut idle).await, "");
-        assert_eq!(read_to_close(&mut fresh).await, "");
+        served.rim.tasks.drain_signal().begun().await;
+        let fresh = served.dial().await;
+        let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: x\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n";
+        for (mut stream, headers) in [(kept, ""), (fresh, ""), (served.dial().await, upgrade)] {
+            let request = format!("GET /mqtt HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let reply = read_to_close(&mut stream).await;
+            assert!(reply.starts_with("HTTP/1.1 503 "), "{reply}");
+            assert!(reply.contains("\r\nretry-after: 3\r\n"), "{reply}");
+            assert!(reply.contains("\r\nconnection: close\r\n"), "{reply}");
+            assert!(reply.contains("\"message\":\"the server is stopping; try again\""), "{reply}");
+        }
         served.go_on.notify_one();
         let reply = read_to_close(&mut busy).await;
         assert_eq!(body_of(&reply), "slow");
         assert!(reply.contains("\r\nconnection: close\r\n"), "{reply}");
+        assert_eq!(read_to_close(&mut idle).await, "");
     };
     let (drained, ()) = tokio::join!(served.rim.tasks.drain(PATIENCE), finish);
+    assert_eq!(drained, Drained::Finished);
+    assert!(TcpStream::connect(served.rim.dialled("127.0.0.2")).await.is_err(), "the port is closed");
+}
+
+#[tokio::test]
+async fn idle_connections_do_not_hold_a_drain_up() {
+    let served = Served::start(HttpSettings::default());
+    let (mut kept, mut fresh) = (served.dial().await, served.dial().await);
+    kept.write_all(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    read_reply(&mut kept, "GET /a?- h ").await;
+    let leave = async {
+        assert_eq!(read_to_close(&mut kept).await, "");
+        assert_eq!(read_to_close(&mut fresh).await, "");
+    };
+    let (drained, ()) = tokio::join!(served.rim.tasks.drain(2 * PATIENCE), leave);
     assert_eq!(drained, Drained::Finished);
 }
 

@@ -81,12 +81,13 @@ impl RunningListener {
     }
 }
 
+/// Accepts during a drain too, so that whoever comes is told to come again.
 async fn accept_until_drained(socket: TcpListener, purpose: &'static str, tasks: Tasks, on_connection: OnConnection) {
     let mut drain = tasks.drain_signal();
     let mut pause = Pause::default();
     loop {
         let accepted = tokio::select! {
-            () = drain.begun() => return,
+            () = drain.closing() => return,
             accepted = socket.accept() => accepted,
         };
         let incoming = accepted.and_then(|(stream, peer)| {
@@ -103,7 +104,7 @@ async fn accept_until_drained(socket: TcpListener, purpose: &'static str, tasks:
             Err(error) => {
                 let wait = pause.next(purpose, &error);
                 tokio::select! {
-                    () = drain.begun() => return,
+                    () = drain.closing() => return,
                     () = tokio::time::sleep(wait) => {}
                 }
             }

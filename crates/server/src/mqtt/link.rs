@@ -70,11 +70,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         Poll::Ready(Ok(filled.len()))
     }
 
-    /// Writes what is left and closes.
-    pub(super) async fn close(mut self) {
+    /// Writes what is left and says goodbye.
+    pub(super) async fn close(&mut self) {
         // The peer may be gone already; there is nobody else to tell.
         let _ = self.stream.flush().await;
         let _ = self.stream.shutdown().await;
+    }
+
+    /// Throws away what still comes, until the peer has left.
+    pub(super) async fn discard(&mut self) {
+        while self.read(true, |_| {}).await.is_ok_and(|count| count > 0) {}
     }
 }
 

@@ -1,0 +1,6 @@
+//! What clients see at the rim of a whole Muster, over real sockets.
+//!
+//! Start at [`ground`], then at a test of the topic.
+
+mod draining;
+mod ground;
