@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
+use crate::journal::Ends;
 use crate::server::Door;
 use crate::trouble::{During as _, Result, Trouble};
 
@@ -86,9 +87,9 @@ impl Session {
         Ok(Self { stream, server, received: Vec::new() })
     }
 
-    /// This end's port.
-    pub fn port(&self) -> Result<u16> {
-        Ok(self.stream.get_ref().0.local_addr()?.port())
+    /// Both ends of the connection.
+    pub fn ends(&self) -> Result<Ends> {
+        Ends::of(self.stream.get_ref().0)
     }
 
     /// Sends a request and reads its whole response.

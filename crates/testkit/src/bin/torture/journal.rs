@@ -1,9 +1,13 @@
 //! What the clients asked for, when, and what the server acknowledged: the truth that the store is held to.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use domain::clock::UnixTime;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
+
+use crate::trouble::Result;
 
 /// What every mark begins with; a number of [`MARK_DIGITS`] digits follows.
 pub const MARK_PREFIX: &str = "torture-";
@@ -81,6 +85,22 @@ impl Change {
     }
 }
 
+/// A connection. One port of a client may serve several connections to different addresses, so that both ends are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ends {
+    /// Where the server is.
+    pub server: SocketAddr,
+    /// Where the client is.
+    pub client: SocketAddr,
+}
+
+impl Ends {
+    /// Those of a client's socket.
+    pub fn of(socket: &TcpStream) -> Result<Self> {
+        Ok(Self { server: socket.peer_addr()?, client: socket.local_addr()? })
+    }
+}
+
 /// A request and what became of it.
 #[derive(Clone, Debug)]
 pub struct Act {
@@ -88,8 +108,8 @@ pub struct Act {
     pub change: Change,
     /// What its record carries.
     pub mark: Mark,
-    /// The client's port; `None` where the acknowledgement is not looked for in a trace.
-    pub port: Option<u16>,
+    /// The connection; `None` where the acknowledgement is not looked for in a trace.
+    pub connection: Option<Ends>,
     /// Before the first byte of the request was written.
     pub sent_at: UnixTime,
     /// After the last byte of the acknowledgement was read.

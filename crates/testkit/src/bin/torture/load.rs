@@ -12,7 +12,7 @@ use service::clock::SystemClock;
 use tokio::task::JoinSet;
 
 use crate::http::{Answer, Request, Session};
-use crate::journal::{Acknowledged, Act, Change, Entry, Journal, Mark, Section};
+use crate::journal::{Acknowledged, Act, Change, Ends, Entry, Journal, Mark, Section};
 use crate::mqtt::Device;
 use crate::server::Door;
 use crate::story::{self, Scale, Story};
@@ -140,7 +140,7 @@ impl Client {
                 "attestation": { "type": "symmetricKey" },
             });
             let target = format!("/enrollments/{mark}?api-version=2021-10-01");
-            let entry = self.begin(Change::Enrollment, mark, Some(session.port()?));
+            let entry = self.begin(Change::Enrollment, mark, Some(session.ends()?));
             session.ask(Request::new("PUT", &target, &access.token).with(&body)).await?.success()?;
             self.acknowledge(entry, None);
         }
@@ -156,7 +156,7 @@ impl Client {
             let desired = json!({ "count": count, "mark": mark.to_string() });
             let body = json!({ "properties": { "desired": desired } });
             let change = Change::Twin { device: device.to_owned(), section: Section::Desired, count };
-            let entry = self.begin(change, mark, Some(session.port()?));
+            let entry = self.begin(change, mark, Some(session.ends()?));
             session.ask(Request::new("PATCH", &target, &access.token).with(&body)).await?.success()?;
             self.acknowledge(entry, None);
         }
@@ -181,10 +181,10 @@ impl Client {
         let [access, _] = &self.story.hubs;
         let token = story::device_token(&access.host, device)?;
         let mut device = Device::connect(&self.door, &access.host, device, token).await?;
-        let port = device.port()?;
+        let ends = device.ends()?;
         loop {
             let mark = self.journal.mark();
-            let entry = self.begin(Change::Telemetry, mark, Some(port));
+            let entry = self.begin(Change::Telemetry, mark, Some(ends));
             device.send(mark.to_string()).await?;
             self.acknowledge(entry, None);
         }
@@ -198,7 +198,7 @@ impl Client {
         let own = format!("/{scope}/registrations/{device}");
         let mut session = self.session(host, "/nothing", &token).await?;
         let assigned = self.begin(Change::Registration { device: device.to_owned() }, mark, None);
-        let accepted = self.begin(Change::Accepted { device: device.to_owned() }, mark, Some(session.port()?));
+        let accepted = self.begin(Change::Accepted { device: device.to_owned() }, mark, Some(session.ends()?));
         let body = json!({ "registrationId": device });
         let target = format!("{own}/register?api-version=2021-06-01");
         let mut answer = session.ask(Request::new("PUT", &target, &token).with(&body)).await?.success()?;
@@ -234,8 +234,8 @@ impl Client {
         Ok(session)
     }
 
-    fn begin(&self, change: Change, mark: Mark, port: Option<u16>) -> Entry {
-        self.journal.begin(Act { change, mark, port, sent_at: SystemClock.now(), acknowledged: None })
+    fn begin(&self, change: Change, mark: Mark, connection: Option<Ends>) -> Entry {
+        self.journal.begin(Act { change, mark, connection, sent_at: SystemClock.now(), acknowledged: None })
     }
 
     fn acknowledge(&self, entry: Entry, hub: Option<String>) {

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
+use crate::journal::Ends;
 use crate::server::Door;
 use crate::trouble::{During as _, Result, Trouble};
 
@@ -50,9 +51,9 @@ impl Device {
         }
     }
 
-    /// This end's port.
-    pub fn port(&self) -> Result<u16> {
-        Ok(self.stream.get_ref().0.local_addr()?.port())
+    /// Both ends of the connection.
+    pub fn ends(&self) -> Result<Ends> {
+        Ends::of(self.stream.get_ref().0)
     }
 
     /// Sends a message and waits for its PUBACK.

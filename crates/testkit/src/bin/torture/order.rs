@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::journal::{Act, MARK_DIGITS, MARK_PREFIX, Mark, nanoseconds};
+use crate::journal::{Act, Ends, MARK_DIGITS, MARK_PREFIX, Mark, nanoseconds};
 use crate::trace::{Call, Event};
 
 /// The journal counts in microseconds; what happened within the last one counts.
@@ -25,7 +25,7 @@ struct Index<'t> {
     /// The syncs of a file.
     syncs: HashMap<&'t str, Vec<Span>>,
     /// The writes to a connection.
-    sends: HashMap<u16, Vec<Span>>,
+    sends: HashMap<Ends, Vec<Span>>,
 }
 
 /// What the order of the acknowledgements was.
@@ -50,9 +50,9 @@ pub fn check(events: &[Event], acts: &[Act]) -> Order {
     let index = Index::read(events);
     let mut order = Order::default();
     for act in acts {
-        let (Some(port), Some(acknowledged)) = (act.port, &act.acknowledged) else { continue };
+        let (Some(connection), Some(acknowledged)) = (act.connection, &act.acknowledged) else { continue };
         let asked = Span { began_at: nanoseconds(act.sent_at), ended_at: nanoseconds(acknowledged.at) + JOURNAL_STEP };
-        match index.judge(act.mark, port, asked) {
+        match index.judge(act.mark, connection, asked) {
             Ok(()) => *order.kept.entry(act.change.kind()).or_default() += 1,
             Err(why) => order.broken.push(format!("{:?} {}: {why}", act.change, act.mark)),
         }
@@ -72,7 +72,7 @@ impl<'t> Index<'t> {
                     }
                 }
                 Call::Sync { path } => index.syncs.entry(path).or_default().push(span),
-                Call::Send { port } => index.sends.entry(*port).or_default().push(span),
+                Call::Send { connection } => index.sends.entry(*connection).or_default().push(span),
                 _ => {}
             }
         }
@@ -81,8 +81,8 @@ impl<'t> Index<'t> {
 
     /// Whether everything written to the connection between request and acknowledgement, which can be nothing but the
     /// acknowledgement, was written after the sync of the first write that carries the mark.
-    fn judge(&self, mark: Mark, port: u16, asked: Span) -> Result<(), &'static str> {
-        let sends = self.sends.get(&port).map(Vec::as_slice).unwrap_or_default();
+    fn judge(&self, mark: Mark, connection: Ends, asked: Span) -> Result<(), &'static str> {
+        let sends = self.sends.get(&connection).map(Vec::as_slice).unwrap_or_default();
         let mut sends = sends.iter().filter(|send| asked.began_at <= send.began_at && send.began_at <= asked.ended_at);
         let acknowledgement = sends.next().ok_or("the acknowledgement is not in the trace")?;
         let records = self.records.get(&mark).map(Vec::as_slice).unwrap_or_default();
@@ -113,8 +113,11 @@ mod tests {
     use super::*;
     use crate::journal::{Acknowledged, Change};
 
-    const PORT: u16 = 40_000;
     const MARK: Mark = Mark(7);
+
+    fn ends(server: &str) -> Ends {
+        Ends { server: server.parse().unwrap(), client: "127.0.0.1:40000".parse().unwrap() }
+    }
 
     fn at(began_at: u64, call: Call) -> Event {
         // The request is sent at the first microsecond and acknowledged at the ninth.
@@ -133,45 +136,38 @@ mod tests {
     #[test]
     fn an_acknowledgement_follows_the_sync_of_its_record() {
         type Case<'a> = (&'a str, Vec<Event>, Option<&'a str>);
-        let send = |port| Call::Send { port };
+        let send = || Call::Send { connection: ends("127.0.0.1:443") };
+        let elsewhere = || Call::Send { connection: ends("127.0.0.2:443") };
         let cases: Vec<Case<'_>> = vec![
-            ("in order", vec![at(20, write("x")), at(30, sync("x")), at(40, send(PORT))], None),
+            ("in order", vec![at(20, write("x")), at(30, sync("x")), at(40, send())], None),
             (
                 "the sync is still going on",
-                vec![
-                    at(20, write("x")),
-                    Event { began_at: 3_000, ended_at: 5_000, call: sync("x") },
-                    at(40, send(PORT)),
-                ],
+                vec![at(20, write("x")), Event { began_at: 3_000, ended_at: 5_000, call: sync("x") }, at(40, send())],
                 Some("left before the sync"),
             ),
-            ("never synced", vec![at(20, write("x")), at(40, send(PORT))], Some("never synced")),
+            ("never synced", vec![at(20, write("x")), at(40, send())], Some("never synced")),
             (
                 "synced before the write",
-                vec![at(15, sync("x")), at(20, write("x")), at(40, send(PORT))],
+                vec![at(15, sync("x")), at(20, write("x")), at(40, send())],
                 Some("never synced"),
             ),
-            (
-                "another file synced",
-                vec![at(20, write("x")), at(30, sync("y")), at(40, send(PORT))],
-                Some("never synced"),
-            ),
+            ("another file synced", vec![at(20, write("x")), at(30, sync("y")), at(40, send())], Some("never synced")),
             (
                 "acknowledged before the write",
-                vec![at(15, send(PORT)), at(20, write("x")), at(30, sync("x")), at(40, send(PORT))],
+                vec![at(15, send()), at(20, write("x")), at(30, sync("x")), at(40, send())],
                 Some("left before the sync"),
             ),
-            ("never written", vec![at(30, sync("x")), at(40, send(PORT))], Some("no write")),
+            ("never written", vec![at(30, sync("x")), at(40, send())], Some("no write")),
             (
-                "another connection",
-                vec![at(20, write("x")), at(30, sync("x")), at(40, send(1))],
+                "another connection of the same port",
+                vec![at(20, write("x")), at(30, sync("x")), at(40, elsewhere())],
                 Some("not in the trace"),
             ),
         ];
         let act = Act {
             change: Change::Telemetry,
             mark: MARK,
-            port: Some(PORT),
+            connection: Some(ends("127.0.0.1:443")),
             sent_at: UnixTime::from_micros(1),
             acknowledged: Some(Acknowledged { at: UnixTime::from_micros(9), hub: None }),
         };

@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
+use crate::journal::Ends;
 use crate::trouble::{During as _, Result, Trouble};
 
 #[cfg(test)]
@@ -43,8 +44,8 @@ pub enum Call {
     Remove { path: String },
     /// A folder was made.
     MakeFolder { path: String },
-    /// Something was written to a connection; `port` is that of its other end.
-    Send { port: u16 },
+    /// Something was written to a connection.
+    Send { connection: Ends },
 }
 
 /// How a file was opened.
@@ -148,8 +149,10 @@ impl<'a> Arguments<'a> {
             "close" => return Ok(None),
             "pwrite64" | "write" | "writev" | "sendto" | "sendmsg" | "fsync" | "fdatasync" | "ftruncate" | "lseek" => {
                 let descriptor = self.descriptor()?;
-                match port(descriptor.what) {
-                    Some(port) if name.starts_with("send") || name.starts_with("write") => Call::Send { port },
+                match connection(descriptor.what) {
+                    Some(connection) if name.starts_with("send") || name.starts_with("write") => {
+                        Call::Send { connection }
+                    }
                     _ if is_inside(descriptor.what) || (name == "fsync" && descriptor.what == parent(folder)) => {
                         self.on_file(name, &descriptor, result)?
                     }
@@ -172,7 +175,7 @@ impl<'a> Arguments<'a> {
         if !["write", "writev", "sendto", "sendmsg"].contains(&name) {
             return Ok(None);
         }
-        Ok(port(self.descriptor()?.what).map(|port| Call::Send { port }))
+        Ok(connection(self.descriptor()?.what).map(|connection| Call::Send { connection }))
     }
 
     fn open(&mut self, result: u64) -> Result<Call> {
@@ -297,8 +300,9 @@ pub fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
-/// The port of the other end, if this is a connection: `TCP:[127.0.0.1:8883->127.0.0.1:40000]`.
-fn port(what: &str) -> Option<u16> {
+/// The connection that a descriptor of the server stands for: `TCP:[127.0.0.1:8883->127.0.0.1:40000]`.
+fn connection(what: &str) -> Option<Ends> {
     let ends = what.strip_prefix("TCP:[").or_else(|| what.strip_prefix("TCPv6:["))?;
-    ends.strip_suffix(']')?.split_once("->")?.1.rsplit_once(':')?.1.parse().ok()
+    let (server, client) = ends.strip_suffix(']')?.split_once("->")?;
+    Some(Ends { server: server.parse().ok()?, client: client.parse().ok()? })
 }

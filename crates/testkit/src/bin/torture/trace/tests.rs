@@ -2,6 +2,10 @@ use super::*;
 
 const FOLDER: &str = "/d";
 
+fn ends(server: &str, client: &str) -> Ends {
+    Ends { server: server.parse().unwrap(), client: client.parse().unwrap() }
+}
+
 #[test]
 fn lines_of_strace_are_understood() {
     let file = || "/d/x".to_owned();
@@ -45,12 +49,12 @@ fn lines_of_strace_are_understood() {
         (
             "sent",
             r#"sendto(7<TCP:[127.0.0.1:8883->127.0.0.1:41130]>, "hi", 2, MSG_NOSIGNAL, NULL, 0) = 2"#,
-            Some(Call::Send { port: 41130 }),
+            Some(Call::Send { connection: ends("127.0.0.1:8883", "127.0.0.1:41130") }),
         ),
         (
             "sent in pieces",
-            r#"writev(7<TCP:[127.0.0.1:8883->127.0.0.1:9]>, [{iov_base="hi", iov_len=2}], 1) = 2"#,
-            Some(Call::Send { port: 9 }),
+            r#"writev(7<TCP:[127.0.0.2:8883->127.0.0.1:9]>, [{iov_base="hi", iov_len=2}], 1) = 2"#,
+            Some(Call::Send { connection: ends("127.0.0.2:8883", "127.0.0.1:9") }),
         ),
     ];
     for (name, line, expected) in cases {
@@ -65,13 +69,16 @@ fn lines_of_strace_are_understood() {
 #[test]
 fn of_what_was_cut_off_only_bytes_to_a_socket_may_have_left() {
     let cases = [
-        (r#"writev(7<TCP:[127.0.0.1:8883->127.0.0.1:9]>, [{iov_base="h", iov_len=1}], 1) = ?"#, Some(9)),
+        (
+            r#"writev(7<TCP:[127.0.0.1:8883->127.0.0.1:9]>, [{iov_base="h", iov_len=1}], 1) = ?"#,
+            Some(ends("127.0.0.1:8883", "127.0.0.1:9")),
+        ),
         (r#"write(7</d/x>, "h", 1) = ?"#, None),
         ("fdatasync(3</d/x>) = ?", None),
     ];
-    for (line, port) in cases {
+    for (line, connection) in cases {
         let event = parse(&format!("17.000000001 {line}"), FOLDER).unwrap();
-        assert_eq!(event.map(|event| event.call), port.map(|port| Call::Send { port }), "{line}");
+        assert_eq!(event.map(|event| event.call), connection.map(|connection| Call::Send { connection }), "{line}");
     }
 }
 
