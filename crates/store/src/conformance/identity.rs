@@ -111,6 +111,36 @@ pub async fn a_replaced_identity_keeps_generation_twin_and_what_the_hub_alone_kn
     assert_eq!(missing, Changed::NotFound);
 }
 
+pub async fn an_edge_device_has_its_own_modules_and_a_scope_that_stays(backend: &Backend) {
+    let store = &backend.store;
+    let hub = make_hub(&**store, "hub").await;
+    let edge = |name, seed| Identity { capabilities: Capabilities { iot_edge: true }, ..identity(name, seed) };
+    let modules = async |name: &str| {
+        let modules = store.list_modules(hub, &device(name).device).await.unwrap().done();
+        modules.into_iter().map(|module| module.name).collect::<Vec<_>>()
+    };
+    let own = |name| [module(name, "$edgeAgent"), module(name, "$edgeHub")];
+
+    let created = store.create_identity(hub, edge(device("born"), 1), None, NOON).await.unwrap().done().done();
+    let scope = created.device_scope.clone().unwrap();
+    assert!(scope.starts_with("ms-azure-iot-edge://born-"), "{scope}");
+    assert_eq!(modules("born").await, own("born"));
+    let (_, agent) = store.find_twin(hub, &module("born", "$edgeAgent")).await.unwrap().done();
+    assert_eq!((agent.authentication, agent.managed_by.as_deref()), (Authentication::None, Some("iotEdge")));
+    let forged = Identity { device_scope: Some("ms-azure-iot-edge://forged-1".to_owned()), ..edge(device("born"), 2) };
+    for wanted in [edge(device("born"), 2), forged] {
+        let replaced = store.replace_identity(hub, wanted, Precondition::None, after(1)).await.unwrap().done();
+        assert_eq!(replaced.device_scope, Some(scope.clone()), "others name it as their parent");
+        assert_eq!(modules("born").await, own("born"));
+    }
+
+    let plain = store.create_identity(hub, identity(device("made"), 1), None, NOON).await.unwrap().done().done();
+    assert_eq!((plain.device_scope, modules("made").await), (None, Vec::new()));
+    let made = store.replace_identity(hub, edge(device("made"), 1), Precondition::None, after(1)).await.unwrap().done();
+    assert!(made.device_scope.is_some());
+    assert_eq!(modules("made").await, own("made"));
+}
+
 pub async fn a_deleted_identity_is_gone_with_twin_and_session_and_comes_back_as_another(backend: &Backend) {
     let store = &backend.store;
     let hub = make_hub(&**store, "hub").await;
@@ -128,7 +158,7 @@ pub async fn a_deleted_identity_is_gone_with_twin_and_session_and_comes_back_as_
 
     let second = store.create_identity(hub, identity(name.clone(), 1), None, NOON).await.unwrap().done().done();
     assert_ne!(first.generation, second.generation);
-    assert!(second.generation.bytes().all(|byte| byte.is_ascii_digit()));
+    assert_eq!((second.generation.len(), &second.generation[..4]), (18, &first.generation[..4]), "it is like a time");
     assert_eq!(store.claim_connection(hub, &name, claims(&first.generation, false), NOON).await.unwrap(), None);
     let claim = store.claim_connection(hub, &name, claims(&second.generation, false), NOON).await.unwrap().done();
     assert!(!claim.session_present && claim.subscriptions.is_empty());

@@ -61,8 +61,9 @@ pub struct ActivityMark {
 /// Keeps identities. Every verb that changes who may connect wakes [`IdentityStore::identity_changes`].
 #[async_trait]
 pub trait IdentityStore: Send + Sync {
-    /// Keeps a fresh identity with a fresh etag and generation, and its twin, which `twin` may fill. A module needs its
-    /// device: [`Changed::NotFound`] if there is none.
+    /// Keeps a fresh identity as [`Identity::created`] makes it, and its twin, which `twin` may fill. An edge device gets
+    /// its own modules ([`Identity::edge_modules`]) along. A module needs its device: [`Changed::NotFound`] if there is
+    /// none.
     async fn create_identity(
         &self,
         hub: HubKey,
@@ -71,8 +72,8 @@ pub trait IdentityStore: Send + Sync {
         now: UnixTime,
     ) -> Result<Changed<Created<Identity>>, Error>;
 
-    /// Replaces status, authentication, capabilities and scopes of the identity of the same name; keeps generation,
-    /// twin and what the hub alone knows; gives a fresh etag.
+    /// Replaces the identity of the same name as [`Identity::replaced_by`] does, and keeps its twin. A device that becomes
+    /// an edge device gets its own modules.
     async fn replace_identity(
         &self,
         hub: HubKey,

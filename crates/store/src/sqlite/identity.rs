@@ -151,13 +151,17 @@ pub(super) fn find_with_id(db: Db<'_>, hub: HubKey, name: &IdentityName) -> Resu
     row.map(|row| Ok((row.id, row.open(db)?))).transpose()
 }
 
-/// Writes a fresh identity under a fresh etag and generation; gives its row number. There must be none of its name.
-pub(super) fn insert(tx: &Tx<'_, '_>, hub: HubKey, identity: &mut Identity) -> Result<i64, Error> {
-    /// Etags are never given twice, which is all that is asked of a generation; this gives it the usual length.
-    const GENERATION_OFFSET: u64 = 638_000_000_000_000_000;
-    identity.etag = tx.fresh_etag()?;
-    identity.generation = identity.etag.number().wrapping_add(GENERATION_OFFSET).to_string();
-    let (record, keys) = seal(tx, hub, identity)?;
+/// Writes a fresh identity and its twin, and an edge device's own modules; gives the identity as it is kept. There must be
+/// none of its name.
+pub(super) fn insert(
+    tx: &Tx<'_, '_>,
+    hub: HubKey,
+    wanted: Identity,
+    twin: &Twin,
+    now: UnixTime,
+) -> Result<Identity, Error> {
+    let identity = wanted.created(tx.fresh_etag()?, now);
+    let (record, keys) = seal(tx, hub, &identity)?;
     tx.change(
         "INSERT INTO identity (hub, device, module, generation, enabled, record, keys, messages_waiting, etag) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8)",
@@ -172,35 +176,49 @@ pub(super) fn insert(tx: &Tx<'_, '_>, hub: HubKey, identity: &mut Identity) -> R
             Bits::from(identity.etag)
         ],
     )?;
-    Ok(tx.last_insert_rowid())
+    twin::write(tx, tx.last_insert_rowid(), twin)?;
+    if identity.capabilities.iot_edge {
+        add_edge_modules(tx, hub, &identity.name.device, now)?;
+    }
+    Ok(identity)
 }
 
-/// Writes `next` over the identity `present` of row `id`, under a fresh etag. Who is connected hears of it if it may no
-/// longer be.
+/// Makes those of an edge device's own modules that are not there.
+fn add_edge_modules(tx: &Tx<'_, '_>, hub: HubKey, device: &DeviceId, now: UnixTime) -> Result<(), Error> {
+    for module in Identity::edge_modules(device) {
+        if find_id(tx.db(), hub, &module.name)?.is_none() {
+            insert(tx, hub, module, &fresh_twin(tx.fresh_etag()?, None, now)?, now)?;
+        }
+    }
+    Ok(())
+}
+
+/// Replaces the identity `present` of row `id` by `wanted`, under a fresh etag; gives it as it is kept. Who is connected
+/// hears of it if it may no longer be.
 pub(super) fn update(
     tx: &mut Tx<'_, '_>,
     (hub, id): (HubKey, i64),
     present: &Identity,
-    next: &mut Identity,
+    wanted: Identity,
     now: UnixTime,
-) -> Result<(), Error> {
-    next.etag = tx.fresh_etag()?;
-    if next.status != present.status {
-        next.status_updated_at = now;
-    }
-    let (record, keys) = seal(tx, hub, next)?;
+) -> Result<Identity, Error> {
+    let next = present.clone().replaced_by(wanted, tx.fresh_etag()?, now);
+    let (record, keys) = seal(tx, hub, &next)?;
     let enabled = next.status == IdentityStatus::Enabled;
     tx.change(
         "UPDATE identity SET enabled = ?2, record = ?3, keys = ?4, etag = ?5 WHERE id = ?1",
         params![id, enabled, record, keys, Bits::from(next.etag)],
     )?;
+    if next.capabilities.iot_edge && !present.capabilities.iot_edge {
+        add_edge_modules(tx, hub, &next.name.device, now)?;
+    }
     if !enabled || next.authentication != present.authentication {
         announce(tx, hub, &next.name)?;
     }
     if !enabled && next.name.module.is_none() {
         announce_modules(tx, hub, &next.name.device)?;
     }
-    Ok(())
+    Ok(next)
 }
 
 /// Notes that the modules of a device may no longer be connected, since the device may not.
@@ -244,7 +262,7 @@ pub(super) fn remove(tx: &mut Tx<'_, '_>, hub: HubKey, name: &IdentityName) -> R
 fn create(
     tx: &mut Tx<'_, '_>,
     hub: HubKey,
-    mut identity: Identity,
+    identity: Identity,
     first: Option<ServiceChange>,
     now: UnixTime,
 ) -> Result<Changed<Created<Identity>>, Error> {
@@ -259,10 +277,8 @@ fn create(
     if find_id(tx.db(), hub, &name)?.is_some() {
         return Ok(Changed::Done(Created::AlreadyExists));
     }
-    let id = insert(tx, hub, &mut identity)?;
     let twin = fresh_twin(tx.fresh_etag()?, first, now)?;
-    twin::write(tx, id, &twin)?;
-    Ok(Changed::Done(Created::Done(identity)))
+    Ok(Changed::Done(Created::Done(insert(tx, hub, identity, &twin, now)?)))
 }
 
 /// The twin of a fresh identity. Its content is checked by whoever takes it from outside.
@@ -281,18 +297,7 @@ fn replace(
     if !precondition.holds(present.etag) {
         return Ok(Changed::PreconditionFailed { present: present.etag });
     }
-    let mut next = Identity {
-        status: identity.status,
-        status_reason: identity.status_reason,
-        authentication: identity.authentication,
-        capabilities: identity.capabilities,
-        device_scope: identity.device_scope,
-        parent_scopes: identity.parent_scopes,
-        managed_by: identity.managed_by,
-        ..present.clone()
-    };
-    update(tx, (hub, id), &present, &mut next, now)?;
-    Ok(Changed::Done(next))
+    Ok(Changed::Done(update(tx, (hub, id), &present, identity, now)?))
 }
 
 fn delete(

@@ -93,14 +93,14 @@ fn settle_identity(
         _ => None,
     };
     let Some((id, present)) = identity::find_with_id(tx.db(), plan.hub, &name)? else {
-        let mut identity = Identity { authentication, capabilities, ..Identity::blank(name) };
-        let id = identity::insert(tx, plan.hub, &mut identity)?;
+        let wanted = Identity { authentication, capabilities, ..Identity::blank(name) };
         let twin = first_twin(tx, migrated, finish.initial_twin, now)?;
-        return twin::write(tx, id, &twin);
+        identity::insert(tx, plan.hub, wanted, &twin, now)?;
+        return Ok(());
     };
-    let mut next = Identity { authentication, capabilities, status: IdentityStatus::Enabled, ..present.clone() };
-    if is_out_of_line(&present, &next) {
-        identity::update(tx, (plan.hub, id), &present, &mut next, now)?;
+    let wanted = Identity { authentication, capabilities, status: IdentityStatus::Enabled, ..present.clone() };
+    if is_out_of_line(&present, &wanted) {
+        identity::update(tx, (plan.hub, id), &present, wanted, now)?;
     }
     let is_same = old.is_some_and(|(old_id, _)| old_id == id);
     let sources = (migrated.filter(|_| !is_same), finish.initial_twin);
@@ -121,9 +121,9 @@ fn first_twin(
     }
 }
 
-fn is_out_of_line(present: &Identity, next: &Identity) -> bool {
+fn is_out_of_line(present: &Identity, wanted: &Identity) -> bool {
     (&present.authentication, present.capabilities, present.status)
-        != (&next.authentication, next.capabilities, next.status)
+        != (&wanted.authentication, wanted.capabilities, wanted.status)
 }
 
 /// What the identity authenticates by, and what it may do.
