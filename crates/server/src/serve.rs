@@ -141,6 +141,8 @@ impl Server {
         self.run("cut-offs", async move { worker.run_cut_offs().await });
         let worker = service.clone();
         self.run("expiry", async move { worker.run_expiry().await });
+        let worker = service.clone();
+        self.run("activity", async move { worker.run_activity().await });
     }
 
     /// Runs `work` until nothing else runs in a server that drains.

@@ -13,6 +13,7 @@ use domain::ids::HubKey;
 use domain::operation::Push;
 use domain::operation::identity::IdentityName;
 use domain::operation::session::{ConnectedDevice, CutOff, Seat};
+use store::ports::ActivityMark;
 
 use crate::mailbox::{Mailbox, Slot, mailbox};
 
@@ -24,6 +25,8 @@ const SHARDS: usize = 64;
 pub struct Directory {
     shards: Box<[Mutex<HashMap<Key, Entry>>]>,
     hasher: RandomState,
+    /// When connections were last heard that have ended since [`Directory::take_heard`].
+    departed: Mutex<Vec<ActivityMark>>,
 }
 
 type Key = (HubKey, IdentityName);
@@ -42,11 +45,14 @@ pub struct Entry {
     pub credential: UsedCredential,
     /// When that proof runs out.
     pub expires_at: Option<UnixTime>,
+    /// When it was last heard, since [`Directory::take_heard`].
+    heard_at: Option<UnixTime>,
 }
 
 impl Default for Directory {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { shards, hasher: RandomState::new(), departed: Mutex::default() }
     }
 }
 
@@ -69,6 +75,7 @@ impl Directory {
             generation: seat.generation.clone(),
             credential,
             expires_at,
+            heard_at: None,
         };
         let mut shard = self.shard(&key);
         match shard.get(&key) {
@@ -112,9 +119,34 @@ impl Directory {
     pub fn leave(&self, seat: &Seat) {
         let key = (seat.hub, seat.name.clone());
         let mut shard = self.shard(&key);
-        if shard.get(&key).is_some_and(|entry| entry.epoch == seat.epoch) {
-            shard.remove(&key);
+        if shard.get(&key).is_some_and(|entry| entry.epoch == seat.epoch)
+            && let Some(at) = shard.remove(&key).and_then(|entry| entry.heard_at)
+        {
+            drop(shard);
+            let (hub, name) = key;
+            self.departed.lock().unwrap_or_else(PoisonError::into_inner).push(ActivityMark { hub, name, at });
         }
+    }
+
+    /// Notes that a connection was heard.
+    pub fn hear(&self, seat: &Seat, now: UnixTime) {
+        let key = (seat.hub, seat.name.clone());
+        if let Some(entry) = self.shard(&key).get_mut(&key).filter(|entry| entry.epoch == seat.epoch) {
+            entry.heard_at = Some(now);
+        }
+    }
+
+    /// When each connection was last heard that was heard since this was last asked.
+    pub fn take_heard(&self) -> Vec<ActivityMark> {
+        let mut marks = std::mem::take(&mut *self.departed.lock().unwrap_or_else(PoisonError::into_inner));
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            marks.extend(shard.iter_mut().filter_map(|((hub, name), entry)| {
+                let at = entry.heard_at.take()?;
+                Some(ActivityMark { hub: *hub, name: name.clone(), at })
+            }));
+        }
+        marks
     }
 
     /// Tells a device something, if it is connected here.
@@ -198,6 +230,25 @@ mod tests {
         assert_eq!(directory.connected(), 1);
         directory.leave(&seat(3));
         assert_eq!(directory.connected(), 0);
+    }
+
+    #[test]
+    fn what_was_heard_is_told_once_also_of_connections_that_have_ended() {
+        let directory = Directory::default();
+        let at = |second: i64| UnixTime::from_micros(second * 1_000_000);
+        let told = || directory.take_heard().into_iter().map(|mark| mark.at).collect::<Vec<_>>();
+        let _first = enter(&directory, 1);
+        assert_eq!(told(), []);
+        directory.hear(&seat(1), at(1));
+        directory.hear(&seat(1), at(2));
+        assert_eq!((told(), told()), (vec![at(2)], vec![]));
+        directory.hear(&seat(1), at(3));
+        directory.leave(&seat(1));
+        assert_eq!((told(), told()), (vec![at(3)], vec![]));
+
+        let _second = enter(&directory, 2);
+        directory.hear(&seat(1), at(4));
+        assert_eq!(told(), [], "an earlier connection");
     }
 
     #[test]

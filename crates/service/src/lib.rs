@@ -4,6 +4,7 @@
 //! anything comes through it, and every failure leaves it as something that may be shown. Start there.
 
 mod access;
+mod activity;
 pub mod clock;
 mod directory;
 mod enrollments;

@@ -29,7 +29,11 @@ impl Service {
     /// Performs `ask`; what a device sends is answered once it is durable.
     pub(crate) async fn perform_telemetry(&self, caller: &Caller, ask: Ask) -> Result<Answer, Error> {
         match ask {
-            Ask::Send { device, message } => self.keep(&device, *message).await,
+            Ask::Send { device, message } => {
+                let kept = self.keep(&device, *message).await;
+                self.hear(&device);
+                kept
+            }
             Ask::Will { device, message } => self.keep(&device, message.marked(WILL_MARK)).await,
             Ask::Watch { hub } => {
                 self.authorize_operator(caller)?;

@@ -17,11 +17,15 @@ impl Service {
     pub(crate) async fn perform_twin(&self, caller: &Caller, ask: Ask) -> Result<Answer, Error> {
         let store = &self.0.store;
         match ask {
-            Ask::Read(device) => match store.find_twin(device.hub, &device.name).await? {
-                Some((twin, _)) => Ok(Answer::Document(twin.device_document())),
-                None => Err(not_found(&device.name)),
-            },
+            Ask::Read(device) => {
+                self.hear(&device);
+                match store.find_twin(device.hub, &device.name).await? {
+                    Some((twin, _)) => Ok(Answer::Document(twin.device_document())),
+                    None => Err(not_found(&device.name)),
+                }
+            }
             Ask::Report { device, patch, expected_version } => {
+                self.hear(&device);
                 let patch = parse_patch(&patch).map_err(|error| Error::invalid(error.to_string()))?;
                 let outcome =
                     store.apply_reported(device.hub, &device.name, patch, expected_version, self.now()).await?;
