@@ -158,7 +158,7 @@ pub async fn a_deleted_identity_is_gone_with_twin_and_session_and_comes_back_as_
 
     let second = store.create_identity(hub, identity(name.clone(), 1), None, NOON).await.unwrap().done().done();
     assert_ne!(first.generation, second.generation);
-    assert_eq!((second.generation.len(), &second.generation[..4]), (18, &first.generation[..4]), "it is like a time");
+    assert!(second.generation.len() == 18 && second.generation.starts_with("63"), "not a time: {}", second.generation);
     assert_eq!(store.claim_connection(hub, &name, claims(&first.generation, false), NOON).await.unwrap(), None);
     let claim = store.claim_connection(hub, &name, claims(&second.generation, false), NOON).await.unwrap().done();
     assert!(!claim.session_present && claim.subscriptions.is_empty());

@@ -9,7 +9,7 @@ use domain::operation::registration::RegistrationStatus;
 use domain::twin::ServiceChange;
 use store::conformance::Done as _;
 use store::conformance::sample::{
-    NOON, admitted, after, device, identity, individual, make_hub, make_service, object, operation, proven,
+    NOON, admitted, after, device, identity, individual, make_hub, make_service, object, operation, plan, proven,
     registration_id,
 };
 use store::ports::{Accepted, EnrollmentStore as _, IdentityStore as _, RegistrationStore as _, TwinStore as _};
@@ -60,6 +60,24 @@ async fn an_operation_that_cannot_be_read_ends_and_those_behind_it_are_worked_on
         assert_eq!(accepted.unwrap(), Accepted::New, "{sql}");
         store.close().await;
     }
+}
+
+#[tokio::test]
+async fn polling_and_planning_read_no_certificates() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path());
+    let (service, hub) = (make_service(&store, "dps").await, make_hub(&store, "hub").await);
+    let entry = store.create_enrollment(service, individual("dev-1", 1), NOON).await.unwrap().done();
+    let device = proven(service, "dev-1", &entry);
+    store.accept_registration(&device, operation(1), None, admitted(1, "dev-1"), NOON).await.unwrap();
+    let claimed = store.claim_operations(1).await.unwrap().remove(0);
+    // Whoever reads who registers, which costs the parsing of certificates, cannot go on.
+    spoil(place.path(), "UPDATE operation SET registrant = '{'");
+    let view = store.find_operation(service, operation(1)).await.unwrap().done();
+    assert_eq!((view.registration_id, view.outcome), (registration_id("dev-1"), None));
+    let planned = store.plan_assignment(operation(1), claimed.attempt, plan(hub, "dev-1"), NOON).await.unwrap();
+    assert_eq!(planned.done(), plan(hub, "dev-1"));
+    store.close().await;
 }
 
 #[tokio::test]
