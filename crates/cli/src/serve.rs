@@ -15,6 +15,7 @@ use domain::clock::{Clock, Entropy};
 use domain::ids::{HubName, ServiceName};
 use domain::resource::{AddressPool, Naming, Policy};
 use server::serve::{ServeOptions, Server};
+use server::shutdown::Tasks;
 use server::tls::authority::CERTIFICATE_FILE;
 use server::tls::key_file::{KeyFolder, KeySeal};
 use server::tls::{OperatorCertificate, TlsSettings};
@@ -132,9 +133,10 @@ async fn serve(args: &ServeArgs, config: &Config, global: &Global) -> Result<()>
     let store = open_store(folder.as_deref(), config, &clock, entropy.as_ref())?;
     let folder = folder.map(|folder| folder.canonicalize()).transpose()?;
     let told = Told::new(folder.as_deref())?;
-    let service = open_service(&store, args, config, (&clock, &entropy)).await?;
+    let tasks = Tasks::new();
+    let service = open_service(&store, args, config, (&clock, &entropy), &tasks).await?;
     let keys = folder.as_ref().map(|folder| KeyFolder::new(folder, Arc::new(SealedKeys(store.clone()))));
-    let options = serve_options(args, config, keys);
+    let options = serve_options(args, config, keys, tasks);
     let server = Server::start(&service, options, &clock, &entropy)?;
     let mut changes = service.published_changes();
     let tell = || endpoints(&service, &server, config, told.folder());
@@ -177,6 +179,7 @@ async fn open_service(
     args: &ServeArgs,
     config: &Config,
     (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
+    tasks: &Tasks,
 ) -> Result<Service> {
     let provisioning = &config.provisioning;
     let settings = Settings {
@@ -200,6 +203,7 @@ async fn open_service(
         telemetry: Arc::new(store.telemetry().clone()),
         clock: Arc::clone(clock),
         entropy: Arc::clone(entropy),
+        tasks: Arc::new(tasks.clone()),
         naming,
         settings,
     };
@@ -219,7 +223,7 @@ async fn open_service(
     })
 }
 
-fn serve_options(args: &ServeArgs, config: &Config, keys: Option<KeyFolder>) -> ServeOptions {
+fn serve_options(args: &ServeArgs, config: &Config, keys: Option<KeyFolder>, tasks: Tasks) -> ServeOptions {
     let addresses = match config.addresses() {
         none if none.is_empty() && config.listen.domain.is_empty() => vec![Ipv4Addr::LOCALHOST.into()],
         none if none.is_empty() => vec![IpAddr::from(Ipv4Addr::UNSPECIFIED)],
@@ -228,6 +232,7 @@ fn serve_options(args: &ServeArgs, config: &Config, keys: Option<KeyFolder>) -> 
     let default = Config::default().listen;
     let port = |port: u16, given: Option<u16>, usual: u16| (port, given.is_some() || port != usual);
     ServeOptions {
+        tasks,
         keys,
         addresses,
         strict: config.listen.strict,

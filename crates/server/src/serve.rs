@@ -29,6 +29,8 @@ use crate::websocket::{Subprotocol, WebSocket, WebSocketHandler};
 
 /// What the rim is told.
 pub struct ServeOptions {
+    /// The set that every task runs in: the one handed to the use cases as well.
+    pub tasks: Tasks,
     /// Folder of the authority's files, and what seals its keys; `None` keeps everything in memory.
     pub keys: Option<KeyFolder>,
     /// Addresses to listen on.
@@ -106,7 +108,7 @@ impl Server {
         let (https, mqtts, admin) =
             (bind("https", options.https)?, bind("mqtts", options.mqtts)?, bind("admin", options.admin)?);
         let notices = [&https, &mqtts, &admin].into_iter().filter_map(|port| port.notice().cloned()).collect();
-        let tasks = Tasks::new();
+        let tasks = options.tasks;
         let acceptor = TlsAcceptor::new(Arc::clone(&certificates), options.tls, PortProtocol::Other);
         let rim = Rim { tasks: tasks.clone(), acceptor, mqtt: MqttServer::new(service.clone(), Limits::default()) };
         let server = Self {

@@ -138,6 +138,12 @@ impl Tasks {
     }
 }
 
+impl service::Spawner for Tasks {
+    fn spawn(&self, name: &'static str, task: service::Task) {
+        Self::spawn(self, name, task);
+    }
+}
+
 /// Hears of the steps of the drain. Cheap to clone; each task that waits holds its own.
 #[derive(Clone, Debug)]
 pub struct DrainSignal(watch::Receiver<Phase>);

@@ -16,6 +16,7 @@ mod registry;
 mod resources;
 mod sessions;
 mod snapshot;
+mod tasks;
 mod telemetry;
 mod token;
 mod twins;
@@ -37,6 +38,7 @@ pub use error::Error;
 pub use mailbox::Mailbox;
 pub use resources::{Defaults, EndpointOf, Published};
 pub use snapshot::Snapshot;
+pub use tasks::{Spawner, Task};
 pub use telemetry::{ReaderStart, TelemetryReader};
 pub use token::TOKEN_LIFETIME;
 
@@ -83,6 +85,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// Runs what must outlive the request that began it.
+    pub tasks: Arc<dyn Spawner>,
     /// How resources are named.
     pub naming: Naming,
     /// What an operator set.
@@ -98,6 +102,7 @@ struct Inner {
     telemetry: Arc<dyn TelemetryLog>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    tasks: Arc<dyn Spawner>,
     naming: Naming,
     settings: Settings,
     deployment: Deployment,
@@ -113,7 +118,7 @@ struct Inner {
 impl Service {
     /// Loads the resources, after making the defaults where there are none.
     pub async fn open(parts: Parts, defaults: Option<Defaults>) -> Result<Self, Error> {
-        let Parts { store, telemetry, clock, entropy, naming, settings } = parts;
+        let Parts { store, telemetry, clock, entropy, tasks, naming, settings } = parts;
         let deployment = store.deployment(resources::first_deployment(entropy.as_ref(), clock.now())).await?;
         let snapshot = Snapshot::new(naming.clone(), store.load_resources().await?);
         let service = Self(Arc::new(Inner {
@@ -126,6 +131,7 @@ impl Service {
             telemetry,
             clock,
             entropy,
+            tasks,
             naming,
             settings,
             deployment,

@@ -70,10 +70,15 @@ pub(crate) fn first_deployment(entropy: &dyn Entropy, now: UnixTime) -> Deployme
 }
 
 impl Service {
-    /// Performs `ask` for an operator of the management API.
+    /// Performs `ask` for an operator of the management API. A change goes on when the operator hangs up: once it is
+    /// durable, everybody must read it.
     pub(crate) async fn perform_resource(&self, caller: &Caller, ask: Ask) -> Result<Answer, Error> {
         self.authorize_operator(caller)?;
-        self.answer_resource(ask).await
+        if !ask.is_change() {
+            return self.answer_resource(ask).await;
+        }
+        let service = self.clone();
+        self.carry_through("resource-change", async move { service.answer_resource(ask).await }).await
     }
 
     /// Judges the bearer token of the management API.

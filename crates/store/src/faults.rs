@@ -1,6 +1,7 @@
 //! Faults made on purpose, to show that callers and tests survive and notice them.
 //!
-//! [`Faulty`] makes chosen calls of a store fail, before or after they were done: the second is a reply that was lost.
+//! [`Faulty`] makes chosen calls of a store fail, before or after they were done: the second is a reply that was lost. Or
+//! it keeps the replies of a verb back, or has the verb panic.
 //! The switch for power-cut tests exists only in builds with the feature `torture`.
 
 use std::sync::Mutex;
@@ -25,6 +26,7 @@ use domain::operation::{Page, PageRequest};
 use domain::resource::{AddressPool, CaCertificate, CertificateOwner, Hub, ProvisioningService, ResourceGroup};
 use domain::twin::{ServiceChange, Twin};
 use serde_json::{Map, Value};
+use tokio::sync::watch;
 
 use crate::error::{Error, Unavailability};
 use crate::ports::{
@@ -41,6 +43,30 @@ pub enum Fault {
     Before,
     /// It is done, and the caller does not hear of it.
     After,
+    /// It panics, as a defect would have it.
+    Panic,
+}
+
+/// A call that is done, and whose reply is kept back until this is dropped.
+#[derive(Debug)]
+pub struct Held {
+    done: watch::Receiver<bool>,
+    _release: watch::Sender<()>,
+}
+
+impl Held {
+    /// Waits until the call was done.
+    pub async fn done(&mut self) {
+        // The store keeps the other end.
+        let _ = self.done.wait_for(|done| *done).await;
+    }
+}
+
+#[derive(Debug)]
+struct Holding {
+    verb: &'static str,
+    done: watch::Sender<bool>,
+    released: watch::Receiver<()>,
 }
 
 /// A store of which chosen calls fail.
@@ -56,6 +82,9 @@ struct Faults {
     calls: u64,
     /// Which of them fail, and how.
     planned: Vec<(u64, Fault)>,
+    /// Verbs all calls of which fail.
+    verbs: Vec<(&'static str, Fault)>,
+    holding: Option<Holding>,
 }
 
 impl<S> Faulty<S> {
@@ -64,9 +93,27 @@ impl<S> Faulty<S> {
         Self { inner, faults: Mutex::new(Faults::default()) }
     }
 
+    /// The store without its faults.
+    pub const fn inner(&self) -> &S {
+        &self.inner
+    }
+
     /// Has calls fail from here on: each by its number, of which the next call's is 1. Plans made before are forgotten.
     pub fn plan(&self, faults: impl IntoIterator<Item = (u64, Fault)>) {
-        *self.lock() = Faults { calls: 0, planned: faults.into_iter().collect() };
+        *self.lock() = Faults { planned: faults.into_iter().collect(), ..Faults::default() };
+    }
+
+    /// Has every call of `verb` fail from here on, until the next plan.
+    pub fn plan_verb(&self, verb: &'static str, fault: Fault) {
+        self.lock().verbs.push((verb, fault));
+    }
+
+    /// Keeps the reply to the next call of `verb` back. One call at a time.
+    pub fn hold(&self, verb: &'static str) -> Held {
+        let (done, released) = (watch::Sender::new(false), watch::Sender::new(()));
+        let held = Held { done: done.subscribe(), _release: released.clone() };
+        self.lock().holding = Some(Holding { verb, done, released: released.subscribe() });
+        held
     }
 
     /// How many calls there were since the last plan.
@@ -78,20 +125,35 @@ impl<S> Faulty<S> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next(&self) -> Option<Fault> {
+    fn next(&self, verb: &str) -> Option<Fault> {
         let mut faults = self.lock();
         faults.calls += 1;
         let call = faults.calls;
-        faults.planned.iter().find(|(number, _)| *number == call).map(|(_, fault)| *fault)
+        let by_number = faults.planned.iter().find(|(number, _)| *number == call).map(|(_, fault)| *fault);
+        by_number.or_else(|| faults.verbs.iter().find(|(failing, _)| *failing == verb).map(|(_, fault)| *fault))
     }
 
-    async fn gate<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    async fn gate<T>(&self, verb: &str, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         const LOST: Error = Error::Unavailable { reason: Unavailability::Disk, source: None };
-        match self.next() {
+        let answer = match self.next(verb) {
             None => call.await,
             Some(Fault::Before) => Err(LOST),
             Some(Fault::After) => call.await.and(Err(LOST)),
-        }
+            Some(Fault::Panic) => panic!("{verb} was to panic"),
+        };
+        self.hold_back(verb).await;
+        answer
+    }
+
+    async fn hold_back(&self, verb: &str) {
+        let mut released = match &self.lock().holding {
+            Some(Holding { verb: held, done, released }) if *held == verb && !done.send_replace(true) => {
+                released.clone()
+            }
+            _ => return,
+        };
+        // An error means that it is held no more.
+        while released.changed().await.is_ok() {}
     }
 }
 
@@ -101,7 +163,7 @@ macro_rules! gated {
         #[async_trait]
         impl<S: $port> $port for Faulty<S> {
             $(async fn $verb(&self, $($name: $kind),*) -> Result<$answer, Error> {
-                self.gate(self.inner.$verb($($name),*)).await
+                self.gate(stringify!($verb), self.inner.$verb($($name),*)).await
             })*
             $($rest)*
         }
@@ -179,7 +241,7 @@ gated!(IdentityStore {
     fn note_activity(marks: Vec<ActivityMark>) -> ();
     fn identity_changes_after(sequence: u64, limit: usize) -> (Vec<(HubKey, IdentityName)>, u64);
 }
-    fn identity_changes(&self) -> tokio::sync::watch::Receiver<u64> {
+    fn identity_changes(&self) -> watch::Receiver<u64> {
         self.inner.identity_changes()
     }
 );
@@ -197,7 +259,7 @@ gated!(TwinStore {
     fn latest_twin_change() -> u64;
     fn prune_twin_changes(sequence: u64, limit: usize) -> usize;
 }
-    fn twin_changes(&self) -> tokio::sync::watch::Receiver<u64> {
+    fn twin_changes(&self) -> watch::Receiver<u64> {
         self.inner.twin_changes()
     }
 );
@@ -208,7 +270,7 @@ gated!(DecisionStore {
 }
     // It answers nothing, so that its failing is its being lost.
     fn record_refusal(&self, decision: Decision) {
-        if self.next().is_none() {
+        if self.next("record_refusal").is_none() {
             self.inner.record_refusal(decision);
         }
     }
@@ -223,7 +285,7 @@ gated!(TelemetryLog {
     fn read(hub: HubKey, partition: u16, from: ReadFrom, limit: usize) -> Vec<StoredMessage>;
     fn bounds(hub: HubKey, partition: u16) -> Option<(Position, Position)>;
 }
-    fn appended(&self) -> tokio::sync::watch::Receiver<u64> {
+    fn appended(&self) -> watch::Receiver<u64> {
         self.inner.appended()
     }
 

@@ -16,7 +16,7 @@ use domain::ids::{HubName, ServiceName};
 use domain::resource::{Naming, Policy};
 use rustls::ClientConfig;
 use server::serve::{ServeOptions, Server, StartError};
-use server::shutdown::Drained;
+use server::shutdown::{Drained, Tasks};
 use server::tls::TlsSettings;
 use service::clock::{SystemClock, SystemEntropy};
 use service::{Defaults, EndpointOf, Parts, Service, Settings};
@@ -112,17 +112,20 @@ impl Muster {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let store = Embedded::open(stored, Arc::clone(&clock), entropy.as_ref())?;
+        let tasks = Tasks::new();
         let parts = Parts {
             store: Arc::new(store.clone()),
             telemetry: Arc::new(store.telemetry().clone()),
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
+            tasks: Arc::new(tasks.clone()),
             naming: Naming::Addresses,
             settings: Settings { retry_after_s: RETRY_AFTER_S, ..Settings::default() },
         };
         let opened = Service::open(parts, Some(defaults()?)).await;
         let service = opened.map_err(|error| Failed::Service(error.public.into_owned()))?;
         let options = ServeOptions {
+            tasks,
             keys: None,
             addresses: vec![Ipv4Addr::LOCALHOST.into()],
             strict: true,

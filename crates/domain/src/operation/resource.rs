@@ -149,6 +149,32 @@ pub enum Ask {
     },
 }
 
+impl Ask {
+    /// Whether it changes anything.
+    pub const fn is_change(&self) -> bool {
+        match self {
+            Self::PutGroup { .. }
+            | Self::DeleteGroup { .. }
+            | Self::PutHub { .. }
+            | Self::PutService { .. }
+            | Self::PatchTags { .. }
+            | Self::Delete { .. } => true,
+            Self::Certificate { request, .. } => request.is_change(),
+            Self::ListSubscriptions
+            | Self::FindSubscription(_)
+            | Self::FindGroup { .. }
+            | Self::ListGroups(_)
+            | Self::Find { .. }
+            | Self::ListHubs(_)
+            | Self::ListServices(_)
+            | Self::ListPolicies { .. }
+            | Self::FindPolicy { .. }
+            | Self::CheckHubName(_)
+            | Self::CheckServiceName(_) => false,
+        }
+    }
+}
+
 /// What is asked of the CA certificates of one resource.
 #[derive(Clone, Debug)]
 pub enum CertificateAsk {
@@ -190,6 +216,16 @@ pub enum CertificateAsk {
         /// Demanded of the CA's record.
         precondition: Precondition,
     },
+}
+
+impl CertificateAsk {
+    /// Whether it changes anything.
+    pub const fn is_change(&self) -> bool {
+        match self {
+            Self::Put { .. } | Self::Delete { .. } | Self::GenerateCode { .. } | Self::Verify { .. } => true,
+            Self::List | Self::Find(_) => false,
+        }
+    }
 }
 
 /// A hub as an operator writes it. What is `None` keeps its value, or takes the default on creation.

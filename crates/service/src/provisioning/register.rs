@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use domain::attestation::Rejection;
-use domain::decision::{Cause, Outcome};
+use domain::attestation::{Proven, Registrant, Rejection};
+use domain::decision::{Cause, Decision, Outcome};
 use domain::ids::{OperationId, RegistrationId};
 use domain::operation::registration::{
     Answer, Ask, Registration, RegistrationError, RegistrationState, RegistrationStatus, Request,
 };
 use domain::operation::{Caller, ErrorKind};
 use domain::resource::ProvisioningService;
+use serde_json::Value;
 use store::ports::Accepted;
 
 use super::attest::Attested;
@@ -90,17 +91,31 @@ impl Service {
         let Ok(proven) = outcome else { return Err(Error::unauthorized()) };
         let fresh = OperationId::generate(self.entropy());
         decision.outcome = Outcome::Admitted { by: proven.admitted_by.name.clone(), operation: fresh };
-        let store = &self.0.store;
-        let accepted = store.accept_registration(&proven, fresh, registration.payload, decision, self.now()).await?;
-        let operation = match accepted {
+        let service = self.clone();
+        let accepting = async move { service.accept(&proven, fresh, registration.payload, decision).await };
+        // What was accepted is also assigned, though the device may have hung up.
+        let operation = self.carry_through("registration", accepting).await?;
+        Ok(Answer::Accepted { operation, retry_after_s: self.0.settings.retry_after_s })
+    }
+
+    /// Queues the assignment of a device, and wakes the worker; the operation that the device is to poll.
+    async fn accept(
+        &self,
+        proven: &Proven<Registrant>,
+        fresh: OperationId,
+        payload: Option<Value>,
+        decision: Decision,
+    ) -> Result<OperationId, Error> {
+        let accepted = self.0.store.accept_registration(proven, fresh, payload, decision, self.now()).await?;
+        Ok(match accepted {
             Accepted::New => {
                 self.0.assignments.notify_one();
-                tracing::info!(registration.id = %registration_id, operation.id = %fresh, "registration accepted");
+                let id = &proven.registration_id;
+                tracing::info!(registration.id = %id, operation.id = %fresh, "registration accepted");
                 fresh
             }
             Accepted::AlreadyRunning(running) => running,
-        };
-        Ok(Answer::Accepted { operation, retry_after_s: self.0.settings.retry_after_s })
+        })
     }
 
     async fn poll(

@@ -21,9 +21,9 @@ impl Service {
             ResourceName::Service(name) => CertificateOwner::Service(self.find_service(place, name)?.key),
         };
         let now = self.now();
-        let _changing = match request {
-            CertificateAsk::List | CertificateAsk::Find(_) => None,
-            _ => Some(self.0.changing.lock().await),
+        let _changing = match request.is_change() {
+            true => Some(self.0.changing.lock().await),
+            false => None,
         };
         match request {
             CertificateAsk::List => Ok(Answer::Certificates(self.resources().certificates(owner).to_vec())),

@@ -1,0 +1,6 @@
+//! The use cases over a real store in memory, with a clock and randomness of the tests' own.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod ground;
+mod interrupted;
