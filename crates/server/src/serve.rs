@@ -124,38 +124,27 @@ impl Server {
     }
 
     fn start_workers(&self, service: &Service, names: Arc<Names>) {
-        let mut published = service.published_changes();
-        let (renamed, ports) = (service.clone(), [Arc::clone(&self.https), Arc::clone(&self.mqtts)]);
+        let ports = [Arc::clone(&self.https), Arc::clone(&self.mqtts)];
         cover(&ports, service);
-        self.run("names", async move {
-            while published.changed().await.is_ok() {
-                if let Some(table) = name_table(&renamed) {
-                    names.replace(table);
-                }
-                cover(&ports, &renamed);
-            }
+        self.run("names", service, move |service| {
+            let (names, ports) = (Arc::clone(&names), ports.clone());
+            async move { follow_names(&service, &names, &ports).await }
         });
-        let worker = service.clone();
-        self.run("assignments", async move { worker.run_assignments().await });
-        let worker = service.clone();
-        self.run("notifications", async move { worker.run_notifications().await });
-        let worker = service.clone();
-        self.run("cut-offs", async move { worker.run_cut_offs().await });
-        let worker = service.clone();
-        self.run("expiry", async move { worker.run_expiry().await });
-        let worker = service.clone();
-        self.run("activity", async move { worker.run_activity().await });
+        self.run("assignments", service, |service| async move { service.run_assignments().await });
+        self.run("pruning", service, |service| async move { service.run_pruning().await });
+        self.run("notifications", service, |service| async move { service.run_notifications().await });
+        self.run("cut-offs", service, |service| async move { service.run_cut_offs().await });
+        self.run("expiry", service, |service| async move { service.run_expiry().await });
+        self.run("activity", service, |service| async move { service.run_activity().await });
     }
 
-    /// Runs `work` until nothing else runs in a server that drains.
-    fn run(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-        let mut drain = self.tasks.drain_signal();
-        self.tasks.spawn(name, async move {
-            tokio::select! {
-                () = work => {}
-                () = drain.closing() => {}
-            }
-        });
+    /// Runs a worker of `service` until nothing else runs in a server that drains.
+    fn run<F>(&self, name: &'static str, service: &Service, work: impl Fn(Service) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let service = service.clone();
+        self.tasks.spawn_worker(name, move || work(service.clone()));
     }
 
     /// The ports: HTTPS, MQTT, management.
@@ -177,6 +166,19 @@ impl Server {
     /// closes.
     pub async fn drain(&self, deadline: Duration) -> Drained {
         self.tasks.drain(deadline).await
+    }
+}
+
+/// Serves what is published, until the future is dropped.
+async fn follow_names(service: &Service, names: &Names, ports: &[Arc<RunningListener>]) {
+    let mut published = service.published_changes();
+    // Something may have been published since the server began, or since the worker was begun again.
+    published.mark_changed();
+    while published.changed().await.is_ok() {
+        if let Some(table) = name_table(service) {
+            names.replace(table);
+        }
+        cover(ports, service);
     }
 }
 

@@ -12,6 +12,7 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -19,6 +20,9 @@ use tokio::sync::watch;
 /// How long connections have for their goodbye once no work is under way: a peer that does not react must not hold up
 /// the exit.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
+
+/// How long a worker that panicked rests before it is begun again, so that one that cannot work does not keep a core busy.
+const WORKER_RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// Where the server stands between start and exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +45,8 @@ pub struct Tasks {
     running: Arc<watch::Sender<()>>,
     /// Each [`Work`] holds a receiver.
     work: Arc<watch::Sender<()>>,
+    /// How often a worker was begun again.
+    restarts: Arc<AtomicU64>,
 }
 
 /// Work under way until it is dropped: a request with its answer, a connection that owes its client something. A drain
@@ -68,8 +74,12 @@ impl Default for Tasks {
 impl Tasks {
     /// An empty set, not draining.
     pub fn new() -> Self {
-        let (running, work) = (Arc::new(watch::Sender::new(())), Arc::new(watch::Sender::new(())));
-        Self { phase: Arc::new(watch::Sender::new(Phase::Serving)), running, work }
+        Self {
+            phase: Arc::new(watch::Sender::new(Phase::Serving)),
+            running: Arc::new(watch::Sender::new(())),
+            work: Arc::new(watch::Sender::new(())),
+            restarts: Arc::default(),
+        }
     }
 
     /// Counts a piece of work in; `None` once the drain has begun, when nothing may be begun.
@@ -89,10 +99,37 @@ impl Tasks {
         tokio::spawn(async move {
             let _running = running;
             tokio::select! {
-                () = contained(name, future) => {}
+                _ = contained(name, future) => {}
                 _ = phase.wait_for(|phase| *phase == Phase::Stopping) => {}
             }
         });
+    }
+
+    /// Runs what `begin` gives until it ends, or until nothing else runs in a server that drains. One that panics is begun again after a pause: the
+    /// server is worth little without its workers.
+    pub fn spawn_worker<F>(&self, name: &'static str, mut begin: impl FnMut() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (mut drain, restarts) = (self.drain_signal(), Arc::clone(&self.restarts));
+        let working = async move {
+            while let Err(Panicked) = contained(name, begin()).await {
+                let restarts = restarts.fetch_add(1, Ordering::Relaxed) + 1;
+                tracing::error!(worker = name, restarts, "a worker is begun again");
+                tokio::time::sleep(WORKER_RESTART_PAUSE).await;
+            }
+        };
+        self.spawn(name, async move {
+            tokio::select! {
+                () = working => {}
+                () = drain.closing() => {}
+            }
+        });
+    }
+
+    /// How often a worker was begun again because it panicked.
+    pub fn worker_restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
     }
 
     /// A listener for the beginning of the drain.
@@ -140,7 +177,12 @@ impl Tasks {
 
 impl service::Spawner for Tasks {
     fn spawn(&self, name: &'static str, task: service::Task) {
-        Self::spawn(self, name, task);
+        // What a client asked for before the drain began.
+        let work = Work { _under_way: self.work.subscribe() };
+        Self::spawn(self, name, async move {
+            let _work = work;
+            task.await;
+        });
     }
 }
 
@@ -167,20 +209,25 @@ impl DrainSignal {
     }
 }
 
+/// Whatever a task did before, it panicked; the log says how.
+struct Panicked;
+
 /// Runs `future`, turning a panic into a log line.
-async fn contained(name: &'static str, future: impl Future<Output = ()>) {
+async fn contained(name: &'static str, future: impl Future<Output = ()>) -> Result<(), Panicked> {
     let mut future = pin!(future);
     let outcome = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(poll) => poll.map(Ok),
         Err(panic) => std::task::Poll::Ready(Err(panic)),
     })
     .await;
-    if let Err(panic) = outcome {
+    outcome.map_err(|panic| {
         tracing::error!(task = name, panic = panic_text(panic.as_ref()), "task panicked");
-    }
+        Panicked
+    })
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
+/// What a panic said, if it said anything in words.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()
@@ -259,6 +306,22 @@ mod tests {
         });
         send.send(()).expect("the healthy task still listens");
         heard.await.expect("the healthy task went on");
+        assert_eq!(tasks.drain(LONG).await, Drained::Finished);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_panics_is_begun_again_until_the_drain() {
+        let tasks = Tasks::new();
+        let (begun, mut beginnings) = tokio::sync::mpsc::unbounded_channel();
+        tasks.spawn_worker("unlucky", move || {
+            let _ = begun.send(tokio::time::Instant::now());
+            async { panic!("on purpose") }
+        });
+        let first = beginnings.recv().await.expect("it begins");
+        let second = beginnings.recv().await.expect("it begins again");
+        assert!(second - first >= WORKER_RESTART_PAUSE);
+        beginnings.recv().await.expect("and again");
+        assert!(tasks.worker_restarts() >= 2);
         assert_eq!(tasks.drain(LONG).await, Drained::Finished);
     }
 

@@ -62,6 +62,7 @@ fn configuration(args: &PeerArgs) -> Result<Arc<ServerConfig>> {
     Ok(Arc::new(config))
 }
 
+#[expect(clippy::disallowed_methods, reason = "the end of each task is looked at")]
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor) -> Result<()> {
     let mut running = JoinSet::new();
     loop {
@@ -70,7 +71,7 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor) -> Result<()> {
                 let (stream, _) = accepted?;
                 running.spawn(serve(stream, acceptor.clone()));
             }
-            Some(_) = running.join_next() => {}
+            Some(ended) = running.join_next() => ended?,
         }
     }
 }

@@ -116,6 +116,7 @@ pub async fn observe(pid: u32, window: Window) -> Result<Tally> {
 }
 
 /// Lets `clients` tasks do `unit` over and over until the window ends, each until it has nothing left to do.
+#[expect(clippy::disallowed_methods, reason = "the end of each task is looked at")]
 pub async fn closed_loop<F, Fut>(clients: usize, window: Window, unit: F) -> Result<Tally>
 where
     F: Fn(usize) -> Fut + Clone + Send + 'static,

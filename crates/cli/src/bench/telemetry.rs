@@ -104,6 +104,7 @@ fn compare(report: &mut Report, in_flight: usize, sides: &[Side], tallies: &[Tal
 
 impl Side {
     /// All devices publish until the round ends; they stay connected.
+    #[expect(clippy::disallowed_methods, reason = "the end of each task is looked at")]
     async fn round(&mut self, counted: Duration, in_flight: usize, message: &Draft) -> Result<Tally> {
         let window = Window::after(WARM_UP, counted);
         let mut running = JoinSet::new();

@@ -17,6 +17,8 @@ use futures_util::{FutureExt as _, Stream as _};
 use service::Service;
 use tokio::task::{JoinSet, unconstrained};
 
+use crate::shutdown::panic_text;
+
 /// An ask that has come to its end.
 type Performed = (AskId, Result<Reply, Failure>);
 
@@ -48,9 +50,11 @@ impl Running {
         let Ask { id, operation, lane } = ask;
         let performing = async move { (id, service.perform(&caller, operation).await) };
         match lane {
-            Lane::Serial => drop(self.others.spawn(performing)),
+            Lane::Serial => self.begin_other(performing),
             Lane::Telemetry => {
-                let performing = AssertUnwindSafe(performing).catch_unwind().map(Result::ok);
+                let performing = AssertUnwindSafe(performing).catch_unwind();
+                let performing =
+                    performing.map(|ended| ended.inspect_err(|panic| note(panic_text(panic.as_ref()))).ok());
                 self.telemetry.get_or_insert_default().push_back(Box::pin(performing));
                 // Whatever the task has already done in its turn: a message that is put off has not taken its place.
                 let once = poll_fn(|cx| {
@@ -60,6 +64,11 @@ impl Running {
                 unconstrained(once).await;
             }
         }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the set is the connection's own: it looks at each task's end")]
+    fn begin_other(&mut self, performing: impl Future<Output = Performed> + Send + 'static) {
+        self.others.spawn(performing);
     }
 
     /// Whether nothing is under way, or waits to be taken by [`Self::settled`].
@@ -84,7 +93,10 @@ impl Running {
         while let Poll::Ready(Some(ended)) = self.others.poll_join_next(cx) {
             match ended {
                 Ok(performed) => self.settled.replies.push(performed),
-                Err(_) => self.settled.crashed = true,
+                Err(error) => {
+                    note(&error.to_string());
+                    self.settled.crashed = true;
+                }
             }
         }
     }
@@ -100,6 +112,11 @@ impl Running {
             }
         }
     }
+}
+
+/// Logs a panic; the connection is closed for it.
+fn note(panic: &str) {
+    tracing::error!(panic, "what a connection asked for panicked");
 }
 
 impl Settled {

@@ -5,6 +5,9 @@
 
 use std::time::Duration;
 
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::MissedTickBehavior;
+
 use domain::allocation::{Candidate, Unallocatable, allocate};
 use domain::attestation::{Credential, Registrant, symmetric_key};
 use domain::enrollment::{AllocationPolicy, Enrollment};
@@ -21,55 +24,90 @@ use crate::error::Error;
 const IDLE: Duration = Duration::from_secs(5);
 /// How long it waits after the store failed.
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
-/// Ended operations forgotten at once.
-const PRUNE_BATCH: usize = 1_000;
+/// Attempts after which an assignment is given up: an operation that fails each time must not be tried for ever. A failed
+/// one is tried again when its lease has run out.
+const ATTEMPTS_MAX: u32 = 10;
+/// How often ended operations are forgotten.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
+/// Ended operations forgotten by one verb, which holds up all others.
+const PRUNE_BATCH: usize = 500;
 
 impl Service {
-    /// Assigns devices until the future is dropped.
+    /// Assigns devices until the future is dropped: so many side by side as a worker may claim, so that their commits are
+    /// shared, and another as soon as one has ended.
     pub async fn run_assignments(&self) {
+        let mut running = JoinSet::new();
+        // Whether more may be queued than was claimed.
+        let mut has_more = true;
         loop {
-            match self.assign_batch().await {
-                Ok(0) => {
-                    let woken = self.0.assignments.notified();
-                    if tokio::time::timeout(IDLE, woken).await.is_err() {
-                        self.prune_operations().await;
+            let room = self.0.settings.claim_batch.max(1).saturating_sub(running.len());
+            if has_more && room > 0 {
+                has_more = self.begin_assignments(&mut running, room).await;
+            }
+            tokio::select! {
+                () = self.0.assignments.notified() => has_more = true,
+                () = tokio::time::sleep(IDLE) => has_more = true,
+                Some(ended) = running.join_next() => {
+                    self.end_assignment(ended);
+                    while let Some(ended) = running.try_join_next() {
+                        self.end_assignment(ended);
                     }
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    self.fail(error);
-                    tokio::time::sleep(AFTER_FAILURE).await;
                 }
             }
         }
     }
 
-    async fn prune_operations(&self) {
-        let before = self.now().minus(self.0.settings.operations_kept);
-        if let Err(error) = self.0.store.prune_operations(before, PRUNE_BATCH).await {
-            self.fail(error.into());
-        }
-    }
-
-    /// Assigns what is queued, side by side, so that their commits are shared; returns how many there were.
-    async fn assign_batch(&self) -> Result<usize, Error> {
-        let claimed = self.0.store.claim_operations(self.0.settings.claim_batch).await?;
-        let count = claimed.len();
-        let mut running = tokio::task::JoinSet::new();
+    /// Claims up to `room` operations; tells whether there may be more.
+    #[expect(clippy::disallowed_methods, reason = "the set is the worker's own: it looks at each task's end")]
+    async fn begin_assignments(&self, running: &mut JoinSet<Result<(), Error>>, room: usize) -> bool {
+        let claimed = match self.0.store.claim_operations(room).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                self.fail(error.into());
+                tokio::time::sleep(AFTER_FAILURE).await;
+                return true;
+            }
+        };
+        let has_more = claimed.len() >= room;
         for claimed in claimed {
             let service = self.clone();
             running.spawn(async move { service.assign(claimed).await });
         }
-        while let Some(ended) = running.join_next().await {
-            if let Ok(Err(error)) = ended {
+        has_more
+    }
+
+    fn end_assignment(&self, ended: Result<Result<(), Error>, JoinError>) {
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => drop(self.fail(error)),
+            Err(error) => tracing::error!(%error, "an assignment panicked"),
+        }
+    }
+
+    /// Forgets operations that have ended long ago, until the future is dropped.
+    pub async fn run_pruning(&self) {
+        let mut ticks = tokio::time::interval(PRUNE_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.prune_operations().await {
                 self.fail(error);
             }
         }
-        Ok(count)
+    }
+
+    async fn prune_operations(&self) -> Result<(), Error> {
+        let before = self.now().minus(self.0.settings.operations_kept);
+        while self.0.store.prune_operations(before, PRUNE_BATCH).await? >= PRUNE_BATCH {}
+        Ok(())
     }
 
     async fn assign(&self, claimed: Claimed) -> Result<(), Error> {
         let store = &self.0.store;
+        if claimed.attempt > ATTEMPTS_MAX {
+            tracing::error!(operation.id = %claimed.operation, attempts = ATTEMPTS_MAX, "an assignment is given up");
+            return self.fail_assignment(&claimed, 500_001, "The assignment could not be carried out.").await;
+        }
         let Registrant { service, admitted_by, registration_id, .. } = &claimed.registrant;
         let entry = store.find_enrollment(*service, &admitted_by.name).await?;
         let resources = self.resources();
@@ -173,6 +211,10 @@ fn planned(hub: HubKey, device_id: DeviceId, twin: TwinSource, substatus: Substa
 fn returning(current: &Assigned, decided: Reprovision, offered: HubKey, device_id: DeviceId) -> Planned {
     let back_home = offered == current.initial_hub;
     match decided {
+        // Under another name it is another identity: what is kept must be carried over to it.
+        Reprovision::Keep if device_id != current.device_id => {
+            planned(current.hub, device_id, TwinSource::Migrate, Substatus::DeviceDataMigrated)
+        }
         Reprovision::Keep => planned(current.hub, device_id, TwinSource::Keep, Substatus::InitialAssignment),
         Reprovision::ResetInPlace => planned(current.hub, device_id, TwinSource::Initial, Substatus::DeviceDataReset),
         Reprovision::Reassign { twin } => {
