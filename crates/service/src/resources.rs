@@ -18,7 +18,7 @@ use domain::operation::resource::{Answer, Ask, HubDraft, Place, ResourceName, Se
 use domain::operation::{Caller, ErrorKind};
 use domain::resource::{AddressPool, Hub, LinkedHub, Naming, ProvisioningService, ResourceGroup};
 use serde_json::Map;
-use store::ports::{Changed, Deployment, Placed, Sealed};
+use store::ports::{Changed, DefaultsStage, Deployment, Placed, Sealed};
 
 use crate::error::Error;
 use crate::{Service, Snapshot};
@@ -104,32 +104,54 @@ impl Service {
         hubs.chain(services).collect()
     }
 
-    /// Makes the default resources if there are none at all.
+    /// Makes the resources of a first start. One that was interrupted is gone on with: what it made is kept, and what is
+    /// missing is made.
     pub(crate) async fn make_defaults(&self, defaults: &Defaults) -> Result<(), Error> {
-        let resources = self.resources();
-        if !resources.hubs().is_empty() || !resources.services().is_empty() {
-            return Ok(());
-        }
         let _changing = self.0.changing.lock().await;
+        let (store, resources) = (&self.0.store, self.resources());
+        let is_empty = resources.hubs().is_empty() && resources.services().is_empty();
+        match store.defaults_stage().await? {
+            DefaultsStage::Finished => return Ok(()),
+            DefaultsStage::Untouched if !is_empty => return Ok(()),
+            DefaultsStage::Untouched => store.set_defaults_stage(DefaultsStage::Begun).await?,
+            DefaultsStage::Begun => {}
+        }
         let group =
             ResourceGroup { name: defaults.group.clone(), location: defaults.location.clone(), tags: Map::new() };
-        self.0.store.put_group(group).await?;
-        let location = Some(defaults.location.clone());
-        let draft = HubDraft { location: location.clone(), ..self.blank_hub() };
+        store.put_group(group).await?;
         // The service comes first: the first address is its own.
-        let service = ServiceDraft { location, ..ServiceDraft::default() };
-        let service = self.create_service(&defaults.service, &defaults.group, (service, None)).await?;
-        let hub = self.create_hub(&defaults.hub, &defaults.group, draft).await?;
+        let service = match resources.services().into_iter().find(|service| service.name == defaults.service) {
+            Some(present) => ProvisioningService::clone(present),
+            None => {
+                let draft = ServiceDraft { location: Some(defaults.location.clone()), ..ServiceDraft::default() };
+                self.create_service(&defaults.service, &defaults.group, (draft, None)).await?
+            }
+        };
+        let hub = match resources.hubs().into_iter().find(|hub| hub.name == defaults.hub) {
+            Some(present) => Hub::clone(present),
+            None => {
+                let draft = HubDraft { location: Some(defaults.location.clone()), ..self.blank_hub() };
+                self.create_hub(&defaults.hub, &defaults.group, draft).await?
+            }
+        };
+        if service.links.is_empty() {
+            self.link_default(service, &hub, &defaults.location).await?;
+        }
+        store.set_defaults_stage(DefaultsStage::Finished).await?;
+        self.reload().await
+    }
+
+    async fn link_default(&self, service: ProvisioningService, hub: &Hub, location: &str) -> Result<(), Error> {
         let link = LinkedHub {
             hub: hub.key,
             policy: "iothubowner".to_owned(),
-            location: defaults.location.clone(),
+            location: location.to_owned(),
             applies: true,
             weight: 1,
         };
         let linked = ProvisioningService { links: vec![link], ..service };
         self.0.store.replace_service(linked, Precondition::Exists, self.now()).await?;
-        self.reload().await
+        Ok(())
     }
 
     fn blank_hub(&self) -> HubDraft {

@@ -30,10 +30,10 @@ use tokio::sync::watch;
 
 use crate::error::{Error, Unavailability};
 use crate::ports::{
-    Accepted, ActivityMark, Changed, ClaimWanted, Claimed, ConnectionClaim, Created, DecisionStore, Deployment,
-    DeviceCounts, EnrollmentStore, Finish, Finished, IdentityStore, OperationView, Placed, Planned, Position, ReadFrom,
-    RegistrationStore, ResourceStore, Resources, StoredMessage, TelemetryLog, TwinChange, TwinOutcome, TwinStore,
-    X509Lookup,
+    Accepted, ActivityMark, Changed, ClaimWanted, Claimed, ConnectionClaim, Created, DecisionStore, DefaultsStage,
+    Deployment, DeviceCounts, EnrollmentStore, Finish, Finished, IdentityStore, OperationView, Placed, Planned,
+    Position, ReadFrom, RegistrationStore, ResourceStore, Resources, StoredMessage, TelemetryLog, TwinChange,
+    TwinOutcome, TwinStore, X509Lookup,
 };
 
 /// How a call fails.
@@ -172,6 +172,8 @@ macro_rules! gated {
 
 gated!(ResourceStore {
     fn deployment(first: Deployment) -> Deployment;
+    fn defaults_stage() -> DefaultsStage;
+    fn set_defaults_stage(stage: DefaultsStage) -> ();
     fn load_resources() -> Resources;
     fn create_hub(hub: Hub, pool: Option<AddressPool>, now: UnixTime) -> Placed<Hub>;
     fn replace_hub(hub: Hub, precondition: Precondition, now: UnixTime) -> Changed<Hub>;

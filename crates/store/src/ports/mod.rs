@@ -17,7 +17,7 @@ pub use identity::{ActivityMark, ClaimWanted, ConnectionClaim, DeviceCounts, Ide
 pub use registration::{
     Accepted, Assigned, Assignee, Claimed, Finish, Finished, OperationView, Planned, RegistrationStore, TwinSource,
 };
-pub use resource::{Deployment, Placed, ResourceStore, Resources, Sealed};
+pub use resource::{DefaultsStage, Deployment, Placed, ResourceStore, Resources, Sealed};
 pub use telemetry::{Position, ReadFrom, StoredMessage, TelemetryLog};
 pub use twin::{TwinChange, TwinOutcome, TwinStore};
 

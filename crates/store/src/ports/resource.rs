@@ -48,6 +48,17 @@ pub struct Deployment {
     pub created_at: UnixTime,
 }
 
+/// How far a deployment has come with the resources of its first start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DefaultsStage {
+    /// Nothing was begun.
+    Untouched,
+    /// Some of them may be missing.
+    Begun,
+    /// All were made; what is missing was removed on purpose.
+    Finished,
+}
+
 /// The answer of a verb that creates a resource with an address.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Placed<T> {
@@ -64,6 +75,12 @@ pub enum Placed<T> {
 pub trait ResourceStore: Send + Sync {
     /// The deployment, or `first` kept as the deployment if there was none.
     async fn deployment(&self, first: Deployment) -> Result<Deployment, Error>;
+
+    /// How far the resources of the first start are made.
+    async fn defaults_stage(&self) -> Result<DefaultsStage, Error>;
+
+    /// Notes how far the resources of the first start are made.
+    async fn set_defaults_stage(&self, stage: DefaultsStage) -> Result<(), Error>;
 
     /// Everything at once.
     async fn load_resources(&self) -> Result<Resources, Error>;

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use super::rows::{Bits, Column, Senseless, from_json, moment, open_keys, open_text, seal_keys, to_json};
 use super::{Db, Embedded, Tx, removal};
 use crate::error::Error;
-use crate::ports::{Changed, Deployment, Placed, ResourceStore, Resources, Sealed};
+use crate::ports::{Changed, DefaultsStage, Deployment, Placed, ResourceStore, Resources, Sealed};
 use crate::seal::{Place, Sealer};
 
 /// What of a hub lies in the open.
@@ -522,6 +522,33 @@ fn deployment(tx: &mut Tx<'_, '_>, first: &Deployment) -> Result<Deployment, Err
     Ok(deployment)
 }
 
+fn defaults_stage(db: Db<'_>) -> Result<DefaultsStage, Error> {
+    let number = db.row("SELECT number FROM meta WHERE name = 'defaults'", (), |row| row.get(0))?;
+    match number {
+        None => Ok(DefaultsStage::Untouched),
+        Some(1) => Ok(DefaultsStage::Begun),
+        Some(2) => Ok(DefaultsStage::Finished),
+        Some(_) => Err(Column { table: "meta", column: "number" }.corrupt("defaults", Senseless("it is no stage"))),
+    }
+}
+
+fn set_defaults_stage(tx: &Tx<'_, '_>, stage: DefaultsStage) -> Result<(), Error> {
+    let number = match stage {
+        DefaultsStage::Untouched => None,
+        DefaultsStage::Begun => Some(1),
+        DefaultsStage::Finished => Some(2),
+    };
+    match number {
+        None => tx.change("DELETE FROM meta WHERE name = 'defaults'", ())?,
+        Some(number) => {
+            let sql = "INSERT INTO meta (name, number) VALUES ('defaults', ?1) \
+                       ON CONFLICT (name) DO UPDATE SET number = excluded.number";
+            tx.change(sql, [number])?
+        }
+    };
+    Ok(())
+}
+
 fn delete_group(tx: &mut Tx<'_, '_>, name: &str) -> Result<Changed<ResourceGroup>, Error> {
     let key = name.to_ascii_lowercase();
     let sql = "DELETE FROM resource_group WHERE name_key = ?1 RETURNING record";
@@ -533,6 +560,14 @@ fn delete_group(tx: &mut Tx<'_, '_>, name: &str) -> Result<Changed<ResourceGroup
 impl ResourceStore for Embedded {
     async fn deployment(&self, first: Deployment) -> Result<Deployment, Error> {
         self.write(move |tx| deployment(tx, &first)).await
+    }
+
+    async fn defaults_stage(&self) -> Result<DefaultsStage, Error> {
+        self.read(defaults_stage).await
+    }
+
+    async fn set_defaults_stage(&self, stage: DefaultsStage) -> Result<(), Error> {
+        self.write(move |tx| set_defaults_stage(tx, stage)).await
     }
 
     async fn load_resources(&self) -> Result<Resources, Error> {
