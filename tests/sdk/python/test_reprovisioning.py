@@ -90,6 +90,27 @@ def test_a_device_moves_as_its_enrollment_says(muster, policy):
         assert "temperature" not in twin.properties.reported
 
 
+@pytest.mark.shows(**DEVICE, credential="symmetric key", feature="reprovisioning under another device ID: migrate, reset, never")
+@pytest.mark.parametrize("policy", list(POLICIES))
+def test_a_device_that_gets_another_device_id_keeps_what_its_enrollment_says(muster, policy):
+    key = enroll(muster, muster.hub, policy)
+    assert by_key(muster, "dev-1", key).register().registration_state.device_id == "dev-1"
+    registry = IoTHubRegistryManager(muster.hub["connectionString"])
+    registry.update_twin("dev-1", Twin(tags={"seen": True}, properties=TwinProperties(desired={"temperature": 50})))
+
+    service = service_of(muster)
+    entry = service.get_individual_enrollment("dev-1")
+    entry.device_id = "cave-1"
+    service.create_or_update(entry)
+    assert by_key(muster, "dev-1", key).register().registration_state.device_id == "cave-1"
+    twin = registry.get_twin("cave-1")
+    kept = policy != "reset"
+    assert twin.tags == ({"place": "cave", "seen": True} if kept else {"place": "cave"})
+    assert twin.properties.desired["temperature"] == (50 if kept else 20)
+    with pytest.raises(Exception, match="404|Not Found"):
+        registry.get_device("dev-1")
+
+
 @pytest.mark.shows(**DEVICE, credential="symmetric key", feature="reprovisioning on the same hub refreshes the credential")
 def test_a_device_that_comes_back_to_its_hub_gets_its_credential_refreshed(muster):
     key = enroll(muster, muster.hub, "migrate")

@@ -169,8 +169,8 @@ impl Ask {
             | Self::ListServices(_)
             | Self::ListPolicies { .. }
             | Self::FindPolicy { .. }
-            | Self::CheckHubName(_)
-            | Self::CheckServiceName(_) => false,
+            | Self::CheckHubName { .. }
+            | Self::CheckServiceName { .. } => false,
         }
     }
 }

@@ -293,6 +293,26 @@ pub async fn a_device_that_moves_takes_its_twin_along_and_leaves_nothing(backend
     assert_eq!((current.hub, current.initial_hub), (there, scene.hub));
 }
 
+pub async fn a_device_that_is_renamed_takes_its_twin_along_and_leaves_nothing(backend: &Backend) {
+    let scene = scene(backend).await;
+    scene.assign(1, plan(scene.hub, "dev-1"), finish(1), NOON).await;
+    let name = device("dev-1");
+    let change = ServiceChange { tags: Some(object(r#"{"x":1}"#)), desired: Some(object(r#"{"t":9}"#)) };
+    scene.store.patch_twin(scene.hub, &name, change, Precondition::None, after(1)).await.unwrap().done();
+    scene.store.apply_reported(scene.hub, &name, object(r#"{"r":1}"#), None, after(1)).await.unwrap().done();
+    let (before, _) = scene.store.find_twin(scene.hub, &name).await.unwrap().done();
+
+    let renamed = Planned {
+        twin: TwinSource::Migrate,
+        substatus: Substatus::DeviceDataMigrated,
+        ..plan(scene.hub, "another-name")
+    };
+    scene.assign(2, renamed, finish(1), after(2)).await;
+    let (moved, _) = scene.store.find_twin(scene.hub, &device("another-name")).await.unwrap().done();
+    assert_eq!((moved.tags, moved.desired, moved.reported), (before.tags, before.desired, before.reported));
+    assert_eq!(scene.store.find_identity(scene.hub, &name).await.unwrap(), None);
+}
+
 pub async fn a_device_that_is_reset_starts_afresh_elsewhere(backend: &Backend) {
     let scene = scene(backend).await;
     let there = make_hub(&*scene.store, "there").await;

@@ -13,7 +13,7 @@ use super::sample::{
     operation, proven, registration_id, service,
 };
 use super::{Backend, Done as _};
-use crate::ports::{Changed, Deployment, Placed, Sealed};
+use crate::ports::{Changed, DefaultsStage, Deployment, Placed, Sealed};
 
 fn deployment(secret: u8) -> Deployment {
     Deployment {
@@ -30,6 +30,15 @@ pub async fn the_first_deployment_stays(backend: &Backend) {
     let first = backend.store.deployment(deployment(1)).await.unwrap();
     assert_eq!(first, deployment(1));
     assert_eq!(backend.store.deployment(deployment(2)).await.unwrap(), deployment(1));
+}
+
+pub async fn how_far_the_first_resources_are_made_is_remembered(backend: &Backend) {
+    let store = &backend.store;
+    assert_eq!(store.defaults_stage().await.unwrap(), DefaultsStage::Untouched);
+    for stage in [DefaultsStage::Begun, DefaultsStage::Finished, DefaultsStage::Untouched] {
+        store.set_defaults_stage(stage).await.unwrap();
+        assert_eq!(store.defaults_stage().await.unwrap(), stage);
+    }
 }
 
 pub async fn a_hub_comes_back_as_it_was_created(backend: &Backend) {

@@ -92,6 +92,7 @@ conformance! {
         a_missing_identity_is_made_again
         a_reset_on_the_same_hub_returns_the_twin_to_the_initial_one_and_tells_the_device
         a_device_that_moves_takes_its_twin_along_and_leaves_nothing
+        a_device_that_is_renamed_takes_its_twin_along_and_leaves_nothing
         a_device_that_is_reset_starts_afresh_elsewhere
         an_entry_that_changed_since_ends_the_operation_as_failed
         an_assignment_to_a_hub_that_is_gone_writes_nothing
@@ -103,6 +104,7 @@ conformance! {
     }
     resource {
         the_first_deployment_stays
+        how_far_the_first_resources_are_made_is_remembered
         a_hub_comes_back_as_it_was_created
         names_of_hubs_are_unique_without_regard_to_case
         keys_of_hubs_are_never_given_twice
