@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -124,11 +124,13 @@ impl Server {
     }
 
     fn start_workers(&self, service: &Service, names: Arc<Names>) {
-        let ports = [Arc::clone(&self.https), Arc::clone(&self.mqtts)];
-        cover(&ports, service);
-        self.run("names", service, move |service| {
-            let (names, ports) = (Arc::clone(&names), ports.clone());
-            async move { follow_names(&service, &names, &ports).await }
+        // Weak, since the ports hold the service.
+        let ports = [Arc::downgrade(&self.https), Arc::downgrade(&self.mqtts)];
+        service.publish_by(move |service| {
+            if let Some(table) = name_table(service) {
+                names.replace(table);
+            }
+            cover(&ports, service);
         });
         self.run("assignments", service, |service| async move { service.run_assignments().await });
         self.run("pruning", service, |service| async move { service.run_pruning().await });
@@ -169,22 +171,10 @@ impl Server {
     }
 }
 
-/// Serves what is published, until the future is dropped.
-async fn follow_names(service: &Service, names: &Names, ports: &[Arc<RunningListener>]) {
-    let mut published = service.published_changes();
-    // Something may have been published since the server began, or since the worker was begun again.
-    published.mark_changed();
-    while published.changed().await.is_ok() {
-        if let Some(table) = name_table(service) {
-            names.replace(table);
-        }
-        cover(ports, service);
-    }
-}
-
 /// Makes sure that every published address can be dialled: where loopback cannot be had as a whole, each of its addresses
 /// needs a socket of its own.
-fn cover(ports: &[Arc<RunningListener>], service: &Service) {
+fn cover(ports: &[Weak<RunningListener>], service: &Service) {
+    let ports: Vec<_> = ports.iter().filter_map(Weak::upgrade).collect();
     for address in service.published().iter().filter_map(|published| published.address) {
         for error in ports.iter().filter_map(|port| port.cover(address).err()) {
             tracing::error!(%error, "a resource cannot be reached at its address");

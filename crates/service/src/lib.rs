@@ -22,7 +22,7 @@ mod token;
 mod twins;
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use domain::clock::{Clock, Entropy, UnixTime};
@@ -30,7 +30,7 @@ use domain::operation::registration::RegistrationState;
 use domain::operation::{Caller, ErrorKind, Failure, Operation, Reply};
 use domain::resource::{AddressPool, Naming};
 use store::ports::{Deployment, Store, TelemetryLog};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use directory::Directory;
 
@@ -113,7 +113,17 @@ struct Inner {
     assignments: Notify,
     /// Counts changes of what clients can dial.
     published: watch::Sender<u64>,
+    /// Makes what is published reachable.
+    publisher: OnceLock<Publisher>,
+    /// Notes of refused registrations that may be under way at once.
+    refusal_notes: Arc<Semaphore>,
 }
+
+/// Makes what a service publishes reachable; never waits.
+type Publisher = Box<dyn Fn(&Service) + Send + Sync>;
+
+/// Notes of refused registrations under way at once; more are left out, since nobody may wait for them (`rules.md` 7).
+const REFUSAL_NOTES_MAX: usize = 256;
 
 impl Service {
     /// Loads the resources, after making the defaults where there are none.
@@ -123,6 +133,8 @@ impl Service {
         let snapshot = Snapshot::new(naming.clone(), store.load_resources().await?);
         let service = Self(Arc::new(Inner {
             published: watch::Sender::new(0),
+            publisher: OnceLock::new(),
+            refusal_notes: Arc::new(Semaphore::new(REFUSAL_NOTES_MAX)),
             resources: ArcSwap::from_pointee(snapshot),
             changing: tokio::sync::Mutex::new(()),
             directory: Directory::default(),

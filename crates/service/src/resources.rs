@@ -120,19 +120,18 @@ impl Service {
             ResourceGroup { name: defaults.group.clone(), location: defaults.location.clone(), tags: Map::new() };
         store.put_group(group).await?;
         // The service comes first: the first address is its own.
-        let service = match resources.services().into_iter().find(|service| service.name == defaults.service) {
-            Some(present) => ProvisioningService::clone(present),
-            None => {
-                let draft = ServiceDraft { location: Some(defaults.location.clone()), ..ServiceDraft::default() };
-                self.create_service(&defaults.service, &defaults.group, (draft, None)).await?
-            }
+        let present = resources.services().into_iter().find(|service| service.name == defaults.service);
+        let service = if let Some(present) = present {
+            ProvisioningService::clone(present)
+        } else {
+            let draft = ServiceDraft { location: Some(defaults.location.clone()), ..ServiceDraft::default() };
+            self.create_service(&defaults.service, &defaults.group, (draft, None)).await?
         };
-        let hub = match resources.hubs().into_iter().find(|hub| hub.name == defaults.hub) {
-            Some(present) => Hub::clone(present),
-            None => {
-                let draft = HubDraft { location: Some(defaults.location.clone()), ..self.blank_hub() };
-                self.create_hub(&defaults.hub, &defaults.group, draft).await?
-            }
+        let hub = if let Some(present) = resources.hubs().into_iter().find(|hub| hub.name == defaults.hub) {
+            Hub::clone(present)
+        } else {
+            let draft = HubDraft { location: Some(defaults.location.clone()), ..self.blank_hub() };
+            self.create_hub(&defaults.hub, &defaults.group, draft).await?
         };
         if service.links.is_empty() {
             self.link_default(service, &hub, &defaults.location).await?;
@@ -202,8 +201,17 @@ impl Service {
         let resources = self.0.store.load_resources().await?;
         self.0.resources.store(Arc::new(Snapshot::new(self.0.naming.clone(), resources)));
         self.apply_retention();
+        if let Some(publisher) = self.0.publisher.get() {
+            publisher(self);
+        }
         self.0.published.send_modify(|version| *version += 1);
         Ok(())
+    }
+
+    /// Has `publisher` make reachable what is published, at once and in every later change before it is answered
+    /// (`rules.md` 21). The first one stays.
+    pub fn publish_by(&self, publisher: impl Fn(&Self) + Send + Sync + 'static) {
+        self.0.publisher.get_or_init(|| Box::new(publisher))(self);
     }
 
     /// Counts up whenever [`Service::published`] may have changed.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use domain::attestation::{Proven, Registrant, Rejection};
 use domain::decision::{Cause, Decision, Outcome};
-use domain::ids::{OperationId, RegistrationId};
+use domain::ids::{OperationId, RegistrationId, ServiceKey};
 use domain::operation::registration::{
     Answer, Ask, Registration, RegistrationError, RegistrationState, RegistrationStatus, Request,
 };
@@ -30,11 +30,11 @@ impl Service {
         match ask.request {
             Request::Register(registration) => self.register(&service, registration_id, attested, *registration).await,
             Request::Poll { operation } => {
-                self.admit(&service, &registration_id, &attested).await?;
+                self.admit(&service, &registration_id, &attested)?;
                 self.poll(&service, registration_id, &operation).await
             }
             Request::LookUp => {
-                self.admit(&service, &registration_id, &attested).await?;
+                self.admit(&service, &registration_id, &attested)?;
                 let state = self.0.store.find_registration(service.key, &registration_id).await?;
                 let state = state.unwrap_or_else(|| RegistrationState::unassigned(registration_id));
                 Ok(Answer::State(Box::new(self.with_host(state))))
@@ -55,7 +55,7 @@ impl Service {
     }
 
     /// Records a refusal; the answer to every refused credential is the same.
-    async fn admit(
+    fn admit(
         &self,
         service: &ProvisioningService,
         registration_id: &RegistrationId,
@@ -66,10 +66,23 @@ impl Service {
         tracing::info!(%tracking, registration.id = %registration_id, cause = rejection.cause().code(), "{rejection}");
         self.0.store.record_refusal(attested.decision.clone());
         if *rejection == Rejection::Disabled {
-            let status = RegistrationStatus::Disabled;
-            self.0.store.note_refusal(service.key, registration_id, status, None, self.now()).await?;
+            self.note_disabled(service.key, registration_id.clone());
         }
         Err(Error::unauthorized().tracked(tracking))
+    }
+
+    /// Lets the record say why, without having the refusal wait for it: the time it takes would tell.
+    fn note_disabled(&self, service: ServiceKey, registration_id: RegistrationId) {
+        let Ok(permit) = Arc::clone(&self.0.refusal_notes).try_acquire_owned() else { return };
+        let (store, now, service_of) = (Arc::clone(&self.0.store), self.now(), self.clone());
+        let noting = async move {
+            let status = RegistrationStatus::Disabled;
+            if let Err(error) = store.note_refusal(service, &registration_id, status, None, now).await {
+                service_of.fail(error.into());
+            }
+            drop(permit);
+        };
+        self.0.tasks.spawn("refusal-note", Box::pin(noting));
     }
 
     async fn register(
@@ -86,7 +99,7 @@ impl Service {
         if registration.has_certificate_request {
             return Err(Error::invalid("Certificates are not issued here: leave out csr."));
         }
-        self.admit(service, &registration_id, &attested).await?;
+        self.admit(service, &registration_id, &attested)?;
         let Attested { outcome, mut decision } = attested;
         let Ok(proven) = outcome else { return Err(Error::unauthorized()) };
         let fresh = OperationId::generate(self.entropy());
