@@ -18,7 +18,7 @@ fn handshakes_are_compared_with_rustls_alone() {
 
 #[test]
 fn registrations_are_compared_with_bare_handshakes() {
-    let arguments = "register --seconds 4 --rounds 1 --clients 4 --in-flight 8 --devices 100";
+    let arguments = "register --seconds 4 --rounds 1 --warm-up 1 --clients 4 --in-flight 8 --devices 100";
     let report = complete(&arguments.split(' ').collect::<Vec<_>>());
     is_whole(&report, "register", &["rustls alone", "muster"]);
     assert_eq!(*at(&report, "/ratios/0/asked/atLeast"), 0.6);
@@ -29,7 +29,7 @@ fn registrations_are_compared_with_bare_handshakes() {
 
 #[test]
 fn a_fleet_that_is_too_small_is_told_apart_from_a_slow_server() {
-    let arguments = "register --seconds 2 --rounds 1 --clients 1 --in-flight 8 --devices 4";
+    let arguments = "register --seconds 1 --rounds 1 --warm-up 0 --clients 1 --in-flight 8 --devices 4";
     let output = bench(&arguments.split(' ').collect::<Vec<_>>());
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

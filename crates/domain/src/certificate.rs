@@ -9,6 +9,7 @@ pub mod chain;
 pub(crate) mod maker;
 mod read;
 mod signature;
+mod verified;
 
 use std::fmt;
 use std::ops::Range;
@@ -21,6 +22,7 @@ use crate::clock::UnixTime;
 
 pub use chain::{Chain, ChainFailure, Fault, PresentedChain, build_chain};
 use signature::SignatureAlgorithm;
+use verified::Verified;
 
 /// A certificate that could be read. Cheap to clone; equal if the encoding is.
 #[derive(Clone)]
@@ -61,6 +63,7 @@ struct Contents {
     public_key: PublicKey,
     algorithm: Option<SignatureAlgorithm>,
     parts: Parts,
+    verified: Verified,
 }
 
 /// Where the parts lie that later checks need, as ranges of the DER.
@@ -313,8 +316,26 @@ impl Certificate {
     }
 
     /// Whether `issuer`'s key made this certificate's signature, with an algorithm and a key that are accepted
-    /// (`rules.md` 27). Names, dates and constraints are not looked at.
+    /// (`rules.md` 27). Names, dates and constraints are not looked at. A good signature is verified once.
     pub fn is_signed_by(&self, issuer: &Self) -> bool {
+        let (verified, of_issuer) = (&self.0.verified, &issuer.0.verified);
+        if verified.is_by(issuer.sha256()) {
+            return true;
+        }
+        if !of_issuer.has_signed(self.sha256()) {
+            if !self.verify(issuer) {
+                return false;
+            }
+            // Leaves are many, and met again on the same connection alone.
+            if matches!(self.basic_constraints(), BasicConstraints::Authority { .. }) {
+                of_issuer.note_subordinate(*self.sha256());
+            }
+        }
+        verified.note_signer(*issuer.sha256());
+        true
+    }
+
+    fn verify(&self, issuer: &Self) -> bool {
         let Some(algorithm) = self.0.algorithm else { return false };
         let (signed, signature) = (self.part(&self.0.parts.signed), self.part(&self.0.parts.signature));
         issuer.public_key().may_issue()

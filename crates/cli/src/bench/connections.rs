@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use client::device::DeviceClient;
 use serde_json::json;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Place;
@@ -98,7 +99,7 @@ fn compare(report: &mut Report, found: &[Found]) {
 async fn measure(broker: &Broker, names: &Arc<[String]>, args: &ConnectionsArgs) -> Result<Found> {
     let clients = usize::from(args.clients);
     let few: Arc<[String]> = names.iter().take(WARM_UP_DEVICES).cloned().collect();
-    leave(connect_all(broker, &few, clients).await?.1).await;
+    leave(connect_all(broker, &few, clients).await?.1, clients).await;
 
     let before = Usage::of(broker.pid)?;
     let began = Instant::now();
@@ -110,7 +111,7 @@ async fn measure(broker: &Broker, names: &Arc<[String]>, args: &ConnectionsArgs)
     sleep(idle).await;
     let after = Usage::of(broker.pid)?;
     let devices = all_connected(devices, broker.name).await?;
-    leave(devices).await;
+    leave(devices, clients).await;
     let grown = after.resident_bytes.saturating_sub(before.resident_bytes);
     Ok(Found {
         connecting,
@@ -155,10 +156,14 @@ async fn all_connected(mut devices: Vec<DeviceClient>, server: &str) -> Result<V
     Ok(devices)
 }
 
-/// Says goodbye for all devices, one after the other: each waits until the server has closed.
-async fn leave(devices: Vec<DeviceClient>) {
-    for device in devices {
-        device.disconnect().await;
+/// Says goodbye for all devices, `clients` at a time: each waits until the server has closed.
+async fn leave(devices: Vec<DeviceClient>, clients: usize) {
+    let mut devices = devices.into_iter();
+    let mut leaving: JoinSet<()> = devices.by_ref().take(clients).map(DeviceClient::disconnect).collect();
+    while leaving.join_next().await.is_some() {
+        if let Some(device) = devices.next() {
+            leaving.spawn(device.disconnect());
+        }
     }
 }
 

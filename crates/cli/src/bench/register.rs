@@ -31,8 +31,6 @@ use crate::noun::resource;
 
 /// What the design asks for: registrations for each bare handshake.
 const ASKED: Asked = Asked::AtLeast(0.60);
-/// Time until as many devices poll as register: every device waits as long as the server asks before it polls.
-const WARM_UP: Duration = Duration::from_secs(4);
 /// The group that all devices belong to.
 const GROUP: &str = "bench";
 
@@ -42,8 +40,11 @@ pub struct RegisterArgs {
     #[command(flatten)]
     rounds: Rounds,
     /// Devices that are registering at the same time; most of them wait before they poll
-    #[arg(long, default_value_t = 6_000, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 4_000, value_parser = clap::value_parser!(u16).range(1..))]
     in_flight: u16,
+    /// Seconds before counting begins: as many devices shall poll as register, and each waits before it polls
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    warm_up: u64,
     /// Devices with a certificate, all rounds together; each registers once
     #[arg(long, default_value_t = 40_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     devices: u32,
@@ -67,7 +68,7 @@ struct Fleet {
 pub async fn run(args: &RegisterArgs) -> Result<Report> {
     let folder = args.place.make_folder()?;
     let parameters = json!({
-        "inFlight": args.in_flight, "devices": args.devices, "handshakeClients": args.clients,
+        "inFlight": args.in_flight, "devices": args.devices, "warmUpSeconds": args.warm_up, "handshakeClients": args.clients,
         "seconds": args.rounds.seconds, "rounds": args.rounds.rounds, "transport": "MQTT",
         "attestation": "X.509 group, root in the group, leaf through one intermediate, P-256", "resumption": false,
     });
@@ -87,7 +88,8 @@ pub async fn run(args: &RegisterArgs) -> Result<Report> {
     let (mut handshakes, mut registrations) = (Tally::default(), Tally::default());
     for _ in 0..args.rounds.rounds {
         handshakes.add(&handshake::round(&peer, args.clients.into(), args.rounds.counted()).await?)?;
-        registrations.add(&fleet.round(&muster, args.in_flight.into(), args.rounds.counted()).await?)?;
+        let window = Window::after(Duration::from_secs(args.warm_up), args.rounds.counted());
+        registrations.add(&fleet.round(&muster, args.in_flight.into(), window).await?)?;
     }
     compare(&mut report, &handshakes, &registrations);
     muster.stop().await?;
@@ -146,8 +148,7 @@ impl Fleet {
     }
 
     /// One round of `in_flight` devices that register side by side, each followed by one that has not registered yet.
-    async fn round(&self, muster: &Muster, in_flight: usize, counted: Duration) -> Result<Tally> {
-        let window = Window::after(WARM_UP, counted);
+    async fn round(&self, muster: &Muster, in_flight: usize, window: Window) -> Result<Tally> {
         let fleet = self.clone();
         let registering = closed_loop(in_flight, window, move |_| {
             let fleet = fleet.clone();

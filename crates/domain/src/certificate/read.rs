@@ -16,6 +16,7 @@ use x509_parser::public_key::RSAPublicKey;
 use x509_parser::x509::{AttributeTypeAndValue, SubjectPublicKeyInfo, X509Name};
 
 use super::signature::SignatureAlgorithm;
+use super::verified::Verified;
 use super::{BasicConstraints, Certificate, CommonName, Contents, InvalidCertificate, Parts, PublicKey};
 use crate::clock::UnixTime;
 use crate::sas::sha256;
@@ -77,6 +78,7 @@ pub(super) fn contents(der: &[u8]) -> Result<Contents, InvalidCertificate> {
         public_key: public_key(key),
         algorithm: algorithm(&parsed),
         parts: parts(der, &parsed).ok_or(InvalidCertificate::Malformed)?,
+        verified: Verified::default(),
     })
 }
 
