@@ -106,7 +106,7 @@ fn report(output: &Output) -> Value {
 /// Checks what every report must hold, and which servers it measured.
 fn is_whole(report: &Value, name: &str, servers: &[&str]) {
     assert_eq!(*at(report, "/bench"), name);
-    for member in ["processor", "cores", "memoryMib", "kernel", "fileSystem", "fdatasyncUs"] {
+    for member in ["processor", "cores", "memoryMib", "kernel", "loadAverage", "fileSystem", "fdatasyncUs"] {
         at(report, &format!("/machine/{member}"));
     }
     assert_eq!(*at(report, "/build/version"), env!("CARGO_PKG_VERSION"));

@@ -21,6 +21,8 @@ const UNIT_TIMEOUT: Duration = Duration::from_secs(180);
 pub struct Window {
     from: Instant,
     until: Instant,
+    /// Between the first client's beginning and the last one's.
+    ramp: Duration,
 }
 
 /// What was counted, and what it cost.
@@ -35,7 +37,12 @@ impl Window {
     /// Counts for `counted`, after `warm_up` from this moment.
     pub fn after(warm_up: Duration, counted: Duration) -> Self {
         let from = Instant::now() + warm_up;
-        Self { from, until: from + counted }
+        Self { from, until: from + counted, ramp: Duration::ZERO }
+    }
+
+    /// Has the clients begin one after another, spread over `ramp`, so that they do not stay in step.
+    pub const fn ramped(self, ramp: Duration) -> Self {
+        Self { ramp, ..self }
     }
 
     /// When it ends.
@@ -123,9 +130,12 @@ where
     Fut: Future<Output = Result<ControlFlow<()>>> + Send,
 {
     let mut running = JoinSet::new();
+    let began = Instant::now();
     for client in 0..clients {
         let unit = unit.clone();
+        let begins_at = began + window.ramp.mul_f64(client as f64 / clients as f64);
         running.spawn(async move {
+            sleep_until(begins_at).await;
             let mut tally = Tally::default();
             let mut now = Instant::now();
             while now < window.until {
@@ -170,6 +180,18 @@ mod tests {
         assert_eq!(tally.units(), 2 * 3);
         let p50 = tally.latency_us(0.5);
         assert!((2_990_000..3_010_000).contains(&p50), "{p50}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_begin_one_after_another_over_the_ramp() {
+        let window = Window::after(Duration::ZERO, Duration::from_secs(10)).ramped(Duration::from_secs(8));
+        // The clients begin at 0, 2, 4 and 6 s, and each of them does one thing after the other, 2 s long.
+        let tally = closed_loop(4, window, |_| async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            Ok(ControlFlow::Continue(()))
+        });
+        // What ends at 10 s is out of the window.
+        assert_eq!(tally.await.unwrap().units(), 4 + 3 + 2 + 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -24,6 +24,8 @@ pub struct Machine {
     memory_mib: u64,
     /// Name and release of the kernel.
     kernel: String,
+    /// Tasks that ran or wanted to, on average of the minute before: what is not near zero was shared with others.
+    load_average: f64,
     /// Type of the file system of the data folder.
     file_system: String,
     /// Median time of a 4 KiB append with fdatasync in the data folder.
@@ -50,6 +52,7 @@ impl Machine {
             cores: std::thread::available_parallelism()?.get(),
             memory_mib: field("/proc/meminfo", "MemTotal").and_then(|text| kibibytes(&text)).unwrap_or(0) / 1_024,
             kernel: format!("{} {}", text(kernel.sysname()), text(kernel.release())),
+            load_average: load_average().unwrap_or_default(),
             file_system: file_system(folder).unwrap_or_else(|| "unknown".to_owned()),
             fdatasync_us: fdatasync_time(folder)?.as_micros() as u64,
         })
@@ -74,6 +77,11 @@ pub fn field(file: &str, name: &str) -> Option<String> {
 /// Reads `1234 kB`.
 pub fn kibibytes(text: &str) -> Option<u64> {
     text.strip_suffix("kB")?.trim().parse().ok()
+}
+
+/// The first figure of `/proc/loadavg` (`proc(5)`).
+fn load_average() -> Option<f64> {
+    std::fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
 }
 
 /// The type of the mount that `folder` lies on: the longest mount point that leads to it.

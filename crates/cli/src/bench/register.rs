@@ -19,13 +19,13 @@ use http::Method;
 use serde_json::json;
 use service::clock::SystemClock;
 
+use super::Place;
 use super::fleet::{Authority, Device, TlsClient};
 use super::handshake::{self, Target};
 use super::load::{Tally, Window, closed_loop, observe};
 use super::machine::Machine;
 use super::report::{Asked, Measurement, Ratio, Report};
 use super::server::{BareTls, LOOPBACK, Muster};
-use super::{Place, Rounds};
 use crate::context::ask;
 use crate::noun::resource;
 
@@ -37,16 +37,20 @@ const GROUP: &str = "bench";
 /// Options of the bench.
 #[derive(Debug, Args)]
 pub struct RegisterArgs {
-    #[command(flatten)]
-    rounds: Rounds,
+    /// Seconds that are counted, of each round: registrations, and bare handshakes
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: u64,
+    /// Rounds in which the servers take turns
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    rounds: u32,
     /// Devices that are registering at the same time; most of them wait before they poll
-    #[arg(long, default_value_t = 4_000, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u16).range(1..))]
     in_flight: u16,
-    /// Seconds before counting begins: as many devices shall poll as register, and each waits before it polls
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    /// Seconds before counting begins, in whose first half the devices begin: as many shall poll as register
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     warm_up: u64,
     /// Devices with a certificate, all rounds together; each registers once
-    #[arg(long, default_value_t = 40_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 60_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     devices: u32,
     /// Clients that handshake with the peer at the same time
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
@@ -69,7 +73,7 @@ pub async fn run(args: &RegisterArgs) -> Result<Report> {
     let folder = args.place.make_folder()?;
     let parameters = json!({
         "inFlight": args.in_flight, "devices": args.devices, "warmUpSeconds": args.warm_up, "handshakeClients": args.clients,
-        "seconds": args.rounds.seconds, "rounds": args.rounds.rounds, "transport": "MQTT",
+        "seconds": args.seconds, "rounds": args.rounds, "transport": "MQTT",
         "attestation": "X.509 group, root in the group, leaf through one intermediate, P-256", "resumption": false,
     });
     let mut report = Report::new("register", Machine::find(folder.path())?, parameters);
@@ -86,9 +90,11 @@ pub async fn run(args: &RegisterArgs) -> Result<Report> {
     };
     let fleet = Fleet::new(&muster, devices)?;
     let (mut handshakes, mut registrations) = (Tally::default(), Tally::default());
-    for _ in 0..args.rounds.rounds {
-        handshakes.add(&handshake::round(&peer, args.clients.into(), args.rounds.counted()).await?)?;
-        let window = Window::after(Duration::from_secs(args.warm_up), args.rounds.counted());
+    let counted = Duration::from_secs(args.seconds);
+    for _ in 0..args.rounds {
+        handshakes.add(&handshake::round(&peer, args.clients.into(), counted).await?)?;
+        let warm_up = Duration::from_secs(args.warm_up);
+        let window = Window::after(warm_up, counted).ramped(warm_up / 2);
         registrations.add(&fleet.round(&muster, args.in_flight.into(), window).await?)?;
     }
     compare(&mut report, &handshakes, &registrations);
