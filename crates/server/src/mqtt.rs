@@ -37,7 +37,8 @@ pub struct MqttServer {
 /// One connection while it lives.
 struct Driver<S> {
     link: Link<S>,
-    talk: Talk,
+    /// On the heap, so that it is not moved from future to future, with room for it in each.
+    talk: Box<Talk>,
     drain: DrainSignal,
     stage: Stage,
     /// Held while the client may be owed something, so that a drain waits for it.
@@ -100,7 +101,7 @@ impl MqttServer {
             mailbox: None,
         };
         let (drain, work) = (tasks.drain_signal(), tasks.begin_work());
-        let mut driver = Driver { link: Link::new(stream), talk, drain, stage: Stage::Serving, work };
+        let mut driver = Driver { link: Link::new(stream), talk: Box::new(talk), drain, stage: Stage::Serving, work };
         if driver.work.is_none() {
             driver.begin_to_drain();
         }
@@ -158,7 +159,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
                 }
             }
         }
-        self.end().await;
+        // On the heap, so that a living connection keeps no room for its end.
+        Box::pin(self.end()).await;
     }
 
     fn begin_to_drain(&mut self) {
@@ -183,7 +185,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
     }
 
     async fn step(&mut self) -> Step {
-        let Self { link, talk: Talk { session, running, mailbox, .. }, drain, stage, .. } = self;
+        let Self { link, talk, drain, stage, .. } = self;
+        let Talk { session, running, mailbox, .. } = &mut **talk;
         let deadline = session.poll_timeout();
         let (wants_input, has_output) = (session.wants_input(), !session.output().is_empty());
         if has_output {
@@ -291,5 +294,26 @@ async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::SecureStream;
+
+    /// What a connection's task may hold beside [`Talk`] and TLS while nothing is said; ten thousand of them are idle at
+    /// once (`docs/performance.md`).
+    const TASK_BYTES_MAX: usize = 1_536;
+
+    #[test]
+    fn the_task_of_a_quiet_connection_is_small() {
+        fn size<'a, F: Future>(
+            _: impl FnOnce(&'a MqttServer, SecureStream, PeerContext, Transport, &'a Tasks) -> F,
+        ) -> usize {
+            size_of::<F>()
+        }
+        let bytes = size(|server, stream, peer, transport, tasks| server.serve(stream, peer, transport, tasks));
+        assert!(bytes <= TASK_BYTES_MAX, "{bytes} bytes");
     }
 }
