@@ -90,7 +90,7 @@ pub struct Provisioning {
 
 impl Default for Provisioning {
     fn default() -> Self {
-        Self { retry_after_s: 3, claim_batch: 64, key_groups_tried_max: 1_000, operations_kept_h: 24 }
+        Self { retry_after_s: 3, claim_batch: 512, key_groups_tried_max: 1_000, operations_kept_h: 24 }
     }
 }
 

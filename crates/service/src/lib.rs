@@ -65,7 +65,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             retry_after_s: 3,
-            claim_batch: 64,
+            claim_batch: 512,
             key_groups_tried_max: 1_000,
             operations_kept: std::time::Duration::from_secs(24 * 3_600),
             retention_days: 1,
