@@ -8,9 +8,13 @@ mod check;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use domain::quota::Quotas;
 use serde::{Deserialize, Serialize};
 
 pub use check::{Problem, overlay};
+
+/// The most records of one kind that a limit can be set to.
+const AMOUNT_MAX: u64 = 1_000_000_000;
 
 /// The whole file. Every key has a default; unknown keys are refused.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -124,11 +128,35 @@ pub struct Limits {
     pub connections: usize,
     /// Failed proofs a minute from one address before it is made to wait.
     pub failed_proofs_per_min: u32,
+    /// Devices of a hub; one that has so many is passed over when devices are assigned.
+    pub devices_per_hub: u64,
+    /// Modules of a device.
+    pub modules_per_device: u64,
+    /// Individual enrollments of a provisioning service.
+    pub enrollments: u64,
+    /// Enrollment groups of a provisioning service.
+    pub enrollment_groups: u64,
+    /// CA certificates of a provisioning service or a hub.
+    pub ca_certificates: usize,
+    /// Hubs linked to a provisioning service.
+    pub linked_hubs: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { handshake_s: 10, handshakes: 2_000, connections: 1_000_000, failed_proofs_per_min: 6_000 }
+        let quotas = Quotas::default();
+        Self {
+            handshake_s: 10,
+            handshakes: 2_000,
+            connections: 1_000_000,
+            failed_proofs_per_min: 6_000,
+            devices_per_hub: quotas.devices_per_hub,
+            modules_per_device: quotas.modules_per_device,
+            enrollments: quotas.enrollments,
+            enrollment_groups: quotas.enrollment_groups,
+            ca_certificates: quotas.ca_certificates,
+            linked_hubs: quotas.linked_hubs,
+        }
     }
 }
 
@@ -183,6 +211,12 @@ impl Config {
         bound("limits.handshakes", self.limits.handshakes as u64, 1, 1_000_000);
         bound("limits.connections", self.limits.connections as u64, 1, 100_000_000);
         bound("limits.failed_proofs_per_min", self.limits.failed_proofs_per_min.into(), 1, 1_000_000_000);
+        bound("limits.devices_per_hub", self.limits.devices_per_hub, 1, AMOUNT_MAX);
+        bound("limits.modules_per_device", self.limits.modules_per_device, 1, 10_000);
+        bound("limits.enrollments", self.limits.enrollments, 1, AMOUNT_MAX);
+        bound("limits.enrollment_groups", self.limits.enrollment_groups, 1, AMOUNT_MAX);
+        bound("limits.ca_certificates", self.limits.ca_certificates as u64, 1, 1_000);
+        bound("limits.linked_hubs", self.limits.linked_hubs as u64, 1, 1_000);
         bound("shutdown.drain_s", self.shutdown.drain_s.into(), 0, 3_600);
         self.check_names(source, problems);
     }
@@ -209,6 +243,19 @@ impl Config {
         if self.tls.certificate_file.is_empty() != self.tls.key_file.is_empty() {
             let missing = if self.tls.key_file.is_empty() { "tls.key_file" } else { "tls.certificate_file" };
             problems.push(Problem::new(source, missing, "is missing: certificate and key come together".to_owned()));
+        }
+    }
+
+    /// How many there may be of what is created.
+    pub const fn quotas(&self) -> Quotas {
+        let limits = &self.limits;
+        Quotas {
+            devices_per_hub: limits.devices_per_hub,
+            modules_per_device: limits.modules_per_device,
+            enrollments: limits.enrollments,
+            enrollment_groups: limits.enrollment_groups,
+            ca_certificates: limits.ca_certificates,
+            linked_hubs: limits.linked_hubs,
         }
     }
 

@@ -41,6 +41,8 @@ pub const fn spelling(kind: ErrorKind) -> Spelling {
             spell(400, 400_206, 400_206, "RegistrationIdDefinedMultipleTimes", "BadRequest")
         }
         ErrorKind::TooLarge => spell(413, 413_001, 413_001, "MessageTooLarge", "RequestEntityTooLarge"),
+        ErrorKind::TooManyDevices => spell(413, 413_002, 413_002, "TooManyDevices", "RequestEntityTooLarge"),
+        ErrorKind::TooManyModules => spell(413, 413_003, 413_003, "TooManyModulesOnDevice", "RequestEntityTooLarge"),
         ErrorKind::NotSupported => spell(405, 405_000, 405_000, "InvalidOperation", "MethodNotAllowed"),
         ErrorKind::Unauthorized => spell(401, 401_002, 401_002, "IotHubUnauthorizedAccess", "AuthenticationFailed"),
         ErrorKind::Forbidden => spell(401, 401_003, 401_003, "IotHubUnauthorized", "AuthorizationFailed"),
@@ -163,6 +165,8 @@ pub const fn connack(kind: ErrorKind) -> Refusal {
         | ErrorKind::TooManyEnrollments
         | ErrorKind::EnrollmentRepeated
         | ErrorKind::TooLarge
+        | ErrorKind::TooManyDevices
+        | ErrorKind::TooManyModules
         | ErrorKind::NotSupported
         | ErrorKind::Unauthorized
         | ErrorKind::Forbidden

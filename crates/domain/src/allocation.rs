@@ -29,7 +29,7 @@ pub enum Unallocatable {
     #[error("every linked IoT hub that the enrollment allows is full")]
     AllFull,
     /// The policy asks a webhook, which this function cannot.
-    #[error("a custom allocation policy is answered by its webhook")]
+    #[error("custom allocation failed: this server asks no webhook")]
     Custom,
 }
 

@@ -16,6 +16,7 @@ pub mod identity;
 pub mod ids;
 pub mod message;
 pub mod operation;
+pub mod quota;
 pub mod reprovision;
 pub mod resource;
 pub mod sas;

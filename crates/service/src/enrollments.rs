@@ -108,6 +108,7 @@ impl Service {
                 (None, Precondition::None) => match store.create_enrollment(key, merged, self.now()).await? {
                     Created::Done(entry) => entry,
                     Created::AlreadyExists => return Err(exists(&draft.name)),
+                    Created::Full => return Err(full(&draft.name)),
                 },
                 (Some(_), Precondition::None) => return Err(exists(&draft.name)),
                 (None, _) => return Err(not_found(&draft.name)),
@@ -210,6 +211,14 @@ fn exists(name: &EntryName) -> Error {
         EntryKind::Individual => Error::new(ErrorKind::EnrollmentExists, "Enrollment already exists."),
         EntryKind::Group => Error::new(ErrorKind::EnrollmentGroupExists, "EnrollmentGroup already exists."),
     }
+}
+
+fn full(name: &EntryName) -> Error {
+    let public = match name.kind() {
+        EntryKind::Individual => "There are as many enrollments as the server's limit allows.",
+        EntryKind::Group => "There are as many enrollment groups as the server's limit allows.",
+    };
+    Error::new(ErrorKind::QuotaExceeded, public)
 }
 
 fn no_record() -> Error {

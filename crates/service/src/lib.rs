@@ -28,6 +28,7 @@ use arc_swap::ArcSwap;
 use domain::clock::{Clock, Entropy, UnixTime};
 use domain::operation::registration::RegistrationState;
 use domain::operation::{Caller, ErrorKind, Failure, Operation, Reply};
+use domain::quota::Quotas;
 use domain::resource::{AddressPool, Naming};
 use store::ports::{Deployment, Store, TelemetryLog};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -57,6 +58,8 @@ pub struct Settings {
     pub retention_days: u16,
     /// Partitions of a fresh hub.
     pub partitions: u16,
+    /// How many CA certificates and links there may be; the rest is the store's to bound.
+    pub quotas: Quotas,
     /// Where fresh resources get their addresses from, unless they are known by name.
     pub addresses: AddressPool,
 }
@@ -70,6 +73,7 @@ impl Default for Settings {
             operations_kept: std::time::Duration::from_secs(24 * 3_600),
             retention_days: 1,
             partitions: 4,
+            quotas: Quotas::default(),
             addresses: AddressPool::Loopback,
         }
     }

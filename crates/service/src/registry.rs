@@ -45,7 +45,8 @@ impl Service {
                 None => Err(not_found(&IdentityName::device(device))),
             },
             Ask::Bulk(items) if items.len() > BULK_ITEMS_MAX => {
-                Err(Error::new(ErrorKind::TooLarge, "A bulk operation takes at most 100 devices."))
+                let public = format!("A bulk operation takes at most {BULK_ITEMS_MAX} devices.");
+                Err(Error::new(ErrorKind::TooManyDevices, public))
             }
             Ask::Bulk(items) => Ok(Answer::Bulk(self.change_in_bulk(&hub, items).await)),
             Ask::CountDevices => {
@@ -94,6 +95,7 @@ impl Service {
         match store.create_identity(hub.key, identity, twin, self.now()).await? {
             Changed::Done(Created::Done(identity)) => Ok(Answer::Identity(Box::new(identity))),
             Changed::Done(Created::AlreadyExists) => Err(exists(&name)),
+            Changed::Done(Created::Full) => Err(full(&name)),
             Changed::NotFound => Err(not_found(&IdentityName::device(name.device))),
             Changed::PreconditionFailed { .. } => Err(stale()),
         }
@@ -171,6 +173,16 @@ fn exists(name: &IdentityName) -> Error {
         Some(module) => {
             let text = format!("A module with ID '{module}' is already registered on device '{}'.", name.device);
             Error::new(ErrorKind::ModuleExists, text)
+        }
+    }
+}
+
+/// The hub takes no more devices, or the device no more modules.
+fn full(name: &IdentityName) -> Error {
+    match &name.module {
+        None => Error::new(ErrorKind::TooManyDevices, "The hub takes no more devices."),
+        Some(_) => {
+            Error::new(ErrorKind::TooManyModules, format!("The device '{}' takes no more modules.", name.device))
         }
     }
 }

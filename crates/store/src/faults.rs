@@ -235,6 +235,7 @@ gated!(IdentityStore {
     fn find_identity(hub: HubKey, name: &IdentityName) -> Option<Identity>;
     fn list_devices(hub: HubKey, page: PageRequest) -> Page<Identity>;
     fn list_modules(hub: HubKey, device: &DeviceId) -> Option<Vec<Identity>>;
+    fn list_full_hubs() -> Vec<HubKey>;
     fn count_devices(hub: HubKey) -> DeviceCounts;
     fn claim_connection(hub: HubKey, name: &IdentityName, wanted: ClaimWanted, now: UnixTime)
         -> Option<ConnectionClaim>;

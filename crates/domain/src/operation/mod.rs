@@ -192,6 +192,10 @@ pub enum ErrorKind {
     EnrollmentRepeated,
     /// A body, message or list exceeds its bound.
     TooLarge,
+    /// A bulk request names more devices than are changed at once, or the hub takes no more of them.
+    TooManyDevices,
+    /// The device has as many modules as it may.
+    TooManyModules,
     /// The method or the route does not exist.
     NotSupported,
     /// The credential was refused; never says why.
@@ -228,7 +232,7 @@ pub enum ErrorKind {
     ResourceExists,
     /// The record is not at the version the caller named, or no version was named where one is required.
     PreconditionFailed,
-    /// A quota of the product is reached.
+    /// There are as many enrollments, CA certificates or links as there may be.
     QuotaExceeded,
     /// Too much at once: try again later.
     Throttled,
@@ -240,12 +244,14 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All kinds, for tables that must be complete.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::InvalidArgument,
         Self::InvalidBody,
         Self::TooManyEnrollments,
         Self::EnrollmentRepeated,
         Self::TooLarge,
+        Self::TooManyDevices,
+        Self::TooManyModules,
         Self::NotSupported,
         Self::Unauthorized,
         Self::Forbidden,

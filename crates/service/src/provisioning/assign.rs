@@ -3,6 +3,7 @@
 //! It claims operations, makes its choice durable, and carries it out; a crash anywhere leads the next attempt along the
 //! same plan (`rules.md` 2). Start at [`Service::run_assignments`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
@@ -31,6 +32,14 @@ const ATTEMPTS_MAX: u32 = 10;
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 /// Ended operations forgotten by one verb, which holds up all others.
 const PRUNE_BATCH: usize = 500;
+/// How a registration fails that its enrollment does not admit any more (`contract/dps-device.md 2.8`).
+const UNAUTHORIZED: u32 = 401_002;
+/// How it fails if there is no hub for it: something that is not there, of no kind that has a number of its own.
+const NO_HUB: u32 = 404_000;
+/// How it fails if every hub is full: as a hub numbers a quota (`contract/hub-service.md 3`).
+const HUBS_FULL: u32 = 403_002;
+/// How it fails if a webhook should have chosen (`contract/dps-device.md 2.8`).
+const CUSTOM_ALLOCATION_FAILED: u32 = 400_207;
 
 impl Service {
     /// Assigns devices until the future is dropped: so many side by side as a worker may claim, so that their commits are
@@ -60,20 +69,27 @@ impl Service {
     /// Claims up to `room` operations; tells whether there may be more.
     #[expect(clippy::disallowed_methods, reason = "the set is the worker's own: it looks at each task's end")]
     async fn begin_assignments(&self, running: &mut JoinSet<Result<(), Error>>, room: usize) -> bool {
-        let claimed = match self.0.store.claim_operations(room).await {
+        let (claimed, full) = match self.claim(room).await {
             Ok(claimed) => claimed,
             Err(error) => {
-                self.fail(error.into());
+                self.fail(error);
                 tokio::time::sleep(AFTER_FAILURE).await;
                 return true;
             }
         };
         let has_more = claimed.len() >= room;
         for claimed in claimed {
-            let service = self.clone();
-            running.spawn(async move { service.assign(claimed).await });
+            let (service, full) = (self.clone(), Arc::clone(&full));
+            running.spawn(async move { service.assign(claimed, &full).await });
         }
         has_more
+    }
+
+    /// Claims up to `room` operations; gives also the hubs that take no more devices. They are read first, so that nothing
+    /// is claimed and left lying when that fails.
+    async fn claim(&self, room: usize) -> Result<(Vec<Claimed>, Arc<[HubKey]>), Error> {
+        let full = self.0.store.list_full_hubs().await?;
+        Ok((self.0.store.claim_operations(room).await?, full.into()))
     }
 
     fn end_assignment(&self, ended: Result<Result<(), Error>, JoinError>) {
@@ -102,7 +118,7 @@ impl Service {
         Ok(())
     }
 
-    async fn assign(&self, claimed: Claimed) -> Result<(), Error> {
+    async fn assign(&self, claimed: Claimed, full: &[HubKey]) -> Result<(), Error> {
         let store = &self.0.store;
         if claimed.attempt > ATTEMPTS_MAX {
             tracing::error!(operation.id = %claimed.operation, attempts = ATTEMPTS_MAX, "an assignment is given up");
@@ -112,17 +128,18 @@ impl Service {
         let entry = store.find_enrollment(*service, &admitted_by.name).await?;
         let resources = self.resources();
         let (Some(entry), Some(service)) = (entry, resources.service(*service)) else {
-            return self.fail_assignment(&claimed, 401_002, "The enrollment was removed.").await;
+            return self.fail_assignment(&claimed, UNAUTHORIZED, "The enrollment was removed.").await;
         };
         if entry.etag != admitted_by.etag || !entry.terms.is_enabled() {
-            return self.fail_assignment(&claimed, 401_002, "The enrollment was changed.").await;
+            return self.fail_assignment(&claimed, UNAUTHORIZED, "The enrollment was changed.").await;
         }
         let plan = match &claimed.plan {
             Some(plan) => plan.clone(),
-            None => match self.choose(&claimed, &entry, service) {
+            None => match self.choose(&claimed, &entry, service, full) {
                 Ok(plan) => plan,
                 Err(unallocatable) => {
-                    return self.fail_assignment(&claimed, 404_001, &format!("{unallocatable}.")).await;
+                    let message = format!("{unallocatable}.");
+                    return self.fail_assignment(&claimed, code_of(unallocatable), &message).await;
                 }
             },
         };
@@ -131,14 +148,14 @@ impl Service {
             return Ok(());
         };
         let Some(assignee) = assignee(&claimed.registrant, &entry) else {
-            return self.fail_assignment(&claimed, 401_002, "The enrollment's keys were changed.").await;
+            return self.fail_assignment(&claimed, UNAUTHORIZED, "The enrollment's keys were changed.").await;
         };
         let finish = Finish { assignee, initial_twin: entry.terms.initial_twin.clone() };
         match store.finish_assignment(claimed.operation, claimed.attempt, finish, self.now()).await? {
             Finished::Done(_) => {
                 tracing::info!(registration.id = %registration_id, operation.id = %claimed.operation, "device assigned");
             }
-            Finished::HubGone => return self.fail_assignment(&claimed, 404_001, "The chosen IoT hub is gone.").await,
+            Finished::HubGone => return self.fail_assignment(&claimed, NO_HUB, "The chosen IoT hub is gone.").await,
             Finished::Fenced | Finished::EntryChanged => {}
         }
         Ok(())
@@ -158,10 +175,14 @@ impl Service {
         claimed: &Claimed,
         entry: &Enrollment,
         service: &ProvisioningService,
+        full: &[HubKey],
     ) -> Result<Planned, Unallocatable> {
         let policy = entry.terms.allocation.unwrap_or(service.allocation);
         let registration_id = &claimed.registrant.registration_id;
-        let offered = allocate(policy, registration_id, &self.candidates(entry, service, policy));
+        let lives_at = claimed.current.as_ref().map(|current| current.hub);
+        // A device takes no further place at the hub where it lives.
+        let is_full = |hub: HubKey| full.contains(&hub) && lives_at != Some(hub);
+        let offered = allocate(policy, registration_id, &self.candidates(entry, service, policy, is_full));
         let device_id = entry.terms.device_id.clone().unwrap_or_else(|| {
             DeviceId::parse(registration_id.as_str()).expect("every registration ID is a device ID")
         });
@@ -179,6 +200,7 @@ impl Service {
         entry: &Enrollment,
         service: &ProvisioningService,
         policy: AllocationPolicy,
+        is_full: impl Fn(HubKey) -> bool,
     ) -> Vec<Candidate> {
         let resources = self.resources();
         let named = entry.terms.hubs();
@@ -198,9 +220,18 @@ impl Service {
                 weight: link.weight,
                 // A hub that the entry names for a static choice is meant, whatever its link says.
                 applies: link.applies || (policy == AllocationPolicy::Static && !named.is_empty()),
-                is_full: false,
+                is_full: is_full(link.hub),
             })
             .collect()
+    }
+}
+
+/// How the registration of a device fails that no hub could be chosen for.
+const fn code_of(unallocatable: Unallocatable) -> u32 {
+    match unallocatable {
+        Unallocatable::NoHub => NO_HUB,
+        Unallocatable::AllFull => HUBS_FULL,
+        Unallocatable::Custom => CUSTOM_ALLOCATION_FAILED,
     }
 }
 

@@ -145,6 +145,7 @@ impl Service {
             hub.apply(draft, self.entropy()).map_err(|invalid| Error::invalid(invalid.to_string()))?;
             (changed(self.0.store.replace_hub(hub, precondition, self.now()).await?)?, false)
         } else {
+            may_create(precondition)?;
             let blank = self.blank_hub();
             let draft = HubDraft {
                 partition_count: draft.partition_count.or(blank.partition_count),
@@ -170,13 +171,13 @@ impl Service {
         let group = self.group_of(place)?;
         let present = self.find_service(place, name).ok();
         let links = draft.links.take().map(|links| self.settle_links(links, present.as_deref())).transpose()?;
-        let (service, created) = match present {
-            Some(present) => {
-                let mut service = ProvisioningService::clone(&present);
-                service.apply(draft, links, self.entropy()).map_err(|invalid| Error::invalid(invalid.to_string()))?;
-                (changed(self.0.store.replace_service(service, precondition, self.now()).await?)?, false)
-            }
-            None => (self.create_service(name, &group, (draft, links)).await?, true),
+        let (service, created) = if let Some(present) = present {
+            let mut service = ProvisioningService::clone(&present);
+            service.apply(draft, links, self.entropy()).map_err(|invalid| Error::invalid(invalid.to_string()))?;
+            (changed(self.0.store.replace_service(service, precondition, self.now()).await?)?, false)
+        } else {
+            may_create(precondition)?;
+            (self.create_service(name, &group, (draft, links)).await?, true)
         };
         self.reload().await?;
         Ok(Answer::Service { service: Box::new(self.shown_service(&Arc::new(service))), created })
@@ -188,6 +189,10 @@ impl Service {
         drafts: Vec<LinkDraft>,
         present: Option<&ProvisioningService>,
     ) -> Result<Vec<LinkedHub>, Error> {
+        let most = self.0.settings.quotas.linked_hubs;
+        if drafts.len() > most.max(present.map_or(0, |service| service.links.len())) {
+            return Err(Error::new(ErrorKind::QuotaExceeded, format!("At most {most} hubs can be linked.")));
+        }
         let resources = self.resources();
         let settle = |draft: LinkDraft| {
             let answers = |hub: &&Arc<Hub>| {
@@ -288,6 +293,11 @@ fn changed<T>(changed: Changed<T>) -> Result<T, Error> {
         Changed::NotFound => Err(Error::new(ErrorKind::ResourceNotFound, "The resource was not found.")),
         Changed::PreconditionFailed { .. } => Err(Error::precondition_failed()),
     }
+}
+
+/// A version can be demanded only of a resource that is there.
+fn may_create(precondition: Precondition) -> Result<(), Error> {
+    if precondition == Precondition::None { Ok(()) } else { Err(Error::precondition_failed()) }
 }
 
 fn check_name<N>(parsed: Result<N, domain::ids::InvalidName>, is_taken: impl Fn(&N) -> bool) -> Answer {

@@ -34,6 +34,9 @@ impl Service {
                 let fresh = CaCertificate::upload(name.clone(), *certificate, verified, now);
                 let present = self.find_certificate(owner, &name).ok();
                 let created = present.is_none();
+                if created {
+                    self.check_room(owner, precondition)?;
+                }
                 let record = match present {
                     Some(present) => present.replaced_by(fresh),
                     None => fresh,
@@ -63,6 +66,18 @@ impl Service {
         let resources = self.resources();
         let found = resources.certificates(owner).iter().find(|certificate| certificate.name == *name).cloned();
         found.ok_or_else(|| Error::new(ErrorKind::ResourceNotFound, "The certificate was not found."))
+    }
+
+    /// Whether a certificate may come that is not there: a version can be demanded only of one that is.
+    fn check_room(&self, owner: CertificateOwner, precondition: Precondition) -> Result<(), Error> {
+        if precondition != Precondition::None {
+            return Err(Error::precondition_failed());
+        }
+        let most = self.0.settings.quotas.ca_certificates;
+        if self.resources().certificates(owner).len() >= most {
+            return Err(Error::new(ErrorKind::QuotaExceeded, format!("There can be at most {most} CA certificates.")));
+        }
+        Ok(())
     }
 
     /// Called while changes are locked, so that nothing changes between the reading of `record` and this.

@@ -5,7 +5,7 @@ use domain::ids::{CertificateName, Precondition, ServiceKey};
 use domain::operation::PageRequest;
 
 use super::sample::{
-    NOON, admitted, after, certificate, individual, key_group, make_service, object, operation, proven,
+    NOON, QUOTAS, admitted, after, certificate, individual, key_group, make_service, object, operation, proven,
     reference_group, registration_id, x509_group,
 };
 use super::{Backend, Done as _};
@@ -171,5 +171,25 @@ pub async fn symmetric_key_groups_are_listed_in_order_up_to_the_limit(backend: &
     for (limit, expected) in [(2, vec!["a", "B"]), (10, vec!["a", "B", "c"])] {
         let found = store.list_symmetric_key_groups(service, limit).await.unwrap();
         assert_eq!(found.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), expected);
+    }
+}
+
+pub async fn a_service_takes_as_many_entries_of_a_kind_as_it_may(backend: &Backend) {
+    type Entry = fn(&str, u64) -> Enrollment;
+    let store = &backend.store;
+    let (service, other) = (make_service(&**store, "dps").await, make_service(&**store, "other").await);
+    let kinds: [(Entry, u64); 2] = [(individual, QUOTAS.enrollments), (key_group, QUOTAS.enrollment_groups)];
+    for (entry, most) in kinds {
+        for number in 0..most {
+            store.create_enrollment(service, entry(&format!("e{number}"), 1), NOON).await.unwrap().done();
+        }
+        assert_eq!(store.create_enrollment(service, entry("more", 1), NOON).await.unwrap(), Created::Full);
+        let present = entry("e0", 1);
+        assert_eq!(store.create_enrollment(service, present.clone(), NOON).await.unwrap(), Created::AlreadyExists);
+        store.create_enrollment(other, entry("more", 1), NOON).await.unwrap().done();
+        store.replace_enrollment(service, entry("e1", 2), Precondition::Exists, NOON).await.unwrap().done();
+        store.delete_enrollment(service, &present.name, Precondition::Exists).await.unwrap().done();
+        store.create_enrollment(service, entry("more", 1), NOON).await.unwrap().done();
+        assert_eq!(store.create_enrollment(service, present, NOON).await.unwrap(), Created::Full);
     }
 }

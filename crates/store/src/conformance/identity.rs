@@ -9,7 +9,7 @@ use domain::operation::PageRequest;
 use domain::operation::session::{Filter, QualityOfService, Subscriptions};
 use domain::twin::ServiceChange;
 
-use super::sample::{NOON, after, claims, device, identity, make_hub, module, object};
+use super::sample::{NOON, QUOTAS, after, claims, device, identity, make_hub, module, object};
 use super::{Backend, Done as _};
 use crate::ports::{Changed, Created, DeviceCounts};
 
@@ -223,4 +223,47 @@ pub async fn who_may_no_longer_be_connected_is_told(backend: &Backend) {
     let rest: HashSet<_> = rest.into_iter().collect();
     assert_eq!(rest, HashSet::from([(hub, device("deleted")), (hub, module("deleted", "m"))]));
     assert_eq!(store.identity_changes_after(end, 10).await.unwrap(), (Vec::new(), end));
+}
+
+pub async fn a_hub_takes_as_many_devices_as_it_may(backend: &Backend) {
+    let store = &backend.store;
+    let (hub, other) = (make_hub(&**store, "hub").await, make_hub(&**store, "other").await);
+    let create =
+        async |hub, name: &str| store.create_identity(hub, identity(device(name), 1), None, NOON).await.unwrap();
+    for number in 1..QUOTAS.devices_per_hub {
+        create(hub, &format!("d{number}")).await.done().done();
+    }
+    let of_a_module = identity(module("d1", "m"), 1);
+    store.create_identity(hub, of_a_module, None, NOON).await.unwrap().done().done();
+    assert_eq!(store.list_full_hubs().await.unwrap(), []);
+    create(hub, "last").await.done().done();
+    assert_eq!(store.list_full_hubs().await.unwrap(), [hub]);
+    assert_eq!(create(hub, "more").await, Changed::Done(Created::Full));
+    assert_eq!(create(hub, "last").await, Changed::Done(Created::AlreadyExists));
+    create(other, "more").await.done().done();
+    store.delete_identity(hub, &device("d1"), Precondition::None).await.unwrap().done();
+    assert_eq!(store.list_full_hubs().await.unwrap(), []);
+    create(hub, "more").await.done().done();
+    assert_eq!(create(hub, "d1").await, Changed::Done(Created::Full));
+}
+
+pub async fn a_device_takes_as_many_modules_as_it_may_and_lists_them_all(backend: &Backend) {
+    let store = &backend.store;
+    let hub = make_hub(&**store, "hub").await;
+    for name in ["dev", "dev2"] {
+        store.create_identity(hub, identity(device(name), 1), None, NOON).await.unwrap().done().done();
+    }
+    let create = async |owner: &str, name: &str| {
+        store.create_identity(hub, identity(module(owner, name), 1), None, NOON).await.unwrap()
+    };
+    for number in 0..QUOTAS.modules_per_device {
+        create("dev", &format!("m{number}")).await.done().done();
+    }
+    let listed = store.list_modules(hub, &DeviceId::parse("dev").unwrap()).await.unwrap().done();
+    assert_eq!(listed.len() as u64, QUOTAS.modules_per_device);
+    assert_eq!(create("dev", "more").await, Changed::Done(Created::Full));
+    assert_eq!(create("dev", "m0").await, Changed::Done(Created::AlreadyExists));
+    create("dev2", "more").await.done().done();
+    store.delete_identity(hub, &module("dev", "m0"), Precondition::None).await.unwrap().done();
+    create("dev", "more").await.done().done();
 }

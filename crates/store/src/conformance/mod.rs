@@ -23,7 +23,8 @@ use domain::clock::ManualClock;
 
 use crate::ports::{Changed, Created, Finished, Placed, Store, TelemetryLog, TwinOutcome};
 
-/// An empty store, its log, and the clock both were opened with, which stands at [`sample::NOON`].
+/// An empty store, opened with [`sample::QUOTAS`], its log, and the clock both were opened with, which stands at
+/// [`sample::NOON`].
 #[derive(Clone)]
 pub struct Backend {
     pub store: Arc<dyn Store>,
@@ -52,6 +53,7 @@ impl<T: std::fmt::Debug> Done for Created<T> {
         match self {
             Self::Done(created) => created,
             Self::AlreadyExists => panic!("the name is taken"),
+            Self::Full => panic!("there are too many"),
         }
     }
 }

@@ -20,6 +20,7 @@ use domain::ids::{
 use domain::operation::Transport;
 use domain::operation::identity::IdentityName;
 use domain::operation::registration::Substatus;
+use domain::quota::Quotas;
 use domain::resource::{CaCertificate, Hub, ProvisioningService, default_hub_policies, default_service_policies};
 use domain::sas::{KeyPair, SasToken};
 use serde_json::{Map, Value};
@@ -29,6 +30,16 @@ use crate::ports::{Assignee, ClaimWanted, Finish, Planned, ResourceStore, TwinSo
 
 /// The time at which tests begin.
 pub const NOON: UnixTime = UnixTime::from_seconds(1_700_000_000);
+
+/// What backends are opened with: enough for every test, and few enough to be reached.
+pub const QUOTAS: Quotas = Quotas {
+    devices_per_hub: 300,
+    modules_per_device: 5,
+    enrollments: 300,
+    enrollment_groups: 20,
+    ca_certificates: 5,
+    linked_hubs: 5,
+};
 
 pub fn after(seconds: u64) -> UnixTime {
     NOON.plus(Duration::from_secs(seconds))

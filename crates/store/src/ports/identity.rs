@@ -99,6 +99,9 @@ pub trait IdentityStore: Send + Sync {
     /// The modules of a device; `None` if there is no such device.
     async fn list_modules(&self, hub: HubKey, device: &DeviceId) -> Result<Option<Vec<Identity>>, Error>;
 
+    /// The hubs that take no more devices, which is known without counting.
+    async fn list_full_hubs(&self) -> Result<Vec<HubKey>, Error>;
+
     /// Counts devices.
     async fn count_devices(&self, hub: HubKey) -> Result<DeviceCounts, Error>;
 

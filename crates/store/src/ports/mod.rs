@@ -30,6 +30,8 @@ pub enum Created<T> {
     Done(T),
     /// The name is taken; nothing was written.
     AlreadyExists,
+    /// There are as many as the store's [`Quotas`](domain::quota::Quotas) allow; nothing was written.
+    Full,
 }
 
 /// The answer of a verb that replaces or removes under a precondition.

@@ -9,6 +9,7 @@ use rusqlite::types::Value;
 use rusqlite::{Row, params};
 
 use super::rows::{Bits, Column, Senseless, from_json, open_pair, open_text, row_limit, seal_keys, to_json};
+use super::tally::{self, Counted};
 use super::{Db, Embedded, Tx, registration};
 use crate::error::Error;
 use crate::ports::{Changed, Created, EnrollmentStore, X509Lookup};
@@ -123,6 +124,14 @@ fn create(
     if find_row(tx.db(), service, &enrollment.name)?.is_some() {
         return Ok(Created::AlreadyExists);
     }
+    let (quotas, kind) = (tx.context.quotas, enrollment.name.kind());
+    let most = match kind {
+        EntryKind::Individual => quotas.enrollments,
+        EntryKind::Group => quotas.enrollment_groups,
+    };
+    if tally::amount(tx.db(), Counted::Enrollments(service, kind))? >= most {
+        return Ok(Created::Full);
+    }
     enrollment.etag = tx.fresh_etag()?;
     enrollment.created_at = now;
     enrollment.updated_at = now;
@@ -132,7 +141,7 @@ fn create(
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         params![
             service.0,
-            kind_number(enrollment.name.kind()),
+            kind_number(kind),
             enrollment.name.key(),
             mechanism_number(enrollment.attestation.mechanism()),
             record,

@@ -15,14 +15,13 @@ use serde::{Deserialize, Serialize};
 use super::enrollment::{cut_page, page_limit};
 use super::rows::{Bits, Column, Senseless, from_json, moment, open_pair, row_limit, seal_keys, to_json};
 use super::session::{Memory, Outcome};
+use super::tally::{self, Counted};
 use super::{Db, Embedded, Tx, WAKES_IDENTITIES, resource, session, twin};
 use crate::error::Error;
 use crate::ports::{ActivityMark, Changed, ClaimWanted, ConnectionClaim, Created, DeviceCounts, IdentityStore};
 use crate::seal::Place;
 
 const RECORD: Column = Column { table: "identity", column: "record" };
-/// Most modules of a device (`contract/hub-service.md 4`); one more is read to notice.
-const MODULES_MAX: i64 = 50;
 /// Changes kept for whoever holds the connections; who falls behind further reads the identities of all it holds.
 const CHANGES_KEPT: u64 = 100_000;
 
@@ -277,8 +276,22 @@ fn create(
     if find_id(tx.db(), hub, &name)?.is_some() {
         return Ok(Changed::Done(Created::AlreadyExists));
     }
+    if is_full(tx.db(), hub, &name)? {
+        return Ok(Changed::Done(Created::Full));
+    }
     let twin = fresh_twin(tx.fresh_etag()?, first, now)?;
     Ok(Changed::Done(Created::Done(insert(tx, hub, identity, &twin, now)?)))
+}
+
+/// Whether the hub takes no more devices, or the device no more modules: whichever `name` is one of.
+fn is_full(db: Db<'_>, hub: HubKey, name: &IdentityName) -> Result<bool, Error> {
+    let quotas = db.context.quotas;
+    if name.module.is_none() {
+        return Ok(tally::amount(db, Counted::Devices(hub))? >= quotas.devices_per_hub);
+    }
+    let sql = "SELECT count(*) FROM identity WHERE hub = ?1 AND device = ?2 AND module > ''";
+    let modules = db.row(sql, params![hub.0, name.device.as_str()], |row| row.get::<_, Bits>(0))?;
+    Ok(modules.is_some_and(|modules| modules.0 >= quotas.modules_per_device))
 }
 
 /// The twin of a fresh identity. Its content is checked by whoever takes it from outside.
@@ -327,8 +340,7 @@ fn list_modules(db: Db<'_>, hub: HubKey, device: &DeviceId) -> Result<Option<Vec
     if find_id(db, hub, &IdentityName::device(device.clone()))?.is_none() {
         return Ok(None);
     }
-    let sql =
-        format!("{SELECT} WHERE i.hub = ?1 AND i.device = ?2 AND i.module > '' ORDER BY i.module LIMIT {MODULES_MAX}");
+    let sql = format!("{SELECT} WHERE i.hub = ?1 AND i.device = ?2 AND i.module > '' ORDER BY i.module");
     let rows = db.rows(&sql, params![hub.0, device.as_str()], IdentityRow::read)?;
     rows.into_iter().map(|row| row.open(db)).collect::<Result<_, _>>().map(Some)
 }
@@ -409,6 +421,10 @@ impl IdentityStore for Embedded {
     async fn list_modules(&self, hub: HubKey, device: &DeviceId) -> Result<Option<Vec<Identity>>, Error> {
         let device = device.clone();
         self.read(move |db| list_modules(db, hub, &device)).await
+    }
+
+    async fn list_full_hubs(&self) -> Result<Vec<HubKey>, Error> {
+        self.read(|db| tally::hubs_with(db, db.context.quotas.devices_per_hub)).await
     }
 
     async fn count_devices(&self, hub: HubKey) -> Result<DeviceCounts, Error> {

@@ -3,7 +3,12 @@
 use super::connection::Schema;
 
 /// The main file.
-pub(crate) const MAIN: Schema = Schema { migrations: &[include_str!("../../migrations/sqlite/0001_first.sql")] };
+pub(crate) const MAIN: Schema = Schema {
+    migrations: &[
+        include_str!("../../migrations/sqlite/0001_first.sql"),
+        include_str!("../../migrations/sqlite/0002_tally.sql"),
+    ],
+};
 
 /// The file of refusals.
 pub(crate) const REFUSALS: Schema =

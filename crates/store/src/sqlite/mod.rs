@@ -17,6 +17,7 @@ mod removal;
 mod resource;
 pub(crate) mod rows;
 mod session;
+mod tally;
 mod twin;
 
 use std::ops::Deref;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 use domain::clock::{Clock, Entropy};
 use domain::ids::Etag;
+use domain::quota::Quotas;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -57,6 +59,8 @@ pub struct Options {
     pub folder: Option<PathBuf>,
     /// Limits of the telemetry log.
     pub telemetry: stream::Limits,
+    /// How many there may be of what is created.
+    pub quotas: Quotas,
 }
 
 /// The embedded store. Clones are the same store, which closes when the last one is dropped, or by [`Self::close`].
@@ -81,6 +85,7 @@ pub(crate) struct Context {
     clock: Arc<dyn Clock>,
     /// Counts the openings of the store: leases and connections of an earlier run are void.
     run: i64,
+    quotas: Quotas,
 }
 
 impl std::fmt::Debug for Context {
@@ -173,7 +178,7 @@ impl Db<'_> {
 impl Embedded {
     /// Opens the store, making it if there is none. Blocks for as long as the files are checked.
     pub fn open(options: Options, clock: Arc<dyn Clock>, entropy: &dyn Entropy) -> Result<Self, OpenError> {
-        let Options { folder, telemetry } = options;
+        let Options { folder, telemetry, quotas } = options;
         let folder = folder.map(|path| Folder::open(&path)).transpose()?;
         let path = folder.as_ref().map(|folder| folder.file(STORE_FILE));
         let sealer = match &folder {
@@ -188,7 +193,7 @@ impl Embedded {
             check_key(&connection, &sealer, folder)?;
         }
         let run = begin_run(&connection, path.as_deref())?;
-        let context = Arc::new(Context { sealer, clock: Arc::clone(&clock), run });
+        let context = Arc::new(Context { sealer, clock: Arc::clone(&clock), run, quotas });
         let removals = removal::pending(&connection)
             .map_err(|error| OpenError::sqlite(path.as_deref().unwrap_or(Path::new(":memory:")), error))?;
         let readers = path.as_deref().map(Readers::open).transpose()?;

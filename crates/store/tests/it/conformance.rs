@@ -5,14 +5,15 @@ use std::sync::Arc;
 use domain::clock::{Clock, ManualClock, SeededEntropy};
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
-use store::conformance::sample::NOON;
+use store::conformance::sample::{NOON, QUOTAS};
 use store::conformance::{Backend, fencing};
 use store::sqlite::{Embedded, Options};
 
 /// An embedded store that is empty, with the folder it lies in, if any.
 fn embedded(folder: Option<&tempfile::TempDir>) -> (Embedded, Backend) {
     let clock = Arc::new(ManualClock::at(NOON));
-    let options = Options { folder: folder.map(|folder| folder.path().to_owned()), ..Options::default() };
+    let folder = folder.map(|folder| folder.path().to_owned());
+    let options = Options { folder, quotas: QUOTAS, ..Options::default() };
     let store = Embedded::open(options, Arc::clone(&clock) as Arc<dyn Clock>, &SeededEntropy::new(1)).unwrap();
     let backend = Backend { telemetry: Arc::new(store.telemetry().clone()), store: Arc::new(store.clone()), clock };
     (store, backend)
@@ -70,6 +71,7 @@ conformance! {
         entries_are_listed_by_kind_in_pages_in_order_of_their_keys
         x509_groups_are_found_by_any_certificate_they_hold_or_name
         symmetric_key_groups_are_listed_in_order_up_to_the_limit
+        a_service_takes_as_many_entries_of_a_kind_as_it_may
     }
     identity {
         an_identity_comes_back_as_it_was_created_with_its_twin
@@ -80,6 +82,8 @@ conformance! {
         a_deleted_identity_is_gone_with_twin_and_session_and_comes_back_as_another
         devices_are_listed_in_pages_without_modules_and_counted
         who_may_no_longer_be_connected_is_told
+        a_hub_takes_as_many_devices_as_it_may
+        a_device_takes_as_many_modules_as_it_may_and_lists_them_all
     }
     registration {
         the_same_device_joins_its_running_registration

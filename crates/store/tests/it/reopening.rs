@@ -6,22 +6,27 @@ use std::sync::Arc;
 use domain::clock::{Clock, ManualClock, SeededEntropy};
 use domain::decision::Cause;
 use domain::operation::session::{Filter, QualityOfService, Subscriptions};
+use domain::quota::Quotas;
 use domain::resource::AddressPool;
 use domain::twin::ServiceChange;
 use store::conformance::Done as _;
 use store::conformance::sample::{
-    NOON, admitted, after, claims, device, hub, identity, individual, make_hub, make_service, object, operation, plan,
-    proven, refused, tracking,
+    NOON, admitted, after, claims, device, hub, identity, individual, key_group, make_hub, make_service, object,
+    operation, plan, proven, refused, tracking,
 };
 use store::ports::{
-    DecisionStore as _, EnrollmentStore as _, IdentityStore as _, RegistrationStore as _, ResourceStore as _,
+    Created, DecisionStore as _, EnrollmentStore as _, IdentityStore as _, RegistrationStore as _, ResourceStore as _,
     TwinStore as _,
 };
 use store::sqlite::{Embedded, Options};
 
 fn open(folder: &Path) -> Embedded {
+    open_with(folder, Quotas::default())
+}
+
+fn open_with(folder: &Path, quotas: Quotas) -> Embedded {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOON));
-    let options = Options { folder: Some(folder.to_owned()), ..Options::default() };
+    let options = Options { folder: Some(folder.to_owned()), quotas, ..Options::default() };
     Embedded::open(options, clock, &SeededEntropy::new(1)).unwrap()
 }
 
@@ -187,4 +192,32 @@ fn identities_left(folder: &Path) -> i64 {
 
 fn group() -> domain::resource::ResourceGroup {
     domain::resource::ResourceGroup { name: "g".to_owned(), location: "l".to_owned(), tags: object("{}") }
+}
+
+/// What the second version of the main file added.
+const WITHOUT_TALLY: &str = "DROP TRIGGER device_came; DROP TRIGGER device_went; DROP TRIGGER enrollment_came; \
+     DROP TRIGGER enrollment_went; DROP TABLE tally; PRAGMA user_version = 1";
+
+#[tokio::test]
+async fn what_a_store_of_the_first_version_holds_is_counted() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path());
+    let (service, hub) = (make_service(&store, "dps").await, make_hub(&store, "hub").await);
+    for name in ["a", "b"] {
+        store.create_identity(hub, identity(device(name), 1), None, NOON).await.unwrap().done().done();
+        store.create_enrollment(service, individual(name, 1), NOON).await.unwrap().done();
+    }
+    store.create_enrollment(service, key_group("group", 1), NOON).await.unwrap().done();
+    store.close().await;
+    let connection = rusqlite::Connection::open(place.path().join("muster.db")).unwrap();
+    connection.execute_batch(WITHOUT_TALLY).unwrap();
+    connection.close().unwrap();
+
+    let quotas = Quotas { devices_per_hub: 2, enrollments: 2, enrollment_groups: 2, ..Quotas::default() };
+    let store = open_with(place.path(), quotas);
+    assert_eq!(store.list_full_hubs().await.unwrap(), [hub]);
+    assert_eq!(store.create_enrollment(service, individual("c", 1), NOON).await.unwrap(), Created::Full);
+    store.create_enrollment(service, key_group("other", 1), NOON).await.unwrap().done();
+    assert_eq!(store.create_enrollment(service, key_group("third", 1), NOON).await.unwrap(), Created::Full);
+    store.close().await;
 }

@@ -15,7 +15,7 @@ use store::stream::Limits;
 const HUB: HubKey = HubKey(1);
 
 fn open(folder: &Path, clock: &Arc<ManualClock>, telemetry: Limits) -> Embedded {
-    let options = Options { folder: Some(folder.to_owned()), telemetry };
+    let options = Options { folder: Some(folder.to_owned()), telemetry, ..Options::default() };
     Embedded::open(options, Arc::clone(clock) as Arc<dyn Clock>, &SeededEntropy::new(1)).unwrap()
 }
 

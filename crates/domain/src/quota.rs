@@ -1,0 +1,37 @@
+//! How many there may be of what operators and devices create.
+//!
+//! Every bound keeps lists, searches and memory finite; none of them is a price list. Each is a setting whose default
+//! stands in [`Quotas::default`]. What is there already is never taken away by a lower setting.
+
+/// The most there may be of each kind. At least 1 each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quotas {
+    /// Devices of a hub. One that has so many is full: operators are refused another, and allocation passes it over.
+    /// Assignments that were under way when it became full are still carried out.
+    pub devices_per_hub: u64,
+    /// Modules of a device.
+    pub modules_per_device: u64,
+    /// Individual enrollments of a provisioning service.
+    pub enrollments: u64,
+    /// Enrollment groups of a provisioning service.
+    pub enrollment_groups: u64,
+    /// CA certificates of a provisioning service or a hub.
+    pub ca_certificates: usize,
+    /// Hubs linked to a provisioning service.
+    pub linked_hubs: usize,
+}
+
+/// Azure: 1,000,000 devices and enrollments, 100 groups of each attestation kind, 25 CA certificates and 50 linked hubs
+/// (`contract/dps-service.md 10`), which are no limits of this program; 50 modules (`contract/hub-service.md 4.3`).
+impl Default for Quotas {
+    fn default() -> Self {
+        Self {
+            devices_per_hub: 10_000_000,
+            modules_per_device: 50,
+            enrollments: 10_000_000,
+            enrollment_groups: 1_000,
+            ca_certificates: 100,
+            linked_hubs: 250,
+        }
+    }
+}
