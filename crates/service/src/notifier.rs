@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use domain::identity::{Identity, IdentityStatus};
+use domain::identity::proof::has_ended;
+use domain::identity::{Identity, IdentityStatus, UsedCredential};
 use domain::ids::HubKey;
 use domain::operation::Push;
 use domain::operation::identity::IdentityName;
@@ -137,11 +138,9 @@ impl Service {
             ticks.tick().await;
             let now = self.now();
             self.0.directory.cut_where(|_, _, entry| {
-                entry.expires_at.is_some_and(|at| at < now).then_some(match entry.credential {
-                    domain::identity::UsedCredential::DeviceKey(_) | domain::identity::UsedCredential::PolicyKey(_) => {
-                        CutOff::TokenExpired
-                    }
-                    _ => CutOff::CertificateExpired,
+                entry.expires_at.is_some_and(|at| has_ended(at, now)).then_some(match entry.credential {
+                    UsedCredential::DeviceKey(_) | UsedCredential::PolicyKey(_) => CutOff::TokenExpired,
+                    UsedCredential::Certificate(_) | UsedCredential::Authority { .. } => CutOff::CertificateExpired,
                 })
             });
         }

@@ -126,6 +126,12 @@ impl ProvenIdentity {
     }
 }
 
+/// Whether a proof that holds until `expires_at` has ended. It holds to the end of that second, as the dates of a
+/// certificate do: whoever is let in is not cut off at once, and whoever is cut off is not let in again.
+pub const fn has_ended(expires_at: UnixTime, now: UnixTime) -> bool {
+    now.seconds() > expires_at.seconds()
+}
+
 /// Why a hub does not let a device in. The wire says none of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityRejection {
@@ -217,7 +223,7 @@ fn judge_token(
         return Err(IdentityRejection::Resource);
     }
     let expires_at = token.expires_at().plus(LEEWAY);
-    if expires_at < now {
+    if has_ended(expires_at, now) {
         return Err(IdentityRejection::Expired);
     }
     Ok(ProvenIdentity { used, expires_at })

@@ -64,6 +64,25 @@ fn a_signature_lets_in_the_identity_whose_key_made_it() {
 }
 
 #[test]
+fn a_proof_is_taken_exactly_as_long_as_a_connection_by_it_lasts() {
+    let identity = by_keys("dev");
+    let token = signed(DEVICE, 1, None, 0);
+    let until = prove(claim(&identity), &token, rules(&[], &[]), NOON).unwrap().expires_at();
+    let made = Plan::leaf("dev").self_signed();
+    let thumbprints = Thumbprints { primary: Some(made.certificate.sha256_hex()), secondary: None };
+    let by_leaf = Identity { authentication: Authentication::SelfSigned(thumbprints), ..by_keys("dev") };
+    let (leaf, leaf_until) = (shown(&[&made]), made.certificate.not_after());
+    let cases = [("a signature", &identity, &token, until), ("a certificate", &by_leaf, &leaf, leaf_until)];
+    for (name, identity, evidence, until) in cases {
+        for after_ms in [0, 999, 1_000, 60_000] {
+            let now = until.plus(Duration::from_millis(after_ms));
+            let is_taken = prove(claim(identity), evidence, rules(&[], &[]), now).is_ok();
+            assert_eq!(is_taken, !has_ended(until, now), "{name}, {after_ms} ms after its end");
+        }
+    }
+}
+
+#[test]
 fn a_policy_speaks_for_devices_if_it_has_the_right() {
     use IdentityRejection::{Mechanism, Policy as NoPolicy, Resource, Signature};
     let policies = [policy("device", Right::DeviceConnect, 5), policy("service", Right::ServiceConnect, 7)];
