@@ -34,13 +34,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::Semaphore;
 use tokio::time::{interval_at, timeout};
 
 use self::activity::{Activity, CountedBody};
 pub use self::body::{Body, BodySender, ClientGone};
 use self::opening::{Opening, Replayed, read_opening};
 pub use self::request::Refusal;
-use self::request::{judge_head, normalise_target, read_body};
+use self::request::{Room, judge_head, normalise_target, read_body};
 use crate::shutdown::{DrainSignal, Tasks};
 use crate::tls::{Connection, PeerContext, SecureStream};
 use crate::websocket::{Subprotocol, Verdict, WebSocket, WebSocketHandler, WebSocketStream, judge};
@@ -52,8 +53,8 @@ pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 const H2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 const H2_CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
 
-/// Seconds after which a request that came during a drain is sent again, to whoever is there then.
-const RETRY_AFTER_DRAIN_S: u32 = 3;
+/// Seconds after which a request is sent again that came during a drain, or when there was no room for it.
+const RETRY_AFTER_S: u32 = 3;
 
 /// The ALPN name of HTTP/2.
 const ALPN_H2: &[u8] = b"h2";
@@ -71,6 +72,8 @@ pub struct HttpSettings {
     pub body_timeout: Duration,
     /// For the head of each later request; a connection without any request is closed after one to two times this.
     pub keep_alive_timeout: Duration,
+    /// Bytes of bodies held at once for requests that are under way on the whole port.
+    pub bodies_bytes_max: usize,
     /// Requests under way at once on one HTTP/2 connection.
     pub streams_max: u32,
     /// How long browsers shall insist on HTTPS for this host; zero sends no such header. Not sent for `localhost`, where
@@ -86,6 +89,7 @@ impl Default for HttpSettings {
             header_timeout: Duration::from_secs(15),
             body_timeout: Duration::from_mins(1),
             keep_alive_timeout: Duration::from_secs(75),
+            bodies_bytes_max: 256 * 1024 * 1024,
             streams_max: 100,
             hsts_max_age: Duration::from_hours(365 * 24),
         }
@@ -126,6 +130,8 @@ struct Port {
     handler: Arc<dyn Handler>,
     websockets: Option<Arc<dyn WebSocketHandler>>,
     settings: HttpSettings,
+    /// Room for bodies, in bytes.
+    bodies: Arc<Semaphore>,
     hsts: Option<HeaderValue>,
     protocols: auto::Builder<H2Tasks>,
 }
@@ -157,7 +163,8 @@ impl HttpServer {
         let hsts = (hsts_s > 0).then(|| HeaderValue::try_from(format!("max-age={hsts_s}"))).and_then(Result::ok);
         let protocols = protocols(&settings, tasks);
         let tasks = tasks.clone();
-        Self { port: Arc::new(Port { tasks, handler, websockets, settings, hsts, protocols }) }
+        let bodies = Arc::new(Semaphore::new(settings.bodies_bytes_max));
+        Self { port: Arc::new(Port { tasks, handler, websockets, settings, bodies, hsts, protocols }) }
     }
 
     /// Serves `connection` until either side closes it, or until the drain closes what is idle. While it waits for work
@@ -305,10 +312,12 @@ impl Port {
             return response.map(|body| under_way.answered_with(body));
         }
         let bytes_max = self.handler.body_bytes_max(&head);
-        let read = read_body(&head, body, bytes_max, self.settings.body_timeout).await;
+        let mut room = Room::new(Arc::clone(&self.bodies));
+        let read = read_body(&head, body, bytes_max, self.settings.body_timeout, &mut room).await;
         let (mut response, is_refused) = match read {
             Ok(body) if !is_draining => (self.handler.handle(Request::from_parts(head, body), peer).await, false),
-            Ok(_) => (self.refuse_while_draining(&head, peer), true),
+            Ok(_) => (self.refuse_for_now(Refusal::Draining, &head, peer), true),
+            Err(Refusal::Crowded) => (self.refuse_for_now(Refusal::Crowded, &head, peer), true),
             Err(refusal) => (self.handler.refuse(refusal, &head, peer), true),
         };
         let headers = response.headers_mut();
@@ -322,9 +331,9 @@ impl Port {
         response.map(|body| under_way.answered_with(body))
     }
 
-    fn refuse_while_draining(&self, head: &Parts, peer: &PeerContext) -> Response<Body> {
-        let mut response = self.handler.refuse(Refusal::Draining, head, peer);
-        response.headers_mut().entry(RETRY_AFTER).or_insert_with(|| RETRY_AFTER_DRAIN_S.into());
+    fn refuse_for_now(&self, refusal: Refusal, head: &Parts, peer: &PeerContext) -> Response<Body> {
+        let mut response = self.handler.refuse(refusal, head, peer);
+        response.headers_mut().entry(RETRY_AFTER).or_insert_with(|| RETRY_AFTER_S.into());
         response
     }
 }

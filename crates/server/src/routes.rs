@@ -64,6 +64,7 @@ fn unread(refusal: Refusal) -> Refused {
     let kind = match refusal {
         Refusal::BodyTooLong { .. } => ErrorKind::TooLarge,
         Refusal::BodyTooSlow(_) | Refusal::BodyBroken => ErrorKind::InvalidBody,
+        Refusal::Crowded => return Refused::new(ErrorKind::Unavailable, "The server is busy; try again."),
         Refusal::Draining => return Refused::new(ErrorKind::Unavailable, "The server is stopping; try again."),
     };
     Refused::not_understood(kind, &refusal)

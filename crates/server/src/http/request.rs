@@ -1,5 +1,6 @@
 //! Requests as handlers see them: origin-form target, a `Host` header, and a body read whole within bounds.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -9,6 +10,7 @@ use http::uri::{PathAndQuery, Uri};
 use http::{Method, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 /// How far a body that is too long is read on and thrown away, so that its sender gets to reading the refusal. Closing
@@ -27,6 +29,9 @@ pub enum Refusal {
     /// The body ended early or is not well-formed.
     #[error("the body is not well-formed")]
     BodyBroken,
+    /// The bodies of other requests fill all the room there is for them.
+    #[error("the server is busy; try again")]
+    Crowded,
     /// The server is about to stop, and begins nothing.
     #[error("the server is stopping; try again")]
     Draining,
@@ -39,7 +44,7 @@ impl Refusal {
             Self::BodyTooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::BodyBroken => StatusCode::BAD_REQUEST,
-            Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Crowded | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -81,12 +86,36 @@ pub(super) fn judge_head(head: &Parts, bytes_max: usize) -> Option<StatusCode> {
     (!is_understood).then_some(StatusCode::BAD_REQUEST)
 }
 
-/// Reads `body` whole, of at most `bytes_max` bytes, within `limit`.
+/// Room for the bodies of a port, shared by its connections: nobody has proved anything yet when they are read.
+#[derive(Debug)]
+pub(super) struct Room {
+    free: Arc<Semaphore>,
+    taken: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    pub(super) const fn new(free: Arc<Semaphore>) -> Self {
+        Self { free, taken: None }
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let bytes = u32::try_from(bytes).map_err(|_| Refusal::Crowded)?;
+        let more = Arc::clone(&self.free).try_acquire_many_owned(bytes).map_err(|_| Refusal::Crowded)?;
+        match &mut self.taken {
+            Some(taken) => taken.merge(more),
+            None => self.taken = Some(more),
+        }
+        Ok(())
+    }
+}
+
+/// Reads `body` whole, of at most `bytes_max` bytes, within `limit`, into `room`, which is taken until it is dropped.
 pub(super) async fn read_body(
     head: &Parts,
     body: Incoming,
     bytes_max: usize,
     limit: Duration,
+    room: &mut Room,
 ) -> Result<Bytes, Refusal> {
     let announced = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     let too_long = announced.is_some_and(|announced| announced > bytes_max as u64);
@@ -94,10 +123,10 @@ pub(super) async fn read_body(
         // The sender waits for permission and need not be read from.
         return Err(Refusal::BodyTooLong { bytes_max });
     }
-    timeout(limit, collect(body, bytes_max)).await.map_err(|_| Refusal::BodyTooSlow(limit))?
+    timeout(limit, collect(body, bytes_max, room)).await.map_err(|_| Refusal::BodyTooSlow(limit))?
 }
 
-async fn collect(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Refusal> {
+async fn collect(mut body: Incoming, bytes_max: usize, room: &mut Room) -> Result<Bytes, Refusal> {
     let (mut first, mut rest, mut received) = (Bytes::new(), BytesMut::new(), 0usize);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| Refusal::BodyBroken)?.into_data() else {
@@ -108,8 +137,11 @@ async fn collect(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Refusal>
             break;
         }
         if received > bytes_max {
-            (first, rest) = (Bytes::new(), BytesMut::new());
-        } else if first.is_empty() {
+            (first, rest, room.taken) = (Bytes::new(), BytesMut::new(), None);
+            continue;
+        }
+        room.take(data.len())?;
+        if first.is_empty() {
             // Nearly every body comes in one piece, which is passed on as it is.
             first = data;
         } else {

@@ -241,6 +241,32 @@ async fn a_body_that_is_too_long_is_refused_after_it_was_sent() {
 }
 
 #[tokio::test]
+async fn bodies_share_a_bounded_room() {
+    let small = HttpSettings { bodies_bytes_max: SETTINGS_BODY_MAX, ..HttpSettings::default() };
+    let served = Served::start(small);
+    let (most, rest) = ("x".repeat(900), "x".repeat(100));
+    let mut first = served.dial().await;
+    let head = format!("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n{most}");
+    first.write_all(head.as_bytes()).await.unwrap();
+    let second = format!("POST /b HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 200\r\n\r\n{rest}{rest}");
+    // The first body may still be on its way.
+    let refused = async {
+        loop {
+            let reply = served.exchange(second.as_bytes()).await;
+            if !reply.starts_with("HTTP/1.1 200 ") {
+                return reply;
+            }
+        }
+    };
+    let reply = timeout(PATIENCE, refused).await.expect("the room is full in the end");
+    assert!(reply.starts_with("HTTP/1.1 503 ") && reply.contains("retry-after: 3"), "{reply}");
+    first.write_all(rest.as_bytes()).await.unwrap();
+    read_reply(&mut first, &format!("{most}{rest}")).await;
+    let reply = served.exchange(second.as_bytes()).await;
+    assert!(reply.starts_with("HTTP/1.1 200 "), "the room is free again: {reply}");
+}
+
+#[tokio::test]
 async fn what_is_no_http_is_answered_and_closed() {
     let served = Served::start(HttpSettings::default());
     let endless = format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(40 * 1024));
