@@ -321,6 +321,9 @@ impl fmt::Display for Rejection {
                 let clock = "by this server's clock";
                 write!(f, "the certificate {subject} begins to hold in {seconds} s {clock} ({})", Moment(*bound))
             }
+            Self::UnknownIssuer { subject, issuer } if subject == issuer => {
+                write!(f, "the chain ends at the root {subject}, and nothing on it is enrolled")
+            }
             Self::UnknownIssuer { subject, issuer } => {
                 write!(f, "the chain ends at {subject}, issued by {issuer}, and nothing on it is enrolled")
             }
