@@ -8,6 +8,8 @@
 pub mod symmetric_key;
 mod x509;
 
+pub use x509::reachable;
+
 use std::fmt;
 use std::ops::Deref;
 
@@ -102,9 +104,11 @@ pub struct Candidates<'a> {
     pub individual: Option<&'a Enrollment>,
     /// Groups found by the keys of the presented chain and of the CA certificates, disabled ones included.
     pub x509_groups: &'a [Enrollment],
-    /// Groups attested by symmetric key, the one that admitted the device before first. To be given also when there is
-    /// an individual enrollment: a refusal then works through them in vain, and takes as long as that of an unknown ID.
+    /// Groups attested by symmetric key, in the order in which they are tried. To be given also when there is an
+    /// individual enrollment: a refusal then works through them in vain, and takes as long as that of an unknown ID.
     pub key_groups: &'a [Enrollment],
+    /// The group by symmetric key that admitted the device before, which is tried first.
+    pub admitted_before: Option<&'a Enrollment>,
     /// Every CA certificate of the provisioning service.
     pub authorities: &'a [CaCertificate],
 }
@@ -126,24 +130,55 @@ struct Match<'a> {
 
 /// Holds a claim and its evidence against the entries that could admit the device.
 pub fn attest(claim: Claim<'_>, evidence: &Evidence, candidates: Candidates<'_>) -> Verdict {
-    let mut trace = Trace::default();
-    let matched = match candidates.individual {
-        _ if let Some(invalid) = evidence.unreadable => Err(Rejection::Unreadable(invalid)),
-        Some(entry) => {
-            Ok(Match { entry, result: individual(claim, evidence, entry, candidates.authorities, &mut trace) })
-        }
-        None => groups(claim, evidence, candidates, &mut trace),
-    };
-    let result = matched.and_then(|Match { entry, result }| {
-        let refuses = |rejection: &Rejection| Finding::Refuses(rejection.cause());
-        trace.decide(&entry.name, result.as_ref().map_or_else(refuses, |_| Finding::Admits));
-        result
-    });
-    if result.is_err() && candidates.individual.is_some() {
-        // What would have been done without an individual enrollment: the duration must not tell whether there is one.
-        std::hint::black_box(groups(claim, evidence, candidates, &mut Trace::default()).is_ok());
+    match attest_individual(claim, evidence, candidates) {
+        Some(admitted) if admitted.result.is_ok() => admitted,
+        first => attest_groups(first, claim, evidence, candidates),
     }
-    Verdict { result, trace }
+}
+
+/// The first part of [`attest`]: holds the claim against the individual enrollment; `None` if there is none. No groups are
+/// needed for it.
+pub fn attest_individual(claim: Claim<'_>, evidence: &Evidence, candidates: Candidates<'_>) -> Option<Verdict> {
+    let entry = candidates.individual?;
+    let mut trace = Trace::default();
+    let result = match evidence.unreadable {
+        Some(invalid) => Err(Rejection::Unreadable(invalid)),
+        None => {
+            let result = individual(claim, evidence, entry, candidates.authorities, &mut trace);
+            Ok(decide(Match { entry, result }, &mut trace))
+        }
+    };
+    Some(Verdict { result: result.flatten(), trace })
+}
+
+/// The second part of [`attest`]: holds the claim against the groups. If the individual enrollment has refused it, that
+/// stands; the groups are worked through all the same, since the duration must not tell whether there is one.
+pub fn attest_groups(
+    refused: Option<Verdict>,
+    claim: Claim<'_>,
+    evidence: &Evidence,
+    candidates: Candidates<'_>,
+) -> Verdict {
+    let mut trace = Trace::default();
+    let matched = match evidence.unreadable {
+        Some(invalid) if refused.is_none() => Err(Rejection::Unreadable(invalid)),
+        _ => groups(claim, evidence, candidates, &mut trace),
+    };
+    let result = matched.and_then(|matched| decide(matched, &mut trace));
+    match refused {
+        Some(refused) => {
+            std::hint::black_box(result.is_ok());
+            refused
+        }
+        None => Verdict { result, trace },
+    }
+}
+
+/// Notes what the entry that decides says.
+fn decide(Match { entry, result }: Match<'_>, trace: &mut Trace) -> Result<Proven<Registrant>, Rejection> {
+    let refuses = |rejection: &Rejection| Finding::Refuses(rejection.cause());
+    trace.decide(&entry.name, result.as_ref().map_or_else(refuses, |_| Finding::Admits));
+    result
 }
 
 fn individual(
@@ -172,7 +207,7 @@ fn groups<'a>(
 ) -> Result<Match<'a>, Rejection> {
     // A token is sent on purpose; a certificate may come along with any TLS connection.
     match (&evidence.token, &evidence.certificates) {
-        (Some(token), _) => symmetric_key::groups(claim, token, candidates.key_groups, trace),
+        (Some(token), _) => symmetric_key::groups(claim, token, candidates, trace),
         (None, Some(chain)) => x509::groups(claim, chain, candidates, trace),
         (None, None) => Err(Rejection::NoCredential),
     }

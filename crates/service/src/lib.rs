@@ -34,6 +34,7 @@ use store::ports::{Deployment, Store, TelemetryLog};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use directory::Directory;
+use provisioning::KeyGroups;
 
 pub use error::Error;
 pub use mailbox::Mailbox;
@@ -115,6 +116,7 @@ struct Inner {
     changing: tokio::sync::Mutex<()>,
     directory: Directory,
     assignments: Notify,
+    key_groups: KeyGroups,
     /// Counts changes of what clients can dial.
     published: watch::Sender<u64>,
     /// Makes what is published reachable.
@@ -143,6 +145,7 @@ impl Service {
             changing: tokio::sync::Mutex::new(()),
             directory: Directory::default(),
             assignments: Notify::new(),
+            key_groups: KeyGroups::new(store.as_ref()),
             store,
             telemetry,
             clock,

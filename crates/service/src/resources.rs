@@ -199,7 +199,9 @@ impl Service {
     /// Replaces the snapshot by what the store holds.
     pub(crate) async fn reload(&self) -> Result<(), Error> {
         let resources = self.0.store.load_resources().await?;
-        self.0.resources.store(Arc::new(Snapshot::new(self.0.naming.clone(), resources)));
+        let snapshot = Arc::new(Snapshot::new(self.0.naming.clone(), resources));
+        self.0.resources.store(Arc::clone(&snapshot));
+        self.0.key_groups.retain(|service| snapshot.service(service).is_some());
         self.apply_retention();
         if let Some(publisher) = self.0.publisher.get() {
             publisher(self);

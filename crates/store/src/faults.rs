@@ -200,7 +200,11 @@ gated!(EnrollmentStore {
     fn list_enrollments(service: ServiceKey, kind: EntryKind, page: PageRequest) -> Page<Enrollment>;
     fn find_x509_groups(service: ServiceKey, lookup: X509Lookup) -> Vec<Enrollment>;
     fn list_symmetric_key_groups(service: ServiceKey, limit: usize) -> Vec<Enrollment>;
-});
+}
+    fn key_group_changes(&self) -> watch::Receiver<u64> {
+        self.inner.key_group_changes()
+    }
+);
 
 gated!(RegistrationStore {
     fn accept_registration(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Claim, Credential, Match, Proven, Registrant, Rejection, seal};
+use super::{Candidates, Claim, Credential, Match, Proven, Registrant, Rejection, seal};
 use crate::decision::{Cause, Finding, OutsideText, Trace};
 use crate::enrollment::{Attestation, Enrollment, EntryName};
 use crate::ids::RegistrationId;
@@ -26,10 +26,12 @@ pub fn prove(claim: Claim<'_>, token: &SasToken, entry: &Enrollment) -> Result<P
 pub(super) fn groups<'a>(
     claim: Claim<'_>,
     token: &SasToken,
-    groups: &'a [Enrollment],
+    candidates: Candidates<'a>,
     trace: &mut Trace,
 ) -> Result<Match<'a>, Rejection> {
-    for group in groups {
+    let first = candidates.admitted_before;
+    let is_other = |group: &&Enrollment| first.is_none_or(|first| first.name != group.name);
+    for group in first.into_iter().chain(candidates.key_groups.iter().filter(is_other)) {
         let Attestation::SymmetricKey(keys) = &group.attestation else { continue };
         trace.groups_tried = trace.groups_tried.saturating_add(1);
         let Some(matched) = matching(claim, token, &group.name, keys) else {

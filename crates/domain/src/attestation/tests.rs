@@ -440,3 +440,33 @@ fn a_group_checks_the_common_name_and_every_certificate_on_the_way() {
         }
     }
 }
+
+#[test]
+fn only_authorities_that_a_chain_may_lead_over_are_reachable() {
+    let root = Plan::authority("root").self_signed();
+    let middle = Plan::authority("middle").signed_by(&root);
+    let issuing = Plan::authority("issuing").signed_by(&middle);
+    let namesake = Plan::authority("middle").self_signed();
+    let stranger = Plan::authority("stranger").self_signed();
+    let leaf = Plan::leaf("dev-1").signed_by(&issuing);
+    let known = [
+        ca("root", &root, true),
+        ca("stranger", &stranger, true),
+        ca("middle", &middle, false),
+        ca("namesake", &namesake, true),
+        ca("issuing", &issuing, false),
+    ];
+    let cases: [(&str, &[&Made], &[usize], &[&str]); 4] = [
+        ("over authorities that are not sent along", &[&leaf], &[0, 1, 2, 4], &["issuing", "middle", "root"]),
+        ("a name is all that is known of an issuer", &[&leaf, &issuing], &[0, 1, 3], &["namesake"]),
+        ("the way ends where an issuer is unknown", &[&leaf], &[0, 1, 2], &[]),
+        ("what is sent along needs no authority", &[&leaf, &issuing, &middle], &[0, 1], &["root"]),
+    ];
+    for (name, sent, places, expected) in cases {
+        let authorities: Vec<_> = places.iter().map(|&place| known[place].clone()).collect();
+        let mut found: Vec<_> =
+            reachable(&presented(sent), &authorities).iter().map(|one| one.name.as_str().to_owned()).collect();
+        found.sort();
+        assert_eq!(found, expected, "{name}");
+    }
+}

@@ -3,6 +3,8 @@
 //! A chain counts only if it also reaches a CA certificate whose possession was proved, at the enrolled certificate,
 //! below or above it (`rules.md` 5; the manual, "DPS device chain requirements").
 
+use std::collections::HashMap;
+
 use super::{Candidates, Claim, Credential, Match, Rejection, seal};
 use crate::certificate::chain::{Path, Web};
 use crate::certificate::{Certificate, ChainFailure, Fault, PresentedChain};
@@ -133,6 +135,26 @@ fn holdings<'a>(groups: &'a [Enrollment], authorities: &'a [CaCertificate]) -> V
         }
     }
     holdings
+}
+
+/// The CA certificates that a chain may lead over: those that bear the name of one of its elements, or of an issuer, and
+/// the issuers of these in turn. No group that holds or names another can admit the device.
+pub fn reachable<'a>(chain: &PresentedChain, authorities: &'a [CaCertificate]) -> Vec<&'a CaCertificate> {
+    let mut by_name: HashMap<&[u8], Vec<&CaCertificate>> = HashMap::new();
+    for authority in authorities {
+        by_name.entry(authority.certificate.raw_subject()).or_default().push(authority);
+    }
+    let presented = chain.certificates().iter();
+    let mut names: Vec<&[u8]> = presented.flat_map(|one| [one.raw_subject(), one.raw_issuer()]).collect();
+    let mut near = Vec::new();
+    while let Some(name) = names.pop() {
+        // Each name is gone once it has been followed.
+        for authority in by_name.remove(name).unwrap_or_default() {
+            names.push(authority.certificate.raw_issuer());
+            near.push(authority);
+        }
+    }
+    near
 }
 
 /// The path, made longer where it must be to reach a CA certificate whose possession was proved; `None` if it cannot.

@@ -1,5 +1,7 @@
 //! Gathering the entries that could admit a device, and the judgement over them.
 
+use std::sync::Arc;
+
 use domain::attestation::{self, Candidates, Claim, Proven, Registrant, Rejection};
 use domain::certificate::PresentedChain;
 use domain::decision::{Decision, Outcome, OutsideText, Presented, Trace};
@@ -16,6 +18,14 @@ use crate::error::Error;
 pub(super) struct Attested {
     pub(super) outcome: Result<Proven<Registrant>, Rejection>,
     pub(super) decision: Decision,
+}
+
+/// Groups that could admit a device.
+#[derive(Default)]
+struct Groups {
+    x509: Vec<Enrollment>,
+    by_key: Arc<[Enrollment]>,
+    admitted_before: Option<Enrollment>,
 }
 
 impl Service {
@@ -36,8 +46,8 @@ impl Service {
         }
     }
 
-    /// Judges what the caller presents for `registration_id`. Reads the same entries whether or not the ID is enrolled,
-    /// so that the time taken does not tell.
+    /// Judges what the caller presents for `registration_id`. A refusal reads the same entries whether or not the ID is
+    /// enrolled, so that the time taken does not tell; an admission by an individual enrollment reads no others.
     pub(super) async fn attest(
         &self,
         caller: &Caller,
@@ -52,22 +62,21 @@ impl Service {
         let name = EntryName::Individual(registration_id.clone());
         let individual = self.0.store.find_enrollment(service.key, &name).await?;
         let evidence = &caller.evidence;
-        let key_groups = match &evidence.token {
-            Some(_) => self.key_groups(service.key, registration_id).await?,
-            None => Vec::new(),
-        };
-        let x509_groups = match (&evidence.token, &evidence.certificates) {
-            (None, Some(chain)) => self.x509_groups(service.key, chain, authorities).await?,
-            _ => Vec::new(),
-        };
         let claim = Claim { service: service.key, id_scope, registration_id, now: self.now() };
-        let candidates = Candidates {
-            individual: individual.as_ref(),
-            x509_groups: &x509_groups,
-            key_groups: &key_groups,
-            authorities,
+        let known = Candidates { individual: individual.as_ref(), authorities, ..Candidates::default() };
+        let verdict = match attestation::attest_individual(claim, evidence, known) {
+            Some(admitted) if admitted.result.is_ok() => admitted,
+            first => {
+                let groups = self.groups(caller, service.key, registration_id, authorities).await?;
+                let candidates = Candidates {
+                    x509_groups: &groups.x509,
+                    key_groups: &groups.by_key,
+                    admitted_before: groups.admitted_before.as_ref(),
+                    ..known
+                };
+                attestation::attest_groups(first, claim, evidence, candidates)
+            }
         };
-        let verdict = attestation::attest(claim, evidence, candidates);
         decision.trace = verdict.trace;
         if let Err(rejection) = &verdict.result {
             decision.outcome = Outcome::refused(rejection);
@@ -75,40 +84,56 @@ impl Service {
         Ok(Attested { outcome: verdict.result, decision })
     }
 
-    /// Groups by symmetric key, the one that admitted the device before first: no index finds the group of a device that
-    /// shows an ID and a signature.
-    async fn key_groups(
+    /// The groups that could admit a device by what it presents.
+    async fn groups(
         &self,
+        caller: &Caller,
         service: ServiceKey,
         registration_id: &RegistrationId,
-    ) -> Result<Vec<Enrollment>, Error> {
-        let store = &self.0.store;
-        let mut groups = store.list_symmetric_key_groups(service, self.0.settings.key_groups_tried_max).await?;
-        if let Some(group) = store.find_admitting_group(service, registration_id).await? {
-            let name = EntryName::Group(group);
-            if let Some(index) = groups.iter().position(|entry| entry.name == name) {
-                groups.swap(0, index);
-            } else {
-                let entry = store.find_enrollment(service, &name).await?;
-                let by_key = |entry: &Enrollment| entry.attestation.mechanism() == Mechanism::SymmetricKey;
-                groups.splice(0..0, entry.filter(by_key));
+        authorities: &[CaCertificate],
+    ) -> Result<Groups, Error> {
+        let mut groups = Groups::default();
+        match (&caller.evidence.token, &caller.evidence.certificates) {
+            (Some(_), _) => {
+                let store = self.0.store.as_ref();
+                groups.by_key = self.0.key_groups.find(store, service, self.0.settings.key_groups_tried_max).await?;
+                groups.admitted_before = self.admitted_before(service, registration_id, &groups.by_key).await?;
             }
+            (None, Some(chain)) => groups.x509 = self.x509_groups(service, chain, authorities).await?,
+            (None, None) => {}
         }
         Ok(groups)
     }
 
-    /// Groups that hold a certificate of the chain, or one that may complete it, or refer to a CA certificate.
+    /// The group by symmetric key that admitted the device before.
+    async fn admitted_before(
+        &self,
+        service: ServiceKey,
+        registration_id: &RegistrationId,
+        groups: &[Enrollment],
+    ) -> Result<Option<Enrollment>, Error> {
+        let store = &self.0.store;
+        let Some(group) = store.find_admitting_group(service, registration_id).await? else { return Ok(None) };
+        let name = EntryName::Group(group);
+        if let Some(entry) = groups.iter().find(|entry| entry.name == name) {
+            return Ok(Some(entry.clone()));
+        }
+        let entry = store.find_enrollment(service, &name).await?;
+        Ok(entry.filter(|entry| entry.attestation.mechanism() == Mechanism::SymmetricKey))
+    }
+
+    /// Groups that hold a certificate of the chain, or a CA certificate that may complete it, or refer to one of these.
     async fn x509_groups(
         &self,
         service: ServiceKey,
         chain: &PresentedChain,
         authorities: &[CaCertificate],
     ) -> Result<Vec<Enrollment>, Error> {
-        let presented = chain.certificates().iter();
-        let known = authorities.iter().map(|authority| &authority.certificate);
+        let near = attestation::reachable(chain, authorities);
+        let known = near.iter().map(|authority| &authority.certificate);
         let lookup = X509Lookup {
-            subject_keys: presented.chain(known).map(|certificate| *certificate.subject_key_hash()).collect(),
-            ca_names: authorities.iter().map(|authority| authority.name.clone()).collect(),
+            subject_keys: chain.certificates().iter().chain(known).map(|one| *one.subject_key_hash()).collect(),
+            ca_names: near.iter().map(|authority| authority.name.clone()).collect(),
         };
         Ok(self.0.store.find_x509_groups(service, lookup).await?)
     }

@@ -5,4 +5,7 @@
 mod assign;
 mod attest;
 mod decisions;
+mod key_groups;
 mod register;
+
+pub(crate) use key_groups::KeyGroups;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod assigning;
+mod attesting;
 mod first_start;
 mod ground;
 mod interrupted;

@@ -3,6 +3,7 @@
 use domain::enrollment::{AllocationPolicy, CustomAllocation, Enrollment, EntryKind, InitialTwin, ProvisioningStatus};
 use domain::ids::{CertificateName, Precondition, ServiceKey};
 use domain::operation::PageRequest;
+use tokio::sync::watch;
 
 use super::sample::{
     NOON, QUOTAS, admitted, after, certificate, individual, key_group, make_service, object, operation, proven,
@@ -158,6 +159,28 @@ pub async fn x509_groups_are_found_by_any_certificate_they_hold_or_name(backend:
     assert_eq!(names(store, service, by(&[2], &[])).await, ["both", "same"]);
     store.delete_enrollment(service, &moved.name, Precondition::None).await.unwrap().done();
     assert_eq!(names(store, service, by(&[2], &[])).await, ["same"]);
+}
+
+pub async fn changes_of_symmetric_key_groups_are_counted_and_no_others(backend: &Backend) {
+    let store = &backend.store;
+    let service = make_service(&**store, "dps").await;
+    let mut changes = store.key_group_changes();
+    let has_counted = |what: &str, wanted: bool, changes: &mut watch::Receiver<u64>| {
+        assert_eq!(changes.has_changed().unwrap(), wanted, "{what}");
+        changes.mark_unchanged();
+    };
+    store.create_enrollment(service, individual("dev-1", 1), NOON).await.unwrap().done();
+    store.create_enrollment(service, x509_group("by-certificate", Some(0), None), NOON).await.unwrap().done();
+    has_counted("other entries", false, &mut changes);
+    let group = store.create_enrollment(service, key_group("by-key", 1), NOON).await.unwrap().done();
+    has_counted("created", true, &mut changes);
+    let by_certificate = Enrollment { name: group.name.clone(), ..x509_group("by-key", Some(0), None) };
+    for next in [by_certificate, group.clone()] {
+        store.replace_enrollment(service, next, Precondition::None, NOON).await.unwrap().done();
+        has_counted("replaced", true, &mut changes);
+    }
+    store.delete_enrollment(service, &group.name, Precondition::None).await.unwrap().done();
+    has_counted("deleted", true, &mut changes);
 }
 
 pub async fn symmetric_key_groups_are_listed_in_order_up_to_the_limit(backend: &Backend) {

@@ -65,4 +65,7 @@ pub trait EnrollmentStore: Send + Sync {
 
     /// Groups attested by symmetric key, at most `limit`, in order of their keys.
     async fn list_symmetric_key_groups(&self, service: ServiceKey, limit: usize) -> Result<Vec<Enrollment>, Error>;
+
+    /// Counts up whenever a verb changed what [`Self::list_symmetric_key_groups`] gives, before the verb is answered.
+    fn key_group_changes(&self) -> tokio::sync::watch::Receiver<u64>;
 }

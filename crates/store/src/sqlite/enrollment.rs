@@ -7,10 +7,11 @@ use domain::ids::{Precondition, ServiceKey};
 use domain::operation::{Cursor, Page, PageRequest};
 use rusqlite::types::Value;
 use rusqlite::{Row, params};
+use tokio::sync::watch;
 
 use super::rows::{Bits, Column, Senseless, from_json, open_pair, open_text, row_limit, seal_keys, to_json};
 use super::tally::{self, Counted};
-use super::{Db, Embedded, Tx, registration};
+use super::{Db, Embedded, Tx, WAKES_KEY_GROUPS, registration};
 use crate::error::Error;
 use crate::ports::{Changed, Created, EnrollmentStore, X509Lookup};
 use crate::seal::Place;
@@ -115,8 +116,16 @@ pub(super) fn find(db: Db<'_>, service: ServiceKey, name: &EntryName) -> Result<
     find_row(db, service, name)?.map(|row| row.open(db)).transpose()
 }
 
+/// Counts a change of an entry if it is, or was, a group by symmetric key.
+fn note_change(tx: &mut Tx<'_, '_>, versions: &[&Enrollment]) {
+    let is_by_key = |entry: &&Enrollment| entry.attestation.mechanism() == Mechanism::SymmetricKey;
+    if versions.iter().any(|entry| entry.name.kind() == EntryKind::Group && is_by_key(entry)) {
+        tx.wake(WAKES_KEY_GROUPS);
+    }
+}
+
 fn create(
-    tx: &Tx<'_, '_>,
+    tx: &mut Tx<'_, '_>,
     service: ServiceKey,
     mut enrollment: Enrollment,
     now: UnixTime,
@@ -151,11 +160,12 @@ fn create(
         ],
     )?;
     write_lookups(tx, service, tx.last_insert_rowid(), &enrollment)?;
+    note_change(tx, &[&enrollment]);
     Ok(Created::Done(enrollment))
 }
 
 fn replace(
-    tx: &Tx<'_, '_>,
+    tx: &mut Tx<'_, '_>,
     service: ServiceKey,
     mut enrollment: Enrollment,
     (precondition, now): (Precondition, UnixTime),
@@ -183,11 +193,12 @@ fn replace(
     )?;
     tx.change("DELETE FROM enrollment_lookup WHERE enrollment = ?1", [id])?;
     write_lookups(tx, service, id, &enrollment)?;
+    note_change(tx, &[&present, &enrollment]);
     Ok(Changed::Done(enrollment))
 }
 
 fn delete(
-    tx: &Tx<'_, '_>,
+    tx: &mut Tx<'_, '_>,
     service: ServiceKey,
     name: &EntryName,
     precondition: Precondition,
@@ -200,6 +211,7 @@ fn delete(
     }
     tx.change("DELETE FROM enrollment_lookup WHERE enrollment = ?1", [id])?;
     tx.change("DELETE FROM enrollment WHERE id = ?1", [id])?;
+    note_change(tx, &[&present]);
     if let EntryName::Individual(registration_id) = name {
         registration::remove(tx, service, registration_id)?;
     }
@@ -340,5 +352,9 @@ impl EnrollmentStore for Embedded {
 
     async fn list_symmetric_key_groups(&self, service: ServiceKey, limit: usize) -> Result<Vec<Enrollment>, Error> {
         self.scan(move |db| list_symmetric_key_groups(db, service, limit)).await
+    }
+
+    fn key_group_changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.key_groups.subscribe()
     }
 }

@@ -486,7 +486,7 @@ impl IdentityStore for Embedded {
     }
 
     fn identity_changes(&self) -> tokio::sync::watch::Receiver<u64> {
-        self.0.identity_changes.subscribe()
+        self.0.changes.identities.subscribe()
     }
 
     async fn identity_changes_after(

@@ -51,6 +51,8 @@ const STORE_FILE: &str = "muster.db";
 const WAKES_TWINS: Wakes = 1;
 /// Wakes who watches [`crate::ports::IdentityStore::identity_changes`].
 const WAKES_IDENTITIES: Wakes = 2;
+/// Counts up [`crate::ports::EnrollmentStore::key_group_changes`].
+const WAKES_KEY_GROUPS: Wakes = 4;
 
 /// Where and how a store is opened.
 #[derive(Clone, Debug, Default)]
@@ -72,10 +74,17 @@ struct Inner {
     writer: Writer,
     readers: Option<Readers>,
     context: Arc<Context>,
-    twin_changes: watch::Sender<u64>,
-    identity_changes: watch::Sender<u64>,
+    changes: Changes,
     refusals: Refusals,
     telemetry: EmbeddedLog,
+}
+
+/// Counts of committed changes, for those who watch them. Clones share them.
+#[derive(Clone, Debug, Default)]
+struct Changes {
+    twins: watch::Sender<u64>,
+    identities: watch::Sender<u64>,
+    key_groups: watch::Sender<u64>,
 }
 
 /// What every verb may need besides its connection.
@@ -205,17 +214,16 @@ impl Embedded {
                 return Err(error);
             }
         };
-        let (twin_changes, identity_changes) = (watch::Sender::new(0), watch::Sender::new(0));
-        let wakes = (twin_changes.clone(), identity_changes.clone());
+        let changes = Changes::default();
+        let counted = changes.clone();
         let writer = Writer::start(Setup {
             connection,
             path,
             limits: LogLimits::default(),
-            on_commit: Box::new(move |woken| wake(&wakes, woken)),
+            on_commit: Box::new(move |woken| counted.count(woken)),
             keep: Box::new(folder),
         })?;
-        let store =
-            Self(Arc::new(Inner { writer, readers, context, twin_changes, identity_changes, refusals, telemetry }));
+        let store = Self(Arc::new(Inner { writer, readers, context, changes, refusals, telemetry }));
         store.carry_out_removals(removals);
         Ok(store)
     }
@@ -308,12 +316,13 @@ impl Embedded {
     }
 }
 
-fn wake((twins, identities): &(watch::Sender<u64>, watch::Sender<u64>), woken: Wakes) {
-    if woken & WAKES_TWINS != 0 {
-        twins.send_modify(|count| *count += 1);
-    }
-    if woken & WAKES_IDENTITIES != 0 {
-        identities.send_modify(|count| *count += 1);
+impl Changes {
+    fn count(&self, woken: Wakes) {
+        let kinds =
+            [(WAKES_TWINS, &self.twins), (WAKES_IDENTITIES, &self.identities), (WAKES_KEY_GROUPS, &self.key_groups)];
+        for (_, changes) in kinds.iter().filter(|(wakes, _)| woken & wakes != 0) {
+            changes.send_modify(|count| *count += 1);
+        }
     }
 }
 

@@ -302,6 +302,6 @@ impl TwinStore for Embedded {
     }
 
     fn twin_changes(&self) -> tokio::sync::watch::Receiver<u64> {
-        self.0.twin_changes.subscribe()
+        self.0.changes.twins.subscribe()
     }
 }

@@ -70,6 +70,7 @@ conformance! {
         a_deleted_individual_enrollment_takes_its_record_along_and_a_group_does_not
         entries_are_listed_by_kind_in_pages_in_order_of_their_keys
         x509_groups_are_found_by_any_certificate_they_hold_or_name
+        changes_of_symmetric_key_groups_are_counted_and_no_others
         symmetric_key_groups_are_listed_in_order_up_to_the_limit
         a_service_takes_as_many_entries_of_a_kind_as_it_may
     }
