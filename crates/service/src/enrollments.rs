@@ -99,6 +99,7 @@ impl Service {
             .iter()
             .filter_map(|link| resources.hub(link.hub))
             .flat_map(|hub| resources.hub_aliases(hub))
+            .cloned()
             .collect();
         domain::enrollment::check_hubs(&draft.terms, &linked).map_err(|invalid| refused(&invalid))?;
         loop {

@@ -93,12 +93,12 @@ impl Service {
         let resources = self.resources();
         let hubs = resources.hubs().into_iter().map(|hub| Published {
             address: hub.address,
-            names: resources.hub_aliases(hub),
+            names: resources.hub_aliases(hub).to_vec(),
             of: EndpointOf::Hub(Arc::clone(hub)),
         });
         let services = resources.services().into_iter().map(|service| Published {
             address: service.address,
-            names: resources.service_aliases(service),
+            names: resources.service_aliases(service).to_vec(),
             of: EndpointOf::Service(Arc::clone(service)),
         });
         hubs.chain(services).collect()

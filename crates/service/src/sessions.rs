@@ -1,6 +1,5 @@
 //! A device's connection to a hub: let in, remembered, let go.
 
-use domain::certificate::Certificate;
 use domain::identity::{Identity, proof};
 use domain::ids::HubKey;
 use domain::operation::identity::IdentityName;
@@ -100,8 +99,8 @@ fn judge(
 ) -> Result<proof::ProvenIdentity, proof::IdentityRejection> {
     let aliases = resources.hub_aliases(hub);
     let hosts: Vec<&str> = aliases.iter().map(String::as_str).collect();
-    let authorities: Vec<Certificate> = resources.authorities(CertificateOwner::Hub(hub.key));
-    let rules = proof::HubRules { hosts: &hosts, policies: &hub.policies, authorities: &authorities };
+    let authorities = resources.authorities(CertificateOwner::Hub(hub.key));
+    let rules = proof::HubRules { hosts: &hosts, policies: &hub.policies, authorities };
     proof::prove(claim, &caller.evidence, rules, now)
 }
 

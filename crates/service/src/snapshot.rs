@@ -4,6 +4,7 @@
 //! changed in place. Start at [`Snapshot::hub_at`].
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,57 +14,127 @@ use domain::operation::Endpoint;
 use domain::resource::{CaCertificate, CertificateOwner, Hub, Naming, ProvisioningService, ResourceGroup};
 use store::ports::Resources;
 
-/// Resources at one moment.
+/// Resources at one moment. What is looked up for each connection or request is worked out once, when it is made.
 #[derive(Debug)]
 pub struct Snapshot {
     naming: Naming,
-    hubs: HashMap<HubKey, Arc<Hub>>,
-    services: HashMap<ServiceKey, Arc<ProvisioningService>>,
+    hubs: Index<HubKey, Hub>,
+    services: Index<ServiceKey, ProvisioningService>,
+    scopes: HashMap<String, ServiceKey>,
     certificates: HashMap<CertificateOwner, Vec<CaCertificate>>,
+    authorities: HashMap<CertificateOwner, Vec<Certificate>>,
     groups: Vec<ResourceGroup>,
     common: Option<IpAddr>,
+    device_host: String,
+}
+
+/// Resources of one kind, by what they are looked for.
+#[derive(Debug)]
+struct Index<K, R> {
+    /// By name.
+    sorted: Vec<Arc<R>>,
+    by_key: HashMap<K, Named<R>>,
+    by_address: HashMap<IpAddr, K>,
+    /// Aliases in lower case; `None` for one that several answer to, which is nobody's own.
+    by_alias: HashMap<String, Option<K>>,
+}
+
+#[derive(Debug)]
+struct Named<R> {
+    resource: Arc<R>,
+    /// Every name it answers to, its host name first.
+    aliases: Vec<String>,
+}
+
+impl<K: Copy + Eq + Hash, R> Index<K, R> {
+    /// Sorts `resources`, which come with key, address and aliases, in the order of their names.
+    fn new(resources: impl Iterator<Item = (K, Option<IpAddr>, Vec<String>, R)>) -> Self {
+        let (mut sorted, mut by_key) = (Vec::new(), HashMap::new());
+        let (mut by_address, mut by_alias) = (HashMap::new(), HashMap::new());
+        for (key, address, aliases, resource) in resources {
+            let resource = Arc::new(resource);
+            sorted.push(Arc::clone(&resource));
+            by_address.extend(address.map(|address| (address, key)));
+            for alias in &aliases {
+                let owner = by_alias.entry(alias.to_ascii_lowercase()).or_insert(Some(key));
+                *owner = owner.filter(|owner| *owner == key);
+            }
+            by_key.insert(key, Named { resource, aliases });
+        }
+        Self { sorted, by_key, by_address, by_alias }
+    }
+
+    fn find(&self, key: K) -> Option<&Arc<R>> {
+        self.by_key.get(&key).map(|named| &named.resource)
+    }
+
+    fn aliases(&self, key: K) -> &[String] {
+        self.by_key.get(&key).map_or(&[], |named| &named.aliases)
+    }
+
+    fn key_at(&self, address: IpAddr) -> Option<K> {
+        self.by_address.get(&address).copied()
+    }
+
+    fn key_of(&self, alias: &str) -> Option<K> {
+        self.by_alias.get(&alias.to_ascii_lowercase()).copied().flatten()
+    }
+
+    fn answers(&self, key: K, to: &str) -> bool {
+        self.aliases(key).iter().any(|alias| alias.eq_ignore_ascii_case(to))
+    }
 }
 
 impl Snapshot {
     /// Sorts `resources` for look-up.
     pub fn new(naming: Naming, resources: Resources) -> Self {
+        let Resources { mut hubs, mut services, certificates: all, groups } = resources;
         let mut certificates: HashMap<CertificateOwner, Vec<CaCertificate>> = HashMap::new();
-        for (owner, certificate) in resources.certificates {
+        for (owner, certificate) in all {
             certificates.entry(owner).or_default().push(certificate);
         }
-        let first = resources.services.iter().min_by_key(|service| service.key);
+        let verified = |all: &Vec<CaCertificate>| {
+            all.iter().filter(|one| one.verified).map(|one| one.certificate.clone()).collect()
+        };
+        let common = services.iter().min_by_key(|service| service.key).and_then(|service| service.address);
+        hubs.sort_by_key(|hub| hub.name.key());
+        services.sort_by_key(|service| service.name.key());
+        let named_hub = |hub: Hub| (hub.key, hub.address, naming.hub_names(&hub), hub);
+        let named_service = |service: ProvisioningService| {
+            (service.key, service.address, naming.service_names(&service, common), service)
+        };
+        let scope = |service: &ProvisioningService| (service.id_scope.as_str().to_ascii_lowercase(), service.key);
         Self {
-            common: first.and_then(|service| service.address),
-            naming,
-            hubs: resources.hubs.into_iter().map(|hub| (hub.key, Arc::new(hub))).collect(),
-            services: resources.services.into_iter().map(|service| (service.key, Arc::new(service))).collect(),
+            scopes: services.iter().map(scope).collect(),
+            hubs: Index::new(hubs.into_iter().map(named_hub)),
+            services: Index::new(services.into_iter().map(named_service)),
+            authorities: certificates.iter().map(|(owner, all)| (*owner, verified(all))).collect(),
             certificates,
-            groups: resources.groups,
+            groups,
+            common,
+            device_host: naming.devices(common),
+            naming,
         }
     }
 
     /// A hub.
     pub fn hub(&self, key: HubKey) -> Option<&Arc<Hub>> {
-        self.hubs.get(&key)
+        self.hubs.find(key)
     }
 
     /// Every hub, by name.
-    pub fn hubs(&self) -> Vec<&Arc<Hub>> {
-        let mut hubs: Vec<_> = self.hubs.values().collect();
-        hubs.sort_by_key(|hub| hub.name.key());
-        hubs
+    pub fn hubs(&self) -> &[Arc<Hub>] {
+        &self.hubs.sorted
     }
 
     /// Every provisioning service, by name.
-    pub fn services(&self) -> Vec<&Arc<ProvisioningService>> {
-        let mut services: Vec<_> = self.services.values().collect();
-        services.sort_by_key(|service| service.name.key());
-        services
+    pub fn services(&self) -> &[Arc<ProvisioningService>] {
+        &self.services.sorted
     }
 
     /// A provisioning service.
     pub fn service(&self, key: ServiceKey) -> Option<&Arc<ProvisioningService>> {
-        self.services.get(&key)
+        self.services.find(key)
     }
 
     /// Every resource group.
@@ -77,9 +148,8 @@ impl Snapshot {
     }
 
     /// The verified CA certificates of a resource.
-    pub fn authorities(&self, owner: CertificateOwner) -> Vec<Certificate> {
-        let all = self.certificates(owner).iter();
-        all.filter(|certificate| certificate.verified).map(|certificate| certificate.certificate.clone()).collect()
+    pub fn authorities(&self, owner: CertificateOwner) -> &[Certificate] {
+        self.authorities.get(&owner).map_or(&[], Vec::as_slice)
     }
 
     /// The host name of a hub.
@@ -94,17 +164,17 @@ impl Snapshot {
 
     /// The host name that devices dial.
     pub fn device_host(&self) -> String {
-        self.naming.devices(self.common)
+        self.device_host.clone()
     }
 
     /// Every name a hub answers to, its host name first.
-    pub fn hub_aliases(&self, hub: &Hub) -> Vec<String> {
-        self.naming.hub_names(hub)
+    pub fn hub_aliases(&self, hub: &Hub) -> &[String] {
+        self.hubs.aliases(hub.key)
     }
 
     /// Every name a provisioning service answers to, its own host name first.
-    pub fn service_aliases(&self, service: &ProvisioningService) -> Vec<String> {
-        self.naming.service_names(service, self.common)
+    pub fn service_aliases(&self, service: &ProvisioningService) -> &[String] {
+        self.services.aliases(service.key)
     }
 
     /// The address that devices dial for any provisioning service, where addresses are handed out.
@@ -115,42 +185,37 @@ impl Snapshot {
     /// The hub that a connection to `endpoint` reaches, if what the client says, `said`, is one of its names. An empty
     /// `said` says nothing.
     pub fn hub_at(&self, endpoint: &Endpoint, said: &str) -> Option<&Arc<Hub>> {
-        let said = without_port(said);
-        let name = endpoint.name.as_deref().map(without_port);
-        let answers = |hub: &Hub, to: &str| self.hub_aliases(hub).iter().any(|alias| alias.eq_ignore_ascii_case(to));
-        self.hubs.values().find(|hub| {
-            let dialled = match &self.naming {
-                Naming::Addresses => hub.address == Some(endpoint.address),
-                Naming::Domain(_) => name.is_none_or(|name| answers(hub, name)) && !(name.is_none() && said.is_empty()),
-            };
-            dialled && (said.is_empty() || answers(hub, said))
-        })
+        let said = Some(without_port(said)).filter(|said| !said.is_empty());
+        let key = match &self.naming {
+            Naming::Addresses => self.hubs.key_at(endpoint.address),
+            Naming::Domain(_) => self.hubs.key_of(endpoint.name.as_deref().map(without_port).or(said)?),
+        }?;
+        let is_meant = said.is_none_or(|said| self.hubs.answers(key, said));
+        self.hubs.find(key).filter(|_| is_meant)
     }
 
     /// The provisioning service whose service API is at `endpoint`.
     pub fn service_at(&self, endpoint: &Endpoint) -> Option<&Arc<ProvisioningService>> {
-        let name = endpoint.name.as_deref().map(without_port);
-        self.services.values().find(|service| match &self.naming {
-            Naming::Addresses => service.address == Some(endpoint.address),
-            Naming::Domain(_) => name
-                .is_some_and(|name| self.service_aliases(service).iter().any(|alias| alias.eq_ignore_ascii_case(name))),
-        })
+        let key = match &self.naming {
+            Naming::Addresses => self.services.key_at(endpoint.address),
+            Naming::Domain(_) => self.services.key_of(without_port(endpoint.name.as_deref()?)),
+        };
+        self.services.find(key?)
     }
 
     /// The provisioning service with the ID scope, if a device may ask for it at `endpoint`: the common endpoint serves
     /// all, a service's own serves it alone.
     pub fn scope_at(&self, endpoint: &Endpoint, id_scope: &str) -> Option<&Arc<ProvisioningService>> {
-        let service =
-            self.services.values().find(|service| service.id_scope.as_str().eq_ignore_ascii_case(id_scope))?;
+        let key = *self.scopes.get(&id_scope.to_ascii_lowercase())?;
         let is_common = match &self.naming {
             Naming::Addresses => self.common == Some(endpoint.address),
             Naming::Domain(_) => {
-                let common = self.device_host();
-                endpoint.name.as_deref().is_none_or(|name| without_port(name).eq_ignore_ascii_case(&common))
+                let name = endpoint.name.as_deref().map(without_port);
+                name.is_none_or(|name| name.eq_ignore_ascii_case(&self.device_host))
             }
         };
-        let is_own = self.service_at(endpoint).is_some_and(|own| own.key == service.key);
-        (is_common || is_own).then_some(service)
+        let is_own = || self.service_at(endpoint).is_some_and(|own| own.key == key);
+        self.services.find(key).filter(|_| is_common || is_own())
     }
 }
 

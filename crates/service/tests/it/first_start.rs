@@ -29,7 +29,7 @@ async fn a_first_start_that_was_broken_off_is_gone_on_with() {
         let service = open(&store, &clock, Settings::default()).await.unwrap();
         let resources = service.resources();
         let (hubs, services) = (resources.hubs(), resources.services());
-        let ([hub], [dps]) = (hubs.as_slice(), services.as_slice()) else {
+        let ([hub], [dps]) = (hubs, services) else {
             panic!("call {call}, {fault:?}: {hubs:?}, {services:?}");
         };
         assert_eq!(dps.links.iter().map(|link| link.hub).collect::<Vec<_>>(), [hub.key], "call {call}, {fault:?}");

@@ -7,3 +7,4 @@ mod attesting;
 mod first_start;
 mod ground;
 mod interrupted;
+mod reaching;
