@@ -36,6 +36,9 @@ def test_an_identity_changes_from_one_credential_to_another(muster):
     assert trusted.generation_id == made.generation_id
     edge = registry.create_device_with_sas("edge-1", KEY, OTHER_KEY, "enabled", iot_edge=True)
     assert edge.capabilities.iot_edge is True
+    assert edge.device_scope.startswith("ms-azure-iot-edge://edge-1-")
+    own = {(module.module_id, module.managed_by) for module in registry.get_modules("edge-1")}
+    assert own == {("$edgeAgent", "iotEdge"), ("$edgeHub", "iotEdge")}
     assert len(registry.get_devices(max_number_of_devices=1)) == 1
     with refused(412):
         registry.delete_device("dev-1", STALE)
