@@ -94,6 +94,9 @@ impl Service {
         for (hub, name) in concerned {
             self.judge_connection(hub, &name).await?;
         }
+        if last > judged {
+            self.0.store.prune_identity_changes(last, BATCH).await?;
+        }
         Ok(last)
     }
 

@@ -247,6 +247,7 @@ gated!(IdentityStore {
     fn save_subscriptions(hub: HubKey, name: &IdentityName, epoch: u64, subscriptions: Subscriptions) -> bool;
     fn note_activity(marks: Vec<ActivityMark>) -> ();
     fn identity_changes_after(sequence: u64, limit: usize) -> (Vec<(HubKey, IdentityName)>, u64);
+    fn prune_identity_changes(sequence: u64, limit: usize) -> usize;
 }
     fn identity_changes(&self) -> watch::Receiver<u64> {
         self.inner.identity_changes()

@@ -223,6 +223,11 @@ pub async fn who_may_no_longer_be_connected_is_told(backend: &Backend) {
     let rest: HashSet<_> = rest.into_iter().collect();
     assert_eq!(rest, HashSet::from([(hub, device("deleted")), (hub, module("deleted", "m"))]));
     assert_eq!(store.identity_changes_after(end, 10).await.unwrap(), (Vec::new(), end));
+
+    assert_eq!(store.prune_identity_changes(reached, 2).await.unwrap(), 2);
+    assert_eq!(store.prune_identity_changes(reached, 2).await.unwrap(), 1);
+    let (kept, again) = store.identity_changes_after(0, 10).await.unwrap();
+    assert_eq!((kept.into_iter().collect::<HashSet<_>>(), again), (rest, end));
 }
 
 pub async fn a_hub_takes_as_many_devices_as_it_may(backend: &Backend) {

@@ -149,4 +149,8 @@ pub trait IdentityStore: Send + Sync {
         sequence: u64,
         limit: usize,
     ) -> Result<(Vec<(HubKey, IdentityName)>, u64), Error>;
+
+    /// Forgets changes up to `sequence`, at most `limit`; returns how many. None is forgotten unasked: whoever holds the
+    /// connections hears of each.
+    async fn prune_identity_changes(&self, sequence: u64, limit: usize) -> Result<usize, Error>;
 }

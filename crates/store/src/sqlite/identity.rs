@@ -22,8 +22,6 @@ use crate::ports::{ActivityMark, Changed, ClaimWanted, ConnectionClaim, Created,
 use crate::seal::Place;
 
 const RECORD: Column = Column { table: "identity", column: "record" };
-/// Changes kept for whoever holds the connections; who falls behind further reads the identities of all it holds.
-const CHANGES_KEPT: u64 = 100_000;
 
 /// What of an identity lies in the open and is not queried.
 #[derive(Serialize, Deserialize)]
@@ -235,8 +233,6 @@ fn announce_modules(tx: &mut Tx<'_, '_>, hub: HubKey, device: &DeviceId) -> Resu
 fn announce(tx: &mut Tx<'_, '_>, hub: HubKey, name: &IdentityName) -> Result<(), Error> {
     let sql = "INSERT INTO identity_change (hub, device, module) VALUES (?1, ?2, ?3)";
     tx.change(sql, params![hub.0, name.device.as_str(), module_column(name)])?;
-    let newest = tx.last_insert_rowid().cast_unsigned();
-    tx.change("DELETE FROM identity_change WHERE sequence <= ?1", [Bits(newest.saturating_sub(CHANGES_KEPT))])?;
     tx.wake(WAKES_IDENTITIES);
     Ok(())
 }
@@ -495,5 +491,15 @@ impl IdentityStore for Embedded {
         limit: usize,
     ) -> Result<(Vec<(HubKey, IdentityName)>, u64), Error> {
         self.scan(move |db| changes_after(db, sequence, limit)).await
+    }
+
+    async fn prune_identity_changes(&self, sequence: u64, limit: usize) -> Result<usize, Error> {
+        // Nobody asks for an earlier run's changes, so that forgetting them need not survive a power cut.
+        self.write_relaxed(move |tx| {
+            let sql = "DELETE FROM identity_change WHERE sequence IN \
+                       (SELECT sequence FROM identity_change WHERE sequence <= ?1 ORDER BY sequence LIMIT ?2)";
+            tx.change(sql, params![Bits(sequence), row_limit(limit)])
+        })
+        .await
     }
 }
