@@ -253,12 +253,13 @@ impl Service {
 
     /// Removes a hub or a provisioning service with all it holds; its connections end.
     pub(crate) async fn remove(&self, place: &Place, name: &ResourceName) -> Result<bool, Error> {
-        let _changing = self.0.changing.lock().await;
+        let changing = self.0.changing.lock().await;
         let existed = match name {
             ResourceName::Hub(name) => {
                 let hub = self.find_hub(place, name)?;
                 let existed = matches!(self.0.store.delete_hub(hub.key).await?, Changed::Done(_));
                 self.reload().await?;
+                drop(changing);
                 self.judge_hub(hub.key).await?;
                 self.0.telemetry.forget_hub(hub.key);
                 existed

@@ -138,12 +138,14 @@ impl Service {
         precondition: Precondition,
     ) -> Result<Answer, Error> {
         self.check_place(place)?;
-        let _changing = self.0.changing.lock().await;
+        let changing = self.0.changing.lock().await;
         let group = self.group_of(place)?;
-        let (hub, created) = if let Ok(present) = self.find_hub(place, name) {
-            let mut hub = Hub::clone(&present);
+        let present = self.find_hub(place, name).ok();
+        let created = present.is_none();
+        let hub = if let Some(present) = &present {
+            let mut hub = Hub::clone(present);
             hub.apply(draft, self.entropy()).map_err(|invalid| Error::invalid(invalid.to_string()))?;
-            (changed(self.0.store.replace_hub(hub, precondition, self.now()).await?)?, false)
+            changed(self.0.store.replace_hub(hub, precondition, self.now()).await?)?
         } else {
             may_create(precondition)?;
             let blank = self.blank_hub();
@@ -152,10 +154,13 @@ impl Service {
                 retention_days: draft.retention_days.or(blank.retention_days),
                 ..draft
             };
-            (self.create_hub(name, &group, draft).await?, true)
+            self.create_hub(name, &group, draft).await?
         };
         self.reload().await?;
-        self.judge_hub(hub.key).await?;
+        drop(changing);
+        if present.is_some_and(|present| present.policies != hub.policies) {
+            self.judge_hub(hub.key).await?;
+        }
         Ok(Answer::Hub { hub: Box::new(self.shown_hub(&Arc::new(hub))), created })
     }
 

@@ -20,11 +20,26 @@ impl Service {
             ResourceName::Hub(name) => CertificateOwner::Hub(self.find_hub(place, name)?.key),
             ResourceName::Service(name) => CertificateOwner::Service(self.find_service(place, name)?.key),
         };
-        let now = self.now();
-        let _changing = match request.is_change() {
-            true => Some(self.0.changing.lock().await),
-            false => None,
+        let before = self.resources();
+        let answer = match request.is_change() {
+            false => return self.answer_certificate_of(owner, request).await,
+            true => {
+                let _changing = self.0.changing.lock().await;
+                self.answer_certificate_of(owner, request).await?
+            }
         };
+        // Devices that a hub let in by a certificate that is gone are cut off.
+        if let CertificateOwner::Hub(hub) = owner
+            && before.authorities(owner) != self.resources().authorities(owner)
+        {
+            self.judge_hub(hub).await?;
+        }
+        Ok(answer)
+    }
+
+    /// Called while changes are locked, unless `request` changes nothing.
+    async fn answer_certificate_of(&self, owner: CertificateOwner, request: CertificateAsk) -> Result<Answer, Error> {
+        let now = self.now();
         match request {
             CertificateAsk::List => Ok(Answer::Certificates(self.resources().certificates(owner).to_vec())),
             CertificateAsk::Find(name) => {
@@ -46,7 +61,7 @@ impl Service {
             CertificateAsk::Delete { name, precondition } => {
                 self.find_certificate(owner, &name)?;
                 settle(self.0.store.delete_certificate(owner, &name, precondition).await?)?;
-                self.reload_certificates(owner).await?;
+                self.reload().await?;
                 Ok(Answer::Deleted { existed: true })
             }
             CertificateAsk::GenerateCode { name, precondition } => {
@@ -89,17 +104,8 @@ impl Service {
         created: bool,
     ) -> Result<Answer, Error> {
         let certificate = Box::new(settle(self.0.store.put_certificate(owner, record, precondition).await?)?);
-        self.reload_certificates(owner).await?;
-        Ok(Answer::Certificate { certificate, created })
-    }
-
-    /// Has everybody see the certificates as they are; devices that a hub let in by one that is gone are cut off.
-    async fn reload_certificates(&self, owner: CertificateOwner) -> Result<(), Error> {
         self.reload().await?;
-        match owner {
-            CertificateOwner::Hub(hub) => self.judge_hub(hub).await,
-            CertificateOwner::Service(_) => Ok(()),
-        }
+        Ok(Answer::Certificate { certificate, created })
     }
 }
 

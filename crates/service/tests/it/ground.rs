@@ -7,12 +7,14 @@ use std::time::Duration;
 use domain::clock::{Clock as _, ManualClock, SeededEntropy};
 use domain::enrollment::Enrollment;
 use domain::ids::{HubName, ServiceKey, ServiceName};
+use domain::operation::identity::IdentityName;
 use domain::operation::registration::{Ask as RegistrationAsk, RegistrationState, Request};
 use domain::operation::resource::Place;
+use domain::operation::session::{Ask as SessionAsk, Connect};
 use domain::operation::{Caller, Endpoint, Evidence, Failure, Operation, Reply, Secret, Transport};
 use domain::resource::{Hub, Naming, ProvisioningService};
 use domain::sas::{SasToken, SymmetricKey};
-use service::{Defaults, Parts, Service, Settings, Spawner, Task};
+use service::{Defaults, EndpointOf, Parts, Service, Settings, Spawner, Task};
 use store::conformance::sample::{NOON, individual, keys, registration_id};
 use store::faults::Faulty;
 use store::ports::{EnrollmentStore as _, RegistrationStore as _};
@@ -107,6 +109,38 @@ impl Ground {
         let resource = format!("{}/registrations/{registration}", self.dps().id_scope);
         let token = SasToken::write(key, &resource, None, self.clock.now().plus(Duration::from_secs(3_600)));
         caller(Evidence { token: Some(SasToken::parse(&token).unwrap()), ..Evidence::default() })
+    }
+
+    /// A program that signs with a policy of the provisioning service, or of the hub, that may do everything.
+    pub fn program(&self, at: EndpointOf) -> Caller {
+        let (address, policies, owner) = match &at {
+            EndpointOf::Service(dps) => (dps.address, &dps.policies, "provisioningserviceowner"),
+            EndpointOf::Hub(hub) => (hub.address, &hub.policies, "iothubowner"),
+        };
+        let policy = policies.iter().find(|policy| policy.name.as_str() == owner).unwrap();
+        self.signed(address.unwrap(), "", (&policy.keys.primary, Some(owner)))
+    }
+
+    /// Connects a device of the hub that signs with `key`.
+    pub async fn connect(&self, name: &IdentityName, key: &SymmetricKey) -> Result<Reply, Failure> {
+        let address = self.hub().address.unwrap();
+        let device = self.signed(address, &format!("/devices/{}", name.device), (key, None));
+        let ask = Connect {
+            host: address.to_string(),
+            claimed: name.clone(),
+            clean_session: true,
+            model_id: None,
+            client: None,
+        };
+        self.service.perform(&device, Operation::Session(SessionAsk::Connect(Box::new(ask)))).await
+    }
+
+    fn signed(&self, address: IpAddr, path: &str, (key, policy): (&SymmetricKey, Option<&str>)) -> Caller {
+        let until = self.clock.now().plus(Duration::from_secs(3_600));
+        let token = SasToken::write(key, &format!("{address}{path}"), policy, until);
+        let mut caller = caller(Evidence { token: Some(SasToken::parse(&token).unwrap()), ..Evidence::default() });
+        caller.endpoint.address = address;
+        caller
     }
 
     pub async fn enroll(&self, entry: Enrollment) {

@@ -7,4 +7,5 @@ mod attesting;
 mod first_start;
 mod ground;
 mod interrupted;
+mod operating;
 mod reaching;

@@ -1,0 +1,130 @@
+//! What operators change: many things at once, and hubs with devices connected.
+
+use std::pin::pin;
+
+use domain::enrollment::{AttestationDraft, EntryName, Slots, Terms};
+use domain::identity::IdentityDraft;
+use domain::ids::{PolicyName, Precondition};
+use domain::operation::enrollment::{Ask as EnrollmentAsk, BulkItem as EntryItem, EnrollmentDraft};
+use domain::operation::identity::{Answer, Ask as IdentityAsk, BulkChange, BulkItem, IdentityName};
+use domain::operation::resource::{Ask, HubDraft, PolicyDraft};
+use domain::operation::{Operation, Reply};
+use service::EndpointOf;
+use store::conformance::Done as _;
+use store::conformance::sample::{NOON, device, identity, keys, module, registration_id};
+use store::faults::Fault;
+use store::ports::{EnrollmentStore as _, IdentityStore as _};
+
+use crate::ground::{Ground, PATIENCE};
+
+fn draft(name: IdentityName) -> Box<IdentityDraft> {
+    let (status, status_reason, authentication, capabilities) = (None, None, None, None);
+    let (device_scope, parent_scopes, managed_by) = (None, Vec::new(), None);
+    Box::new(IdentityDraft {
+        name,
+        status,
+        status_reason,
+        authentication,
+        capabilities,
+        device_scope,
+        parent_scopes,
+        managed_by,
+    })
+}
+
+#[tokio::test]
+async fn identities_of_a_bulk_request_do_not_wait_for_each_other_and_modules_come_after_devices() {
+    let ground = Ground::new().await;
+    let names = [device("dev-1"), module("dev-1", "part"), device("dev-2"), device("dev-3")];
+    let put = |name: &IdentityName| BulkItem {
+        name: name.clone(),
+        change: BulkChange::Put { draft: draft(name.clone()), precondition: Precondition::None, twin: None },
+    };
+    let ask = IdentityAsk::Bulk(names.iter().map(put).collect());
+    let program = ground.program(EndpointOf::Hub(ground.hub()));
+    let mut held = ground.store.hold("create_identity");
+    let mut request = pin!(ground.service.perform(&program, Operation::Identity(ask)));
+    let all_there = async {
+        held.done().await;
+        for name in &names {
+            while ground.store.find_identity(ground.hub().key, name).await.unwrap().is_none() {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    tokio::select! {
+        answer = &mut request => panic!("answered before the first was: {answer:?}"),
+        there = tokio::time::timeout(PATIENCE, all_there) => there.expect("the others are made while the first is held"),
+    }
+    drop(held);
+    let answer = request.await.unwrap();
+    assert!(matches!(&answer, Reply::Identity(Answer::Bulk(failures)) if failures.is_empty()), "{answer:?}");
+}
+
+#[tokio::test]
+async fn enrollments_of_a_bulk_request_do_not_wait_for_each_other() {
+    let ground = Ground::new().await;
+    let names = ["dev-1", "dev-2", "dev-3"].map(|name| EntryName::Individual(registration_id(name)));
+    let put = |name: &EntryName| {
+        let attestation = AttestationDraft::SymmetricKey(Slots { primary: None, secondary: None });
+        let draft = EnrollmentDraft { name: name.clone(), attestation, terms: Terms::default() };
+        EntryItem::Put { draft: Box::new(draft), precondition: Precondition::None }
+    };
+    let ask = EnrollmentAsk::Bulk(names.iter().map(put).collect());
+    let program = ground.program(EndpointOf::Service(ground.dps()));
+    let mut held = ground.store.hold("create_enrollment");
+    let mut request = pin!(ground.service.perform(&program, Operation::Enrollment(ask)));
+    let all_there = async {
+        held.done().await;
+        for name in &names {
+            while ground.store.find_enrollment(ground.service_key(), name).await.unwrap().is_none() {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    tokio::select! {
+        answer = &mut request => panic!("answered before the first was: {answer:?}"),
+        there = tokio::time::timeout(PATIENCE, all_there) => there.expect("the others are made while the first is held"),
+    }
+    drop(held);
+    request.await.unwrap();
+}
+
+/// A change of the default hub.
+fn put_hub(ground: &Ground, draft: HubDraft) -> Operation {
+    let (place, name) = (ground.place(), ground.hub().name.clone());
+    Operation::Resource(Ask::PutHub { place, name, draft: Box::new(draft), precondition: Precondition::Exists })
+}
+
+#[tokio::test]
+async fn connections_are_judged_when_policies_change_and_hold_up_no_other_change() {
+    let ground = Ground::new().await;
+    let name = device("dev-1");
+    ground.store.create_identity(ground.hub().key, identity(name.clone(), 1), None, NOON).await.unwrap().done().done();
+    ground.connect(&name, &keys(1).primary).await.unwrap();
+    let operator = ground.operator();
+    let moved = || put_hub(&ground, HubDraft { location: Some("elsewhere".to_owned()), ..HubDraft::default() });
+    ground.store.plan_verb("find_identity", Fault::Before);
+    ground.service.perform(&operator, moved()).await.expect("nobody is judged for a hub's location");
+    ground.store.plan([]);
+
+    let mut held = ground.store.hold("find_identity");
+    let policy = PolicyDraft {
+        name: PolicyName::parse("iothubowner").unwrap(),
+        rights: "RegistryWrite, ServiceConnect, DeviceConnect".to_owned(),
+        primary: None,
+        secondary: None,
+    };
+    let revoked = put_hub(&ground, HubDraft { policies: Some(vec![policy]), ..HubDraft::default() });
+    let mut judging = pin!(ground.service.perform(&operator, revoked));
+    let other = async {
+        held.done().await;
+        ground.service.perform(&operator, moved()).await.unwrap();
+    };
+    tokio::select! {
+        answer = &mut judging => panic!("answered before connections were judged: {answer:?}"),
+        changed = tokio::time::timeout(PATIENCE, other) => changed.expect("another change does not wait"),
+    }
+    drop(held);
+    judging.await.unwrap();
+}
