@@ -7,6 +7,7 @@ use domain::operation::enrollment::{Answer, Ask, BulkItem, EnrollmentDraft};
 use domain::operation::registration::RegistrationState;
 use domain::operation::{Caller, ErrorKind, Page};
 use domain::resource::ProvisioningService;
+use futures_util::future::join_all;
 use store::ports::{Changed, Created};
 
 use crate::Service;
@@ -141,13 +142,14 @@ impl Service {
         }
     }
 
+    /// Changes all of `items`, which name distinct entries, side by side, so that they share commits; what could not be
+    /// changed.
     async fn put_in_bulk(
         &self,
         service: &ProvisioningService,
         items: Vec<BulkItem>,
     ) -> Vec<(EntryName, domain::operation::Failure)> {
-        let mut failures = Vec::new();
-        for item in items {
+        let changes = items.into_iter().map(async |item| {
             let (name, outcome) = match item {
                 BulkItem::Put { draft, precondition } => {
                     (draft.name.clone(), self.put_enrollment(service, *draft, precondition).await.map(drop))
@@ -157,11 +159,9 @@ impl Service {
                     (name, outcome)
                 }
             };
-            if let Err(error) = outcome {
-                failures.push((name, self.fail(error)));
-            }
-        }
-        failures
+            outcome.err().map(|error| (name, self.fail(error)))
+        });
+        join_all(changes).await.into_iter().flatten().collect()
     }
 }
 

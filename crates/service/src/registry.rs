@@ -7,6 +7,7 @@ use domain::operation::identity::{Answer, Ask, BulkChange, BulkItem, IdentityNam
 use domain::operation::{Caller, ErrorKind, Failure, PageRequest};
 use domain::resource::Hub;
 use domain::twin::ServiceChange;
+use futures_util::future::join_all;
 use store::ports::{Changed, Created};
 
 use crate::Service;
@@ -114,26 +115,30 @@ impl Service {
         }
     }
 
+    /// Changes all of `items` side by side, so that they share commits; what could not be changed.
     async fn change_in_bulk(&self, hub: &Hub, items: Vec<BulkItem>) -> Vec<(IdentityName, Failure)> {
-        let mut failures = Vec::new();
-        for BulkItem { name, change } in items {
-            let outcome = match change {
-                BulkChange::Put { draft, precondition, twin } => {
-                    self.put_identity(hub, *draft, precondition, twin.map(|twin| *twin)).await.map(drop)
-                }
-                BulkChange::Delete { precondition } => {
-                    let demanded = if precondition == Precondition::None { Precondition::Exists } else { precondition };
-                    self.delete_identity(hub, &name, demanded).await.map(drop)
-                }
-                BulkChange::PatchTwin { change, precondition } => {
-                    self.patch_twin(hub.key, &name, *change, precondition).await.map(drop)
-                }
-            };
-            if let Err(error) = outcome {
-                failures.push((name, self.fail(error)));
+        let changes = items.into_iter().map(async |BulkItem { name, change }| {
+            let outcome = self.change_one(hub, &name, change).await;
+            outcome.err().map(|error| (name, self.fail(error)))
+        });
+        join_all(changes).await.into_iter().flatten().collect()
+    }
+
+    /// One change of many. It comes to the store when its future is first polled, and before it waits for anything, so
+    /// that changes take their turns in the order asked: a module after its device.
+    async fn change_one(&self, hub: &Hub, name: &IdentityName, change: BulkChange) -> Result<(), Error> {
+        match change {
+            BulkChange::Put { draft, precondition, twin } => {
+                self.put_identity(hub, *draft, precondition, twin.map(|twin| *twin)).await.map(drop)
+            }
+            BulkChange::Delete { precondition } => {
+                let demanded = if precondition == Precondition::None { Precondition::Exists } else { precondition };
+                self.delete_identity(hub, name, demanded).await.map(drop)
+            }
+            BulkChange::PatchTwin { change, precondition } => {
+                self.patch_twin(hub.key, name, *change, precondition).await.map(drop)
             }
         }
-        failures
     }
 }
 
