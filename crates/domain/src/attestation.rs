@@ -13,7 +13,7 @@ pub use x509::reachable;
 use std::fmt;
 use std::ops::Deref;
 
-use crate::certificate::{Certificate, ChainFailure, Fault};
+use crate::certificate::{Certificate, ChainFailure, Fault, InvalidChain};
 use crate::clock::UnixTime;
 use crate::decision::{Cause, Finding, OutsideText, Trace};
 use crate::enrollment::{Attestation, Enrollment, EntryName, Mechanism};
@@ -141,8 +141,8 @@ pub fn attest(claim: Claim<'_>, evidence: &Evidence, candidates: Candidates<'_>)
 pub fn attest_individual(claim: Claim<'_>, evidence: &Evidence, candidates: Candidates<'_>) -> Option<Verdict> {
     let entry = candidates.individual?;
     let mut trace = Trace::default();
-    let result = match evidence.unreadable {
-        Some(invalid) => Err(Rejection::Unreadable(invalid)),
+    let result = match unread(evidence) {
+        Some(rejection) => Err(rejection),
         None => {
             let result = individual(claim, evidence, entry, candidates.authorities, &mut trace);
             Ok(decide(Match { entry, result }, &mut trace))
@@ -160,8 +160,8 @@ pub fn attest_groups(
     candidates: Candidates<'_>,
 ) -> Verdict {
     let mut trace = Trace::default();
-    let matched = match evidence.unreadable {
-        Some(invalid) if refused.is_none() => Err(Rejection::Unreadable(invalid)),
+    let matched = match unread(evidence) {
+        Some(rejection) if refused.is_none() => Err(rejection),
         _ => groups(claim, evidence, candidates, &mut trace),
     };
     let result = matched.and_then(|matched| decide(matched, &mut trace));
@@ -171,6 +171,15 @@ pub fn attest_groups(
             refused
         }
         None => Verdict { result, trace },
+    }
+}
+
+/// Why what was presented is not judged at all, if it is not.
+const fn unread(evidence: &Evidence) -> Option<Rejection> {
+    match (evidence.unreadable, evidence.untaken, &evidence.token) {
+        (Some(invalid), ..) => Some(Rejection::Unreadable(invalid)),
+        (None, Some(invalid), None) => Some(Rejection::Untaken(invalid)),
+        (None, ..) => None,
     }
 }
 
@@ -234,6 +243,8 @@ pub enum Rejection {
     NoCredential,
     /// What was presented as a signature is none.
     Unreadable(InvalidToken),
+    /// The certificates that were presented are not looked at.
+    Untaken(InvalidChain),
     /// There is no entry that could admit the device.
     NotEnrolled,
     /// The entry is disabled.
@@ -307,6 +318,7 @@ impl Rejection {
         match self {
             Self::NoCredential => Cause::NoCredential,
             Self::Unreadable(_) => Cause::UnreadableSignature,
+            Self::Untaken(_) => Cause::UnreadableCertificate,
             Self::NotEnrolled => Cause::NotEnrolled,
             Self::Disabled => Cause::DisabledEntry,
             Self::Mechanism { .. } => Cause::WrongMechanism,
@@ -331,6 +343,7 @@ impl fmt::Display for Rejection {
         match self {
             Self::NoCredential => f.write_str("the device presented neither a certificate nor a signature"),
             Self::Unreadable(invalid) => write!(f, "what the device presented as a signature is none: {invalid}"),
+            Self::Untaken(invalid) => write!(f, "the device's certificates are not taken: {invalid}"),
             Self::NotEnrolled => f.write_str(
                 "there is no individual enrollment of this registration ID, and no group of this mechanism to try",
             ),

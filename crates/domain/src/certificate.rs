@@ -20,7 +20,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::clock::UnixTime;
 
-pub use chain::{Chain, ChainFailure, Fault, PresentedChain, build_chain};
+pub use chain::{Chain, ChainFailure, Fault, InvalidChain, PresentedChain, build_chain};
 use signature::SignatureAlgorithm;
 use verified::Verified;
 

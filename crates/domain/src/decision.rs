@@ -104,6 +104,7 @@ impl Presented {
         match (&evidence.token, &evidence.certificates) {
             (Some(_), _) => Self::Signature,
             (None, _) if evidence.unreadable.is_some() => Self::Signature,
+            (None, None) if evidence.untaken.is_some() => Self::Certificate,
             (None, Some(_)) => Self::Certificate,
             (None, None) => Self::Nothing,
         }
@@ -254,10 +255,14 @@ pub enum Cause {
     WrongIdScope,
     /// The registration ID breaks the rules for one.
     InvalidRegistrationId,
+    /// The protocol's own name of the client is not the registration ID, or cannot be read.
+    WrongUserName,
     /// Nothing was presented.
     NoCredential,
     /// What was presented as a signature cannot be read.
     UnreadableSignature,
+    /// The certificates that were presented are too many, too long or cannot be read.
+    UnreadableCertificate,
     /// No entry could admit the device.
     NotEnrolled,
     /// The entry is disabled.
@@ -292,11 +297,13 @@ pub enum Cause {
 
 impl Cause {
     /// All causes, for tables that must be complete.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::WrongIdScope,
         Self::InvalidRegistrationId,
+        Self::WrongUserName,
         Self::NoCredential,
         Self::UnreadableSignature,
+        Self::UnreadableCertificate,
         Self::NotEnrolled,
         Self::DisabledEntry,
         Self::WrongMechanism,
@@ -320,7 +327,9 @@ impl Cause {
             Self::WrongIdScope => "wrong-id-scope",
             Self::InvalidRegistrationId => "invalid-registration-id",
             Self::NoCredential => "no-credential",
+            Self::WrongUserName => "wrong-user-name",
             Self::UnreadableSignature => "unreadable-signature",
+            Self::UnreadableCertificate => "unreadable-certificate",
             Self::NotEnrolled => "not-enrolled",
             Self::DisabledEntry => "disabled-entry",
             Self::WrongMechanism => "wrong-mechanism",
@@ -351,6 +360,13 @@ impl Cause {
             Self::NoCredential => "Give the device its certificate or key; check that its SDK sends it.",
             Self::UnreadableSignature => {
                 "Send `SharedAccessSignature sr=…&sig=…&se=…`, each value escaped once, in one Authorization header."
+            }
+            Self::WrongUserName => {
+                "Connect by the registration ID as client ID and `{ID scope}/registrations/{registration \
+                 ID}/api-version=2019-03-31` as user name."
+            }
+            Self::UnreadableCertificate => {
+                "Let the device send its X.509 certificate and its intermediates only: at most 10, 64 KiB together."
             }
             Self::NotEnrolled => "Enroll the device: `muster enrollment create` or `muster enrollment-group create`.",
             Self::DisabledEntry => "If the device may come back: `muster enrollment update … --status enabled`.",

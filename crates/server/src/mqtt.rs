@@ -87,11 +87,8 @@ impl MqttServer {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        let Some(caller) = caller(&peer, transport) else {
-            tracing::info!(peer = %peer.address, "the presented certificates are more than are looked at");
-            return;
-        };
-        let has_certificate = caller.evidence.certificates.is_some();
+        let caller = caller(&peer, transport);
+        let has_certificate = !peer.certificates.is_empty();
         let talk = Talk {
             session: Session::new(Arc::clone(&self.limits), has_certificate, Instant::now()),
             service: self.service.clone(),
@@ -109,23 +106,19 @@ impl MqttServer {
     }
 }
 
-/// What the connection itself tells of its client. A chain that cannot be read counts as none; one out of bounds is
-/// refused.
-pub(crate) fn caller(peer: &PeerContext, transport: Transport) -> Option<Caller> {
-    let certificates = match PresentedChain::from_der(&peer.certificates) {
-        _ if peer.certificates.is_empty() => None,
-        Ok(chain) => Some(Arc::new(chain)),
-        Err(invalid) => {
-            tracing::info!(peer = %peer.address, %invalid, "a presented chain was not taken");
-            return None;
-        }
+/// What the connection itself tells of its client.
+pub(crate) fn caller(peer: &PeerContext, transport: Transport) -> Caller {
+    let (certificates, untaken) = match PresentedChain::from_der(&peer.certificates) {
+        _ if peer.certificates.is_empty() => (None, None),
+        Ok(chain) => (Some(Arc::new(chain)), None),
+        Err(invalid) => (None, Some(invalid)),
     };
-    Some(Caller {
+    Caller {
         endpoint: Endpoint { address: peer.dialled.ip(), name: peer.server_name.clone(), admin: false },
         peer: peer.address.ip(),
         transport,
-        evidence: Evidence { certificates, ..Evidence::default() },
-    })
+        evidence: Evidence { certificates, untaken, ..Evidence::default() },
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {

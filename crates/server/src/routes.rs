@@ -37,10 +37,9 @@ pub struct AdminRoutes {
     pub tasks: Tasks,
 }
 
-/// Builds the caller of a request: what the connection tells, narrowed by `Host`, and what the headers present. `None`
-/// if the presented chain cannot be looked at.
-fn caller_of(request: &Request<Bytes>, peer: &PeerContext, admin: bool) -> Option<Caller> {
-    let mut caller = caller(peer, Transport::Https)?;
+/// Builds the caller of a request: what the connection tells, narrowed by `Host`, and what the headers present.
+fn caller_of(request: &Request<Bytes>, peer: &PeerContext, admin: bool) -> Caller {
+    let mut caller = caller(peer, Transport::Https);
     caller.endpoint.admin = admin;
     if let Some(host) = request.headers().get(HOST).and_then(|host| host.to_str().ok()) {
         caller.endpoint.name = Some(Arc::from(host.to_ascii_lowercase()));
@@ -51,7 +50,7 @@ fn caller_of(request: &Request<Bytes>, peer: &PeerContext, admin: bool) -> Optio
         Some(Err(invalid)) => caller.evidence.unreadable = Some(invalid),
     }
     caller.evidence.bearer = bearer(request.headers()).map(Secret::new);
-    Some(caller)
+    caller
 }
 
 fn host_of(request: &Request<Bytes>, peer: &PeerContext) -> String {
@@ -85,9 +84,7 @@ impl PublicRoutes {
         if hub_http::owns(&target) {
             return self.answer_at_hub(&request, &target, peer).await;
         }
-        let Some(caller) = caller_of(&request, peer, false) else {
-            return self.refuse(Refused::new(ErrorKind::Unauthorized, "Unauthorized"));
-        };
+        let caller = caller_of(&request, peer, false);
         if device_http::owns(&target) {
             return match device_http::decode(&request, &target) {
                 Err(refused) => self.refuse(refused),
@@ -107,14 +104,13 @@ impl PublicRoutes {
     }
 
     async fn answer_at_hub(&self, request: &Request<Bytes>, target: &Target, peer: &PeerContext) -> Response<Bytes> {
-        let refused = match (caller_of(request, peer, false), hub_http::decode(request, target)) {
-            (Some(caller), Ok((operation, asked))) => {
-                return hub_http::encode(self.service.perform(&caller, operation).await, &asked);
+        match hub_http::decode(request, target) {
+            Ok((operation, asked)) => {
+                let caller = caller_of(request, peer, false);
+                hub_http::encode(self.service.perform(&caller, operation).await, &asked)
             }
-            (None, _) => Refused::new(ErrorKind::Unauthorized, "Unauthorized"),
-            (_, Err(refused)) => refused,
-        };
-        self.refuse_at_hub(refused)
+            Err(refused) => self.refuse_at_hub(refused),
+        }
     }
 
     /// Refuses in the words of the dialect that `uri` was meant for, as far as can be told.
@@ -156,9 +152,7 @@ impl AdminRoutes {
         if oauth::owns(&target) {
             return self.answer_for_token(&request, &target, peer);
         }
-        let Some(caller) = caller_of(&request, peer, true) else {
-            return self.refuse(Refused::new(ErrorKind::Unauthorized, "Unauthorized"));
-        };
+        let caller = caller_of(&request, peer, true);
         if own::owns(&target) {
             return match own::decode(&request, &target) {
                 Ok(operation) => own::encode(self.service.perform(&caller, operation).await),
@@ -206,8 +200,7 @@ impl AdminRoutes {
         peer: &PeerContext,
     ) -> Result<Response<Body>, Response<Bytes>> {
         let (operation, wanted) = telemetry_json::decode(request, target).map_err(|refused| self.refuse(refused))?;
-        let caller = caller_of(request, peer, true)
-            .ok_or_else(|| self.refuse(Refused::new(ErrorKind::Unauthorized, "Unauthorized")))?;
+        let caller = caller_of(request, peer, true);
         let reply = self.service.perform(&caller, operation).await.map_err(|failure| management::refuse(&failure))?;
         let Reply::Telemetry(Answer::Readable { hub, partitions }) = reply else {
             return Err(self.refuse(Refused::new(ErrorKind::Internal, "Internal error.")));

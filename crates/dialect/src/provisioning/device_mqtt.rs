@@ -8,10 +8,11 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use domain::decision::OutsideText;
 use domain::ids::RegistrationId;
-use domain::operation::registration::{Ask, Request};
+use domain::operation::registration::{Ask, Request, Unfit};
 use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply};
-use domain::sas::SasToken;
+use domain::sas::{InvalidToken, SasToken};
 use percent_encoding::percent_decode_str;
 use proto::mqtt::{Connect, Event, Filter, Message, PacketId, QoS, Refusal, SubackCode, Text, Ticket};
 use serde_json::Value;
@@ -41,13 +42,23 @@ pub struct Device {
     id_scope: Box<str>,
     registration_id: Box<str>,
     token: Option<SasToken>,
-    /// How CONNECT is refused, if it is not accepted, and why, for the log.
-    refusal: Option<(Refusal, &'static str)>,
+    entrance: Entrance,
     /// Whether the client listens late.
     listens_late: bool,
     subscribed: Option<QoS>,
     waiting: Vec<(AskId, Waiting)>,
     held_back: VecDeque<(Instant, Message)>,
+}
+
+/// How far CONNECT is.
+#[derive(Debug)]
+enum Entrance {
+    /// It is accepted, or will be.
+    Plausible,
+    /// It will be refused.
+    Implausible(Refusal, Unfit),
+    /// The service records why; then it is refused.
+    Recording(AskId, Refusal, Unfit),
 }
 
 /// A request that is not answered.
@@ -99,21 +110,41 @@ impl Device {
     pub fn open(connect: &Connect, has_certificate: bool) -> Option<Self> {
         let text = connect.username.as_deref().filter(|text| UserName::is_meant(text))?;
         let name = UserName::parse(text);
-        let (token, refusal) = match judge(connect, name.as_ref(), has_certificate) {
-            Ok(token) => (token, None),
-            Err(refusal) => (None, Some(refusal)),
+        let (token, entrance) = match judge(connect, name.as_ref(), has_certificate) {
+            Ok(token) => (token, Entrance::Plausible),
+            Err((refusal, unfit)) => (None, Entrance::Implausible(refusal, unfit)),
         };
+        // Whoever looks for the decision knows the client ID, if nothing else can be read or it is what is wrong.
+        let is_wrong_id = matches!(entrance, Entrance::Implausible(_, Unfit::RegistrationId));
+        let named = name.as_ref().filter(|_| !is_wrong_id || connect.client_id.is_empty());
+        let registration_id = named.map(|name| name.registration_id).filter(|id| !id.is_empty());
         Some(Self {
-            id_scope: name.as_ref().map_or_else(Box::default, |name| name.id_scope.into()),
-            registration_id: name.as_ref().map_or_else(Box::default, |name| name.registration_id.into()),
+            id_scope: text.split('/').next().unwrap_or_default().into(),
+            registration_id: registration_id.unwrap_or(&connect.client_id).into(),
             token,
-            refusal,
+            entrance,
             // The Java client names the API version again as its own version.
             listens_late: name.is_some_and(|name| name.client_version == Some(name.api_version)),
             subscribed: None,
             waiting: Vec::new(),
             held_back: VecDeque::new(),
         })
+    }
+
+    fn connect(&mut self, port: &mut Port<'_>, now: Instant) {
+        match std::mem::replace(&mut self.entrance, Entrance::Plausible) {
+            Entrance::Implausible(refusal, unfit) => {
+                let id = self.ask(Request::Refuse(unfit.clone()), port);
+                self.entrance = Entrance::Recording(id, refusal, unfit);
+            }
+            // No session is ever kept: one SDK takes a present one for a protocol error.
+            Entrance::Plausible | Entrance::Recording(..) => port.connection.accept(false, now),
+        }
+    }
+
+    fn ask(&self, request: Request, port: &mut Port<'_>) -> AskId {
+        let (id_scope, registration_id) = (self.id_scope.to_string(), self.registration_id.to_string());
+        port.ask(Operation::Registration(Ask { id_scope, registration_id, request }), Lane::Serial)
     }
 
     fn subscribe(&mut self, packet_id: PacketId, filters: &[Filter], port: &mut Port<'_>) {
@@ -137,19 +168,15 @@ impl Device {
         // Before anything is answered, since one client takes an answer that comes first for a protocol error.
         port.connection.acknowledge(ticket);
         let waiting = Waiting { request_id: request_id.to_owned(), received_at: now };
-        let request = request.and_then(|request| match self.waiting.len() + self.held_back.len() {
-            REQUESTS_WAITING_MAX.. => Err(Refused::new(ErrorKind::Throttled, "Too many requests at once.")),
-            _ => Ok(request),
-        });
-        match request {
-            Ok(request) => {
-                let (id_scope, registration_id) = (self.id_scope.to_string(), self.registration_id.to_string());
-                let ask = Ask { id_scope, registration_id, request };
-                let id = port.ask(Operation::Registration(ask), Lane::Serial);
-                self.waiting.push((id, waiting));
-            }
-            Err(refused) => self.refuse(&waiting, &refused, port, now),
+        if self.waiting.len() + self.held_back.len() >= REQUESTS_WAITING_MAX {
+            // Nothing is asked, not even for a tracking ID: what waits is bounded.
+            let refused = Refused::new(ErrorKind::Throttled, "Too many requests at once.");
+            return self.refuse(&waiting, &refused, port, now);
         }
+        let request = request
+            .unwrap_or_else(|refused| Request::Refuse(Unfit::Request { kind: refused.kind, public: refused.public }));
+        let id = self.ask(request, port);
+        self.waiting.push((id, waiting));
     }
 
     fn refuse(&mut self, waiting: &Waiting, refused: &Refused, port: &mut Port<'_>, now: Instant) {
@@ -178,25 +205,26 @@ fn judge(
     connect: &Connect,
     name: Option<&UserName<'_>>,
     has_certificate: bool,
-) -> Result<Option<SasToken>, (Refusal, &'static str)> {
-    let bad = |reason| Err((Refusal::BadUsernameOrPassword, reason));
+) -> Result<Option<SasToken>, (Refusal, Unfit)> {
+    let bad = |unfit| Err((Refusal::BadUsernameOrPassword, unfit));
     if RegistrationId::parse(&connect.client_id).is_err() {
-        return Err((Refusal::IdentifierRejected, "the client ID is not a registration ID"));
+        return Err((Refusal::IdentifierRejected, Unfit::RegistrationId));
     }
     let Some(UserName { id_scope, registration_id, .. }) = name else {
-        return bad("the user name is not one of a provisioning service");
+        return bad(Unfit::Name("the user name is not one of a provisioning service"));
     };
     if !connect.client_id.eq_ignore_ascii_case(registration_id) {
-        return bad("the user name is of another registration ID than the client ID");
+        return bad(Unfit::Name("the user name is of another registration ID than the client ID"));
     }
     let Some(password) = connect.password.as_deref().filter(|password| !password.is_empty()) else {
-        let nothing = (Refusal::NotAuthorized, "neither a signature nor a certificate is shown");
-        return if has_certificate { Ok(None) } else { Err(nothing) };
+        return if has_certificate { Ok(None) } else { Err((Refusal::NotAuthorized, Unfit::NoCredential)) };
     };
-    match std::str::from_utf8(password).ok().and_then(|password| SasToken::parse(password).ok()) {
-        Some(token) if token.is_for_registration(id_scope, registration_id) => Ok(Some(token)),
-        Some(_) => bad("the signature is for another registration"),
-        None => bad("the password is not a signature"),
+    // Bytes that are no text do not begin with the scheme's name either.
+    let token = std::str::from_utf8(password).map_err(|_| InvalidToken::Scheme).and_then(SasToken::parse);
+    match token {
+        Ok(token) if token.is_for_registration(id_scope, registration_id) => Ok(Some(token)),
+        Ok(token) => bad(Unfit::Resource { named: OutsideText::new(token.resource()) }),
+        Err(invalid) => bad(Unfit::Signature(invalid)),
     }
 }
 
@@ -229,11 +257,7 @@ fn send(message: &Message, port: &mut Port<'_>) {
 impl Machine for Device {
     fn handle_event(&mut self, event: Event, port: &mut Port<'_>, now: Instant) {
         match event {
-            Event::Connect(_) => match self.refusal {
-                Some((refusal, reason)) => port.refuse(refusal, CloseReason::Refused(reason.to_owned())),
-                // No session is ever kept: one SDK takes a present one for a protocol error.
-                None => port.connection.accept(false, now),
-            },
+            Event::Connect(_) => self.connect(port, now),
             Event::Publish { ticket, message } => self.publish(ticket, &message, port, now),
             Event::Subscribe { packet_id, filters } => self.subscribe(packet_id, &filters, port),
             Event::Unsubscribe { packet_id, filters } => {
@@ -248,6 +272,14 @@ impl Machine for Device {
     }
 
     fn handle_reply(&mut self, id: AskId, reply: Result<Reply, Failure>, port: &mut Port<'_>, now: Instant) {
+        if let Entrance::Recording(asked, refusal, unfit) = &self.entrance
+            && *asked == id
+        {
+            // One that is not heard at all is told so, and to come again.
+            let passing = reply.err().map(|failure| error::connack(failure.kind));
+            let refusal = passing.filter(|passing| *passing == Refusal::ServerUnavailable).unwrap_or(*refusal);
+            return port.refuse(refusal, CloseReason::Refused(unfit.to_string()));
+        }
         let Some(index) = self.waiting.iter().position(|(asked, _)| *asked == id) else { return };
         let (_, waiting) = self.waiting.remove(index);
         match reply {

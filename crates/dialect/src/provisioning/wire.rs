@@ -26,6 +26,10 @@ fn show_registration_ask(ask: &registration::Ask) -> String {
     match request {
         Wanted::Poll { operation } => format!("poll | {id_scope} | {registration_id} | {operation}"),
         Wanted::LookUp => format!("look up | {id_scope} | {registration_id}"),
+        Wanted::Refuse(unfit) => {
+            let cause = unfit.cause().map_or("-", domain::decision::Cause::code);
+            format!("refuse | {id_scope} | {registration_id} | {cause}: {unfit}")
+        }
         Wanted::Register(registration) => {
             format!("register | {id_scope} | {registration_id}{}", show_registration(registration))
         }

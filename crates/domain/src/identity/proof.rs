@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::Action;
-use crate::certificate::{Certificate, Chain, ChainFailure, Fault, PresentedChain, build_chain};
+use crate::certificate::{Certificate, Chain, ChainFailure, Fault, InvalidChain, PresentedChain, build_chain};
 use crate::clock::UnixTime;
 use crate::operation::Evidence;
 use crate::operation::session::AuthenticationMethod;
@@ -138,6 +138,9 @@ pub enum IdentityRejection {
     /// Neither a certificate nor a signature.
     #[error("no credential was presented")]
     NoCredential,
+    /// The certificates that were presented are not looked at.
+    #[error("the presented certificates are not taken: {0}")]
+    Untaken(InvalidChain),
     /// The hub has no such identity.
     #[error("the hub has no such identity")]
     Unknown,
@@ -185,7 +188,7 @@ pub fn prove(
         (Some(token), _) => judge_token(claim.identity, token, rules, now),
         (None, _) if evidence.unreadable.is_some() => Err(IdentityRejection::NoCredential),
         (None, Some(presented)) => judge_certificate(claim.identity, presented, rules, now),
-        (None, None) => Err(IdentityRejection::NoCredential),
+        (None, None) => Err(evidence.untaken.map_or(IdentityRejection::NoCredential, IdentityRejection::Untaken)),
     };
     let Some(identity) = claim.identity else { return Err(IdentityRejection::Unknown) };
     let is_enabled = |identity: &Identity| identity.status == IdentityStatus::Enabled;

@@ -17,7 +17,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::certificate::PresentedChain;
+use crate::certificate::{InvalidChain, PresentedChain};
 use crate::clock::UnixTime;
 use crate::ids::TrackingId;
 use crate::sas::{InvalidToken, SasToken};
@@ -127,6 +127,8 @@ pub enum Transport {
 pub struct Evidence {
     /// The certificates of the TLS handshake, whose private key the client has been shown to hold.
     pub certificates: Option<Arc<PresentedChain>>,
+    /// Why the certificates of the handshake are not looked at; whoever shows them and no signature is refused.
+    pub untaken: Option<InvalidChain>,
     /// A shared access signature, parsed and not verified.
     pub token: Option<SasToken>,
     /// Why something that was presented as a signature is none; whoever presents it is not judged by anything else.

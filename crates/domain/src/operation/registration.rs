@@ -1,9 +1,16 @@
 //! A device registers and asks how its registration stands.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use serde_json::{Map, Value};
 
+use super::ErrorKind;
+use crate::attestation::Rejection;
 use crate::clock::UnixTime;
+use crate::decision::{Cause, OutsideText, Presented};
 use crate::ids::{DeviceId, EnrollmentGroupId, Etag, OperationId, RegistrationId};
+use crate::sas::InvalidToken;
 
 /// What a device asks of a provisioning service.
 #[derive(Clone, Debug)]
@@ -16,7 +23,7 @@ pub struct Ask {
     pub request: Request,
 }
 
-/// The three things a device can want.
+/// The three things a device can want; and what a dialect has to say of one that cannot be judged.
 #[derive(Clone, Debug)]
 pub enum Request {
     /// Be assigned to a hub.
@@ -28,6 +35,69 @@ pub enum Request {
     },
     /// Learn where it was assigned, without registering.
     LookUp,
+    /// Nothing: the dialect refuses it. Always answered by a failure, which has the tracking ID.
+    Refuse(Unfit),
+}
+
+/// Why a device is refused before anybody judges it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// The registration ID breaks the rules for one.
+    RegistrationId,
+    /// The protocol's own name of the client is not the registration ID, or cannot be read.
+    Name(&'static str),
+    /// Nothing was presented.
+    NoCredential,
+    /// What was presented as a signature is none.
+    Signature(InvalidToken),
+    /// The signature is for something else.
+    Resource {
+        /// What it is for.
+        named: OutsideText,
+    },
+    /// The request cannot be taken; of the device nothing is decided.
+    Request {
+        /// The class.
+        kind: ErrorKind,
+        /// What may be shown to anyone.
+        public: Cow<'static, str>,
+    },
+}
+
+impl Unfit {
+    /// The cause that a decision has; `None` if none is to be recorded.
+    pub const fn cause(&self) -> Option<Cause> {
+        match self {
+            Self::RegistrationId => Some(Cause::InvalidRegistrationId),
+            Self::Name(_) => Some(Cause::WrongUserName),
+            Self::NoCredential => Some(Cause::NoCredential),
+            Self::Signature(_) => Some(Cause::UnreadableSignature),
+            Self::Resource { .. } => Some(Cause::WrongResource),
+            Self::Request { .. } => None,
+        }
+    }
+
+    /// What it presented, where that is what it is refused for.
+    pub const fn presented(&self) -> Option<Presented> {
+        match self {
+            Self::Signature(_) | Self::Resource { .. } => Some(Presented::Signature),
+            Self::NoCredential => Some(Presented::Nothing),
+            Self::RegistrationId | Self::Name(_) | Self::Request { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RegistrationId => f.write_str("the registration ID breaks the rules for one"),
+            Self::Name(what) => f.write_str(what),
+            Self::NoCredential => Rejection::NoCredential.fmt(f),
+            Self::Signature(invalid) => Rejection::Unreadable(*invalid).fmt(f),
+            Self::Resource { named } => write!(f, "the signature is for {named}"),
+            Self::Request { public, .. } => f.write_str(public),
+        }
+    }
 }
 
 /// The body of a registration.

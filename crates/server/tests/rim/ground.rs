@@ -9,13 +9,15 @@ use client::service::{ServiceClient, ServiceRequest};
 use domain::message::Message;
 use domain::sas::{SasToken, SymmetricKey};
 use http::Method;
-use proto::mqtt::{Connect, Delivery, Packet, PacketId, Publish, Text};
-use serde_json::json;
+use proto::mqtt::{Connack, Connect, Delivery, Filter, Packet, PacketId, Publish, QoS, Text};
+use serde_json::{Value, json};
 use service::{EndpointOf, Service};
 use store::ports::ReadFrom;
-use testkit::raw_mqtt::{RawMqtt, connect};
+use testkit::raw_http::{RawAnswer, RawHttp, RawRequest};
+use testkit::raw_mqtt::{Heard, PATIENCE, RawMqtt, connect};
 use testkit::whole::Muster;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 /// The device at the hub.
@@ -37,17 +39,22 @@ pub async fn start() -> Muster {
 
 /// Puts [`DEVICE`] at the hub of `muster`.
 pub async fn with_device(muster: Muster) -> Muster {
+    let key = SymmetricKey::from_bytes(&DEVICE_KEY).expect("a key").to_base64();
+    let keys = json!({ "primaryKey": key, "secondaryKey": key });
+    create_device(&muster, DEVICE, &json!({ "type": "sas", "symmetricKey": keys })).await;
+    muster
+}
+
+/// Puts `device` at the hub of `muster`.
+pub async fn create_device(muster: &Muster, device: &str, authentication: &Value) {
     let https = Https::new(Arc::clone(&muster.trust(None).expect("trust")));
     let port = muster.https_port();
     let registry = ServiceClient::new(https, muster.hub.owner.clone(), port, ServiceClient::HUB_API_VERSION);
-    let key = SymmetricKey::from_bytes(&DEVICE_KEY).expect("a key").to_base64();
-    let keys = json!({ "primaryKey": key, "secondaryKey": key });
-    let body = json!({ "deviceId": DEVICE, "authentication": { "type": "sas", "symmetricKey": keys } });
-    let path = ["devices", DEVICE];
+    let body = json!({ "deviceId": device, "authentication": authentication });
+    let path = ["devices", device];
     let request = ServiceRequest { body: Some(&body), ..ServiceRequest::new(Method::PUT, &path) };
     let answer = registry.send(request, muster.clock().now()).await.expect("an answer");
     assert!(answer.status().is_success(), "{answer:?}");
-    muster
 }
 
 /// The CONNECT of [`DEVICE`].
@@ -66,6 +73,14 @@ pub fn token(muster: &Muster, resource: &str) -> String {
 /// A connection to the hub over which nothing was said.
 pub async fn dial(muster: &Muster) -> Client {
     RawMqtt::new(muster.dial_mqtt(&muster.hub.host).await.expect("a handshake"))
+}
+
+/// [`DEVICE`], let in by `introduction`.
+pub async fn enter(muster: &Muster, introduction: Connect) -> Client {
+    let mut client = dial(muster).await;
+    client.say(&Packet::Connect(Box::new(introduction))).await;
+    assert_eq!(client.hear().await, Heard::Packet(Packet::Connack(Connack::Accepted { session_present: false })));
+    client
 }
 
 /// A message of telemetry, QoS 1 if it has a packet ID.
@@ -100,4 +115,36 @@ pub async fn kept(service: &Service) -> Vec<Arc<Message>> {
         messages.extend(read.expect("messages").into_iter().map(|stored| stored.message));
     }
     messages
+}
+
+/// As [`kept`], once there are `count` messages.
+pub async fn kept_when(service: &Service, count: usize) -> Vec<Arc<Message>> {
+    let mut appended = service.telemetry().appended();
+    loop {
+        appended.borrow_and_update();
+        let messages = kept(service).await;
+        if messages.len() >= count {
+            return messages;
+        }
+        timeout(PATIENCE, appended.changed()).await.expect("messages in time").expect("the log is there");
+    }
+}
+
+/// A SUBSCRIBE to one filter.
+pub fn subscribe(filter: &str) -> Packet {
+    let topic = Text::try_from(filter.to_owned()).expect("text");
+    Packet::Subscribe { packet_id: packet(1), filters: vec![Filter { topic, qos: QoS::AtMostOnce }] }
+}
+
+/// The answer to a request without a body, over a connection of its own, with an `Authorization` header if there is one.
+pub async fn ask(
+    stream: TlsStream<TcpStream>,
+    (method, target): (&str, &str),
+    host: &str,
+    authorization: Option<&str>,
+) -> RawAnswer {
+    let mut headers = vec![("Host".to_owned(), host.as_bytes().to_vec())];
+    headers.extend(authorization.map(|value| ("Authorization".to_owned(), value.as_bytes().to_vec())));
+    let request = RawRequest { method: method.to_owned(), target: target.to_owned(), headers, body: Vec::new() };
+    RawHttp::new(stream).exchange(&request).await.expect("an answer")
 }

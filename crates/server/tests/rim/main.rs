@@ -2,5 +2,6 @@
 //!
 //! Start at [`ground`], then at a test of the topic.
 
+mod decisions;
 mod draining;
 mod ground;

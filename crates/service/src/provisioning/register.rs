@@ -6,7 +6,7 @@ use domain::attestation::{Proven, Registrant, Rejection};
 use domain::decision::{Cause, Decision, Outcome};
 use domain::ids::{OperationId, RegistrationId, ServiceKey};
 use domain::operation::registration::{
-    Answer, Ask, Registration, RegistrationError, RegistrationState, RegistrationStatus, Request,
+    Answer, Ask, Registration, RegistrationError, RegistrationState, RegistrationStatus, Request, Unfit,
 };
 use domain::operation::{Caller, ErrorKind};
 use domain::resource::ProvisioningService;
@@ -20,12 +20,17 @@ use crate::error::Error;
 impl Service {
     /// Performs `ask`. Every request is judged afresh: the enrollment may have changed since the last one.
     pub(crate) async fn perform_registration(&self, caller: &Caller, ask: Ask) -> Result<Answer, Error> {
+        if let Request::Refuse(unfit) = &ask.request {
+            return Err(self.refuse_unfit(caller, &ask, unfit));
+        }
         let resources = self.resources();
         let Some(service) = resources.scope_at(&caller.endpoint, &ask.id_scope).map(Arc::clone) else {
             return Err(self.unknown_scope(caller, &ask));
         };
-        let registration_id = RegistrationId::parse(&ask.registration_id)
-            .map_err(|invalid| Error::invalid(format!("The registration ID: {invalid}.")))?;
+        let registration_id = RegistrationId::parse(&ask.registration_id).map_err(|invalid| {
+            let refused = self.refuse_unfit(caller, &ask, &Unfit::RegistrationId);
+            Error { public: format!("The registration ID: {invalid}.").into(), ..refused }
+        })?;
         let attested = self.attest(caller, &service, &registration_id, &ask.id_scope).await?;
         match ask.request {
             Request::Register(registration) => self.register(&service, registration_id, attested, *registration).await,
@@ -39,7 +44,30 @@ impl Service {
                 let state = state.unwrap_or_else(|| RegistrationState::unassigned(registration_id));
                 Ok(Answer::State(Box::new(self.with_host(state))))
             }
+            // Dealt with above.
+            Request::Refuse(_) => Err(Error::unauthorized()),
         }
+    }
+
+    /// Records why the device is refused without being judged, if anything is decided of it.
+    fn refuse_unfit(&self, caller: &Caller, ask: &Ask, unfit: &Unfit) -> Error {
+        let cause = match (unfit, unfit.cause()) {
+            (Unfit::Request { kind, public }, _) => return Error::new(*kind, public.clone()),
+            (_, None) => return Error::unauthorized(),
+            (_, Some(cause)) => cause,
+        };
+        let mut decision = self.open_decision(caller, &ask.id_scope, &ask.registration_id);
+        decision.service = self.resources().scope_at(&caller.endpoint, &ask.id_scope).map(|service| service.key);
+        decision.presented = unfit.presented().unwrap_or(decision.presented);
+        decision.outcome = Outcome::Refused { cause, what: unfit.to_string(), fix: cause.fix().to_owned() };
+        let tracking = decision.tracking;
+        tracing::info!(%tracking, registration.id = %decision.registration_id, cause = cause.code(), "{unfit}");
+        self.0.store.record_refusal(decision);
+        let error = match unfit {
+            Unfit::RegistrationId => Error::invalid("The registration ID is not valid."),
+            _ => Error::unauthorized(),
+        };
+        error.tracked(tracking)
     }
 
     fn unknown_scope(&self, caller: &Caller, ask: &Ask) -> Error {
