@@ -124,7 +124,14 @@ pub struct Limits {
     pub handshake_s: u32,
     /// Handshakes under way at once.
     pub handshakes: usize,
-    /// Connections at once.
+    /// Handshakes a minute that one address gets back once its burst is used up, 0 for any number. Loopback is exempt
+    /// from this bound and the next two.
+    pub address_handshakes_per_min: u32,
+    /// Handshakes that one address may begin at short notice.
+    pub address_handshakes_burst: u32,
+    /// Handshakes of one address under way at once.
+    pub address_handshakes: u32,
+    /// Connections at once, over all ports; more are closed at once.
     pub connections: usize,
     /// Failed proofs a minute from one address before it is made to wait.
     pub failed_proofs_per_min: u32,
@@ -148,6 +155,9 @@ impl Default for Limits {
         Self {
             handshake_s: 10,
             handshakes: 2_000,
+            address_handshakes_per_min: 30_000,
+            address_handshakes_burst: 5_000,
+            address_handshakes: 512,
             connections: 1_000_000,
             failed_proofs_per_min: 6_000,
             devices_per_hub: quotas.devices_per_hub,
@@ -209,6 +219,10 @@ impl Config {
         bound("hub.partitions", self.hub.partitions.into(), 1, 32);
         bound("limits.handshake_s", self.limits.handshake_s.into(), 1, 300);
         bound("limits.handshakes", self.limits.handshakes as u64, 1, 1_000_000);
+        let limits = &self.limits;
+        bound("limits.address_handshakes_per_min", limits.address_handshakes_per_min.into(), 0, 1_000_000_000);
+        bound("limits.address_handshakes_burst", limits.address_handshakes_burst.into(), 1, 1_000_000_000);
+        bound("limits.address_handshakes", limits.address_handshakes.into(), 1, 1_000_000);
         bound("limits.connections", self.limits.connections as u64, 1, 100_000_000);
         bound("limits.failed_proofs_per_min", self.limits.failed_proofs_per_min.into(), 1, 1_000_000_000);
         bound("limits.devices_per_hub", self.limits.devices_per_hub, 1, AMOUNT_MAX);

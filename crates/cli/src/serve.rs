@@ -14,9 +14,10 @@ use client::endpoints::{Admin, Endpoints, FILE_NAME, Hub, Ports, ProvisioningSer
 use domain::clock::{Clock, Entropy};
 use domain::ids::{HubName, ServiceName};
 use domain::resource::{AddressPool, Naming, Policy};
-use server::serve::{ServeOptions, Server};
+use server::serve::{RimLimits, ServeOptions, Server};
 use server::shutdown::Tasks;
 use server::tls::authority::CERTIFICATE_FILE;
+use server::tls::budget::BudgetSettings;
 use server::tls::key_file::{KeyFolder, KeySeal};
 use server::tls::{OperatorCertificate, TlsSettings};
 use service::clock::{SystemClock, SystemEntropy};
@@ -240,12 +241,25 @@ fn serve_options(args: &ServeArgs, config: &Config, keys: Option<KeyFolder>, tas
         https: port(config.listen.https_port, args.https_port, default.https_port),
         mqtts: port(config.listen.mqtts_port, args.mqtts_port, default.mqtts_port),
         admin: port(config.listen.admin_port, args.admin_port, default.admin_port),
-        tls: TlsSettings {
-            handshake_timeout: Duration::from_secs(config.limits.handshake_s.into()),
-            handshakes_max: config.limits.handshakes,
-            ..TlsSettings::default()
-        },
+        limits: rim_limits(&config.limits),
         operator: config.certificate(),
+    }
+}
+
+fn rim_limits(limits: &config::Limits) -> RimLimits {
+    RimLimits {
+        tls: TlsSettings {
+            handshake_timeout: Duration::from_secs(limits.handshake_s.into()),
+            handshakes_max: limits.handshakes,
+            handshake_budget: BudgetSettings {
+                per_minute: limits.address_handshakes_per_min,
+                burst: limits.address_handshakes_burst,
+                concurrent: limits.address_handshakes,
+                ..BudgetSettings::default()
+            },
+        },
+        failed_proofs_per_min: limits.failed_proofs_per_min,
+        connections_max: limits.connections,
     }
 }
 

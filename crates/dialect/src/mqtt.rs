@@ -22,6 +22,7 @@ pub struct Session {
     closed: Option<CloseReason>,
     has_certificate: bool,
     is_stopping: bool,
+    refused_filters: Vec<String>,
 }
 
 impl Session {
@@ -34,6 +35,7 @@ impl Session {
             closed: None,
             has_certificate,
             is_stopping: false,
+            refused_filters: Vec::new(),
         }
     }
 
@@ -91,6 +93,11 @@ impl Session {
     pub fn is_at_rest(&self) -> bool {
         let holds_back = self.machine.as_ref().is_some_and(|machine| machine.poll_timeout().is_some());
         self.asks.is_empty() && self.connection.unanswered() == 0 && !holds_back && self.output().is_empty()
+    }
+
+    /// The filters to which a subscription was refused since the last call, cut for the log.
+    pub fn take_refused_filters(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.refused_filters)
     }
 
     /// Ends the connection from our side.
@@ -172,7 +179,8 @@ impl Session {
 
     fn with_machine(&mut self, act: impl FnOnce(&mut dyn Machine, &mut Port<'_>)) {
         let Some(mut machine) = self.machine.take() else { return };
-        let mut port = Port { connection: &mut self.connection, asks: &mut self.asks, closed: &mut self.closed };
+        let Self { connection, asks, closed, refused_filters, .. } = self;
+        let mut port = Port { connection, asks, closed, refused_filters };
         act(machine.as_mut(), &mut port);
         self.machine = Some(machine);
     }

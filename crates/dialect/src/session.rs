@@ -68,6 +68,30 @@ pub enum CloseReason {
     },
 }
 
+impl CloseReason {
+    /// Whether the client broke a rule or was refused, as opposed to having left, fallen silent or been ended by us.
+    pub const fn is_misuse(&self) -> bool {
+        match self {
+            Self::Mqtt(reason) => match reason {
+                mqtt::CloseReason::Malformed(_)
+                | mqtt::CloseReason::NotConnect(_)
+                | mqtt::CloseReason::ForeignProtocol { .. }
+                | mqtt::CloseReason::SecondConnect
+                | mqtt::CloseReason::Unexpected(_)
+                | mqtt::CloseReason::ExactlyOnce
+                | mqtt::CloseReason::ConnectTimeout
+                | mqtt::CloseReason::Refused(_) => true,
+                mqtt::CloseReason::Disconnected
+                | mqtt::CloseReason::Lost
+                | mqtt::CloseReason::KeepAlive
+                | mqtt::CloseReason::Server => false,
+            },
+            Self::UserName(_) | Self::Topic(_) | Self::Message(_) | Self::Refused(_) => true,
+            Self::Stopping | Self::CutOff(_) | Self::Unstored(_) | Self::Subscriptions(_) | Self::Gap { .. } => false,
+        }
+    }
+}
+
 /// Text from a client, cut for the log.
 pub fn cut(text: &str) -> String {
     const CHARS_MAX: usize = 128;
@@ -132,6 +156,9 @@ impl Asks {
     }
 }
 
+/// Most refused filters that wait to be logged; more say nothing new.
+const REFUSED_FILTERS_MAX: usize = 8;
+
 /// Through which a machine acts on its connection.
 #[derive(Debug)]
 pub struct Port<'a> {
@@ -139,12 +166,20 @@ pub struct Port<'a> {
     pub connection: &'a mut Connection,
     pub(crate) asks: &'a mut Asks,
     pub(crate) closed: &'a mut Option<CloseReason>,
+    pub(crate) refused_filters: &'a mut Vec<String>,
 }
 
 impl Port<'_> {
     /// Asks for `operation`.
     pub fn ask(&mut self, operation: Operation, lane: Lane) -> AskId {
         self.asks.push(operation, lane)
+    }
+
+    /// Takes note, for the log, that a subscription to `filter` is refused.
+    pub fn note_refused_filter(&mut self, filter: &str) {
+        if self.refused_filters.len() < REFUSED_FILTERS_MAX {
+            self.refused_filters.push(cut(filter));
+        }
     }
 
     /// Refuses the CONNECT.

@@ -6,12 +6,14 @@
 
 mod accept;
 pub mod holder;
+mod limit;
 
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
@@ -19,6 +21,7 @@ use tokio::net::TcpStream;
 
 pub use self::accept::RunningListener;
 use self::holder::{Holder, find_holder};
+pub use self::limit::ConnectionLimit;
 
 /// Connections that the kernel keeps ready to be accepted; it may allow fewer.
 const BACKLOG: i32 = 4_096;
@@ -116,6 +119,7 @@ pub struct Listener {
     port: u16,
     sockets: Vec<BoundSocket>,
     notice: Option<PortNotice>,
+    limit: Option<Arc<ConnectionLimit>>,
 }
 
 #[derive(Debug)]
@@ -185,7 +189,7 @@ impl Binder {
     }
 
     fn bind_once(&self, purpose: &'static str, port: u16) -> Result<Listener, BindError> {
-        let mut listener = Listener { purpose, port, sockets: Vec::new(), notice: None };
+        let mut listener = Listener { purpose, port, sockets: Vec::new(), notice: None, limit: None };
         for &address in &self.addresses {
             if !listener.sockets.iter().any(|bound| bound.reach.covers(address)) {
                 let bound = bind_reaching(purpose, address, listener.port)?;
@@ -201,6 +205,11 @@ impl Listener {
     /// The port number; the same on every address.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Holds the port to `limit`, which other ports may share.
+    pub fn limited(self, limit: &Arc<ConnectionLimit>) -> Self {
+        Self { limit: Some(Arc::clone(limit)), ..self }
     }
 
     /// What the operator should be told, if the port is not the one wanted.

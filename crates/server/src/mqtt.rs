@@ -4,6 +4,7 @@
 //! given back when it is quiet: reading goes through a buffer of the thread (`link`). Start at [`MqttServer::serve`].
 
 mod link;
+mod misuse;
 mod running;
 
 use std::io;
@@ -15,12 +16,14 @@ use domain::certificate::PresentedChain;
 use domain::operation::session::{Answer, Ask as SessionAsk, ConnectedDevice, CutOff};
 use domain::operation::{Caller, Endpoint, Evidence, Operation, Push, Reply, Transport};
 use proto::mqtt::Limits;
-use service::{Mailbox, Service};
+use service::Mailbox;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use self::link::Link;
+use self::misuse::MisuseLog;
 use self::running::{Running, Settled};
+use crate::door::Door;
 use crate::shutdown::{DrainSignal, Tasks, Work};
 use crate::tls::PeerContext;
 
@@ -30,8 +33,9 @@ const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Drives MQTT connections. Cheap to clone.
 #[derive(Clone)]
 pub struct MqttServer {
-    service: Service,
+    door: Door,
     limits: Arc<Limits>,
+    misuse: Arc<MisuseLog>,
 }
 
 /// One connection while it lives.
@@ -58,11 +62,12 @@ enum Stage {
 /// What a connection says and has performed, whatever it is carried by.
 struct Talk {
     session: Session,
-    service: Service,
+    door: Door,
     caller: Arc<Caller>,
     running: Running,
     device: Option<ConnectedDevice>,
     mailbox: Option<Mailbox>,
+    misuse: Arc<MisuseLog>,
 }
 
 /// What ended a wait.
@@ -78,8 +83,8 @@ enum Step {
 
 impl MqttServer {
     /// A driver with `limits` for each connection.
-    pub fn new(service: Service, limits: Limits) -> Self {
-        Self { service, limits: Arc::new(limits) }
+    pub fn new(door: Door, limits: Limits) -> Self {
+        Self { door, limits: Arc::new(limits), misuse: Arc::new(MisuseLog::new(Instant::now())) }
     }
 
     /// Serves a connection until it ends, or until the server drains and everything the client sent is answered.
@@ -91,7 +96,8 @@ impl MqttServer {
         let has_certificate = !peer.certificates.is_empty();
         let talk = Talk {
             session: Session::new(Arc::clone(&self.limits), has_certificate, Instant::now()),
-            service: self.service.clone(),
+            door: self.door.clone(),
+            misuse: Arc::clone(&self.misuse),
             caller: Arc::new(caller),
             running: Running::default(),
             device: None,
@@ -131,6 +137,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
             let session = &mut self.talk.session;
             if session.closed().is_some() && session.output().is_empty() {
                 break;
+            }
+            for filter in session.take_refused_filters() {
+                self.talk.misuse.refused_filter(self.talk.caller.peer, &filter);
             }
             let step = self.step().await;
             let (session, now) = (&mut self.talk.session, Instant::now());
@@ -226,7 +235,7 @@ impl Talk {
             {
                 Arc::make_mut(&mut self.caller).evidence.token = Some(token.clone());
             }
-            self.running.begin(&self.service, &self.caller, ask).await;
+            self.running.begin(&self.door, &self.caller, ask).await;
         }
     }
 
@@ -241,7 +250,7 @@ impl Talk {
             };
             self.session.handle_reply(id, reply, now);
             if let Some(device) = connected {
-                self.mailbox = self.service.mailbox(&device);
+                self.mailbox = self.door.service().mailbox(&device);
                 if self.mailbox.is_none() {
                     // Cut off before it was let in: nothing would ever end it otherwise.
                     self.session.handle_push(Push::CutOff(CutOff::Displaced), now);
@@ -260,7 +269,7 @@ impl Talk {
     /// Lets what was asked come to its end once the socket is closed, and lets the identity go.
     async fn finish(mut self) {
         if let Some(reason) = self.session.closed() {
-            tracing::debug!(peer = %self.caller.peer, %reason, "MQTT connection ended");
+            self.misuse.ended(self.caller.peer, reason);
         }
         self.begin_asks().await;
         while !self.running.is_empty() {
@@ -271,7 +280,7 @@ impl Talk {
         if let Some(device) = self.device {
             let leave = Operation::Session(SessionAsk::Disconnect { device });
             // A failure is logged where it arises; the claim is taken over by the next connection.
-            let _ = self.service.perform(&self.caller, leave).await;
+            let _ = self.door.perform(&self.caller, leave).await;
         }
     }
 }

@@ -10,13 +10,14 @@ use dialect::hub::service_http as hub_http;
 use dialect::management::{self, arm, oauth, own, telemetry as telemetry_json};
 use dialect::provisioning::{self, device_http, service_http};
 use domain::operation::telemetry::Answer;
-use domain::operation::{Caller, ErrorKind, Reply, Secret, Transport};
+use domain::operation::{Caller, ErrorKind, Failure, Reply, Secret, Transport};
 use http::header::HOST;
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Uri};
 use serde_json::json;
-use service::{ReaderStart, Service, TOKEN_LIFETIME};
+use service::{ReaderStart, TOKEN_LIFETIME};
 
+use crate::door::Door;
 use crate::http::{Body, Handler, Refusal};
 use crate::mqtt::caller;
 use crate::shutdown::Tasks;
@@ -26,13 +27,13 @@ use crate::tls::PeerContext;
 /// The device and service APIs of provisioning services and hubs.
 pub struct PublicRoutes {
     /// Performs what is asked.
-    pub service: Service,
+    pub door: Door,
 }
 
 /// The management port.
 pub struct AdminRoutes {
     /// Performs what is asked.
-    pub service: Service,
+    pub door: Door,
     /// Runs what outlives the answer to a request.
     pub tasks: Tasks,
 }
@@ -89,7 +90,7 @@ impl PublicRoutes {
             return match device_http::decode(&request, &target) {
                 Err(refused) => self.refuse(refused),
                 Ok((operation, asked)) => {
-                    let reply = self.service.perform(&caller, operation).await;
+                    let reply = self.door.perform(&caller, operation).await;
                     device_http::encode(reply, &asked, &host_of(&request, peer))
                 }
             };
@@ -97,7 +98,7 @@ impl PublicRoutes {
         if service_http::owns(&target) {
             return match service_http::decode(&request, &target) {
                 Err(refused) => self.refuse(refused),
-                Ok((operation, asked)) => service_http::encode(self.service.perform(&caller, operation).await, asked),
+                Ok((operation, asked)) => service_http::encode(self.door.perform(&caller, operation).await, asked),
             };
         }
         self.refuse(Refused::nothing_here())
@@ -107,7 +108,7 @@ impl PublicRoutes {
         match hub_http::decode(request, target) {
             Ok((operation, asked)) => {
                 let caller = caller_of(request, peer, false);
-                hub_http::encode(self.service.perform(&caller, operation).await, &asked)
+                hub_http::encode(self.door.perform(&caller, operation).await, &asked)
             }
             Err(refused) => self.refuse_at_hub(refused),
         }
@@ -119,11 +120,11 @@ impl PublicRoutes {
     }
 
     fn refuse_at_hub(&self, refused: Refused) -> Response<Bytes> {
-        hub_http::refuse(&self.service.refuse(refused.kind, refused.public))
+        hub_http::refuse(&self.door.service().refuse(refused.kind, refused.public))
     }
 
     fn refuse(&self, refused: Refused) -> Response<Bytes> {
-        provisioning::refuse(&self.service.refuse(refused.kind, refused.public))
+        provisioning::refuse(&self.door.service().refuse(refused.kind, refused.public))
     }
 }
 
@@ -155,7 +156,7 @@ impl AdminRoutes {
         let caller = caller_of(&request, peer, true);
         if own::owns(&target) {
             return match own::decode(&request, &target) {
-                Ok(operation) => own::encode(self.service.perform(&caller, operation).await),
+                Ok(operation) => own::encode(self.door.perform(&caller, operation).await),
                 Err(refused) => self.refuse(refused),
             };
         }
@@ -163,7 +164,7 @@ impl AdminRoutes {
             return self.refuse(Refused::nothing_here());
         }
         match arm::decode(&request, &target) {
-            Ok((operation, asked)) => arm::encode(self.service.perform(&caller, operation).await, &asked),
+            Ok((operation, asked)) => arm::encode(self.door.perform(&caller, operation).await, &asked),
             Err(refused) => self.refuse(refused),
         }
     }
@@ -178,14 +179,18 @@ impl AdminRoutes {
     }
 
     fn answer_for_token(&self, request: &Request<Bytes>, target: &Target, peer: &PeerContext) -> Response<Bytes> {
-        let (host, tenant) = (host_of(request, peer), &self.service.deployment().tenant);
+        let (host, tenant) = (host_of(request, peer), &self.door.service().deployment().tenant);
         match oauth::decode(request, target) {
             Ok(oauth::Ask::Metadata) => oauth::show_metadata(&host, tenant),
             Ok(oauth::Ask::Configuration(authority)) => oauth::show_configuration(&host, &authority, tenant),
             Ok(oauth::Ask::Keys) => oauth::show_keys(),
             Ok(oauth::Ask::Token(wanted)) => {
-                match self.service.issue_token(&wanted.client, wanted.secret.expose(), &wanted.audience) {
+                let credential = (wanted.client.as_str(), wanted.secret.expose());
+                match self.door.issue_token(peer.address.ip(), credential, &wanted.audience) {
                     Ok(token) => oauth::show_token(&token, TOKEN_LIFETIME.as_secs()),
+                    Err(Failure { kind: ErrorKind::Throttled, retry_after_s, .. }) => {
+                        oauth::deny(oauth::Denied::Throttled { retry_after_s: retry_after_s.unwrap_or_default() })
+                    }
                     Err(_) => oauth::deny(oauth::Denied::InvalidClient),
                 }
             }
@@ -201,18 +206,18 @@ impl AdminRoutes {
     ) -> Result<Response<Body>, Response<Bytes>> {
         let (operation, wanted) = telemetry_json::decode(request, target).map_err(|refused| self.refuse(refused))?;
         let caller = caller_of(request, peer, true);
-        let reply = self.service.perform(&caller, operation).await.map_err(|failure| management::refuse(&failure))?;
+        let reply = self.door.perform(&caller, operation).await.map_err(|failure| management::refuse(&failure))?;
         let Reply::Telemetry(Answer::Readable { hub, partitions }) = reply else {
             return Err(self.refuse(Refused::new(ErrorKind::Internal, "Internal error.")));
         };
         let start = if wanted.from_start { ReaderStart::Oldest } else { ReaderStart::Newest };
-        let reader = self.service.telemetry_reader(hub, partitions, start).await;
+        let reader = self.door.service().telemetry_reader(hub, partitions, start).await;
         let reader = reader.map_err(|failure| management::refuse(&failure))?;
         Ok(telemetry_json::open(telemetry::stream(reader, wanted, &self.tasks)))
     }
 
     fn refuse(&self, refused: Refused) -> Response<Bytes> {
-        management::refuse(&self.service.refuse(refused.kind, refused.public))
+        management::refuse(&self.door.service().refuse(refused.kind, refused.public))
     }
 }
 

@@ -13,8 +13,9 @@ use domain::operation::Transport;
 use proto::mqtt::Limits;
 use service::Service;
 
+use crate::door::Door;
 use crate::http::{HttpServer, HttpSettings};
-use crate::listener::{BindError, Binder, Incoming, PortNotice, PortWanted, RunningListener};
+use crate::listener::{BindError, Binder, ConnectionLimit, Incoming, PortNotice, PortWanted, RunningListener};
 use crate::mqtt::MqttServer;
 use crate::names::{CertificateNames, NameTable, Names};
 use crate::routes::{AdminRoutes, PublicRoutes};
@@ -44,9 +45,27 @@ pub struct ServeOptions {
     /// Management.
     pub admin: (u16, bool),
     /// Bounds before proof.
-    pub tls: TlsSettings,
+    pub limits: RimLimits,
     /// Files of a certificate chain and its key that the operator brings.
     pub operator: Option<(PathBuf, PathBuf)>,
+}
+
+/// What clients that proved nothing may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct RimLimits {
+    /// Before a handshake is done.
+    pub tls: TlsSettings,
+    /// Failed proofs a minute from one address before it is made to wait; 0 sets no bound.
+    pub failed_proofs_per_min: u32,
+    /// Connections at once, over all ports.
+    pub connections_max: usize,
+}
+
+impl Default for RimLimits {
+    /// Room for a large fleet behind one address.
+    fn default() -> Self {
+        Self { tls: TlsSettings::default(), failed_proofs_per_min: 6_000, connections_max: 1_000_000 }
+    }
 }
 
 /// Why the server does not start.
@@ -104,17 +123,22 @@ impl Server {
             certificates.replace_operator_certificates(vec![brought]);
         }
         let binder = Binder { addresses: options.addresses, strict: options.strict };
-        let bind = |purpose, (port, explicit)| binder.bind(PortWanted { purpose, port, explicit });
+        let connections = ConnectionLimit::new(options.limits.connections_max);
+        let bind = |purpose, (port, explicit)| {
+            binder.bind(PortWanted { purpose, port, explicit }).map(|listener| listener.limited(&connections))
+        };
         let (https, mqtts, admin) =
             (bind("https", options.https)?, bind("mqtts", options.mqtts)?, bind("admin", options.admin)?);
         let notices = [&https, &mqtts, &admin].into_iter().filter_map(|port| port.notice().cloned()).collect();
         let tasks = options.tasks;
-        let acceptor = TlsAcceptor::new(Arc::clone(&certificates), options.tls, PortProtocol::Other);
-        let rim = Rim { tasks: tasks.clone(), acceptor, mqtt: MqttServer::new(service.clone(), Limits::default()) };
+        let acceptor = TlsAcceptor::new(Arc::clone(&certificates), options.limits.tls, PortProtocol::Other);
+        let door = Door::new(service.clone(), options.limits.failed_proofs_per_min);
+        let mqtt = MqttServer::new(door.clone(), Limits::default());
+        let rim = Rim { tasks: tasks.clone(), acceptor, door, mqtt };
         let server = Self {
-            https: Arc::new(rim.start_https(https, service)?),
+            https: Arc::new(rim.start_https(https)?),
             mqtts: Arc::new(rim.start_mqtts(mqtts)?),
-            admin: rim.start_admin(admin, service)?,
+            admin: rim.start_admin(admin)?,
             tasks,
             certificates,
             notices,
@@ -205,6 +229,7 @@ fn name_table(service: &Service) -> Option<NameTable> {
 struct Rim {
     tasks: Tasks,
     acceptor: TlsAcceptor,
+    door: Door,
     mqtt: MqttServer,
 }
 
@@ -222,23 +247,15 @@ impl Rim {
         })
     }
 
-    fn start_https(
-        &self,
-        listener: crate::listener::Listener,
-        service: &Service,
-    ) -> Result<RunningListener, BindError> {
-        let handler = Arc::new(PublicRoutes { service: service.clone() });
+    fn start_https(&self, listener: crate::listener::Listener) -> Result<RunningListener, BindError> {
+        let handler = Arc::new(PublicRoutes { door: self.door.clone() });
         let websockets = Arc::new(WebSockets { rim: self.clone() });
         let server = HttpServer::new(handler, Some(websockets), HttpSettings::default(), &self.tasks);
         self.start_http(listener, server)
     }
 
-    fn start_admin(
-        &self,
-        listener: crate::listener::Listener,
-        service: &Service,
-    ) -> Result<RunningListener, BindError> {
-        let handler = Arc::new(AdminRoutes { service: service.clone(), tasks: self.tasks.clone() });
+    fn start_admin(&self, listener: crate::listener::Listener) -> Result<RunningListener, BindError> {
+        let handler = Arc::new(AdminRoutes { door: self.door.clone(), tasks: self.tasks.clone() });
         let server = HttpServer::new(handler, None, HttpSettings::default(), &self.tasks);
         self.start_http(listener, server)
     }

@@ -15,9 +15,8 @@ use domain::clock::{Clock, Entropy};
 use domain::ids::{HubName, ServiceName};
 use domain::resource::{Naming, Policy};
 use rustls::ClientConfig;
-use server::serve::{ServeOptions, Server, StartError};
+use server::serve::{RimLimits, ServeOptions, Server, StartError};
 use server::shutdown::{Drained, Tasks};
-use server::tls::TlsSettings;
 use service::clock::{SystemClock, SystemEntropy};
 use service::{Defaults, EndpointOf, Parts, Service, Settings};
 use store::sqlite::{Embedded, Options};
@@ -99,17 +98,26 @@ pub struct Muster {
 impl Muster {
     /// Starts one that keeps everything in memory; on return it accepts.
     pub async fn start() -> Result<Self, Failed> {
-        Self::start_with(Options::default(), TlsSettings::default()).await
+        Self::start_with(Options::default(), Arc::new(SystemClock), RimLimits::default()).await
+    }
+
+    /// Starts one that holds clients to `limits`.
+    pub async fn start_limited(limits: RimLimits) -> Result<Self, Failed> {
+        Self::start_with(Options::default(), Arc::new(SystemClock), limits).await
+    }
+
+    /// Starts one that goes by `clock`.
+    pub async fn start_by(clock: Arc<dyn Clock>) -> Result<Self, Failed> {
+        Self::start_with(Options::default(), clock, RimLimits::default()).await
     }
 
     /// Starts one whose store is in `folder`, so that what it acknowledges waits for a disk.
     pub async fn start_in(folder: &Path) -> Result<Self, Failed> {
         let options = Options { folder: Some(folder.to_path_buf()), ..Options::default() };
-        Self::start_with(options, TlsSettings::default()).await
+        Self::start_with(options, Arc::new(SystemClock), RimLimits::default()).await
     }
 
-    async fn start_with(stored: Options, tls: TlsSettings) -> Result<Self, Failed> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    async fn start_with(stored: Options, clock: Arc<dyn Clock>, limits: RimLimits) -> Result<Self, Failed> {
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let store = Embedded::open(stored, Arc::clone(&clock), entropy.as_ref())?;
         let tasks = Tasks::new();
@@ -132,7 +140,7 @@ impl Muster {
             https: ANY_PORT,
             mqtts: ANY_PORT,
             admin: ANY_PORT,
-            tls,
+            limits,
             operator: None,
         };
         let server = Server::start(&service, options, &clock, &entropy)?;

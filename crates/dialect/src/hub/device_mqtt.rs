@@ -151,6 +151,7 @@ impl Device {
         let mut codes = Vec::with_capacity(filters.len());
         for filter in filters {
             let Some(known) = topics::parse_filter(&filter.topic, &device.name) else {
+                port.note_refused_filter(&filter.topic);
                 codes.push(SubackCode::Failure);
                 continue;
             };

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use domain::operation::Secret;
-use http::header::{CACHE_CONTROL, WWW_AUTHENTICATE};
+use http::header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -53,6 +53,12 @@ pub enum Denied {
     /// The credential is not the operator's.
     #[error("The client credential was refused.")]
     InvalidClient,
+    /// The address has failed too often.
+    #[error("Too many failed attempts; try again later.")]
+    Throttled {
+        /// Seconds after which trying again makes sense.
+        retry_after_s: u32,
+    },
     /// Another method than the one for this path.
     #[error("The method is not allowed here.")]
     Method,
@@ -196,11 +202,14 @@ pub fn deny(denied: Denied) -> Response<Bytes> {
         Denied::InvalidRequest => (StatusCode::BAD_REQUEST, "invalid_request"),
         Denied::UnsupportedGrant => (StatusCode::BAD_REQUEST, "unsupported_grant_type"),
         Denied::InvalidClient => (StatusCode::UNAUTHORIZED, "invalid_client"),
+        // RFC 6749, section 4.1.2.1; the token endpoint's own list knows no such word.
+        Denied::Throttled { .. } => (StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable"),
         Denied::Method => (StatusCode::METHOD_NOT_ALLOWED, "invalid_request"),
     };
     let response = uncached(status, &json!({ "error": error, "error_description": denied.to_string() }));
     match denied {
         Denied::InvalidClient => with_header(response, WWW_AUTHENTICATE, "Basic"),
+        Denied::Throttled { retry_after_s } => with_header(response, RETRY_AFTER, &retry_after_s.to_string()),
         _ => response,
     }
 }

@@ -148,15 +148,16 @@ impl Device {
     }
 
     fn subscribe(&mut self, packet_id: PacketId, filters: &[Filter], port: &mut Port<'_>) {
-        let mut grant = |filter: &Filter| {
+        let grant = |filter: &Filter| {
             if &*filter.topic != RESPONSES {
+                port.note_refused_filter(&filter.topic);
                 return SubackCode::Failure;
             }
             let granted = filter.qos.min(QoS::AtLeastOnce);
             self.subscribed = Some(granted);
             SubackCode::Granted(granted)
         };
-        let codes = filters.iter().map(&mut grant).collect();
+        let codes = filters.iter().map(grant).collect();
         port.connection.suback(packet_id, codes);
     }
 

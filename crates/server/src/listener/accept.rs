@@ -8,11 +8,11 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 
-use super::{BindError, BoundSocket, Incoming, Listener, Reach, bind_reaching};
+use super::{BindError, BoundSocket, ConnectionLimit, Incoming, Listener, Reach, bind_reaching};
 use crate::shutdown::Tasks;
 
 /// First and longest pause after the operating system could not give a connection.
@@ -28,6 +28,7 @@ pub struct RunningListener {
     port: u16,
     reaches: Mutex<Vec<Reach>>,
     tasks: Tasks,
+    limit: Option<Arc<ConnectionLimit>>,
     on_connection: OnConnection,
 }
 
@@ -43,6 +44,7 @@ impl Listener {
             port: self.port,
             reaches: Mutex::new(Vec::new()),
             tasks: tasks.clone(),
+            limit: self.limit,
             on_connection: Arc::new(move |incoming| Box::pin(on_connection(incoming))),
         };
         for bound in self.sockets {
@@ -75,40 +77,69 @@ impl RunningListener {
             source,
         })?;
         self.reaches.lock().unwrap_or_else(PoisonError::into_inner).push(reach);
-        let accepting = accept_until_drained(socket, self.purpose, self.tasks.clone(), Arc::clone(&self.on_connection));
-        self.tasks.spawn(self.purpose, accepting);
+        let accepting = Accepting {
+            socket,
+            purpose: self.purpose,
+            tasks: self.tasks.clone(),
+            limit: self.limit.clone(),
+            on_connection: Arc::clone(&self.on_connection),
+        };
+        self.tasks.spawn(self.purpose, accepting.run());
         Ok(())
     }
 }
 
-/// Accepts during a drain too, so that whoever comes is told to come again.
-async fn accept_until_drained(socket: TcpListener, purpose: &'static str, tasks: Tasks, on_connection: OnConnection) {
-    let mut drain = tasks.drain_signal();
-    let mut pause = Pause::default();
-    loop {
-        let accepted = tokio::select! {
-            () = drain.closing() => return,
-            accepted = socket.accept() => accepted,
-        };
-        let incoming = accepted.and_then(|(stream, peer)| {
-            let dialled = stream.local_addr()?;
-            Ok(Incoming { stream, peer: canonical(peer), dialled: canonical(dialled) })
-        });
-        match incoming {
-            Ok(incoming) => {
-                pause.over(purpose);
-                tasks.spawn(purpose, on_connection(incoming));
-            }
-            // The peer gave up while it waited.
-            Err(error) if is_the_peers(&error) => {}
-            Err(error) => {
-                let wait = pause.next(purpose, &error);
-                tokio::select! {
-                    () = drain.closing() => return,
-                    () = tokio::time::sleep(wait) => {}
+/// The accept loop of one socket.
+struct Accepting {
+    socket: TcpListener,
+    purpose: &'static str,
+    tasks: Tasks,
+    limit: Option<Arc<ConnectionLimit>>,
+    on_connection: OnConnection,
+}
+
+impl Accepting {
+    /// Accepts during a drain too, so that whoever comes is told to come again.
+    async fn run(self) {
+        let mut drain = self.tasks.drain_signal();
+        let mut pause = Pause::default();
+        loop {
+            let accepted = tokio::select! {
+                () = drain.closing() => return,
+                accepted = self.socket.accept() => accepted,
+            };
+            let incoming = accepted.and_then(|(stream, peer)| {
+                let dialled = stream.local_addr()?;
+                Ok(Incoming { stream, peer: canonical(peer), dialled: canonical(dialled) })
+            });
+            match incoming {
+                Ok(incoming) => {
+                    pause.over(self.purpose);
+                    self.begin(incoming);
+                }
+                // The peer gave up while it waited.
+                Err(error) if is_the_peers(&error) => {}
+                Err(error) => {
+                    let wait = pause.next(self.purpose, &error);
+                    tokio::select! {
+                        () = drain.closing() => return,
+                        () = tokio::time::sleep(wait) => {}
+                    }
                 }
             }
         }
+    }
+
+    fn begin(&self, incoming: Incoming) {
+        let room = self.limit.as_ref().map(|limit| limit.take(self.purpose, Instant::now()));
+        if matches!(room, Some(None)) {
+            return;
+        }
+        let connection = (self.on_connection)(incoming);
+        self.tasks.spawn(self.purpose, async move {
+            let _room = room;
+            connection.await;
+        });
     }
 }
 

@@ -53,7 +53,7 @@ async fn where_the_device_cannot_be_had_each_address_has_its_socket() {
     let tasks = Tasks::new();
     let first = bind_address("mqtts", Ipv4Addr::LOCALHOST.into(), 0).unwrap();
     let port = first.port("mqtts").unwrap();
-    let listener = Listener { purpose: "mqtts", port, sockets: vec![first], notice: None };
+    let listener = Listener { purpose: "mqtts", port, sockets: vec![first], notice: None, limit: None };
     let (running, mut accepted) = start(listener, &tasks);
     let second = SocketAddr::from(([127, 0, 0, 2], port));
     assert!(TcpStream::connect(second).await.is_err());

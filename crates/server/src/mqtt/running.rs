@@ -14,9 +14,9 @@ use dialect::session::{Ask, AskId};
 use domain::operation::{Caller, Failure, Lane, Reply};
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt as _, Stream as _};
-use service::Service;
 use tokio::task::{JoinSet, unconstrained};
 
+use crate::door::Door;
 use crate::shutdown::panic_text;
 
 /// An ask that has come to its end.
@@ -45,10 +45,10 @@ pub(super) struct Settled {
 
 impl Running {
     /// Begins to have `ask` performed; never waits.
-    pub(super) async fn begin(&mut self, service: &Service, caller: &Arc<Caller>, ask: Ask) {
-        let (service, caller) = (service.clone(), Arc::clone(caller));
+    pub(super) async fn begin(&mut self, door: &Door, caller: &Arc<Caller>, ask: Ask) {
+        let (door, caller) = (door.clone(), Arc::clone(caller));
         let Ask { id, operation, lane } = ask;
-        let performing = async move { (id, service.perform(&caller, operation).await) };
+        let performing = async move { (id, door.perform(&caller, operation).await) };
         match lane {
             Lane::Serial => self.begin_other(performing),
             Lane::Telemetry => {

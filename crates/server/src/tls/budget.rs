@@ -22,7 +22,7 @@ const IPV6_PREFIX_BYTES: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BudgetSettings {
     /// Uses per second, in the long run. Zero turns the budget off.
-    pub per_second: u32,
+    pub per_minute: u32,
     /// Uses at once, after a quiet while.
     pub burst: u32,
     /// Uses under way at the same time.
@@ -35,7 +35,7 @@ pub struct BudgetSettings {
 impl Default for BudgetSettings {
     /// Room for a few thousand devices behind one address that all reconnect after a restart.
     fn default() -> Self {
-        Self { per_second: 500, burst: 5_000, concurrent: 512, includes_loopback: false }
+        Self { per_minute: 30_000, burst: 5_000, concurrent: 512, includes_loopback: false }
     }
 }
 
@@ -69,12 +69,7 @@ impl AddressBudget {
 
     /// Takes one use for `peer`; `None` if its budget is spent.
     pub fn take(self: &Arc<Self>, peer: IpAddr, now: Instant) -> Option<Use> {
-        let peer = peer.to_canonical();
-        if self.settings.per_second == 0 || (peer.is_loopback() && !self.settings.includes_loopback) {
-            return Some(Use(None));
-        }
-        let index = self.slot_of(peer);
-        let slot = self.slots.get(index)?;
+        let Some((index, slot)) = self.slot(peer) else { return Some(Use(None)) };
         if slot.under_way.fetch_add(1, Ordering::Relaxed) >= self.settings.concurrent {
             slot.under_way.fetch_sub(1, Ordering::Relaxed);
             return None;
@@ -83,10 +78,41 @@ impl AddressBudget {
         self.spend(slot, now).then_some(permitted)
     }
 
+    /// Whether `peer` has used up its budget; takes nothing.
+    pub fn is_spent(&self, peer: IpAddr, now: Instant) -> bool {
+        let Some((_, slot)) = self.slot(peer) else { return false };
+        let (one, whole) = self.costs();
+        let next = slot.full_again_ns.load(Ordering::Relaxed).max(self.nanoseconds(now)).saturating_add(one);
+        next.saturating_sub(self.nanoseconds(now)) > whole
+    }
+
+    /// Takes one use for `peer` that nothing is under way for; `false` if its budget is spent.
+    pub fn spend_one(&self, peer: IpAddr, now: Instant) -> bool {
+        self.slot(peer).is_none_or(|(_, slot)| self.spend(slot, now))
+    }
+
+    /// Where `peer` is counted; `None` if it is held to no budget.
+    fn slot(&self, peer: IpAddr) -> Option<(usize, &Slot)> {
+        let peer = peer.to_canonical();
+        if self.settings.per_minute == 0 || (peer.is_loopback() && !self.settings.includes_loopback) {
+            return None;
+        }
+        let index = self.slot_of(peer);
+        self.slots.get(index).map(|slot| (index, slot))
+    }
+
+    /// Nanoseconds in which one use and the whole burst come back.
+    fn costs(&self) -> (u64, u64) {
+        let one = Duration::from_mins(1).as_nanos() as u64 / u64::from(self.settings.per_minute.max(1));
+        (one, one.saturating_mul(u64::from(self.settings.burst)))
+    }
+
+    fn nanoseconds(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.started_at).as_nanos()).unwrap_or(u64::MAX)
+    }
+
     fn spend(&self, slot: &Slot, now: Instant) -> bool {
-        let one = Duration::from_secs(1).as_nanos() as u64 / u64::from(self.settings.per_second);
-        let whole = one.saturating_mul(u64::from(self.settings.burst));
-        let now_ns = u64::try_from(now.saturating_duration_since(self.started_at).as_nanos()).unwrap_or(u64::MAX);
+        let ((one, whole), now_ns) = (self.costs(), self.nanoseconds(now));
         slot.full_again_ns
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_again| {
                 let next = full_again.max(now_ns).saturating_add(one);
@@ -119,7 +145,7 @@ mod tests {
     use super::*;
 
     const SETTINGS: BudgetSettings =
-        BudgetSettings { per_second: 10, burst: 3, concurrent: 2, includes_loopback: false };
+        BudgetSettings { per_minute: 600, burst: 3, concurrent: 2, includes_loopback: false };
 
     fn address(text: &str) -> IpAddr {
         text.parse().expect("test address")
@@ -133,6 +159,19 @@ mod tests {
         assert_eq!([take(0), take(0), take(0), take(0)], [true, true, true, false]);
         assert_eq!([take(99), take(100), take(100)], [false, true, false]);
         assert_eq!([take(10_000), take(10_000), take(10_000), take(10_000)], [true, true, true, false]);
+    }
+
+    #[test]
+    fn a_look_at_a_budget_takes_nothing_from_it() {
+        let now = Instant::now();
+        let (budget, peer) = (AddressBudget::new(SETTINGS, now), address("10.0.0.1"));
+        for _ in 0..SETTINGS.burst {
+            assert!(!budget.is_spent(peer, now) && !budget.is_spent(peer, now));
+            assert!(budget.spend_one(peer, now));
+        }
+        assert!(budget.is_spent(peer, now) && !budget.spend_one(peer, now));
+        assert!(!budget.is_spent(address("10.0.0.2"), now) && !budget.is_spent(address("127.0.0.1"), now));
+        assert!(!budget.is_spent(peer, now + Duration::from_millis(100)));
     }
 
     #[test]
@@ -165,7 +204,7 @@ mod tests {
     #[test]
     fn a_rate_of_zero_turns_the_budget_off() {
         let now = Instant::now();
-        let budget = AddressBudget::new(BudgetSettings { per_second: 0, burst: 0, ..SETTINGS }, now);
+        let budget = AddressBudget::new(BudgetSettings { per_minute: 0, burst: 0, ..SETTINGS }, now);
         assert!((0..10).all(|_| budget.take(address("10.0.0.1"), now).is_some()));
     }
 }

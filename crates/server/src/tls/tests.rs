@@ -170,7 +170,7 @@ async fn silent_sockets_keep_nobody_waiting() {
 
 #[tokio::test]
 async fn an_address_that_has_used_up_its_budget_is_turned_away() {
-    let budget = BudgetSettings { per_second: 1, burst: 1, concurrent: 8, includes_loopback: true };
+    let budget = BudgetSettings { per_minute: 60, burst: 1, concurrent: 8, includes_loopback: true };
     let settings = TlsSettings { handshake_budget: budget, ..TlsSettings::default() };
     let rim = TestRim::start_with(settings, PortProtocol::Other);
     let config = Arc::new(rim.client(&rustls::version::TLS13));

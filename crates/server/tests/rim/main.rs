@@ -2,6 +2,8 @@
 //!
 //! Start at [`ground`], then at a test of the topic.
 
+mod budgets;
 mod decisions;
 mod draining;
 mod ground;
+mod logging;

@@ -1,0 +1,91 @@
+//! The way from the rim to the use cases, at which whoever fails too many proofs is made to wait.
+//!
+//! The budget is one of the address, looked at before anything is judged: so the wait tells nothing about who exists, and
+//! a connection that was let in is not held to it. It must never decide what a proof is worth. Start at
+//! [`Door::perform`].
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use domain::operation::{Caller, ErrorKind, Failure, Operation, Reply, session, telemetry, twin};
+use service::Service;
+
+use crate::tls::budget::{AddressBudget, BudgetSettings};
+
+/// What whoever waits is told.
+const WAIT: &str = "Too many failed attempts; try again later.";
+
+/// Has operations performed. Cheap to clone.
+#[derive(Clone)]
+pub struct Door {
+    service: Service,
+    failed_proofs: Arc<AddressBudget>,
+}
+
+impl Door {
+    /// A door to `service` that lets each address fail `per_minute` proofs a minute.
+    pub fn new(service: Service, per_minute: u32) -> Self {
+        let settings = BudgetSettings {
+            per_minute,
+            burst: per_minute,
+            concurrent: u32::MAX,
+            // Everything that a person tries out comes from there, and so does what goes through a proxy.
+            includes_loopback: true,
+        };
+        Self { service, failed_proofs: AddressBudget::new(settings, Instant::now()) }
+    }
+
+    /// The use cases, for what is no operation of a client.
+    pub const fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// Has `operation` performed, unless it proves something and the caller's address must wait.
+    pub async fn perform(&self, caller: &Caller, operation: Operation) -> Result<Reply, Failure> {
+        let is_proof = is_proof(&operation);
+        if is_proof {
+            self.admit(caller.peer)?;
+        }
+        let outcome = self.service.perform(caller, operation).await;
+        if is_proof {
+            self.count(caller.peer, &outcome);
+        }
+        outcome
+    }
+
+    /// A token of the management API, unless `peer` must wait.
+    pub fn issue_token(&self, peer: IpAddr, (client, secret): (&str, &str), audience: &str) -> Result<String, Failure> {
+        self.admit(peer)?;
+        let outcome = self.service.issue_token(client, secret, audience);
+        self.count(peer, &outcome);
+        outcome
+    }
+
+    fn admit(&self, peer: IpAddr) -> Result<(), Failure> {
+        match self.failed_proofs.is_spent(peer, Instant::now()) {
+            true => Err(self.service.refuse(ErrorKind::Throttled, WAIT)),
+            false => Ok(()),
+        }
+    }
+
+    fn count<T>(&self, peer: IpAddr, outcome: &Result<T, Failure>) {
+        if outcome.as_ref().is_err_and(|failure| failure.kind == ErrorKind::Unauthorized) {
+            self.failed_proofs.spend_one(peer, Instant::now());
+        }
+    }
+}
+
+/// Whether a credential is judged, as opposed to a connection that one let in.
+const fn is_proof(operation: &Operation) -> bool {
+    match operation {
+        Operation::Registration(_)
+        | Operation::Enrollment(_)
+        | Operation::Identity(_)
+        | Operation::Resource(_)
+        | Operation::Decision(_) => true,
+        Operation::Session(ask) => matches!(ask, session::Ask::Connect(_)),
+        Operation::Telemetry(ask) => matches!(ask, telemetry::Ask::Watch { .. }),
+        Operation::Twin(ask) => !matches!(ask, twin::Ask::Read(_) | twin::Ask::Report { .. }),
+    }
+}
