@@ -4,6 +4,8 @@
 
 mod budgets;
 mod decisions;
+mod devices;
 mod draining;
 mod ground;
 mod logging;
+mod resumption;
