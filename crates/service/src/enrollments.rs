@@ -24,7 +24,7 @@ impl Service {
         let (action, path) = action_and_path(&ask);
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let hosts = resources.service_aliases(service);
-        authorize(caller, (&hosts, &path), &service.policies, action, self.now())?;
+        authorize(caller, (hosts, &path), &service.policies, action, self.now())?;
         self.answer_enrollment(service, ask).await
     }
 

@@ -116,7 +116,7 @@ impl Service {
         let upheld = |identity: &Identity, hub: &Hub| {
             let authorities = resources.authorities(CertificateOwner::Hub(hub.key));
             identity.authentication.still_admits(&entry.credential)
-                && entry.credential.is_upheld(&hub.policies, &authorities, self.now())
+                && entry.credential.is_upheld(&hub.policies, authorities, self.now())
         };
         let reason = match (identity, resources.hub(hub)) {
             (_, None) => CutOff::HubDeleted,

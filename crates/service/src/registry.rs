@@ -70,7 +70,7 @@ impl Service {
             .hub_at(&caller.endpoint, "")
             .ok_or_else(|| Error::new(ErrorKind::HubNotFound, "No hub answers at this host."))?;
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
-        authorize(caller, (&resources.hub_aliases(hub), &path), &hub.policies, action, self.now())?;
+        authorize(caller, (resources.hub_aliases(hub), &path), &hub.policies, action, self.now())?;
         Ok(std::sync::Arc::clone(hub))
     }
 

@@ -91,12 +91,12 @@ impl Service {
     /// Everything that clients can dial.
     pub fn published(&self) -> Vec<Published> {
         let resources = self.resources();
-        let hubs = resources.hubs().into_iter().map(|hub| Published {
+        let hubs = resources.hubs().iter().map(|hub| Published {
             address: hub.address,
             names: resources.hub_aliases(hub).to_vec(),
             of: EndpointOf::Hub(Arc::clone(hub)),
         });
-        let services = resources.services().into_iter().map(|service| Published {
+        let services = resources.services().iter().map(|service| Published {
             address: service.address,
             names: resources.service_aliases(service).to_vec(),
             of: EndpointOf::Service(Arc::clone(service)),
@@ -120,14 +120,14 @@ impl Service {
             ResourceGroup { name: defaults.group.clone(), location: defaults.location.clone(), tags: Map::new() };
         store.put_group(group).await?;
         // The service comes first: the first address is its own.
-        let present = resources.services().into_iter().find(|service| service.name == defaults.service);
+        let present = resources.services().iter().find(|service| service.name == defaults.service);
         let service = if let Some(present) = present {
             ProvisioningService::clone(present)
         } else {
             let draft = ServiceDraft { location: Some(defaults.location.clone()), ..ServiceDraft::default() };
             self.create_service(&defaults.service, &defaults.group, (draft, None)).await?
         };
-        let hub = if let Some(present) = resources.hubs().into_iter().find(|hub| hub.name == defaults.hub) {
+        let hub = if let Some(present) = resources.hubs().iter().find(|hub| hub.name == defaults.hub) {
             Hub::clone(present)
         } else {
             let draft = HubDraft { location: Some(defaults.location.clone()), ..self.blank_hub() };
@@ -239,14 +239,14 @@ impl Service {
     /// The hub of that name, in the group if one is named.
     pub(crate) fn find_hub(&self, place: &Place, name: &HubName) -> Result<Arc<Hub>, Error> {
         let resources = self.resources();
-        let found = resources.hubs().into_iter().find(|hub| hub.name == *name && in_group(place, &hub.group));
+        let found = resources.hubs().iter().find(|hub| hub.name == *name && in_group(place, &hub.group));
         found.cloned().ok_or_else(|| Error::new(ErrorKind::ResourceNotFound, "The hub was not found."))
     }
 
     /// The provisioning service of that name, in the group if one is named.
     pub(crate) fn find_service(&self, place: &Place, name: &ServiceName) -> Result<Arc<ProvisioningService>, Error> {
         let resources = self.resources();
-        let mut services = resources.services().into_iter();
+        let mut services = resources.services().iter();
         let found = services.find(|service| service.name == *name && in_group(place, &service.group));
         found.cloned().ok_or_else(|| Error::new(ErrorKind::ResourceNotFound, "The provisioning service was not found."))
     }

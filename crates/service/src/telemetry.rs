@@ -38,7 +38,7 @@ impl Service {
             Ask::Watch { hub } => {
                 self.authorize_operator(caller)?;
                 let resources = self.resources();
-                let found = resources.hubs().into_iter().find(|one| one.name == hub);
+                let found = resources.hubs().iter().find(|one| one.name == hub);
                 let hub = found.ok_or_else(|| Error::new(ErrorKind::ResourceNotFound, "The hub was not found."))?;
                 Ok(Answer::Readable { hub: hub.key, partitions: hub.partitions })
             }

@@ -44,13 +44,13 @@ impl Service {
             Ask::ListHubs(place) => {
                 self.check_place(&place)?;
                 let resources = self.resources();
-                let hubs = resources.hubs().into_iter().filter(|hub| in_group(&place, &hub.group));
+                let hubs = resources.hubs().iter().filter(|hub| in_group(&place, &hub.group));
                 Ok(Answer::Hubs(hubs.map(|hub| self.shown_hub(hub)).collect()))
             }
             Ask::ListServices(place) => {
                 self.check_place(&place)?;
                 let resources = self.resources();
-                let services = resources.services().into_iter().filter(|service| in_group(&place, &service.group));
+                let services = resources.services().iter().filter(|service| in_group(&place, &service.group));
                 Ok(Answer::Services(services.map(|service| self.shown_service(service)).collect()))
             }
             Ask::Delete { place, name } => {
@@ -203,7 +203,7 @@ impl Service {
             let answers = |hub: &&Arc<Hub>| {
                 resources.hub_aliases(hub).iter().any(|alias| alias.eq_ignore_ascii_case(&draft.host_name))
             };
-            let Some(hub) = resources.hubs().into_iter().find(answers) else {
+            let Some(hub) = resources.hubs().iter().find(answers) else {
                 let text =
                     format!("{} is no hub of this deployment; hubs elsewhere cannot be linked.", draft.host_name);
                 return Err(Error::invalid(text));
