@@ -141,14 +141,13 @@ pub fn attest(claim: Claim<'_>, evidence: &Evidence, candidates: Candidates<'_>)
 pub fn attest_individual(claim: Claim<'_>, evidence: &Evidence, candidates: Candidates<'_>) -> Option<Verdict> {
     let entry = candidates.individual?;
     let mut trace = Trace::default();
-    let result = match unread(evidence) {
-        Some(rejection) => Err(rejection),
-        None => {
-            let result = individual(claim, evidence, entry, candidates.authorities, &mut trace);
-            Ok(decide(Match { entry, result }, &mut trace))
-        }
+    let result = if let Some(rejection) = unread(evidence) {
+        Err(rejection)
+    } else {
+        let result = individual(claim, evidence, entry, candidates.authorities, &mut trace);
+        decide(Match { entry, result }, &mut trace)
     };
-    Some(Verdict { result: result.flatten(), trace })
+    Some(Verdict { result, trace })
 }
 
 /// The second part of [`attest`]: holds the claim against the groups. If the individual enrollment has refused it, that
