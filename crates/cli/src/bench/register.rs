@@ -38,7 +38,7 @@ const GROUP: &str = "bench";
 #[derive(Debug, Args)]
 pub struct RegisterArgs {
     /// Seconds that are counted, of each round: registrations, and bare handshakes
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     seconds: u64,
     /// Rounds in which the servers take turns
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_000))]
@@ -47,10 +47,10 @@ pub struct RegisterArgs {
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u16).range(1..))]
     in_flight: u16,
     /// Seconds before counting begins, in whose first half the devices begin: as many shall poll as register
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     warm_up: u64,
     /// Devices with a certificate, all rounds together; each registers once
-    #[arg(long, default_value_t = 60_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     devices: u32,
     /// Clients that handshake with the peer at the same time
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
