@@ -21,13 +21,12 @@ impl Service {
             ResourceName::Service(name) => CertificateOwner::Service(self.find_service(place, name)?.key),
         };
         let before = self.resources();
-        let answer = match request.is_change() {
-            false => return self.answer_certificate_of(owner, request).await,
-            true => {
-                let _changing = self.0.changing.lock().await;
-                self.answer_certificate_of(owner, request).await?
-            }
-        };
+        if !request.is_change() {
+            return self.answer_certificate_of(owner, request).await;
+        }
+        let changing = self.0.changing.lock().await;
+        let answer = self.answer_certificate_of(owner, request).await?;
+        drop(changing);
         // Devices that a hub let in by a certificate that is gone are cut off.
         if let CertificateOwner::Hub(hub) = owner
             && before.authorities(owner) != self.resources().authorities(owner)
