@@ -102,7 +102,7 @@ async fn why(muster: &Muster, registration_id: &str) -> Value {
     let answer = ask(stream, ("GET", &target), &muster.admin.host, Some(&bearer)).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
-    body["value"][0].clone()
+    body.pointer("/value/0").cloned().unwrap_or_default()
 }
 
 /// Connects as `id`, registers with `body`, and returns topic and body of the answer.

@@ -29,7 +29,7 @@ async fn a_certificate_that_expires_between_two_connections_is_refused_on_the_re
     let trust = muster.trust(Some(certificate)).expect("trust");
 
     let accepted = Connack::Accepted { session_present: false };
-    assert_eq!(connect_by(&muster, &trust).await, (HandshakeKind::Full, accepted.clone()));
+    assert_eq!(connect_by(&muster, &trust).await, (HandshakeKind::Full, accepted));
     assert_eq!(connect_by(&muster, &trust).await, (HandshakeKind::Resumed, accepted));
     clock.advance(LIFETIME * 2);
     let refused = Connack::Refused(Refusal::NotAuthorized);

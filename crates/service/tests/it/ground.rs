@@ -112,8 +112,8 @@ impl Ground {
     }
 
     /// A program that signs with a policy of the provisioning service, or of the hub, that may do everything.
-    pub fn program(&self, at: EndpointOf) -> Caller {
-        let (address, policies, owner) = match &at {
+    pub fn program(&self, at: &EndpointOf) -> Caller {
+        let (address, policies, owner) = match at {
             EndpointOf::Service(dps) => (dps.address, &dps.policies, "provisioningserviceowner"),
             EndpointOf::Hub(hub) => (hub.address, &hub.policies, "iothubowner"),
         };

@@ -41,7 +41,7 @@ async fn identities_of_a_bulk_request_do_not_wait_for_each_other_and_modules_com
         change: BulkChange::Put { draft: draft(name.clone()), precondition: Precondition::None, twin: None },
     };
     let ask = IdentityAsk::Bulk(names.iter().map(put).collect());
-    let program = ground.program(EndpointOf::Hub(ground.hub()));
+    let program = ground.program(&EndpointOf::Hub(ground.hub()));
     let mut held = ground.store.hold("create_identity");
     let mut request = pin!(ground.service.perform(&program, Operation::Identity(ask)));
     let all_there = async {
@@ -71,7 +71,7 @@ async fn enrollments_of_a_bulk_request_do_not_wait_for_each_other() {
         EntryItem::Put { draft: Box::new(draft), precondition: Precondition::None }
     };
     let ask = EnrollmentAsk::Bulk(names.iter().map(put).collect());
-    let program = ground.program(EndpointOf::Service(ground.dps()));
+    let program = ground.program(&EndpointOf::Service(ground.dps()));
     let mut held = ground.store.hold("create_enrollment");
     let mut request = pin!(ground.service.perform(&program, Operation::Enrollment(ask)));
     let all_there = async {
