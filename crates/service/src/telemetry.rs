@@ -63,7 +63,7 @@ impl Service {
         start: ReaderStart,
     ) -> Result<TelemetryReader, Failure> {
         // Taken before the positions are: what comes in between is noticed twice, not never.
-        let appended = self.0.telemetry.appended();
+        let appended = self.0.telemetry.appended(hub);
         let mut positions = Vec::with_capacity(usize::from(partitions));
         for partition in 0..partitions {
             let from = match start {

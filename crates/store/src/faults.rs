@@ -293,8 +293,8 @@ gated!(TelemetryLog {
     fn read(hub: HubKey, partition: u16, from: ReadFrom, limit: usize) -> Vec<StoredMessage>;
     fn bounds(hub: HubKey, partition: u16) -> Option<(Position, Position)>;
 }
-    fn appended(&self) -> watch::Receiver<u64> {
-        self.inner.appended()
+    fn appended(&self, hub: HubKey) -> watch::Receiver<u64> {
+        self.inner.appended(hub)
     }
 
     fn set_retention(&self, hub: HubKey, keep: Duration) {

@@ -112,11 +112,17 @@ pub async fn a_clock_that_is_put_back_does_not_put_messages_before_earlier_ones(
     assert_eq!(read.iter().map(|it| it.enqueued_at).collect::<Vec<_>>(), [NOON, NOON]);
 }
 
-pub async fn what_is_answered_wakes_readers(backend: &Backend) {
-    let mut wakes = backend.telemetry.appended();
-    wakes.mark_unchanged();
-    append(&backend.telemetry, 0, "a").await;
+pub async fn what_is_answered_wakes_readers_of_its_hub_and_no_others(backend: &Backend) {
+    let log = &backend.telemetry;
+    let (mut wakes, others) = (log.appended(HUB), log.appended(HubKey(HUB.0 + 1)));
+    append(log, 0, "a").await;
     assert!(wakes.has_changed().unwrap());
+    wakes.mark_unchanged();
+    append(log, 1, "b").await;
+    assert!(wakes.has_changed().unwrap());
+    assert!(!others.has_changed().unwrap());
+    log.forget_hub(HUB);
+    assert!(wakes.has_changed().is_err(), "nothing will come");
 }
 
 pub async fn messages_sent_at_once_all_arrive_in_the_order_of_the_calls(backend: &Backend) {

@@ -65,8 +65,9 @@ pub trait TelemetryLog: Send + Sync {
     /// The oldest and the newest position of a partition; `None` if it is empty.
     async fn bounds(&self, hub: HubKey, partition: u16) -> Result<Option<(Position, Position)>, Error>;
 
-    /// Counts up whenever messages were appended; carries no content.
-    fn appended(&self) -> tokio::sync::watch::Receiver<u64>;
+    /// Counts up whenever messages of a hub were appended; carries no content. The sender is gone once the hub is
+    /// forgotten.
+    fn appended(&self, hub: HubKey) -> tokio::sync::watch::Receiver<u64>;
 
     /// Tells how long the messages of a hub are kept; a shorter time hides, files go when their newest record has
     /// passed the longest time in them.

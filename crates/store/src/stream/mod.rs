@@ -11,7 +11,7 @@ mod writer;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -72,7 +72,8 @@ struct Shared {
     /// The oldest first; the last one is appended to. Empty in memory.
     files: RwLock<Vec<Arc<LogFile>>>,
     retention: Mutex<Retention>,
-    appended: watch::Sender<u64>,
+    /// Of each hub that somebody follows.
+    appended: Mutex<HashMap<HubKey, watch::Sender<u64>>>,
     room: Arc<Semaphore>,
     /// Held from the wait for room to the queue, so that nobody overtakes: it is given to those who ask in turn.
     turn: tokio::sync::Mutex<()>,
@@ -104,6 +105,18 @@ impl Shared {
         let retention = self.retention.lock().unwrap_or_else(PoisonError::into_inner);
         let keep = || retention.keep.get(&hub).copied().unwrap_or(RETENTION_DEFAULT);
         (!retention.forgotten.contains(&hub)).then(keep)
+    }
+
+    fn appended(&self) -> MutexGuard<'_, HashMap<HubKey, watch::Sender<u64>>> {
+        self.appended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes who follows one of `hubs`.
+    fn wake(&self, hubs: &HashSet<HubKey>) {
+        let appended = self.appended();
+        for followed in hubs.iter().filter_map(|hub| appended.get(hub)) {
+            followed.send_modify(|count| *count += 1);
+        }
     }
 
     /// What a reader of the hub wants, if it may see anything.
@@ -144,7 +157,7 @@ impl EmbeddedLog {
             is_memory: folder.is_none(),
             files: RwLock::new(files),
             retention: Mutex::default(),
-            appended: watch::Sender::new(0),
+            appended: Mutex::default(),
             room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
             turn: tokio::sync::Mutex::new(()),
             readers: Arc::new(Semaphore::new(READERS_MAX)),
@@ -336,8 +349,10 @@ impl TelemetryLog for EmbeddedLog {
         self.query(move |source| bounds(&source, (hub, partition), wish)).await
     }
 
-    fn appended(&self) -> watch::Receiver<u64> {
-        self.shared.appended.subscribe()
+    fn appended(&self, hub: HubKey) -> watch::Receiver<u64> {
+        let mut appended = self.shared.appended();
+        appended.retain(|_, followed| followed.receiver_count() > 0);
+        appended.entry(hub).or_default().subscribe()
     }
 
     fn set_retention(&self, hub: HubKey, keep: Duration) {
@@ -348,5 +363,7 @@ impl TelemetryLog for EmbeddedLog {
         let mut retention = self.shared.retention.lock().unwrap_or_else(PoisonError::into_inner);
         retention.keep.remove(&hub);
         retention.forgotten.insert(hub);
+        drop(retention);
+        self.shared.appended().remove(&hub);
     }
 }

@@ -3,7 +3,7 @@
 //! Positions are given here and become real with the commit; a commit that fails gives them back. Files are begun and
 //! removed here as well, so that nobody else writes. Start at [`Thread::run`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -141,8 +141,9 @@ impl Thread {
             Ok(positions) => {
                 self.active.bytes += waiting.iter().map(|append| append.record.len() as u64).sum::<u64>();
                 self.active.is_empty = false;
+                let hubs: HashSet<HubKey> = moved.keys().map(|(hub, _)| *hub).collect();
                 self.tails.extend(moved);
-                self.shared.appended.send_modify(|count| *count += 1);
+                self.shared.wake(&hubs);
                 for (append, position) in waiting.drain(..).zip(positions) {
                     let _ = append.slot.send(Ok(position));
                     drop(append.room);

@@ -136,7 +136,7 @@ conformance! {
         positions_rise_from_zero_in_each_partition
         readers_start_where_they_ask_to
         a_clock_that_is_put_back_does_not_put_messages_before_earlier_ones
-        what_is_answered_wakes_readers
+        what_is_answered_wakes_readers_of_its_hub_and_no_others
         messages_sent_at_once_all_arrive_in_the_order_of_the_calls
         what_has_passed_its_time_is_hidden
         a_forgotten_hub_has_no_messages
