@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dialect::mqtt::Session;
-use domain::certificate::PresentedChain;
 use domain::operation::session::{Answer, Ask as SessionAsk, ConnectedDevice, CutOff};
 use domain::operation::{Caller, Endpoint, Evidence, Operation, Push, Reply, Transport};
 use proto::mqtt::Limits;
@@ -93,7 +92,7 @@ impl MqttServer {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let caller = caller(&peer, transport);
-        let has_certificate = !peer.certificates.is_empty();
+        let has_certificate = peer.chain.is_some();
         let talk = Talk {
             session: Session::new(Arc::clone(&self.limits), has_certificate, Instant::now()),
             door: self.door.clone(),
@@ -114,10 +113,10 @@ impl MqttServer {
 
 /// What the connection itself tells of its client.
 pub(crate) fn caller(peer: &PeerContext, transport: Transport) -> Caller {
-    let (certificates, untaken) = match PresentedChain::from_der(&peer.certificates) {
-        _ if peer.certificates.is_empty() => (None, None),
-        Ok(chain) => (Some(Arc::new(chain)), None),
-        Err(invalid) => (None, Some(invalid)),
+    let (certificates, untaken) = match &peer.chain {
+        None => (None, None),
+        Some(Ok(chain)) => (Some(Arc::clone(chain)), None),
+        Some(Err(invalid)) => (None, Some(*invalid)),
     };
     Caller {
         endpoint: Endpoint { address: peer.dialled.ip(), name: peer.server_name.clone(), admin: false },

@@ -21,6 +21,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use domain::certificate::{InvalidChain, PresentedChain};
 use rustls::pki_types::CertificateDer;
 use rustls::server::Acceptor;
 use rustls::{HandshakeKind, ServerConfig};
@@ -81,6 +82,8 @@ pub struct PeerContext {
     /// The chain the peer presented, leaf first; empty if none. The peer holds the leaf's key; nothing else is proved,
     /// neither validity nor trust, and on a resumed connection the chain is the one of the first handshake.
     pub certificates: Arc<[CertificateDer<'static>]>,
+    /// The chain as it is looked at, read once for all requests of the connection; `None` if none was presented.
+    pub chain: Option<Result<Arc<PresentedChain>, InvalidChain>>,
     /// Whether the session was resumed.
     pub resumed: bool,
 }
@@ -182,11 +185,14 @@ impl TlsAcceptor {
             (Err(error), None) => return Err(error.into()),
         };
         let session = stream.get_ref().1;
+        let certificates: Arc<[CertificateDer<'static>]> =
+            session.peer_certificates().map(Arc::from).unwrap_or_default();
         let peer = PeerContext {
             address: peer,
             dialled,
             server_name,
-            certificates: session.peer_certificates().map(Arc::from).unwrap_or_default(),
+            chain: (!certificates.is_empty()).then(|| PresentedChain::from_der(&certificates).map(Arc::new)),
+            certificates,
             resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
         };
         Ok(Connection { stream, peer })

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use domain::certificate::PresentedChain;
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, IsCa, KeyPair, PKCS_ECDSA_P256_SHA256,
     PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519, PKCS_RSA_SHA256, SerialNumber, SignatureAlgorithm,
@@ -134,6 +135,8 @@ async fn a_chain_is_taken_whole_within_its_bounds() {
             assert_eq!(taken, expected, "{case}, {version:?}: {outcome:?}");
             if let Ok(connection) = outcome {
                 assert_eq!(*connection.peer.certificates, chain, "{case}: leaf first, in the order sent");
+                let read = PresentedChain::from_der(&chain).map(Arc::new);
+                assert_eq!(connection.peer.chain, Some(read), "{case}: read once, for all that the client asks");
             }
         }
     }
