@@ -119,7 +119,8 @@ pub async fn kept(service: &Service) -> Vec<Arc<Message>> {
 
 /// As [`kept`], once there are `count` messages.
 pub async fn kept_when(service: &Service, count: usize) -> Vec<Arc<Message>> {
-    let mut appended = service.telemetry().appended();
+    let hub = service.resources().hubs().first().expect("a hub").key;
+    let mut appended = service.telemetry().appended(hub);
     loop {
         appended.borrow_and_update();
         let messages = kept(service).await;
