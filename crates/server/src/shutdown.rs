@@ -309,6 +309,22 @@ mod tests {
         assert_eq!(tasks.drain(LONG).await, Drained::Finished);
     }
 
+    #[tokio::test]
+    async fn a_drain_waits_for_what_must_outlive_its_request() {
+        let tasks = Tasks::new();
+        let (finish, finished) = oneshot::channel::<()>();
+        let change = Box::pin(async move { finished.await.expect("the test goes on") });
+        service::Spawner::spawn(&tasks, "change", change);
+        let (mut draining, mut signal) = (pin!(tasks.drain(LONG)), tasks.drain_signal());
+        tokio::select! {
+            biased;
+            drained = &mut draining => panic!("the change was not waited for: {drained:?}"),
+            () = signal.begun() => {}
+        }
+        finish.send(()).expect("the change goes on");
+        assert_eq!(draining.await, Drained::Finished);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_worker_that_panics_is_begun_again_until_the_drain() {
         let tasks = Tasks::new();
