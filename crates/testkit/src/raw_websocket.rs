@@ -63,6 +63,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawWebSocket<S> {
         words.join(", ")
     }
 
+    /// The payload of the next binary frame; `None` for any other, and for the end.
+    pub async fn hear_binary(&mut self) -> Option<Vec<u8>> {
+        if !self.fill(|received| frame(received).is_some()).await {
+            return None;
+        }
+        let (first, payload, used) = frame(&self.received)?;
+        let payload = (first == BINARY).then(|| payload.to_vec());
+        self.received.drain(..used);
+        payload
+    }
+
     /// Reads until `is_enough`; `false` if the connection ends first.
     ///
     /// # Panics

@@ -8,8 +8,7 @@ from importlib.metadata import version
 import pytest
 from certificates import make
 from provisioningserviceclient.models import AttestationMechanism, IndividualEnrollment
-from test_provisioning import by_client_certificate, derived, service_of
-from test_why import OTHER_KEY
+from test_provisioning import OTHER_KEY, by_client_certificate, derived, service_of
 
 CURL = {"client": "curl", "version": subprocess.run(["curl", "-V"], capture_output=True, text=True).stdout.split()[1]}
 API_VERSION = "2021-06-01"
@@ -31,11 +30,11 @@ def base(muster) -> str:
     return f"https://{muster.provisioning['deviceEndpoint']}/{muster.provisioning['idScope']}/registrations"
 
 
-def signed(muster, registration_id: str, key: str) -> str:
+def signed(muster, registration_id: str, key: str, id_scope: str | None = None) -> str:
     """The signature that the manual computes with a short script."""
     from azure.iot.device.common.auth import sastoken, signing_mechanism
 
-    resource = f"{muster.provisioning['idScope']}/registrations/{registration_id}"
+    resource = f"{id_scope or muster.provisioning['idScope']}/registrations/{registration_id}"
     mechanism = signing_mechanism.SymmetricKeySigningMechanism(key)
     return f"{sastoken.RenewableSasToken(resource, mechanism)}&skn=registration"
 

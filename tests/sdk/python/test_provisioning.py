@@ -26,6 +26,7 @@ SERVICE = {
     "version": version("azure-iothub-provisioningserviceclient"),
 }
 TRANSPORTS = ["mqtt", "mqtt-ws"]
+OTHER_KEY = base64.b64encode(b"another key of thirty-two bytes!").decode()
 
 
 def service_of(muster) -> ProvisioningServiceClient:
@@ -122,7 +123,6 @@ def test_every_refused_credential_gets_the_same_answer(muster, tmp_path, case):
     if case == "disabled entry":
         entry.provisioning_status = "disabled"
     key = service.create_or_update(entry).attestation.symmetric_key.primary_key
-    other = base64.b64encode(b"another key of thirty-two bytes!").decode()
     if "certificate" in case:
         make(muster, tmp_path, "device", "dev-x", "--days", "-1" if case == "expired certificate" else "30")
         enrolled = (tmp_path / "dev-x.pem").read_text()
@@ -132,7 +132,7 @@ def test_every_refused_credential_gets_the_same_answer(muster, tmp_path, case):
         client = by_certificate(muster, "dev-x", tmp_path)
     else:
         name = "dev-2" if case == "unknown device" else "dev-1"
-        client = by_key(muster, name, key if case == "disabled entry" else other)
+        client = by_key(muster, name, key if case == "disabled entry" else OTHER_KEY)
     with pytest.raises(ClientError) as refused:
         client.register()
     assert "401" in str(refused.value.__cause__), refused.value.__cause__
@@ -140,9 +140,8 @@ def test_every_refused_credential_gets_the_same_answer(muster, tmp_path, case):
 
 @pytest.mark.shows(**DEVICE, transport="mqtt", credential="symmetric key", feature="unknown ID scope is not found")
 def test_an_unknown_id_scope_is_not_found(muster):
-    key = base64.b64encode(b"another key of thirty-two bytes!").decode()
     with pytest.raises(ClientError) as refused:
-        by_key(muster, "dev-1", key, id_scope="0ne00000000").register()
+        by_key(muster, "dev-1", OTHER_KEY, id_scope="0ne00000000").register()
     assert "404" in str(refused.value.__cause__), refused.value.__cause__
 
 
