@@ -201,7 +201,8 @@ impl Ground {
         }
     }
 
-    fn headers(&self, api: Api, token: &str) -> Vec<(String, Vec<u8>)> {
+    /// What every request for `api` has.
+    pub fn headers(&self, api: Api, token: &str) -> Vec<(String, Vec<u8>)> {
         let headers =
             [("Host", self.host(api)), ("Authorization", token), ("Content-Type", "application/json; charset=utf-8")];
         headers.into_iter().map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).collect()

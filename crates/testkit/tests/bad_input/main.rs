@@ -7,10 +7,12 @@
 mod body;
 mod ground;
 mod mqtt;
+mod openapi;
 mod outcome;
 mod request;
 mod table;
 mod token;
+mod vectors;
 mod websocket;
 
 use std::fmt::Write as _;

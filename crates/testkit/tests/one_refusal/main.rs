@@ -96,7 +96,9 @@ async fn ask_all(transport: Transport, questions: &[Question]) -> Vec<(String, A
     let ids: HashSet<_> = answers.iter().filter_map(|(_, answer)| answer.tracking_id.clone()).collect();
     let refused = answers.iter().filter(|(_, answer)| !answer.status.starts_with("CONNACK")).count();
     assert_eq!(ids.len(), refused, "each answer has a tracking ID of its own");
-    answers.iter_mut().for_each(|(_, answer)| answer.tracking_id = None);
+    for (_, answer) in &mut answers {
+        answer.tracking_id = None;
+    }
     answers
 }
 
