@@ -14,6 +14,9 @@ use crate::trouble::{During as _, Result, Trouble};
 #[cfg(test)]
 mod tests;
 
+/// How a line ends whose call was not over when the process was killed, or when `strace` let go of it.
+const CUT_OFF: [&str; 3] = [" = ?", "<detached ...>", "<unfinished ...>"];
+
 /// A finished system call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -92,7 +95,7 @@ fn parse(line: &str, folder: &str) -> Result<Option<Event>> {
     let Some((time, rest)) = line.split_once(' ') else { return Ok(None) };
     let Some((name, rest)) = rest.split_once('(') else { return Ok(None) };
     let began_at = nanoseconds(time)?;
-    if rest.trim_end().ends_with(" = ?") {
+    if CUT_OFF.iter().any(|end| rest.trim_end().ends_with(end)) {
         let call = Arguments(rest).sent(name)?;
         return Ok(call.map(|call| Event { began_at, ended_at: began_at, call }));
     }
