@@ -15,7 +15,6 @@ import { BINARY, end, launch, within } from './process.mjs';
 const TEST_MS = 90_000;
 const CLOSE_MS = 10_000;
 const COMMAND_MS = 60_000;
-const POLL_MS = 20;
 
 const require = createRequire(import.meta.url);
 
@@ -162,15 +161,4 @@ export function record(name, shows, body) {
 
 async function keep(result) {
   if (process.env.MUSTER_SDK_RESULTS) await appendFile(process.env.MUSTER_SDK_RESULTS, `${JSON.stringify(result)}\n`);
-}
-
-/** Polls a condition that no event tells of, and returns its first true value. */
-export async function awaitThat(what, condition, milliseconds = 20_000) {
-  const deadline = performance.now() + milliseconds;
-  while (performance.now() < deadline) {
-    const value = await condition();
-    if (value) return value;
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-  }
-  throw new Error(`${what}: not within ${milliseconds} ms`);
 }

@@ -4,15 +4,42 @@ import json
 import os
 import signal
 import subprocess
-import time
+import threading
 from pathlib import Path
 
 import covered
 import pytest
 
-READY_S = 20
 STOP_S = 20
+LOG_S = 20
 LOCAL_RESULTS = "MUSTER_SDK_RESULTS"
+
+
+class Log:
+    """What servers say on their standard error, one after another; it can be awaited line by line."""
+
+    def __init__(self):
+        self.lines = []
+        self.grown = threading.Condition()
+
+    def follow(self, stream):
+        """Takes in a stream until it ends, in the background."""
+
+        def read():
+            for line in stream:
+                with self.grown:
+                    self.lines.append(line)
+                    self.grown.notify_all()
+
+        threading.Thread(target=read, daemon=True).start()
+
+    def wait_for(self, text: str) -> bool:
+        """Waits until some line holds the text."""
+        with self.grown:
+            return self.grown.wait_for(lambda: any(text in line for line in self.lines), LOG_S)
+
+    def __repr__(self):
+        return "".join(self.lines)
 
 
 class Muster:
@@ -24,17 +51,19 @@ class Muster:
         self.binary = os.environ["MUSTER_BIN"]
         self.process = None
         self.endpoints = None
+        self.log = Log()
 
     def start(self):
         """Starts the server and waits until it says that it is ready."""
         self.process = subprocess.Popen(
             [self.binary, "serve", "--data", str(self.folder), "--strict", *self.options],
             stdout=subprocess.PIPE,
-            stderr=(self.folder.parent / "muster.log").open("a"),
+            stderr=subprocess.PIPE,
             text=True,
         )
+        self.log.follow(self.process.stderr)
         line = self.process.stdout.readline()
-        assert line.strip() == "ready", self.log()
+        assert line.strip() == "ready", self.log
         self.read_endpoints()
         os.environ["REQUESTS_CA_BUNDLE"] = self.endpoints["caFile"]
         os.environ["SSL_CERT_FILE"] = self.endpoints["caFile"]
@@ -46,17 +75,13 @@ class Muster:
     def stop(self):
         """Asks the server to end, and expects a clean exit."""
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(STOP_S) == 0, self.log()
+        assert self.process.wait(STOP_S) == 0, self.log
         assert not (self.folder / "endpoints.json").exists()
 
     def restart(self):
         """Ends the server and starts it again on the same folder."""
         self.stop()
         self.start()
-
-    def log(self) -> str:
-        """What the server logged."""
-        return (self.folder.parent / "muster.log").read_text()
 
     @property
     def authority(self) -> str:
@@ -117,17 +142,6 @@ def muster_with(tmp_path):
     for server in started:
         if server.process.poll() is None:
             server.stop()
-
-
-def await_that(condition, seconds: float = 20):
-    """Polls a condition that no event tells of, and returns its first true value."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"not within {seconds} s")
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -7,7 +7,6 @@ import pytest
 from azure.iot.device import IoTHubDeviceClient, Message
 from azure.iot.device.exceptions import CredentialError
 from certificates import make
-from conftest import await_that
 from provisioningserviceclient.models import AttestationMechanism, IndividualEnrollment, InitialTwin
 from test_provisioning import by_certificate, by_client_certificate, by_key, service_of
 
@@ -94,8 +93,8 @@ def test_a_device_comes_back_after_a_restart_without_subscribing_again(muster):
     back = threading.Event()
     client.on_connection_state_change = lambda: back.set() if client.connected else None
     muster.restart()
-    assert back.wait(60), muster.log()
+    assert back.wait(60), muster.log
     # The reply can only arrive if the hub remembered the subscription: this client never subscribes twice.
-    assert await_that(client.get_twin)["reported"] == {"before": True, "$version": 2}
+    assert client.get_twin()["reported"] == {"before": True, "$version": 2}
     client.send_message("after")
     client.shutdown()
