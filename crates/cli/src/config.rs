@@ -30,6 +30,8 @@ pub struct Config {
     pub hub: Hub,
     /// Bounds that protect the server.
     pub limits: Limits,
+    /// How many there may be of what operators and devices create.
+    pub quotas: Quotas,
     /// How the server stops.
     pub shutdown: Shutdown,
 }
@@ -135,23 +137,10 @@ pub struct Limits {
     pub connections: usize,
     /// Failed proofs a minute from one address before it is made to wait.
     pub failed_proofs_per_min: u32,
-    /// Devices of a hub; one that has so many is passed over when devices are assigned.
-    pub devices_per_hub: u64,
-    /// Modules of a device.
-    pub modules_per_device: u64,
-    /// Individual enrollments of a provisioning service.
-    pub enrollments: u64,
-    /// Enrollment groups of a provisioning service.
-    pub enrollment_groups: u64,
-    /// CA certificates of a provisioning service or a hub.
-    pub ca_certificates: usize,
-    /// Hubs linked to a provisioning service.
-    pub linked_hubs: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        let quotas = Quotas::default();
         Self {
             handshake_s: 10,
             handshakes: 2_000,
@@ -160,12 +149,6 @@ impl Default for Limits {
             address_handshakes: 512,
             connections: 1_000_000,
             failed_proofs_per_min: 6_000,
-            devices_per_hub: quotas.devices_per_hub,
-            modules_per_device: quotas.modules_per_device,
-            enrollments: quotas.enrollments,
-            enrollment_groups: quotas.enrollment_groups,
-            ca_certificates: quotas.ca_certificates,
-            linked_hubs: quotas.linked_hubs,
         }
     }
 }
@@ -225,12 +208,12 @@ impl Config {
         bound("limits.address_handshakes", limits.address_handshakes.into(), 1, 1_000_000);
         bound("limits.connections", self.limits.connections as u64, 1, 100_000_000);
         bound("limits.failed_proofs_per_min", self.limits.failed_proofs_per_min.into(), 1, 1_000_000_000);
-        bound("limits.devices_per_hub", self.limits.devices_per_hub, 1, AMOUNT_MAX);
-        bound("limits.modules_per_device", self.limits.modules_per_device, 1, 10_000);
-        bound("limits.enrollments", self.limits.enrollments, 1, AMOUNT_MAX);
-        bound("limits.enrollment_groups", self.limits.enrollment_groups, 1, AMOUNT_MAX);
-        bound("limits.ca_certificates", self.limits.ca_certificates as u64, 1, 1_000);
-        bound("limits.linked_hubs", self.limits.linked_hubs as u64, 1, 1_000);
+        bound("quotas.devices_per_hub", self.quotas.devices_per_hub, 1, AMOUNT_MAX);
+        bound("quotas.modules_per_device", self.quotas.modules_per_device, 1, 10_000);
+        bound("quotas.enrollments", self.quotas.enrollments, 1, AMOUNT_MAX);
+        bound("quotas.enrollment_groups", self.quotas.enrollment_groups, 1, AMOUNT_MAX);
+        bound("quotas.ca_certificates", self.quotas.ca_certificates as u64, 1, 1_000);
+        bound("quotas.linked_hubs", self.quotas.linked_hubs as u64, 1, 1_000);
         bound("shutdown.drain_s", self.shutdown.drain_s.into(), 0, 3_600);
         self.check_names(source, problems);
     }
@@ -257,19 +240,6 @@ impl Config {
         if self.tls.certificate_file.is_empty() != self.tls.key_file.is_empty() {
             let missing = if self.tls.key_file.is_empty() { "tls.key_file" } else { "tls.certificate_file" };
             problems.push(Problem::new(source, missing, "is missing: certificate and key come together".to_owned()));
-        }
-    }
-
-    /// How many there may be of what is created.
-    pub const fn quotas(&self) -> Quotas {
-        let limits = &self.limits;
-        Quotas {
-            devices_per_hub: limits.devices_per_hub,
-            modules_per_device: limits.modules_per_device,
-            enrollments: limits.enrollments,
-            enrollment_groups: limits.enrollment_groups,
-            ca_certificates: limits.ca_certificates,
-            linked_hubs: limits.linked_hubs,
         }
     }
 

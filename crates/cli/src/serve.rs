@@ -170,7 +170,7 @@ fn open_store(
     clock: &Arc<dyn Clock>,
     entropy: &dyn Entropy,
 ) -> Result<Embedded> {
-    let mut options = Options { folder: folder.map(Path::to_path_buf), quotas: config.quotas(), ..Options::default() };
+    let mut options = Options { folder: folder.map(Path::to_path_buf), quotas: config.quotas, ..Options::default() };
     options.telemetry.total_bytes_max = config.hub.telemetry_kept_mib << 20;
     Embedded::open(options, Arc::clone(clock), entropy).context("cannot open the store")
 }
@@ -190,7 +190,7 @@ async fn open_service(
         operations_kept: Duration::from_secs(u64::from(provisioning.operations_kept_h) * 3_600),
         retention_days: config.hub.telemetry_kept_days,
         partitions: config.hub.partitions,
-        quotas: config.quotas(),
+        quotas: config.quotas,
         addresses: match config.addresses() {
             none if none.is_empty() => AddressPool::Loopback,
             listed => AddressPool::Listed(listed),

@@ -13,3 +13,5 @@ pub mod mqtt;
 pub mod provisioning;
 pub mod session;
 pub mod time;
+#[cfg(test)]
+mod vectors;

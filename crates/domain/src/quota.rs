@@ -4,7 +4,8 @@
 //! stands in [`Quotas::default`]. What is there already is never taken away by a lower setting.
 
 /// The most there may be of each kind. At least 1 each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Quotas {
     /// Devices of a hub. One that has so many is full: operators are refused another, and allocation passes it over.
     /// Assignments that were under way when it became full are still carried out.

@@ -26,15 +26,27 @@ def provision(muster, name: str, desired: dict | None = None) -> str:
     return key
 
 
-def connect(muster, name: str, key: str, transport: str = "mqtt") -> IoTHubDeviceClient:
-    client = IoTHubDeviceClient.create_from_symmetric_key(
-        symmetric_key=key,
-        hostname=muster.hub["hostName"],
-        device_id=name,
-        server_verification_cert=muster.authority,
-        websockets=transport == "mqtt-ws",
-        connection_retry_interval=1,
-    )
+def at_hub(muster, name: str, transport: str) -> dict:
+    """What every client of the hub is told, whatever its credential."""
+    return {
+        "hostname": muster.hub["hostName"],
+        "device_id": name,
+        "server_verification_cert": muster.authority,
+        "websockets": transport == "mqtt-ws",
+        "connection_retry_interval": 1,
+    }
+
+
+def connect(muster, name: str, key: str, transport: str = "mqtt", **options) -> IoTHubDeviceClient:
+    told = at_hub(muster, name, transport)
+    client = IoTHubDeviceClient.create_from_symmetric_key(symmetric_key=key, **told, **options)
+    client.connect()
+    return client
+
+
+def connect_by_certificate(muster, name: str, folder, transport: str = "mqtt") -> IoTHubDeviceClient:
+    x509 = X509(cert_file=str(folder / f"{name}.chain.pem"), key_file=str(folder / f"{name}.key.pem"))
+    client = IoTHubDeviceClient.create_from_x509_certificate(x509=x509, **at_hub(muster, name, transport))
     client.connect()
     return client
 
@@ -64,14 +76,7 @@ def test_a_device_connects_with_the_certificate_it_was_provisioned_by(muster, tm
     pem = (tmp_path / "dev-x.pem").read_text()
     service_of(muster).create_or_update(IndividualEnrollment.create("dev-x", by_client_certificate(pem)))
     assert by_certificate(muster, "dev-x", tmp_path, transport).register().status == "assigned"
-    client = IoTHubDeviceClient.create_from_x509_certificate(
-        x509=X509(cert_file=str(tmp_path / "dev-x.chain.pem"), key_file=str(tmp_path / "dev-x.key.pem")),
-        hostname=muster.hub["hostName"],
-        device_id="dev-x",
-        server_verification_cert=muster.authority,
-        websockets=transport == "mqtt-ws",
-    )
-    client.connect()
+    client = connect_by_certificate(muster, "dev-x", tmp_path, transport)
     client.send_message("25.1")
     assert client.get_twin()["reported"] == {"$version": 1}
     client.shutdown()

@@ -22,11 +22,11 @@ NOT_ALLOWED = 4
 
 @pytest.fixture
 def muster_limited(muster_with, tmp_path):
-    """Starts a server with limits of the test's own."""
+    """Starts a server with quotas of the test's own."""
 
     def start(**limits: int):
         config = tmp_path / "muster.toml"
-        config.write_text("[limits]\n" + "".join(f"{key} = {value}\n" for key, value in limits.items()))
+        config.write_text("[quotas]\n" + "".join(f"{key} = {value}\n" for key, value in limits.items()))
         return muster_with("--config", str(config))
 
     return start

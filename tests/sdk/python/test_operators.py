@@ -6,13 +6,12 @@ from contextlib import suppress
 from importlib.metadata import version
 
 import pytest
-from azure.iot.device import IoTHubDeviceClient, IoTHubModuleClient
+from azure.iot.device import IoTHubModuleClient
 from azure.iot.hub import IoTHubRegistryManager
 from azure.iot.hub.models import Twin, TwinProperties
 from certificates import make, thumbprint
 from msrest.exceptions import HttpOperationError
-from test_hub import connect, provision
-from test_x509 import connect as connect_by_certificate
+from test_hub import connect, connect_by_certificate, provision
 
 SERVICE = {"client": "azure-iot-hub", "version": version("azure-iot-hub"), "transport": "https", "credential": "policy"}
 KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
@@ -95,14 +94,7 @@ def test_desired_properties_reach_the_device_in_order(muster):
 def test_a_twin_names_the_model_that_its_device_announced(muster):
     key = provision(muster, "dev-1")
     assert muster.command("twin", "show", "dev-1")["modelId"] == ""
-    client = IoTHubDeviceClient.create_from_symmetric_key(
-        symmetric_key=key,
-        hostname=muster.hub["hostName"],
-        device_id="dev-1",
-        server_verification_cert=muster.authority,
-        product_info="dtmi:com:example:Thermostat;1",
-    )
-    client.connect()
+    client = connect(muster, "dev-1", key, product_info="dtmi:com:example:Thermostat;1")
     assert muster.command("twin", "show", "dev-1")["modelId"] == "dtmi:com:example:Thermostat;1"
     client.shutdown()
 

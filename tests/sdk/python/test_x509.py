@@ -4,7 +4,6 @@ import threading
 from importlib.metadata import version
 
 import pytest
-from azure.iot.device import X509, IoTHubDeviceClient
 from azure.iot.device.exceptions import ClientError
 from azure.iot.hub import IoTHubRegistryManager
 from certificates import (
@@ -19,25 +18,13 @@ from certificates import (
 )
 from provisioningserviceclient.models import EnrollmentGroup, IndividualEnrollment
 from test_hub import connect as connect_by_key
+from test_hub import connect_by_certificate as connect
 from test_provisioning import all_assigned, assigned, by_certificate, by_client_certificate, service_of
 
 DEVICE = {"client": "azure-iot-device", "version": version("azure-iot-device"), "credential": "X.509"}
 TRANSPORTS = ["mqtt", "mqtt-ws"]
 KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 CUT_OFF_S = 1
-
-
-def connect(muster, name: str, folder, transport: str = "mqtt") -> IoTHubDeviceClient:
-    client = IoTHubDeviceClient.create_from_x509_certificate(
-        x509=X509(cert_file=str(folder / f"{name}.chain.pem"), key_file=str(folder / f"{name}.key.pem")),
-        hostname=muster.hub["hostName"],
-        device_id=name,
-        server_verification_cert=muster.authority,
-        websockets=transport == "mqtt-ws",
-        connection_retry_interval=1,
-    )
-    client.connect()
-    return client
 
 
 @pytest.mark.shows(**DEVICE, feature="provision and connect, enrollment group through an intermediate")

@@ -9,7 +9,7 @@ pub mod device_mqtt;
 pub mod service_http;
 pub mod service_json;
 #[cfg(test)]
-pub(crate) mod wire;
+mod wire;
 
 use bytes::Bytes;
 use domain::operation::{ErrorKind, Failure};

@@ -7,6 +7,7 @@ use domain::enrollment::{Capabilities, Enrollment, InitialTwin, ProvisioningStat
 use domain::identity::{Authentication, IdentityStatus, Thumbprints};
 use domain::ids::{HubKey, OperationId, Precondition, ServiceKey};
 use domain::operation::PageRequest;
+use domain::operation::identity::IdentityName;
 use domain::operation::registration::{AttestedBy, RegistrationError, RegistrationStatus, Substatus};
 use domain::twin::ServiceChange;
 use serde_json::json;
@@ -60,6 +61,13 @@ impl Scene {
         let Claimed { operation, attempt, .. } = self.claim(at).await;
         self.store.plan_assignment(operation, attempt, plan, at).await.unwrap().done();
         self.store.finish_assignment(operation, attempt, finish, at).await.unwrap().done();
+    }
+
+    /// Gives the twin tags, desired and reported properties.
+    async fn use_twin(&self, name: &IdentityName, at: UnixTime) {
+        let change = ServiceChange { tags: Some(object(r#"{"x":1}"#)), desired: Some(object(r#"{"t":9,"u":1.0}"#)) };
+        self.store.patch_twin(self.hub, name, change, Precondition::None, at).await.unwrap().done();
+        self.store.apply_reported(self.hub, name, object(r#"{"r":1}"#), None, at).await.unwrap().done();
     }
 
     async fn outcome(&self, seed: u64) -> Option<RegistrationStatus> {
@@ -238,9 +246,7 @@ pub async fn a_reset_on_the_same_hub_returns_the_twin_to_the_initial_one_and_tel
     let scene = scene(backend).await;
     scene.assign(1, plan(scene.hub, "dev-1"), finish(1), NOON).await;
     let name = device("dev-1");
-    let change = ServiceChange { tags: Some(object(r#"{"x":1}"#)), desired: Some(object(r#"{"t":9}"#)) };
-    scene.store.patch_twin(scene.hub, &name, change, Precondition::None, after(1)).await.unwrap().done();
-    scene.store.apply_reported(scene.hub, &name, object(r#"{"r":1}"#), None, after(1)).await.unwrap().done();
+    scene.use_twin(&name, after(1)).await;
     let seen = scene.store.latest_twin_change().await.unwrap();
 
     let initial = InitialTwin { tags: None, desired: Some(object(r#"{"t":2}"#)) };
@@ -271,9 +277,7 @@ pub async fn a_device_that_moves_takes_its_twin_along_and_leaves_nothing(backend
     let part = module("dev-1", "part");
     let made = scene.store.create_identity(scene.hub, identity(part.clone(), 5), None, NOON).await;
     made.unwrap().done().done();
-    let change = ServiceChange { tags: Some(object(r#"{"x":1}"#)), desired: Some(object(r#"{"t":9,"u":1.0}"#)) };
-    scene.store.patch_twin(scene.hub, &name, change, Precondition::None, after(1)).await.unwrap().done();
-    scene.store.apply_reported(scene.hub, &name, object(r#"{"r":1}"#), None, after(1)).await.unwrap().done();
+    scene.use_twin(&name, after(1)).await;
     let (before, _) = scene.store.find_twin(scene.hub, &name).await.unwrap().done();
 
     let migrate =
@@ -297,9 +301,7 @@ pub async fn a_device_that_is_renamed_takes_its_twin_along_and_leaves_nothing(ba
     let scene = scene(backend).await;
     scene.assign(1, plan(scene.hub, "dev-1"), finish(1), NOON).await;
     let name = device("dev-1");
-    let change = ServiceChange { tags: Some(object(r#"{"x":1}"#)), desired: Some(object(r#"{"t":9}"#)) };
-    scene.store.patch_twin(scene.hub, &name, change, Precondition::None, after(1)).await.unwrap().done();
-    scene.store.apply_reported(scene.hub, &name, object(r#"{"r":1}"#), None, after(1)).await.unwrap().done();
+    scene.use_twin(&name, after(1)).await;
     let (before, _) = scene.store.find_twin(scene.hub, &name).await.unwrap().done();
 
     let renamed = Planned {

@@ -3,6 +3,7 @@
 
 mod conformance;
 mod faults;
+mod ground;
 mod opening;
 mod reopening;
 mod secrets;

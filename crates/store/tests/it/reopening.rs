@@ -1,9 +1,7 @@
 //! What survives the end of a process, and what must not.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use domain::clock::{Clock, ManualClock, SeededEntropy};
 use domain::decision::Cause;
 use domain::operation::session::{Filter, QualityOfService, Subscriptions};
 use domain::quota::Quotas;
@@ -11,34 +9,22 @@ use domain::resource::AddressPool;
 use domain::twin::ServiceChange;
 use store::conformance::Done as _;
 use store::conformance::sample::{
-    NOON, admitted, after, claims, device, hub, identity, individual, key_group, make_hub, make_service, object,
-    operation, plan, proven, refused, tracking,
+    NOON, after, claims, device, hub, identity, individual, key_group, make_hub, make_service, object, operation, plan,
+    refused, tracking,
 };
 use store::ports::{
     Created, DecisionStore as _, EnrollmentStore as _, IdentityStore as _, RegistrationStore as _, ResourceStore as _,
     TwinStore as _,
 };
-use store::sqlite::{Embedded, Options};
+use store::sqlite::Embedded;
 
-fn open(folder: &Path) -> Embedded {
-    open_with(folder, Quotas::default())
-}
-
-fn open_with(folder: &Path, quotas: Quotas) -> Embedded {
-    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOON));
-    let options = Options { folder: Some(folder.to_owned()), quotas, ..Options::default() };
-    Embedded::open(options, clock, &SeededEntropy::new(1)).unwrap()
-}
+use crate::ground::{claimed_device, open, open_with};
 
 #[tokio::test]
 async fn an_operation_goes_on_along_its_plan_and_its_lease_is_void() {
     let place = tempfile::tempdir().unwrap();
     let store = open(place.path());
-    let (service, hub) = (make_service(&store, "dps").await, make_hub(&store, "hub").await);
-    let entry = store.create_enrollment(service, individual("dev-1", 1), NOON).await.unwrap().done();
-    let device = proven(service, "dev-1", &entry);
-    store.accept_registration(&device, operation(1), None, admitted(1, "dev-1"), NOON).await.unwrap();
-    let first = store.claim_operations(1).await.unwrap().remove(0);
+    let (_, hub, first) = claimed_device(&store).await;
     store.plan_assignment(first.operation, 1, plan(hub, "dev-1"), NOON).await.unwrap().done();
     assert!(store.claim_operations(1).await.unwrap().is_empty());
     store.close().await;

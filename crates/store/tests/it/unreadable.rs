@@ -1,9 +1,7 @@
 //! Rows that do not parse: each is passed over or ended, and never stands in the way of others.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use domain::clock::{Clock, ManualClock, SeededEntropy};
 use domain::ids::Precondition;
 use domain::operation::registration::RegistrationStatus;
 use domain::twin::ServiceChange;
@@ -13,13 +11,8 @@ use store::conformance::sample::{
     registration_id,
 };
 use store::ports::{Accepted, EnrollmentStore as _, IdentityStore as _, RegistrationStore as _, TwinStore as _};
-use store::sqlite::{Embedded, Options};
 
-fn open(folder: &Path) -> Embedded {
-    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOON));
-    let options = Options { folder: Some(folder.to_owned()), ..Options::default() };
-    Embedded::open(options, clock, &SeededEntropy::new(1)).unwrap()
-}
+use crate::ground::{claimed_device, open};
 
 /// Changes the file behind the back of the store that has it open.
 fn spoil(folder: &Path, sql: &str) {
@@ -66,11 +59,7 @@ async fn an_operation_that_cannot_be_read_ends_and_those_behind_it_are_worked_on
 async fn polling_and_planning_read_no_certificates() {
     let place = tempfile::tempdir().unwrap();
     let store = open(place.path());
-    let (service, hub) = (make_service(&store, "dps").await, make_hub(&store, "hub").await);
-    let entry = store.create_enrollment(service, individual("dev-1", 1), NOON).await.unwrap().done();
-    let device = proven(service, "dev-1", &entry);
-    store.accept_registration(&device, operation(1), None, admitted(1, "dev-1"), NOON).await.unwrap();
-    let claimed = store.claim_operations(1).await.unwrap().remove(0);
+    let (service, hub, claimed) = claimed_device(&store).await;
     // Whoever reads who registers, which costs the parsing of certificates, cannot go on.
     spoil(place.path(), "UPDATE operation SET registrant = '{'");
     let view = store.find_operation(service, operation(1)).await.unwrap().done();

@@ -6,23 +6,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::mqtt::script::failure;
-use crate::provisioning::wire::{body_of, request, show_precondition};
+use crate::vectors::{Exchange, body_of, request, show_precondition};
 
 const ENTROPY_SEED: u64 = 5;
 const SUBSCRIPTION: &str = "00000000-0000-0000-0000-000000000001";
 const CREATED: UnixTime = UnixTime::from_micros(1_706_702_400_000_000);
-
-#[derive(serde::Deserialize)]
-struct Exchange {
-    source: String,
-    request: String,
-    #[serde(default)]
-    headers: Vec<(String, String)>,
-    #[serde(default)]
-    body: Value,
-    asks: Option<String>,
-    refused: Option<String>,
-}
 
 fn send(line: &str, headers: &[(String, String)], body: &Value) -> Result<(Ask, Asked), Refused> {
     let body = match body {
@@ -135,7 +123,7 @@ fn show_link_draft(draft: &LinkDraft) -> String {
 #[test]
 fn every_request_becomes_its_operation_or_its_refusal() {
     let vectors = include_str!("../../../../../testdata/wire/management/requests.json");
-    for exchange in serde_json::from_str::<Vec<Exchange>>(vectors).unwrap() {
+    for exchange in serde_json::from_str::<Vec<Exchange<String, Value>>>(vectors).unwrap() {
         let Exchange { source, request, headers, body, asks, refused } = exchange;
         let sent = send(&request, &headers, &body).map(|(ask, _)| show(&ask));
         let sent =

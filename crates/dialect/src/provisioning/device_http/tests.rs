@@ -5,19 +5,8 @@ use super::*;
 use crate::error::spelling;
 use crate::http::signature;
 use crate::mqtt::script::failure;
-use crate::provisioning::wire::{self, body_of, read_reply, show_response};
-
-#[derive(serde::Deserialize)]
-struct Exchange {
-    source: String,
-    request: String,
-    #[serde(default)]
-    headers: Vec<(String, String)>,
-    #[serde(default)]
-    body: String,
-    asks: Option<String>,
-    refused: Option<u32>,
-}
+use crate::provisioning::wire::{self, read_reply};
+use crate::vectors::{Exchange, body_of, request, show_response};
 
 #[derive(serde::Deserialize)]
 struct Told {
@@ -37,7 +26,7 @@ struct Printed {
 }
 
 fn send(line: &str, headers: &[(String, String)], body: &[u8]) -> Result<String, u32> {
-    let (request, target) = wire::request(line, headers, body);
+    let (request, target) = request(line, headers, body);
     assert!(owns(&target), "{line}");
     let decoded = decode(&request, &target);
     decoded.map(|(operation, _)| wire::show(&operation)).map_err(|refused| spelling(refused.kind).provisioning)
@@ -50,7 +39,7 @@ fn register(body: &Value) -> Result<String, u32> {
 #[test]
 fn every_request_becomes_its_operation_or_its_refusal() {
     let vectors = include_str!("../../../../../testdata/wire/provisioning/device-requests.json");
-    for exchange in serde_json::from_str::<Vec<Exchange>>(vectors).unwrap() {
+    for exchange in serde_json::from_str::<Vec<Exchange<u32>>>(vectors).unwrap() {
         let Exchange { source, request, headers, body, asks, refused } = exchange;
         let expected = asks.ok_or_else(|| refused.unwrap());
         assert_eq!(send(&request, &headers, body.as_bytes()), expected, "{source}: {request}");
@@ -61,7 +50,7 @@ fn every_request_becomes_its_operation_or_its_refusal() {
 fn every_reply_becomes_its_response() {
     let vectors = include_str!("../../../../../testdata/wire/provisioning/device-replies.json");
     let line = "PUT /0ne00000000/registrations/dev-1/register?api-version=2019-03-31";
-    let (request, target) = wire::request(line, &[], b"");
+    let (request, target) = request(line, &[], b"");
     let (_, asked) = decode(&request, &target).unwrap();
     for Told { source, reply, failure: kind, response } in serde_json::from_str::<Vec<Told>>(vectors).unwrap() {
         let reply = match (reply, kind) {
@@ -103,10 +92,10 @@ fn the_manuals_commands_are_understood_as_printed() {
         };
         let header = |text: &String| text.split_once(": ").map(|(name, value)| (name.to_owned(), value.to_owned()));
         let headers: Vec<_> = following("-H").iter().filter_map(header).collect();
-        let request = format!("{} {}", following("-X")[0], words.last().unwrap());
+        let line = format!("{} {}", following("-X")[0], words.last().unwrap());
         let body = following("-d")[0].clone();
-        assert_eq!(send(&request, &headers, body.as_bytes()), Ok(asks), "{source}");
-        let (request, _) = wire::request(&request, &headers, b"");
+        assert_eq!(send(&line, &headers, body.as_bytes()), Ok(asks), "{source}");
+        let (request, _) = request(&line, &headers, b"");
         assert_eq!(signature(request.headers()).is_some_and(|parsed| parsed.is_ok()), is_signed, "{source}");
     }
 }
@@ -162,11 +151,11 @@ fn entries_that_are_called_registrations_belong_to_the_service_api() {
         "/enrollmentGroups/registrations/attestationmechanism",
         "/registrations/registrations/query",
     ] {
-        let (_, target) = wire::request(&format!("POST {path}?api-version=1"), &[], b"");
+        let (_, target) = request(&format!("POST {path}?api-version=1"), &[], b"");
         assert!(!owns(&target) && service_http::owns(&target), "{path}");
     }
     for path in ["/", "/0ne", "/0ne/registrations", "/0ne/other/x"] {
-        let (_, target) = wire::request(&format!("GET {path}"), &[], b"");
+        let (_, target) = request(&format!("GET {path}"), &[], b"");
         assert!(!owns(&target) && !service_http::owns(&target), "{path}");
     }
 }
@@ -174,7 +163,7 @@ fn entries_that_are_called_registrations_belong_to_the_service_api() {
 #[test]
 fn the_address_of_an_operation_leads_back_to_it() {
     let line = "PUT /0ne/registrations/dev-1/register?api-version=2021%26x%3D%0d%0a%C3%A4";
-    let (request, target) = wire::request(line, &[], b"");
+    let (request, target) = request(line, &[], b"");
     let (_, asked) = decode(&request, &target).unwrap();
     let operation = "5.316aac5bdc130deb.b1e02da8-0000-0000-0000-000000000000";
     let response = encode(Ok(read_reply(&["accepted", operation, "3"])), &asked, "127.0.0.1");
@@ -187,7 +176,7 @@ fn the_address_of_an_operation_leads_back_to_it() {
 
 #[test]
 fn an_answer_of_another_kind_is_our_fault() {
-    let (request, target) = wire::request("POST /0ne/registrations/dev-1?api-version=1", &[], b"");
+    let (request, target) = request("POST /0ne/registrations/dev-1?api-version=1", &[], b"");
     let (_, asked) = decode(&request, &target).unwrap();
     let other = Reply::Telemetry(domain::operation::telemetry::Answer::Stored);
     let response = encode(Ok(other), &asked, "h");

@@ -7,25 +7,14 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::mqtt::script::failure;
-use crate::provisioning::wire::{self, body_of, show_response};
+use crate::provisioning::wire;
+use crate::vectors::{Exchange, body_of, request, show_response};
 
 const ENTROPY_SEED: u64 = 11;
 const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZg==";
 
-#[derive(serde::Deserialize)]
-struct Exchange {
-    source: String,
-    request: String,
-    #[serde(default)]
-    headers: Vec<(String, String)>,
-    #[serde(default)]
-    body: String,
-    asks: Option<String>,
-    refused: Option<u32>,
-}
-
 fn send(line: &str, headers: &[(String, String)], body: &str) -> Result<(Operation, Asked), Refused> {
-    let (request, target) = wire::request(line, headers, body.as_bytes());
+    let (request, target) = request(line, headers, body.as_bytes());
     assert!(owns(&target), "{line}");
     decode(&request, &target)
 }
@@ -50,7 +39,7 @@ fn tell(answer: Answer, asked: Asked) -> Response<Bytes> {
 #[test]
 fn every_request_becomes_its_operation_or_its_refusal() {
     let vectors = include_str!("../../../../../testdata/wire/provisioning/service-requests.json");
-    for exchange in serde_json::from_str::<Vec<Exchange>>(vectors).unwrap() {
+    for exchange in serde_json::from_str::<Vec<Exchange<u32>>>(vectors).unwrap() {
         let Exchange { source, request, headers, body, asks, refused } = exchange;
         let sent = send(&request, &headers, &body);
         let sent = sent.map(|(operation, _)| wire::show(&operation));
