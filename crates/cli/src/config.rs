@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use domain::quota::Quotas;
 use serde::{Deserialize, Serialize};
+use server::balancer::Balancer;
 
 pub use check::{Problem, overlay};
 
@@ -52,6 +53,9 @@ pub struct Listen {
     pub domain: String,
     /// Addresses of this machine to hand out instead of loopback ones, or to listen on under `domain`.
     pub addresses: Vec<String>,
+    /// Balancers in front of this server: addresses, or prefixes such as `10.0.0.0/8`. Every connection from one, on any
+    /// port, must begin with a header of PROXY protocol version 2, which says whom it comes from.
+    pub balancers: Vec<String>,
     /// Whether a port that may not be opened stops the start, also where a default could be replaced.
     pub strict: bool,
 }
@@ -65,6 +69,7 @@ impl Default for Listen {
             admin_port: 8443,
             domain: String::new(),
             addresses: Vec::new(),
+            balancers: Vec::new(),
             strict: false,
         }
     }
@@ -224,6 +229,11 @@ impl Config {
                 problems.push(Problem::new(source, "listen.addresses", format!("{address:?} is not an IP address")));
             }
         }
+        for balancer in &self.listen.balancers {
+            if let Err(invalid) = balancer.parse::<Balancer>() {
+                problems.push(Problem::new(source, "listen.balancers", format!("{balancer:?} {invalid}")));
+            }
+        }
         let domain = &self.listen.domain;
         let label = |label: &str| {
             !label.is_empty()
@@ -246,6 +256,11 @@ impl Config {
     /// The addresses to hand out, once checked.
     pub fn addresses(&self) -> Vec<IpAddr> {
         self.listen.addresses.iter().filter_map(|address| address.parse().ok()).collect()
+    }
+
+    /// The balancers, once checked.
+    pub fn balancers(&self) -> Vec<Balancer> {
+        self.listen.balancers.iter().filter_map(|balancer| balancer.parse().ok()).collect()
     }
 
     /// The operator's certificate and key files, if there are any.
@@ -284,6 +299,15 @@ mod tests {
         );
         let text = "[listen]\naddresses = [\"localhost\"]\ndomain = \"local\"\n[provisioning]\nretry_after_s = 0\n";
         assert_eq!(problems(text, &[]).len(), 3);
+        let text = "[listen]\nbalancers = [\"10.0.0.0/8\", \"lb.example.org\", \"::1\", \"::ffff:10.0.0.0/104\"]\n";
+        assert_eq!(
+            problems(text, &[]),
+            [
+                "muster.toml: listen.balancers: \"lb.example.org\" is neither an IP address nor a prefix such as 10.0.0.0/8",
+                "muster.toml: listen.balancers: \"::ffff:10.0.0.0/104\" is a prefix of IPv4-mapped addresses; write it as an \
+                 IPv4 prefix",
+            ]
+        );
     }
 
     #[test]

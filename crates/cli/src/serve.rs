@@ -242,6 +242,7 @@ fn serve_options(args: &ServeArgs, config: &Config, keys: Option<KeyFolder>, tas
         mqtts: port(config.listen.mqtts_port, args.mqtts_port, default.mqtts_port),
         admin: port(config.listen.admin_port, args.admin_port, default.admin_port),
         limits: rim_limits(&config.limits),
+        balancers: config.balancers(),
         operator: config.certificate(),
     }
 }

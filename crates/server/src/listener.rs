@@ -18,8 +18,10 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 pub use self::accept::RunningListener;
+pub(crate) use self::accept::canonical;
 use self::holder::{Holder, find_holder};
 pub use self::limit::ConnectionLimit;
 
@@ -52,6 +54,8 @@ pub struct Incoming {
     pub peer: SocketAddr,
     /// What the peer dialled; IPv4-mapped addresses are given as IPv4.
     pub dialled: SocketAddr,
+    /// When the socket was accepted, from which every time-out before proof counts.
+    pub accepted_at: Instant,
 }
 
 /// A port as asked for.

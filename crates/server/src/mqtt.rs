@@ -83,7 +83,7 @@ enum Step {
 impl MqttServer {
     /// A driver with `limits` for each connection.
     pub fn new(door: Door, limits: Limits) -> Self {
-        Self { door, limits: Arc::new(limits), misuse: Arc::new(MisuseLog::new(Instant::now())) }
+        Self { door, limits: Arc::new(limits), misuse: Arc::new(MisuseLog::new()) }
     }
 
     /// Serves a connection until it ends, or until the server drains and everything the client sent is answered.

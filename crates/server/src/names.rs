@@ -87,6 +87,11 @@ impl NameTable {
             .unwrap_or(&self.fallback)
     }
 
+    /// Tells whether `address` is handed out for a resource.
+    pub fn hands_out(&self, address: IpAddr) -> bool {
+        self.by_address.contains_key(&address.to_canonical())
+    }
+
     /// Tells whether any connection can be answered with exactly `names`.
     pub fn contains(&self, names: &CertificateNames) -> bool {
         *names == self.fallback

@@ -13,6 +13,7 @@ use domain::operation::Transport;
 use proto::mqtt::Limits;
 use service::Service;
 
+use crate::balancer::{Balancer, Balancers};
 use crate::door::Door;
 use crate::http::{HttpServer, HttpSettings};
 use crate::listener::{BindError, Binder, ConnectionLimit, Incoming, PortNotice, PortWanted, RunningListener};
@@ -46,6 +47,8 @@ pub struct ServeOptions {
     pub admin: (u16, bool),
     /// Bounds before proof.
     pub limits: RimLimits,
+    /// Who says before TLS whom a connection comes from, and must.
+    pub balancers: Vec<Balancer>,
     /// Files of a certificate chain and its key that the operator brings.
     pub operator: Option<(PathBuf, PathBuf)>,
 }
@@ -134,7 +137,8 @@ impl Server {
         let acceptor = TlsAcceptor::new(Arc::clone(&certificates), options.limits.tls, PortProtocol::Other);
         let door = Door::new(service.clone(), options.limits.failed_proofs_per_min);
         let mqtt = MqttServer::new(door.clone(), Limits::default());
-        let rim = Rim { tasks: tasks.clone(), acceptor, door, mqtt };
+        let balancers = Balancers::new(options.balancers, Arc::clone(&names), options.limits.tls.handshake_timeout);
+        let rim = Rim { tasks: tasks.clone(), balancers: Arc::new(balancers), acceptor, door, mqtt };
         let server = Self {
             https: Arc::new(rim.start_https(https)?),
             mqtts: Arc::new(rim.start_mqtts(mqtts)?),
@@ -228,6 +232,7 @@ fn name_table(service: &Service) -> Option<NameTable> {
 #[derive(Clone)]
 struct Rim {
     tasks: Tasks,
+    balancers: Arc<Balancers>,
     acceptor: TlsAcceptor,
     door: Door,
     mqtt: MqttServer,
@@ -239,7 +244,7 @@ impl Rim {
         listener.start(&self.tasks, move |incoming| {
             let rim = rim.clone();
             async move {
-                let Some(Connection { stream, peer }) = handshake(&rim.acceptor, incoming, &rim.tasks).await else {
+                let Some(Connection { stream, peer }) = rim.handshake(&rim.acceptor, incoming).await else {
                     return;
                 };
                 rim.mqtt.serve(stream, peer, Transport::Mqtt, &rim.tasks).await;
@@ -265,26 +270,31 @@ impl Rim {
         listener: crate::listener::Listener,
         server: HttpServer,
     ) -> Result<RunningListener, BindError> {
-        let (tasks, acceptor) = (self.tasks.clone(), self.acceptor.for_protocol(PortProtocol::Http));
+        let (rim, acceptor) = (self.clone(), self.acceptor.for_protocol(PortProtocol::Http));
         listener.start(&self.tasks, move |incoming| {
-            let (tasks, acceptor, server) = (tasks.clone(), acceptor.clone(), server.clone());
+            let (rim, acceptor, server) = (rim.clone(), acceptor.clone(), server.clone());
             async move {
-                if let Some(connection) = handshake(&acceptor, incoming, &tasks).await {
-                    server.serve(connection, tasks.drain_signal()).await;
+                if let Some(connection) = rim.handshake(&acceptor, incoming).await {
+                    server.serve(connection, rim.tasks.drain_signal()).await;
                 }
             }
         })
     }
-}
 
-/// Finishes the handshake; `None` if it fails, or if the server closes meanwhile.
-async fn handshake(acceptor: &TlsAcceptor, incoming: Incoming, tasks: &Tasks) -> Option<Connection> {
-    let (peer, dialled, mut drain) = (incoming.peer, incoming.dialled, tasks.drain_signal());
-    let finished = tokio::select! {
-        finished = acceptor.accept(incoming) => finished,
-        () = drain.closing() => return None,
-    };
-    finished.inspect_err(|error| error.log(peer, dialled)).ok()
+    /// Reads a balancer's header, if there must be one, and finishes the handshake; `None` if either fails, or if the
+    /// server closes meanwhile.
+    async fn handshake(&self, acceptor: &TlsAcceptor, incoming: Incoming) -> Option<Connection> {
+        let mut drain = self.tasks.drain_signal();
+        let finished = async {
+            let incoming = self.balancers.introduce(incoming).await?;
+            let (peer, dialled) = (incoming.peer, incoming.dialled);
+            acceptor.accept(incoming).await.inspect_err(|error| error.log(peer, dialled)).ok()
+        };
+        tokio::select! {
+            finished = finished => finished,
+            () = drain.closing() => None,
+        }
+    }
 }
 
 /// WebSockets of the HTTPS port.

@@ -27,7 +27,7 @@ use rustls::server::Acceptor;
 use rustls::{HandshakeKind, ServerConfig};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -42,7 +42,7 @@ use crate::listener::Incoming;
 /// Limits on what a peer may cost before its handshake is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// From the accepted socket to the end of the handshake, waiting included.
+    /// From the accepted socket to the end of the handshake, waiting and a balancer's header included.
     pub handshake_timeout: Duration,
     /// Handshakes under way at once; more wait, within the time-out.
     pub handshakes_max: usize,
@@ -157,14 +157,13 @@ impl TlsAcceptor {
         let use_of_budget = self.rim.budget.take(incoming.peer.ip(), Instant::now());
         let _under_way = use_of_budget.ok_or(HandshakeError::OverBudget)?;
         // On the heap, so that the caller's future does not keep room for a handshake while the connection lives.
+        let deadline = incoming.accepted_at + settings.handshake_timeout;
         let handshake = Box::pin(self.handshake(incoming));
-        timeout(settings.handshake_timeout, handshake)
-            .await
-            .map_err(|_| HandshakeError::TimedOut(settings.handshake_timeout))?
+        timeout_at(deadline, handshake).await.map_err(|_| HandshakeError::TimedOut(settings.handshake_timeout))?
     }
 
     async fn handshake(&self, incoming: Incoming) -> Result<Connection, HandshakeError> {
-        let Incoming { stream, peer, dialled } = incoming;
+        let Incoming { stream, peer, dialled, accepted_at: _ } = incoming;
         // The permit is taken once the client has spoken, so that silent sockets keep nobody waiting.
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         let _permit = self.rim.permits.acquire().await.map_err(io::Error::other)?;

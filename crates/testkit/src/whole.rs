@@ -15,6 +15,7 @@ use domain::clock::{Clock, Entropy};
 use domain::ids::{HubName, ServiceName};
 use domain::resource::{Naming, Policy};
 use rustls::ClientConfig;
+use server::balancer::Balancer;
 use server::serve::{RimLimits, ServeOptions, Server, StartError};
 use server::shutdown::{Drained, Tasks};
 use service::clock::{SystemClock, SystemEntropy};
@@ -77,6 +78,13 @@ pub struct Admin {
     pub token: String,
 }
 
+/// What stands between clients and the drivers.
+#[derive(Default)]
+struct Rim {
+    limits: RimLimits,
+    balancers: Vec<Balancer>,
+}
+
 /// A running Muster with a provisioning service `dps` and a hub `hub` linked to it.
 pub struct Muster {
     server: Server,
@@ -98,26 +106,32 @@ pub struct Muster {
 impl Muster {
     /// Starts one that keeps everything in memory; on return it accepts.
     pub async fn start() -> Result<Self, Failed> {
-        Self::start_with(Options::default(), Arc::new(SystemClock), RimLimits::default()).await
+        Self::start_with(Options::default(), Arc::new(SystemClock), Rim::default()).await
     }
 
     /// Starts one that holds clients to `limits`.
     pub async fn start_limited(limits: RimLimits) -> Result<Self, Failed> {
-        Self::start_with(Options::default(), Arc::new(SystemClock), limits).await
+        let rim = Rim { limits, ..Rim::default() };
+        Self::start_with(Options::default(), Arc::new(SystemClock), rim).await
+    }
+
+    /// As [`Self::start_limited`], behind `balancers`.
+    pub async fn start_behind(balancers: Vec<Balancer>, limits: RimLimits) -> Result<Self, Failed> {
+        Self::start_with(Options::default(), Arc::new(SystemClock), Rim { limits, balancers }).await
     }
 
     /// Starts one that goes by `clock`.
     pub async fn start_by(clock: Arc<dyn Clock>) -> Result<Self, Failed> {
-        Self::start_with(Options::default(), clock, RimLimits::default()).await
+        Self::start_with(Options::default(), clock, Rim::default()).await
     }
 
     /// Starts one whose store is in `folder`, so that what it acknowledges waits for a disk.
     pub async fn start_in(folder: &Path) -> Result<Self, Failed> {
         let options = Options { folder: Some(folder.to_path_buf()), ..Options::default() };
-        Self::start_with(options, Arc::new(SystemClock), RimLimits::default()).await
+        Self::start_with(options, Arc::new(SystemClock), Rim::default()).await
     }
 
-    async fn start_with(stored: Options, clock: Arc<dyn Clock>, limits: RimLimits) -> Result<Self, Failed> {
+    async fn start_with(stored: Options, clock: Arc<dyn Clock>, rim: Rim) -> Result<Self, Failed> {
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let store = Embedded::open(stored, Arc::clone(&clock), entropy.as_ref())?;
         let tasks = Tasks::new();
@@ -140,7 +154,8 @@ impl Muster {
             https: ANY_PORT,
             mqtts: ANY_PORT,
             admin: ANY_PORT,
-            limits,
+            limits: rim.limits,
+            balancers: rim.balancers,
             operator: None,
         };
         let server = Server::start(&service, options, &clock, &entropy)?;

@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -110,7 +110,8 @@ impl Accepting {
             };
             let incoming = accepted.and_then(|(stream, peer)| {
                 let dialled = stream.local_addr()?;
-                Ok(Incoming { stream, peer: canonical(peer), dialled: canonical(dialled) })
+                let (peer, dialled) = (canonical(peer), canonical(dialled));
+                Ok(Incoming { stream, peer, dialled, accepted_at: tokio::time::Instant::now() })
             });
             match incoming {
                 Ok(incoming) => {
@@ -168,6 +169,7 @@ fn is_the_peers(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | NotConnected | BrokenPipe | Interrupted)
 }
 
-fn canonical(address: std::net::SocketAddr) -> std::net::SocketAddr {
-    std::net::SocketAddr::new(address.ip().to_canonical(), address.port())
+/// An IPv4-mapped address as IPv4.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
