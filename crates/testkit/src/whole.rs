@@ -189,6 +189,11 @@ impl Muster {
         self.server.ports().1
     }
 
+    /// The management port.
+    pub fn admin_port(&self) -> u16 {
+        self.server.ports().2
+    }
+
     /// The clock that everything runs by.
     pub fn clock(&self) -> &dyn Clock {
         self.clock.as_ref()
@@ -214,8 +219,7 @@ impl Muster {
 
     /// Dials the management port.
     pub async fn dial_admin(&self) -> Result<TlsStream<TcpStream>, HttpsError> {
-        let (_, _, port) = self.server.ports();
-        connect(&self.trust, &Place { host: self.admin.host.clone(), port }).await
+        connect(&self.trust, &Place { host: self.admin.host.clone(), port: self.admin_port() }).await
     }
 
     /// Drains and stops.

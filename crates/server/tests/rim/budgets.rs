@@ -1,13 +1,13 @@
 //! What clients that prove nothing may cost.
 
-use proto::mqtt::{Connack, Packet, Refusal};
+use proto::mqtt::{Packet, Refusal};
 use server::serve::RimLimits;
 use testkit::raw_http::RawAnswer;
-use testkit::raw_mqtt::{Heard, connect};
+use testkit::raw_mqtt::Heard;
 use testkit::whole::Muster;
 use tokio::io::AsyncReadExt as _;
 
-use crate::ground::{DEVICE, ask, dial, enter, introduction, packet, telemetry, token, with_device};
+use crate::ground::{DEVICE, ask, dial, enter, introduction, packet, refusal, telemetry, token, with_device};
 
 /// Failed proofs that an address may have.
 const FAILED_PROOFS: u32 = 3;
@@ -19,12 +19,12 @@ async fn an_address_that_fails_too_many_proofs_waits_whoever_it_names() {
     let mut seated = enter(&muster, introduction(&muster)).await;
     let stranger = token(&muster, &format!("{}%2Fdevices%2Fnobody", muster.hub.host));
     for _ in 0..FAILED_PROOFS {
-        assert_eq!(refusal(&muster, "nobody", &stranger).await, Refusal::NotAuthorized);
+        assert_eq!(refusal(dial(&muster).await, &muster, "nobody", &stranger).await, Refusal::NotAuthorized);
     }
     // Good or bad, known or unknown: the answer is the same.
-    assert_eq!(refusal(&muster, "nobody", &stranger).await, Refusal::ServerUnavailable);
+    assert_eq!(refusal(dial(&muster).await, &muster, "nobody", &stranger).await, Refusal::ServerUnavailable);
     let good = token(&muster, &format!("{}%2Fdevices%2F{DEVICE}", muster.hub.host));
-    assert_eq!(refusal(&muster, DEVICE, &good).await, Refusal::ServerUnavailable);
+    assert_eq!(refusal(dial(&muster).await, &muster, DEVICE, &good).await, Refusal::ServerUnavailable);
 
     let host = &muster.device_host;
     let mut bodies = Vec::new();
@@ -95,17 +95,6 @@ async fn connections_over_the_limit_are_closed_at_once_and_taken_again_when_ther
     while muster.dial_mqtt(&muster.hub.host).await.is_err() {}
     drop(second);
     muster.stop().await;
-}
-
-/// How the hub refuses `device` with `token`.
-async fn refusal(muster: &Muster, device: &str, token: &str) -> Refusal {
-    let mut client = dial(muster).await;
-    let username = format!("{}/{device}/?api-version=2021-04-12", muster.hub.host);
-    client.say(&Packet::Connect(Box::new(connect(device, &username, token).expect("text")))).await;
-    match client.hear().await {
-        Heard::Packet(Packet::Connack(Connack::Refused(refusal))) => refusal,
-        other => panic!("{other:?}"),
-    }
 }
 
 /// The body without what differs from answer to answer.

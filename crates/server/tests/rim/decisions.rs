@@ -94,7 +94,7 @@ async fn a_request_that_cannot_be_understood_is_answered_with_a_tracking_id() {
 }
 
 /// The latest decision about a registration ID, as `muster why` gets it.
-async fn why(muster: &Muster, registration_id: &str) -> Value {
+pub async fn why(muster: &Muster, registration_id: &str) -> Value {
     let id = registration_id.replace('/', "%2F");
     let target = format!("/muster/v1/decisions?registrationId={id}&limit=1&api-version=1");
     let stream = muster.dial_admin().await.expect("a handshake");

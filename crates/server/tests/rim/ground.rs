@@ -9,7 +9,7 @@ use client::service::{ServiceClient, ServiceRequest};
 use domain::message::Message;
 use domain::sas::{SasToken, SymmetricKey};
 use http::Method;
-use proto::mqtt::{Connack, Connect, Delivery, Filter, Packet, PacketId, Publish, QoS, Text};
+use proto::mqtt::{Connack, Connect, Delivery, Filter, Packet, PacketId, Publish, QoS, Refusal, Text};
 use serde_json::{Value, json};
 use service::{EndpointOf, Service};
 use store::ports::ReadFrom;
@@ -81,6 +81,16 @@ pub async fn enter(muster: &Muster, introduction: Connect) -> Client {
     client.say(&Packet::Connect(Box::new(introduction))).await;
     assert_eq!(client.hear().await, Heard::Packet(Packet::Connack(Connack::Accepted { session_present: false })));
     client
+}
+
+/// How the hub refuses `device` with `token` over `client`.
+pub async fn refusal(mut client: Client, muster: &Muster, device: &str, token: &str) -> Refusal {
+    let username = format!("{}/{device}/?api-version=2021-04-12", muster.hub.host);
+    client.say(&Packet::Connect(Box::new(connect(device, &username, token).expect("text")))).await;
+    match client.hear().await {
+        Heard::Packet(Packet::Connack(Connack::Refused(refusal))) => refusal,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// A message of telemetry, QoS 1 if it has a packet ID.

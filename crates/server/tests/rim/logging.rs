@@ -1,14 +1,34 @@
 //! What the log says of clients that break the rules.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use proto::mqtt::{Packet, SubackCode};
 use testkit::raw_mqtt::{Heard, RawMqtt, connect};
 
 use crate::ground::{dial, enter, introduction, packet, publish, start, subscribe};
 
-/// What was logged in this process.
+/// What this process logs from the first look on.
+static LOG: LazyLock<Lines> = LazyLock::new(|| {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_ansi(false);
+    tracing::subscriber::set_global_default(subscriber.with_writer(move || writer.clone()).finish())
+        .expect("nobody else in this process says where the log goes");
+    lines
+});
+
+/// Keeps what is logged from now on.
+pub fn listen() {
+    LazyLock::force(&LOG);
+}
+
+/// What was logged since somebody listens, by whichever test.
+pub fn logged() -> String {
+    String::from_utf8(LOG.0.lock().expect("no test panics here").clone()).expect("text")
+}
+
+/// Log lines in memory.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -25,11 +45,7 @@ impl io::Write for Lines {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_reason_of_a_refusal_and_of_misuse_is_in_the_log() {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_ansi(false);
-    tracing::subscriber::set_global_default(subscriber.with_writer(move || writer.clone()).finish())
-        .expect("the first");
+    listen();
     let muster = start().await;
 
     let mut foreign = dial(&muster).await;
@@ -51,7 +67,7 @@ async fn the_reason_of_a_refusal_and_of_misuse_is_in_the_log() {
     // Every connection has been dealt with then.
     muster.stop().await;
 
-    let log = String::from_utf8(lines.0.lock().expect("no test panics here").clone()).expect("text");
+    let log = logged();
     for expected in [
         "MQTT connection refused or misused peer=127.0.0.1 reason=",
         "reason=the user name is not one: no\\u{1b}such name",

@@ -2,6 +2,7 @@
 //!
 //! Start at [`ground`], then at a test of the topic.
 
+mod balancers;
 mod budgets;
 mod decisions;
 mod devices;
