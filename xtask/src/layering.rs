@@ -79,6 +79,7 @@ const OWNED: &[Owned] = &[
     Owned { name: "hyper-util", owners: HTTP, reason: "only the two ends of a socket speak HTTP" },
     Owned { name: "tokio-tungstenite", owners: HTTP, reason: "only the two ends of a socket speak WebSocket" },
     Owned { name: "socket2", owners: &["muster-server"], reason: "only the server listens" },
+    Owned { name: "ppp", owners: &["muster-server"], reason: "only the server listens behind balancers" },
     // The command line measures the bare handshake (`bench handshake`) and plays foreign clients; the test kit plays
     // scripted ones. Neither may go through the code that it measures or tests.
     Owned { name: "rustls", owners: TLS, reason: "only the two ends of a socket speak TLS" },

@@ -98,7 +98,7 @@ pub struct Caller {
 /// The address and the name a client dialled. The address decides; the name may only narrow (`rules.md` 21).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// The local address of the accepted connection.
+    /// The local address of the accepted connection, or what a listed balancer says that its client dialled.
     pub address: IpAddr,
     /// What TLS (SNI) or the `Host` header said, without port, in lower case.
     pub name: Option<Arc<str>>,
