@@ -127,7 +127,7 @@ impl Default for Hub {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Seconds a client has for the TLS handshake.
+    /// Seconds a client has for the TLS handshake, a balancer's header included.
     pub handshake_s: u32,
     /// Handshakes under way at once.
     pub handshakes: usize,
