@@ -8,8 +8,11 @@ pub mod enrollment_json;
 #[path = "../../crates/server/src/websocket/frame.rs"]
 mod frame;
 pub mod http_opening;
+pub mod http_request;
 pub mod hub_topic;
 pub mod identity_json;
+pub mod management_body;
+pub mod mqtt_client;
 pub mod mqtt_decode;
 pub mod mqtt_dialect;
 pub mod mqtt_session;
@@ -17,6 +20,7 @@ pub mod mqtt_session;
 #[path = "../../crates/server/src/http/opening.rs"]
 mod opening;
 pub mod property_bag;
+mod refusal;
 pub mod sas_token;
 pub mod twin_patch;
 #[path = "../../crates/server/src/websocket/upgrade.rs"]

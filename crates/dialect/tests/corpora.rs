@@ -2,14 +2,20 @@
 
 #[path = "../../../fuzz/src/enrollment_json.rs"]
 mod enrollment_json;
+#[path = "../../../fuzz/src/http_request.rs"]
+mod http_request;
 #[path = "../../../fuzz/src/hub_topic.rs"]
 mod hub_topic;
 #[path = "../../../fuzz/src/identity_json.rs"]
 mod identity_json;
+#[path = "../../../fuzz/src/management_body.rs"]
+mod management_body;
 #[path = "../../../fuzz/src/mqtt_dialect.rs"]
 mod mqtt_dialect;
 #[path = "../../../fuzz/src/property_bag.rs"]
 mod property_bag;
+#[path = "../../../fuzz/src/refusal.rs"]
+mod refusal;
 #[path = "../../../fuzz/src/replay.rs"]
 mod replay;
 #[path = "../../../fuzz/src/user_name.rs"]
@@ -23,6 +29,11 @@ fn the_corpus_of_enrollment_json_holds() {
 }
 
 #[test]
+fn the_corpus_of_http_request_holds() {
+    replay("http_request", http_request::check);
+}
+
+#[test]
 fn the_corpus_of_hub_topic_holds() {
     replay("hub_topic", hub_topic::check);
 }
@@ -30,6 +41,11 @@ fn the_corpus_of_hub_topic_holds() {
 #[test]
 fn the_corpus_of_identity_json_holds() {
     replay("identity_json", identity_json::check);
+}
+
+#[test]
+fn the_corpus_of_management_body_holds() {
+    replay("management_body", management_body::check);
 }
 
 #[test]

@@ -362,7 +362,7 @@ impl OperationId {
             return None;
         }
         let prefix = u64::from_str_radix(prefix, 16).ok()?;
-        Some(Self { prefix, guid: TrackingId::parse(guid)?.bits() })
+        Some(Self { prefix, guid: TrackingId::parse(guid)?.bits() }).filter(|operation| operation.to_string() == text)
     }
 }
 
@@ -474,7 +474,16 @@ mod tests {
     fn operation_ids_survive_being_written_and_read() {
         let operation = OperationId::generate(&SeededEntropy::new(7));
         assert_eq!(OperationId::parse(&operation.to_string()), Some(operation));
-        for text in ["", "5.", "5.0.0", "4.316aac5bdc130deb.b1e02da8-0000-0000-0000-000000000000", "5.x.y.z"] {
+        for text in [
+            "",
+            "5.",
+            "5.0.0",
+            "5.x.y.z",
+            "4.316aac5bdc130deb.b1e02da8-0000-0000-0000-000000000000",
+            "5.+16aac5bdc130deb.b1e02da8-0000-0000-0000-000000000000",
+            "5.316AAC5BDC130DEB.b1e02da8-0000-0000-0000-000000000000",
+            "5.316aac5bdc130deb.b1e02da8000000000000000000000000",
+        ] {
             assert_eq!(OperationId::parse(text), None, "{text}");
         }
     }
