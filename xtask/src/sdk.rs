@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -40,7 +40,7 @@ pub fn install() -> Result<Vec<String>> {
     Ok(Vec::new())
 }
 
-/// `cargo xtask sdk [python|node] [ARGUMENTS]`.
+/// `cargo xtask sdk [python|node] [ARGUMENTS]`: a part, of which no results are kept.
 pub fn run(arguments: &[String]) -> Result<()> {
     install()?;
     suites::compile_binaries()?;
@@ -49,7 +49,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         _ => (None, arguments),
     };
     for suite in SUITES.iter().filter(|suite| wanted.is_none_or(|name| name == suite.name)) {
-        run_suite(suite, rest, |line| println!("{line}"))?;
+        run_suite(suite, rest, None, |line| println!("{line}"))?;
     }
     Ok(())
 }
@@ -63,7 +63,7 @@ pub fn run_all(arguments: &[String]) -> Result<Vec<String>> {
     let mut counts = Counts::new();
     let mut closing = Vec::new();
     let mut failed = Vec::new();
-    for (suite, outcome) in SUITES.iter().zip(run_side_by_side(arguments)) {
+    for (suite, outcome) in SUITES.iter().zip(run_side_by_side(arguments, &results)) {
         match outcome {
             Ok(line) => closing.push(format!("{}: {line}", suite.name)),
             Err(error) => failed.push(format!("{error:#}")),
@@ -93,14 +93,15 @@ pub fn results_of_run() -> Result<Vec<Value>> {
 
 /// Runs the suites at the same time, each in its own namespace, since they mostly wait; one after the other where they
 /// would share the machine's ports. What a suite prints is shown when it ends.
-fn run_side_by_side(arguments: &[String]) -> Vec<Result<String>> {
+fn run_side_by_side(arguments: &[String], results: &Path) -> Vec<Result<String>> {
     if !namespaces_allowed().unwrap_or(false) {
-        return SUITES.iter().map(|suite| run_suite(suite, arguments, |line| println!("{line}"))).collect();
+        let run = |suite| run_suite(suite, arguments, Some(results), |line| println!("{line}"));
+        return SUITES.iter().map(run).collect();
     }
     std::thread::scope(|scope| {
         let run = |suite| {
             let mut shown = String::new();
-            let outcome = run_suite(suite, arguments, |line| {
+            let outcome = run_suite(suite, arguments, Some(results), |line| {
                 shown.push_str(line);
                 shown.push('\n');
             });
@@ -113,7 +114,28 @@ fn run_side_by_side(arguments: &[String]) -> Vec<Result<String>> {
     })
 }
 
-fn run_suite(suite: &Suite, arguments: &[String], mut show: impl FnMut(&str)) -> Result<String> {
+/// The files of a Node suite, by name: what a folder means to the runner differs between its versions.
+fn test_files(suite: &Suite) -> Result<Vec<PathBuf>> {
+    let folder = Path::new(suite.folder).join("suites");
+    let entries = fs::read_dir(process::root()?.join(&folder)).with_context(|| folder.display().to_string())?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        if name.to_string_lossy().ends_with(".test.mjs") {
+            files.push(folder.join(name));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Runs one suite; what its tests show is added to the file of `results`.
+fn run_suite(
+    suite: &Suite,
+    arguments: &[String],
+    results: Option<&Path>,
+    mut show: impl FnMut(&str),
+) -> Result<String> {
     let mut command = isolated()?;
     match suite.name {
         "python" => {
@@ -121,11 +143,14 @@ fn run_suite(suite: &Suite, arguments: &[String], mut show: impl FnMut(&str)) ->
             command.arg(python).args(["-m", "pytest", "-q", "-p", "no:cacheprovider", suite.folder]);
         }
         _ => {
-            command.arg("node").args(["--test", "--test-concurrency=1"]).arg(format!("{}/suites/", suite.folder));
+            command.arg("node").args(["--test", "--test-concurrency=1"]).args(test_files(suite)?);
         }
     }
     let binary = metadata::target_folder()?.join(suites::PROFILE).join("muster");
-    command.args(arguments).env("MUSTER_BIN", binary).env("MUSTER_SDK_RESULTS", results_file()?);
+    command.args(arguments).env("MUSTER_BIN", binary).env_remove("MUSTER_SDK_RESULTS");
+    if let Some(results) = results {
+        command.env("MUSTER_SDK_RESULTS", results);
+    }
     let mut last = String::new();
     let succeeded = process::follow(&mut command, |line| {
         show(line);

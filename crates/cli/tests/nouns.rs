@@ -59,7 +59,7 @@ impl Running {
     }
 }
 
-/// What each verb prints at a path, in the order of a life: made, seen, changed, removed.
+/// What each verb prints at a path, in the order of a life: made, seen, changed, removed. `{folder}` holds `root.pem`.
 const LIVES: &[(&str, &str, &str)] = &[
     ("hub create hub2", "/name", "hub2"),
     ("hub list", "/1/name", "hub2"),
@@ -77,6 +77,10 @@ const LIVES: &[(&str, &str, &str)] = &[
     ("policy update reader --hub hub2 --rights ServiceConnect", "/rights", "ServiceConnect"),
     ("policy show reader --hub hub2", "/rights", "ServiceConnect"),
     ("policy list --hub hub2", "/5/keyName", "reader"),
+    ("certificate create root --dps dps --path {folder}/root.pem", "/properties/isVerified", "false"),
+    ("certificate list --dps dps", "/0/name", "root"),
+    ("certificate show root --dps dps", "/properties/subject", "root"),
+    ("certificate delete root --dps dps", "/deleted", "true"),
     ("enrollment create dev-1", "/registrationId", "dev-1"),
     ("enrollment list", "/0/registrationId", "dev-1"),
     ("enrollment update dev-1 --status disabled", "/provisioningStatus", "disabled"),
@@ -143,12 +147,16 @@ fn keys_in(document: &Value, found: &mut Vec<String>) {
 #[test]
 fn every_noun_lives_and_no_key_is_printed_unasked() {
     let running = Running::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path().to_str().expect("text");
+    running.ask(&format!("ca root root --out {folder}"));
     let (mut keys, mut printed) = (Vec::new(), String::new());
     for (words, path, expected) in LIVES {
-        let answer = running.ask(words);
+        let words = words.replace("{folder}", folder);
+        let answer = running.ask(&words);
         let found = answer.pointer(path).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
         assert_eq!(found.as_deref(), Some(*expected), "{words}: {answer:#}");
-        match asks_for_keys(words) {
+        match asks_for_keys(&words) {
             true => keys_in(&answer, &mut keys),
             false => printed += &answer.to_string(),
         }

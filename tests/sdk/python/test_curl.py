@@ -92,12 +92,3 @@ def test_a_refused_call_says_what_every_refusal_says(muster):
     status, _, unread = curl(muster, "-X", "PUT", *JSON, "-H", f"Authorization: {cut}", "-d", body, url)
     assert (status, set(unread), unread["message"]) == (401, set(told), told["message"])
     assert muster.command("why", unread["trackingId"])["cause"] == "unreadable-signature"
-
-
-def test_no_private_key_lies_open_in_the_data_folder(muster):
-    files = [path for path in muster.folder.rglob("*") if path.is_file()]
-    assert len(files) > 4
-    for path in files:
-        assert b"PRIVATE KEY" not in path.read_bytes(), path
-        # What clients must trust may be read by everybody; nothing else.
-        assert path.stat().st_mode & 0o077 == 0 or path.name == "ca.pem", path

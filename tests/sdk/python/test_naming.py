@@ -25,7 +25,7 @@ def names(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", resolved)
 
 
-@pytest.mark.shows(**DEVICE, transport="mqtt, mqtt-ws", feature="provision and connect under a domain (--domain)")
+@pytest.mark.shows(**DEVICE, transport="mqtt, mqtt-ws", feature="connect under a domain (--domain)")
 def test_a_fleet_lives_under_a_domain(muster_with, names):
     muster = muster_with("--domain", DOMAIN)
     assert muster.provisioning["deviceEndpoint"] == f"global.{DOMAIN}"

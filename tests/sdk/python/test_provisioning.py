@@ -100,6 +100,11 @@ def test_devices_register_with_keys_derived_from_their_group(muster, transport):
     key = service_of(muster).create_or_update(group).attestation.symmetric_key.primary_key
     names = ["cave-1", "cave-2"]
     all_assigned(muster, {name: by_key(muster, name, derived(key, name), transport) for name in names})
+    records = muster.command("registration", "list", "--group", "caves")
+    assert sorted(record["registrationId"] for record in records) == names
+    assert muster.command("registration", "show", "cave-1")["assignedHub"] == muster.hub["hostName"]
+    muster.command("registration", "delete", "cave-1")
+    assert [record["registrationId"] for record in muster.command("registration", "list", "--group", "caves")] == ["cave-2"]
 
 
 @pytest.mark.shows(**DEVICE, credential="X.509", feature="provision, individual enrollment, self-signed")
@@ -112,30 +117,45 @@ def test_a_device_registers_with_a_self_signed_certificate(muster, tmp_path, tra
     assigned(muster, by_certificate(muster, "dev-x", tmp_path, transport).register(), "dev-x")
 
 
-REFUSALS = ["wrong key", "unknown device", "disabled entry", "expired certificate", "other certificate"]
-
-
-@pytest.mark.shows(**DEVICE, transport="mqtt", credential="any", feature="refusals cannot be told apart")
-@pytest.mark.parametrize("case", REFUSALS)
-def test_every_refused_credential_gets_the_same_answer(muster, tmp_path, case):
-    service = service_of(muster)
-    entry = IndividualEnrollment.create("dev-1", AttestationMechanism(type="symmetricKey"))
-    if case == "disabled entry":
-        entry.provisioning_status = "disabled"
-    key = service.create_or_update(entry).attestation.symmetric_key.primary_key
-    if "certificate" in case:
-        make(muster, tmp_path, "device", "dev-x", "--days", "-1" if case == "expired certificate" else "30")
-        enrolled = (tmp_path / "dev-x.pem").read_text()
-        if case == "other certificate":
-            make(muster, tmp_path, "device", "dev-x", "--force")
-        service.create_or_update(IndividualEnrollment.create("dev-x", by_client_certificate(enrolled)))
-        client = by_certificate(muster, "dev-x", tmp_path)
-    else:
-        name = "dev-2" if case == "unknown device" else "dev-1"
-        client = by_key(muster, name, key if case == "disabled entry" else OTHER_KEY)
+def refusal(client) -> str:
+    """What the application of a device is told that must not be admitted."""
     with pytest.raises(ClientError) as refused:
         client.register()
-    assert "401" in str(refused.value.__cause__), refused.value.__cause__
+    return str(refused.value.__cause__)
+
+
+def refused_by_key(muster, case: str, transport: str) -> str:
+    entry = IndividualEnrollment.create("dev-1", AttestationMechanism(type="symmetricKey"))
+    entry.provisioning_status = "disabled" if case == "disabled entry" else "enabled"
+    made = service_of(muster).create_or_update(entry)
+    key = made.attestation.symmetric_key.primary_key if case == "disabled entry" else OTHER_KEY
+    told = refusal(by_key(muster, "dev-2" if case == "unknown device" else "dev-1", key, transport))
+    service_of(muster).delete(made)
+    return told
+
+
+def refused_by_certificate(muster, folder, case: str, transport: str) -> str:
+    make(muster, folder, "device", "dev-x", "--force", "--days", "-1" if case == "expired certificate" else "30")
+    enrolled = (folder / "dev-x.pem").read_text()
+    if case == "other certificate":
+        make(muster, folder, "device", "dev-x", "--force")
+    made = service_of(muster).create_or_update(IndividualEnrollment.create("dev-x", by_client_certificate(enrolled)))
+    told = refusal(by_certificate(muster, "dev-x", folder, transport))
+    service_of(muster).delete(made)
+    return told
+
+
+BY_KEY = ["wrong key", "unknown device", "disabled entry"]
+BY_CERTIFICATE = ["expired certificate", "other certificate"]
+
+
+@pytest.mark.shows(**DEVICE, credential="any", feature="refusals cannot be told apart")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_every_refused_credential_gets_the_same_answer(muster, tmp_path, transport):
+    told = {case: refused_by_key(muster, case, transport) for case in BY_KEY}
+    told |= {case: refused_by_certificate(muster, tmp_path, case, transport) for case in BY_CERTIFICATE}
+    assert "401" in told["wrong key"], told
+    assert set(told.values()) == {told["wrong key"]}, told
 
 
 @pytest.mark.shows(**DEVICE, transport="mqtt", credential="symmetric key", feature="unknown ID scope is not found")

@@ -143,4 +143,5 @@ def test_devices_are_spread_over_hubs_by_weight(muster):
     with ThreadPoolExecutor(max_workers=8) as registering:
         hubs = list(registering.map(assign, range(24)))
     assert set(hubs) == {first["hostName"], second["hostName"]}
-    assert hubs.count(second["hostName"]) > hubs.count(first["hostName"])
+    # The choice hangs on the names alone: by equal weights the second hub would get 13 of these 24.
+    assert hubs.count(second["hostName"]) >= 16
