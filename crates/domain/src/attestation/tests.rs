@@ -205,6 +205,35 @@ fn an_individual_enrollment_is_the_only_candidate() {
     assert_eq!((verdict.trace.considered.len(), verdict.trace.groups_tried), (1, 0), "the groups leave no trace");
 }
 
+/// A refusal's duration must not tell whether the ID is enrolled, so that groups are passed over for any ID.
+#[test]
+fn evidence_that_cannot_be_read_is_held_against_no_group() {
+    let Company { root, first, second, leaf } = company();
+    let chain = with_chain(&presented(&[&leaf, &second, &first]));
+    let token = with_token(&fresh(&key(1).derive("dev-1"), "dev-1"));
+    let unreadable = Some(InvalidToken::Fields);
+    let (entry, authorities) = (individual(keys(3, 4)), [ca("ca", &root, true)]);
+    let groups = [group("chains", signing(&[&root])), group("keys", keys(1, 2))];
+    let registration_id = RegistrationId::parse("dev-1").unwrap();
+    let claim = Claim { service: ServiceKey(3), id_scope: SCOPE, registration_id: &registration_id, now: NOON };
+    for (name, evidence) in [("a chain", chain), ("a token", token)] {
+        for individual in [None, Some(&entry)] {
+            let candidates = Candidates {
+                individual,
+                x509_groups: &groups,
+                key_groups: &groups,
+                authorities: &authorities,
+                ..Candidates::default()
+            };
+            let garbled = Evidence { unreadable, ..evidence.clone() };
+            let traces = [&evidence, &garbled].map(|evidence| judge_groups(claim, evidence, candidates).trace);
+            assert!(!traces[0].considered.is_empty(), "{name}: the groups are worked through if all is read");
+            assert_eq!(traces[1], Trace::default(), "{name}");
+            assert_eq!(code(&judge("dev-1", &garbled, candidates)), "unreadable-signature", "{name}");
+        }
+    }
+}
+
 #[test]
 fn evidence_must_be_of_the_kind_that_is_demanded() {
     let made = Plan::leaf("dev-1").self_signed();
