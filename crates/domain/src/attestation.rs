@@ -1,7 +1,7 @@
 //! How a device proves who it is: mechanism and evidence in, proof or rejection out.
 //!
-//! [`attest`] is the door; one file per mechanism stands behind it. Nothing else can make a [`Proven`], so a function
-//! that takes one cannot be reached by a device that proved nothing. Which entry decides follows `rules.md` 5: an
+//! [`attest_individual`] is the door; one file per mechanism stands behind it. Nothing else can make a [`Proven`], so a
+//! function that takes one cannot be reached by a device that proved nothing. Which entry decides follows `rules.md` 5: an
 //! individual enrollment is the only candidate, then groups from the leaf upwards. A refusal tells the [`Trace`]
 //! everything and the device nothing, not by its duration either (`rules.md` 6).
 
@@ -128,18 +128,29 @@ struct Match<'a> {
     result: Result<Proven<Registrant>, Rejection>,
 }
 
-/// Holds a claim and its evidence against the entries that could admit the device.
-pub fn attest(claim: Claim<'_>, evidence: &Evidence, candidates: Candidates<'_>) -> Verdict {
-    match attest_individual(claim, evidence, candidates) {
-        Some(admitted) if admitted.result.is_ok() => admitted,
-        first => attest_groups(first, claim, evidence, candidates),
-    }
+/// What the individual enrollment makes of a claim.
+#[derive(Clone, Debug)]
+pub enum Individually<'a> {
+    /// It admits the device, and no groups are needed.
+    Admitted(Verdict),
+    /// It does not, or there is none.
+    Open(Open<'a>),
 }
 
-/// The first part of [`attest`]: holds the claim against the individual enrollment; `None` if there is none. No groups are
-/// needed for it.
-pub fn attest_individual(claim: Claim<'_>, evidence: &Evidence, candidates: Candidates<'_>) -> Option<Verdict> {
-    let entry = candidates.individual?;
+/// A claim that no individual enrollment admits: the groups are to be held against it.
+#[derive(Clone, Debug)]
+pub struct Open<'a> {
+    claim: Claim<'a>,
+    evidence: &'a Evidence,
+    /// What the individual enrollment says, if there is one.
+    refused: Option<Verdict>,
+}
+
+/// Holds a claim and its evidence against the individual enrollment; no groups are needed for it.
+pub fn attest_individual<'a>(claim: Claim<'a>, evidence: &'a Evidence, candidates: Candidates<'_>) -> Individually<'a> {
+    let Some(entry) = candidates.individual else {
+        return Individually::Open(Open { claim, evidence, refused: None });
+    };
     let mut trace = Trace::default();
     let result = if let Some(rejection) = unread(evidence) {
         Err(rejection)
@@ -147,24 +158,25 @@ pub fn attest_individual(claim: Claim<'_>, evidence: &Evidence, candidates: Cand
         let result = individual(claim, evidence, entry, candidates.authorities, &mut trace);
         decide(Match { entry, result }, &mut trace)
     };
-    Some(Verdict { result, trace })
+    let verdict = Verdict { result, trace };
+    if verdict.result.is_ok() {
+        return Individually::Admitted(verdict);
+    }
+    Individually::Open(Open { claim, evidence, refused: Some(verdict) })
 }
 
-/// The second part of [`attest`]: holds the claim against the groups. If the individual enrollment has refused it, that
-/// stands; the groups are worked through all the same, since the duration must not tell whether there is one.
-pub fn attest_groups(
-    refused: Option<Verdict>,
-    claim: Claim<'_>,
-    evidence: &Evidence,
-    candidates: Candidates<'_>,
-) -> Verdict {
-    let judged = judge_groups(claim, evidence, candidates);
-    match refused {
-        Some(refused) => {
-            std::hint::black_box(judged.result.is_ok());
-            refused
+impl Open<'_> {
+    /// Holds the claim against the groups. If the individual enrollment has refused it, that stands; the groups are worked
+    /// through all the same, since the duration must not tell whether there is one.
+    pub fn attest_groups(self, candidates: Candidates<'_>) -> Verdict {
+        let judged = judge_groups(self.claim, self.evidence, candidates);
+        match self.refused {
+            Some(refused) => {
+                std::hint::black_box(judged.result.is_ok());
+                refused
+            }
+            None => judged,
         }
-        None => judged,
     }
 }
 

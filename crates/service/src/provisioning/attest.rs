@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use domain::attestation::{self, Candidates, Claim, Proven, Registrant, Rejection};
+use domain::attestation::{self, Candidates, Claim, Individually, Proven, Registrant, Rejection};
 use domain::certificate::PresentedChain;
 use domain::decision::{Decision, Outcome, OutsideText, Presented, Trace};
 use domain::enrollment::{Enrollment, EntryName, Mechanism};
@@ -65,8 +65,8 @@ impl Service {
         let claim = Claim { service: service.key, id_scope, registration_id, now: self.now() };
         let known = Candidates { individual: individual.as_ref(), authorities, ..Candidates::default() };
         let verdict = match attestation::attest_individual(claim, evidence, known) {
-            Some(admitted) if admitted.result.is_ok() => admitted,
-            first => {
+            Individually::Admitted(verdict) => verdict,
+            Individually::Open(open) => {
                 let groups = self.groups(caller, service.key, registration_id, authorities).await?;
                 let candidates = Candidates {
                     x509_groups: &groups.x509,
@@ -74,7 +74,7 @@ impl Service {
                     admitted_before: groups.admitted_before.as_ref(),
                     ..known
                 };
-                attestation::attest_groups(first, claim, evidence, candidates)
+                open.attest_groups(candidates)
             }
         };
         decision.trace = verdict.trace;
