@@ -14,7 +14,7 @@ use domain::attestation::{Credential, Registrant, symmetric_key};
 use domain::enrollment::{AllocationPolicy, Enrollment};
 use domain::ids::{DeviceId, HubKey};
 use domain::operation::registration::{RegistrationError, Substatus};
-use domain::reprovision::{Reprovision, TwinHandover, on_return};
+use domain::reprovision::{Home, Reprovision, TwinHandover, on_return};
 use domain::resource::ProvisioningService;
 use store::ports::{Assigned, Assignee, Claimed, Finish, Finished, Planned, TwinSource};
 
@@ -191,7 +191,9 @@ impl Service {
             return Ok(planned(offered?, device_id, TwinSource::Keep, Substatus::InitialAssignment));
         };
         let offered = if reprovision.update_hub_assignment { offered? } else { current.hub };
-        Ok(returning(current, on_return(reprovision, current.hub, offered), offered, device_id))
+        let home = Home { hub: current.hub, device_id: &current.device_id };
+        let decided = on_return(reprovision, home, Home { hub: offered, device_id: &device_id });
+        Ok(returning(current, decided, offered, device_id))
     }
 
     /// The linked hubs that the entry allows, in the order of its list, or of the links.
@@ -242,10 +244,8 @@ fn planned(hub: HubKey, device_id: DeviceId, twin: TwinSource, substatus: Substa
 fn returning(current: &Assigned, decided: Reprovision, offered: HubKey, device_id: DeviceId) -> Planned {
     let back_home = offered == current.initial_hub;
     match decided {
-        // Under another name it is another identity: what is kept must be carried over to it.
-        Reprovision::Keep if device_id != current.device_id => {
-            planned(current.hub, device_id, TwinSource::Migrate, Substatus::DeviceDataMigrated)
-        }
+        // No hub was left, which is what `DeviceDataMigrated` tells.
+        Reprovision::Rename => planned(current.hub, device_id, TwinSource::Migrate, Substatus::InitialAssignment),
         Reprovision::Keep => planned(current.hub, device_id, TwinSource::Keep, Substatus::InitialAssignment),
         Reprovision::ResetInPlace => planned(current.hub, device_id, TwinSource::Initial, Substatus::DeviceDataReset),
         Reprovision::Reassign { twin } => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use domain::clock::Clock as _;
 use domain::enrollment::{InitialTwin, ReprovisionPolicy};
 use domain::ids::{DeviceId, Precondition};
-use domain::operation::registration::{RegistrationState, RegistrationStatus};
+use domain::operation::registration::{RegistrationState, RegistrationStatus, Substatus};
 use domain::twin::ServiceChange;
 use service::Settings;
 use store::conformance::Done as _;
@@ -100,8 +100,12 @@ async fn every_operation_that_ended_long_ago_is_forgotten() {
 
 #[tokio::test]
 async fn a_device_that_gets_another_device_id_keeps_its_twin() {
-    let policies = [(true, true, 50), (false, false, 50), (true, false, 20)];
-    for (update_hub_assignment, migrate_device_data, expected) in policies {
+    let policies = [
+        (true, true, 50, Substatus::InitialAssignment),
+        (false, false, 50, Substatus::InitialAssignment),
+        (true, false, 20, Substatus::DeviceDataReset),
+    ];
+    for (update_hub_assignment, migrate_device_data, expected, substatus) in policies {
         let ground = Ground::new().await;
         let mut entry = individual("dev-1", 1);
         entry.terms.reprovision = Some(ReprovisionPolicy { update_hub_assignment, migrate_device_data });
@@ -133,5 +137,6 @@ async fn a_device_that_gets_another_device_id_keeps_its_twin() {
             "{update_hub_assignment} {migrate_device_data}"
         );
         assert!(ground.store.find_twin(hub, &device("dev-1")).await.unwrap().is_none());
+        assert_eq!(ground.registration("dev-1").await.unwrap().substatus, Some(substatus), "no hub was left");
     }
 }

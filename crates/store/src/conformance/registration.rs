@@ -304,11 +304,7 @@ pub async fn a_device_that_is_renamed_takes_its_twin_along_and_leaves_nothing(ba
     scene.use_twin(&name, after(1)).await;
     let (before, _) = scene.store.find_twin(scene.hub, &name).await.unwrap().done();
 
-    let renamed = Planned {
-        twin: TwinSource::Migrate,
-        substatus: Substatus::DeviceDataMigrated,
-        ..plan(scene.hub, "another-name")
-    };
+    let renamed = Planned { twin: TwinSource::Migrate, ..plan(scene.hub, "another-name") };
     scene.assign(2, renamed, finish(1), after(2)).await;
     let (moved, _) = scene.store.find_twin(scene.hub, &device("another-name")).await.unwrap().done();
     assert_eq!((moved.tags, moved.desired, moved.reported), (before.tags, before.desired, before.reported));
