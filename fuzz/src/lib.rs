@@ -2,11 +2,14 @@
 //!
 //! Of the server only the files that read bytes are taken in: the rest of it would be compiled for nothing.
 
+pub mod balancer_header;
 pub mod certificate;
 pub mod enrollment_json;
 #[expect(dead_code, reason = "only what reads is wanted")]
 #[path = "../../crates/server/src/websocket/frame.rs"]
 mod frame;
+#[path = "../../crates/server/src/balancer/header.rs"]
+mod header;
 pub mod http_opening;
 pub mod http_request;
 pub mod hub_topic;

@@ -5,29 +5,21 @@
 //! balancers and taken from nobody else, since it names any address. Nothing behind it is read: that belongs to TLS.
 //! Start reading at [`Balancers::introduce`].
 
+mod header;
+
 use std::fmt;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use ppp::v2::{Addresses, Command, Header, ParseError, Protocol};
-use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
+use self::header::{Ends, Unreadable, decode, read_header};
 use crate::listener::{Incoming, canonical};
 use crate::log_budget::LogBudget;
 use crate::names::Names;
-
-/// Bytes of every header: signature, version and command, family and protocol, length (section 2.2).
-const FIXED_BYTES: usize = 16;
-
-/// Most bytes behind those: addresses take 216 at most, the rest are TLVs, of which a client certificate is the longest
-/// that balancers send. Nothing of the connection is held beside it yet.
-const REST_BYTES_MAX: usize = 4_096;
 
 /// An address, or a network, that balancers connect from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,29 +64,13 @@ pub struct Balancers {
     log: LogBudget,
 }
 
-/// The two ends of a connection as the balancer saw it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Ends {
-    source: SocketAddr,
-    destination: SocketAddr,
-}
-
 /// Why a connection from a balancer is closed.
 #[derive(Debug, thiserror::Error)]
 enum Unintroduced {
-    #[error("no header of PROXY protocol version 2: {0}")]
-    NoHeader(ParseError),
-    #[error("a header of {FIXED_BYTES} + {0} bytes, of which {FIXED_BYTES} + {REST_BYTES_MAX} are taken")]
-    TooLong(usize),
-    #[error("a header that names no TCP connection over IPv4 or IPv6")]
-    NoTcp,
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     #[error("no whole header within {0:?}")]
     TimedOut(Duration),
-    #[error("the connection ended within the header: {0}")]
-    Ended(#[from] io::Error),
-    /// The usual way of looking whether a port is open.
-    #[error("the connection ended before the header")]
-    Silent,
 }
 
 impl Balancers {
@@ -137,11 +113,12 @@ impl Balancers {
     async fn read_ends(&self, incoming: &mut Incoming) -> Result<Option<Ends>, Unintroduced> {
         let deadline = incoming.accepted_at + self.patience;
         let read = timeout_at(deadline, read_header(&mut incoming.stream)).await;
-        decode(&read.map_err(|_| Unintroduced::TimedOut(self.patience))??)
+        let ends = decode(&read.map_err(|_| Unintroduced::TimedOut(self.patience))??)?;
+        Ok(ends.map(|ends| Ends { source: canonical(ends.source), destination: canonical(ends.destination) }))
     }
 
     fn tell(&self, balancer: IpAddr, reason: &Unintroduced) {
-        if !matches!(reason, Unintroduced::Silent)
+        if !matches!(reason, Unintroduced::Unreadable(Unreadable::Silent))
             && let Some(left_out) = self.log.line(balancer)
         {
             tracing::warn!(%balancer, %reason, left_out, "connection from a balancer closed");
@@ -151,40 +128,8 @@ impl Balancers {
     }
 }
 
-/// Reads exactly one header.
-async fn read_header(stream: &mut TcpStream) -> Result<Vec<u8>, Unintroduced> {
-    if stream.peek(&mut [0]).await? == 0 {
-        return Err(Unintroduced::Silent);
-    }
-    let mut header = vec![0; FIXED_BYTES];
-    stream.read_exact(&mut header).await?;
-    match Header::try_from(header.as_slice()) {
-        Err(ParseError::Partial(_, rest)) if rest > REST_BYTES_MAX => return Err(Unintroduced::TooLong(rest)),
-        Err(ParseError::Partial(_, rest)) => {
-            header.resize(FIXED_BYTES + rest, 0);
-            stream.read_exact(header.split_at_mut(FIXED_BYTES).1).await?;
-        }
-        // Whole, or wrong; the caller finds out which.
-        _ => {}
-    }
-    Ok(header)
-}
-
-/// The ends that a whole header names; `None` for a connection of the balancer's own. TLVs are left alone.
-fn decode(header: &[u8]) -> Result<Option<Ends>, Unintroduced> {
-    let header = Header::try_from(header).map_err(Unintroduced::NoHeader)?;
-    let (source, destination): (SocketAddr, SocketAddr) = match (header.command, header.protocol, header.addresses) {
-        (Command::Local, _, _) => return Ok(None),
-        (Command::Proxy, Protocol::Stream, Addresses::IPv4(ends)) => {
-            ((ends.source_address, ends.source_port).into(), (ends.destination_address, ends.destination_port).into())
-        }
-        (Command::Proxy, Protocol::Stream, Addresses::IPv6(ends)) => {
-            ((ends.source_address, ends.source_port).into(), (ends.destination_address, ends.destination_port).into())
-        }
-        (Command::Proxy, _, _) => return Err(Unintroduced::NoTcp),
-    };
-    Ok(Some(Ends { source: canonical(source), destination: canonical(destination) }))
-}
-
+#[cfg(test)]
+#[path = "../../../fuzz/src/balancer_header.rs"]
+mod balancer_header;
 #[cfg(test)]
 mod tests;

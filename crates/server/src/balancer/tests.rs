@@ -2,11 +2,14 @@
 
 use std::net::Ipv4Addr;
 
-use ppp::v2::{Builder, Type, Version};
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpListener;
+use std::net::SocketAddr;
+
+use ppp::v2::{Builder, Command, Protocol, Type, Version};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
+use super::header::REST_BYTES_MAX;
 use super::*;
 use crate::names::{CertificateNames, NameTable};
 
@@ -161,4 +164,9 @@ async fn a_header_is_awaited_since_the_connection_was_accepted() {
     let behind = balancers(&["127.0.0.1"], Duration::from_secs(10));
     let error = behind.read_ends(&mut incoming).await.expect_err("late");
     assert!(matches!(error, Unintroduced::TimedOut(_)), "{error}");
+}
+
+#[test]
+fn the_corpus_of_balancer_header_holds() {
+    crate::replay::replay("balancer_header", balancer_header::check);
 }
