@@ -1,6 +1,7 @@
 //! One HTTPS request at a time, over a connection of its own: enough for commands, and nothing to keep alive. An answer
 //! without end is read line by line ([`Lines`]).
 
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -196,7 +197,9 @@ impl Lines {
 
 fn complete(server: &Server, request: Request<Bytes>) -> Request<Full<Bytes>> {
     let (mut head, body) = request.into_parts();
-    let host = if server.port == 443 { server.host.clone() } else { format!("{}:{}", server.host, server.port) };
+    let is_ipv6 = server.host.parse::<Ipv6Addr>().is_ok();
+    let host = if is_ipv6 { format!("[{}]", server.host) } else { server.host.clone() };
+    let host = if server.port == 443 { host } else { format!("{host}:{}", server.port) };
     if let Ok(host) = host.parse() {
         head.headers.entry(HOST).or_insert(host);
     }

@@ -12,6 +12,7 @@ pub mod certificate;
 pub mod clock;
 pub mod decision;
 pub mod enrollment;
+pub mod host;
 pub mod identity;
 pub mod ids;
 pub mod message;

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use domain::host::HostName;
 use http::header::{
     CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER, SERVER, STRICT_TRANSPORT_SECURITY,
 };
@@ -41,6 +42,7 @@ use self::activity::{Activity, CountedBody};
 pub use self::body::{Body, BodySender, ClientGone};
 use self::opening::{Opening, Replayed, read_opening};
 pub use self::request::Refusal;
+pub(crate) use self::request::host_asked;
 use self::request::{Room, judge_head, normalise_target, read_body};
 use crate::shutdown::{DrainSignal, Tasks};
 use crate::tls::{Connection, PeerContext, SecureStream};
@@ -99,8 +101,8 @@ impl Default for HttpSettings {
 /// Answers requests.
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
-    /// Answers a request whose body was read whole. The target is in origin form, and `Host` says what the client
-    /// dialled. A panic ends the connection.
+    /// Answers a request whose body was read whole. The target is in origin form; `Host` says what the client dialled,
+    /// and stands among the extensions as a [`HostName`]. A panic ends the connection.
     async fn handle(&self, request: Request<Bytes>, peer: &PeerContext) -> Response<Body>;
 
     /// The longest body to take for the request with this head.
@@ -176,9 +178,9 @@ impl HttpServer {
         match Box::pin(self.port.open(&mut stream, &peer, &mut drain)).await {
             Opened::Nothing => {}
             Opened::Http { read } => Box::pin(self.port.serve_http(stream, read, peer, drain)).await,
-            Opened::WebSocket { handler, protocol, read_ahead } => {
+            Opened::WebSocket { handler, protocol, host, read_ahead } => {
                 let stream = WebSocketStream::new(stream, read_ahead);
-                handler.handle(WebSocket { protocol, stream, peer }).await;
+                handler.handle(WebSocket { protocol, host, stream, peer }).await;
             }
         }
     }
@@ -191,7 +193,7 @@ enum Opened {
     /// HTTP; these bytes were read already.
     Http { read: Vec<u8> },
     /// A WebSocket, the upgrade of which was answered; these bytes came after its request.
-    WebSocket { handler: Arc<dyn WebSocketHandler>, protocol: Subprotocol, read_ahead: Vec<u8> },
+    WebSocket { handler: Arc<dyn WebSocketHandler>, protocol: Subprotocol, host: Option<HostName>, read_ahead: Vec<u8> },
 }
 
 fn protocols(settings: &HttpSettings, tasks: &Tasks) -> auto::Builder<H2Tasks> {
@@ -241,12 +243,12 @@ impl Port {
                 }
                 Opened::Nothing
             }
-            Verdict::Accepted { reply, protocol } => {
+            Verdict::Accepted { reply, protocol, host } => {
                 if stream.write_all(&reply).await.is_err() || stream.flush().await.is_err() {
                     return Opened::Nothing;
                 }
                 let read_ahead = read.split_off(head_bytes);
-                Opened::WebSocket { handler: Arc::clone(handler), protocol, read_ahead }
+                Opened::WebSocket { handler: Arc::clone(handler), protocol, host, read_ahead }
             }
         }
     }
@@ -303,10 +305,11 @@ impl Port {
         let is_draining = work.is_none();
         let under_way = activity.begin(work);
         let (mut head, body) = request.into_parts();
+        let judged = judge_head(&mut head, self.settings.header_bytes_max);
         normalise_target(&mut head);
         let version = head.version;
         let hsts = self.hsts.clone().filter(|_| !is_localhost(&head.headers));
-        if let Some(status) = judge_head(&head, self.settings.header_bytes_max) {
+        if let Some(status) = judged {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = status;
             return response.map(|body| under_way.answered_with(body));

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dialect::mqtt::Session;
+use domain::host::HostName;
 use domain::operation::session::{Answer, Ask as SessionAsk, ConnectedDevice, CutOff};
 use domain::operation::{Caller, Endpoint, Evidence, Operation, Push, Reply, Transport};
 use proto::mqtt::Limits;
@@ -87,12 +88,11 @@ impl MqttServer {
     }
 
     /// Serves a connection until it ends, or until the server drains and everything the client sent is answered.
-    pub async fn serve<S>(&self, stream: S, peer: PeerContext, transport: Transport, tasks: &Tasks)
+    pub async fn serve<S>(&self, stream: S, caller: Caller, tasks: &Tasks)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        let caller = caller(&peer, transport);
-        let has_certificate = peer.chain.is_some();
+        let has_certificate = caller.evidence.certificates.is_some() || caller.evidence.untaken.is_some();
         let talk = Talk {
             session: Session::new(Arc::clone(&self.limits), has_certificate, Instant::now()),
             door: self.door.clone(),
@@ -111,15 +111,20 @@ impl MqttServer {
     }
 }
 
-/// What the connection itself tells of its client.
-pub(crate) fn caller(peer: &PeerContext, transport: Transport) -> Caller {
+/// What the connection itself tells of its client, and the host that it asked for, if it did.
+pub(crate) fn caller(peer: &PeerContext, transport: Transport, host: Option<HostName>) -> Caller {
     let (certificates, untaken) = match &peer.chain {
         None => (None, None),
         Some(Ok(chain)) => (Some(Arc::clone(chain)), None),
         Some(Err(invalid)) => (None, Some(*invalid)),
     };
     Caller {
-        endpoint: Endpoint { address: peer.dialled.ip(), name: peer.server_name.clone(), admin: false },
+        endpoint: Endpoint {
+            address: peer.dialled.ip(),
+            server_name: peer.server_name.as_deref().and_then(|name| HostName::parse(name).ok()),
+            host,
+            admin: false,
+        },
         peer: peer.address.ip(),
         transport,
         evidence: Evidence { certificates, untaken, ..Evidence::default() },
@@ -309,9 +314,7 @@ mod tests {
 
     #[test]
     fn the_task_of_a_quiet_connection_is_small() {
-        fn size<'a, F: Future>(
-            _: impl FnOnce(&'a MqttServer, SecureStream, PeerContext, Transport, &'a Tasks) -> F,
-        ) -> usize {
+        fn size<'a, F: Future>(_: impl FnOnce(&'a MqttServer, SecureStream, Caller, &'a Tasks) -> F) -> usize {
             size_of::<F>()
         }
         let bytes = size(MqttServer::serve);

@@ -1,7 +1,5 @@
 //! Which dialect an HTTP request is meant for, on the device and service port and on the admin port.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use bytes::Bytes;
 use dialect::error::Refused;
@@ -40,11 +38,8 @@ pub struct AdminRoutes {
 
 /// Builds the caller of a request: what the connection tells, narrowed by `Host`, and what the headers present.
 fn caller_of(request: &Request<Bytes>, peer: &PeerContext, admin: bool) -> Caller {
-    let mut caller = caller(peer, Transport::Https);
+    let mut caller = caller(peer, Transport::Https, request.extensions().get().cloned());
     caller.endpoint.admin = admin;
-    if let Some(host) = request.headers().get(HOST).and_then(|host| host.to_str().ok()) {
-        caller.endpoint.name = Some(Arc::from(host.to_ascii_lowercase()));
-    }
     match signature(request.headers()) {
         None => {}
         Some(Ok(token)) => caller.evidence.token = Some(token),

@@ -2,7 +2,7 @@
 //!
 //! Start at [`Server::start`].
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::balancer::{Balancer, Balancers};
 use crate::door::Door;
 use crate::http::{HttpServer, HttpSettings};
 use crate::listener::{BindError, Binder, ConnectionLimit, Incoming, PortNotice, PortWanted, RunningListener};
-use crate::mqtt::MqttServer;
+use crate::mqtt::{MqttServer, caller};
 use crate::names::{CertificateNames, NameTable, Names};
 use crate::routes::{AdminRoutes, PublicRoutes};
 use crate::shutdown::{Drained, Tasks};
@@ -113,7 +113,8 @@ impl Server {
             Some(folder) => Authority::open(folder, clock.now(), entropy.as_ref())?,
             None => Authority::in_memory(clock.now(), entropy.as_ref())?,
         };
-        let names = Arc::new(Names::new(name_table(service).ok_or(StartError::NoNames)?));
+        let own = options.addresses.first().copied().map(dialled_from_here);
+        let names = Arc::new(Names::new(name_table(service, own).ok_or(StartError::NoNames)?));
         let certificates = Arc::new(ServerCertificates::new(CertificateSources {
             authority,
             folder: options.keys,
@@ -147,15 +148,15 @@ impl Server {
             certificates,
             notices,
         };
-        server.start_workers(service, names);
+        server.start_workers(service, names, own);
         Ok(server)
     }
 
-    fn start_workers(&self, service: &Service, names: Arc<Names>) {
+    fn start_workers(&self, service: &Service, names: Arc<Names>, own: Option<IpAddr>) {
         // Weak, since the ports hold the service.
         let ports = [Arc::downgrade(&self.https), Arc::downgrade(&self.mqtts)];
         service.publish_by(move |service| {
-            if let Some(table) = name_table(service) {
+            if let Some(table) = name_table(service, own) {
                 names.replace(table);
             }
             cover(&ports, service);
@@ -210,11 +211,22 @@ fn cover(ports: &[Weak<RunningListener>], service: &Service) {
     }
 }
 
-/// Every name that is served, with the certificate it needs.
-fn name_table(service: &Service) -> Option<NameTable> {
+/// What programs of this machine dial to reach a socket bound to `address`.
+const fn dialled_from_here(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) if address.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(address) if address.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        other => other,
+    }
+}
+
+/// Every name that is served, with the certificate it needs. The management port is dialled at the server's `own` address,
+/// which under a domain is nobody's.
+fn name_table(service: &Service, own: Option<IpAddr>) -> Option<NameTable> {
     let resources = service.resources();
     let published = service.published();
-    let fallback = CertificateNames::new([resources.device_host(), "localhost".to_owned()])?;
+    let unnamed = [resources.device_host(), "localhost".to_owned()];
+    let fallback = CertificateNames::new(unnamed.into_iter().chain(own.map(|address| address.to_string())))?;
     let mut table = NameTable::new(fallback);
     for one in published {
         let names = CertificateNames::new(&one.names)?;
@@ -247,7 +259,7 @@ impl Rim {
                 let Some(Connection { stream, peer }) = rim.handshake(&rim.acceptor, incoming).await else {
                     return;
                 };
-                rim.mqtt.serve(stream, peer, Transport::Mqtt, &rim.tasks).await;
+                rim.mqtt.serve(stream, caller(&peer, Transport::Mqtt, None), &rim.tasks).await;
             }
         })
     }
@@ -305,9 +317,11 @@ struct WebSockets {
 #[async_trait]
 impl WebSocketHandler for WebSockets {
     async fn handle(&self, socket: WebSocket) {
-        match socket.protocol {
+        let WebSocket { protocol, host, stream, peer } = socket;
+        match protocol {
             Subprotocol::Mqtt => {
-                self.rim.mqtt.serve(socket.stream, socket.peer, Transport::MqttWebSocket, &self.rim.tasks).await;
+                let caller = caller(&peer, Transport::MqttWebSocket, host);
+                self.rim.mqtt.serve(stream, caller, &self.rim.tasks).await;
             }
         }
     }

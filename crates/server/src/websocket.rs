@@ -18,6 +18,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
+use domain::host::HostName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
@@ -43,6 +44,8 @@ const CLOSE_PROTOCOL_ERROR: u16 = 1002;
 pub struct WebSocket {
     /// What the client will speak.
     pub protocol: Subprotocol,
+    /// The host that it asked for.
+    pub host: Option<HostName>,
     /// The bytes it speaks in.
     pub stream: WebSocketStream<SecureStream>,
     /// Who it is; an X.509 device's certificate is the one of the TLS connection.

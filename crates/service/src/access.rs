@@ -42,6 +42,12 @@ fn signed_by<'a>(token: &SasToken, policies: &'a [Policy]) -> Option<&'a Policy>
     policy.signer(token).map(|_| policy)
 }
 
+/// Nobody is where `caller` dialled under the names that it gave; which those were is for the log alone.
+pub fn unreached(caller: &Caller, kind: ErrorKind, public: &'static str) -> Error {
+    tracing::info!(at = %caller.endpoint, "a service request was refused: nobody there has that name");
+    Error::new(kind, public)
+}
+
 fn refused(reason: &'static str) -> Error {
     tracing::info!(reason, "a service request was refused");
     Error::unauthorized()

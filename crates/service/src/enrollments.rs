@@ -11,16 +11,16 @@ use futures_util::future::join_all;
 use store::ports::{Changed, Created};
 
 use crate::Service;
-use crate::access::authorize;
+use crate::access::{authorize, unreached};
 use crate::error::Error;
 
 impl Service {
     /// Performs `ask` at the provisioning service that the caller dialled.
     pub(crate) async fn perform_enrollment(&self, caller: &Caller, ask: Ask) -> Result<Answer, Error> {
         let resources = self.resources();
-        let service = resources
-            .service_at(&caller.endpoint)
-            .ok_or_else(|| Error::new(ErrorKind::ResourceNotFound, "No provisioning service answers at this host."))?;
+        let service = resources.service_at(&caller.endpoint).ok_or_else(|| {
+            unreached(caller, ErrorKind::ResourceNotFound, "No provisioning service answers at this host.")
+        })?;
         let (action, path) = action_and_path(&ask);
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let hosts = resources.service_aliases(service);

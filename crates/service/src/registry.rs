@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use store::ports::{Changed, Created};
 
 use crate::Service;
-use crate::access::authorize;
+use crate::access::{authorize, unreached};
 use crate::error::Error;
 
 /// Most devices of one list (`contract/hub-service.md 4.1`).
@@ -68,7 +68,7 @@ impl Service {
         let resources = self.resources();
         let hub = resources
             .hub_at(&caller.endpoint, "")
-            .ok_or_else(|| Error::new(ErrorKind::HubNotFound, "No hub answers at this host."))?;
+            .ok_or_else(|| unreached(caller, ErrorKind::HubNotFound, "No hub answers at this host."))?;
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         authorize(caller, (resources.hub_aliases(hub), &path), &hub.policies, action, self.now())?;
         Ok(std::sync::Arc::clone(hub))

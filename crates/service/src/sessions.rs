@@ -36,7 +36,8 @@ impl Service {
     async fn connect(&self, caller: &Caller, connect: Connect) -> Result<Answer, Error> {
         let resources = self.resources();
         let Some(hub) = resources.hub_at(&caller.endpoint, &connect.host) else {
-            return Err(refuse(&connect.claimed, "no hub of that name is at the address dialled"));
+            let reason = format!("no hub of that name is at {}", caller.endpoint);
+            return Err(refuse(&connect.claimed, &reason));
         };
         let (identity, device) = self.find_claimed(hub.key, &connect.claimed).await?;
         let claim = proof::Claim { identity: identity.as_ref(), device: device.as_ref() };

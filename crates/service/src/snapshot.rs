@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use domain::certificate::Certificate;
+use domain::host::HostName;
 use domain::ids::{HubKey, ServiceKey};
 use domain::operation::Endpoint;
 use domain::resource::{CaCertificate, CertificateOwner, Hub, Naming, ProvisioningService, ResourceGroup};
@@ -76,12 +77,12 @@ impl<K: Copy + Eq + Hash, R> Index<K, R> {
         self.by_address.get(&address).copied()
     }
 
-    fn key_of(&self, alias: &str) -> Option<K> {
-        self.by_alias.get(&alias.to_ascii_lowercase()).copied().flatten()
+    fn key_of(&self, alias: &HostName) -> Option<K> {
+        self.by_alias.get(alias.as_str()).copied().flatten()
     }
 
-    fn answers(&self, key: K, to: &str) -> bool {
-        self.aliases(key).iter().any(|alias| alias.eq_ignore_ascii_case(to))
+    fn answers(&self, key: K, to: &HostName) -> bool {
+        self.aliases(key).iter().any(|alias| alias.eq_ignore_ascii_case(to.as_str()))
     }
 }
 
@@ -182,47 +183,59 @@ impl Snapshot {
         self.common
     }
 
-    /// The hub that a connection to `endpoint` reaches, if what the client says, `said`, is one of its names. An empty
-    /// `said` says nothing.
+    /// The hub that a connection to `endpoint` reaches, if everything that its client says is one of its names: what it
+    /// says besides, `said`, too. An empty `said` says nothing.
     pub fn hub_at(&self, endpoint: &Endpoint, said: &str) -> Option<&Arc<Hub>> {
-        let said = Some(without_port(said)).filter(|said| !said.is_empty());
+        let said = match said {
+            "" => None,
+            said => Some(HostName::parse(said).ok()?),
+        };
         let key = match &self.naming {
             Naming::Addresses => self.hubs.key_at(endpoint.address),
-            Naming::Domain(_) => self.hubs.key_of(endpoint.name.as_deref().map(without_port).or(said)?),
+            Naming::Domain(_) => self.hubs.key_of(self.names_said(endpoint).next().or(said.as_ref())?),
         }?;
-        let is_meant = said.is_none_or(|said| self.hubs.answers(key, said));
+        let is_meant = self.names_said(endpoint).chain(&said).all(|name| self.hubs.answers(key, name));
         self.hubs.find(key).filter(|_| is_meant)
     }
 
-    /// The provisioning service whose service API is at `endpoint`.
+    /// The provisioning service whose service API is at `endpoint`, if everything that the client says is one of its
+    /// names.
     pub fn service_at(&self, endpoint: &Endpoint) -> Option<&Arc<ProvisioningService>> {
         let key = match &self.naming {
             Naming::Addresses => self.services.key_at(endpoint.address),
-            Naming::Domain(_) => self.services.key_of(without_port(endpoint.name.as_deref()?)),
-        };
-        self.services.find(key?)
+            Naming::Domain(_) => self.services.key_of(self.names_said(endpoint).next()?),
+        }?;
+        let is_meant = self.names_said(endpoint).all(|name| self.services.answers(key, name));
+        self.services.find(key).filter(|_| is_meant)
     }
 
     /// The provisioning service with the ID scope, if a device may ask for it at `endpoint`: the common endpoint serves
     /// all, a service's own serves it alone.
     pub fn scope_at(&self, endpoint: &Endpoint, id_scope: &str) -> Option<&Arc<ProvisioningService>> {
         let key = *self.scopes.get(&id_scope.to_ascii_lowercase())?;
-        let is_common = match &self.naming {
-            Naming::Addresses => self.common == Some(endpoint.address),
-            Naming::Domain(_) => {
-                let name = endpoint.name.as_deref().map(without_port);
-                name.is_none_or(|name| name.eq_ignore_ascii_case(&self.device_host))
+        let is_served = match &self.naming {
+            Naming::Addresses => {
+                self.common == Some(endpoint.address) || self.services.key_at(endpoint.address) == Some(key)
             }
+            // Every address is everybody's; the names tell whose is meant.
+            Naming::Domain(_) => true,
         };
-        let is_own = || self.service_at(endpoint).is_some_and(|own| own.key == key);
-        self.services.find(key).filter(|_| is_common || is_own())
+        let is_meant = self.names_said(endpoint).all(|name| self.services.answers(key, name));
+        self.services.find(key).filter(|_| is_served && is_meant)
     }
-}
 
-/// A host text without a port behind it.
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if !name.contains(':') && port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
+    /// What a client says of whom it dialled, beyond the address itself; what decides comes first.
+    fn names_said<'e>(&self, endpoint: &'e Endpoint) -> impl Iterator<Item = &'e HostName> {
+        // Under a domain a literal may be the name of a resource that was made before there was one.
+        let may_name = matches!(self.naming, Naming::Domain(_));
+        let says_more = move |name: &HostName| !name.repeats(endpoint.address) || (may_name && self.is_known(name));
+        let host = endpoint.host.iter().filter(move |name| says_more(name));
+        host.chain(endpoint.server_name.iter().filter(move |name| says_more(name) && self.is_known(name)))
+    }
+
+    /// Whether anybody answers to `name`.
+    fn is_known(&self, name: &HostName) -> bool {
+        let name = name.as_str();
+        self.hubs.by_alias.contains_key(name) || self.services.by_alias.contains_key(name) || name == self.device_host
     }
 }

@@ -1,15 +1,20 @@
 """Other names than loopback addresses: a domain, listed addresses, and a certificate that the operator brings."""
 
+import json
 import socket
 import ssl
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from azure.iot.device.exceptions import ClientError
+from azure.iot.hub.sastoken import SasToken
 from certificates import make_with_openssl
 from test_hub import connect, provision
 
 DEVICE = {"client": "azure-iot-device", "version": version("azure-iot-device"), "credential": "symmetric key"}
+CURL = {"client": "curl", "version": subprocess.run(["curl", "-V"], capture_output=True, text=True).stdout.split()[1]}
 DOMAIN = "fleet.test"
 
 
@@ -51,6 +56,77 @@ def test_resources_are_given_the_listed_addresses(muster_with):
     client.shutdown()
     refused = muster.run("hub", "create", "hub2")
     assert refused.returncode == 1 and "--address" in refused.stderr
+
+
+def read_device(muster, url: str, *options: str) -> tuple[int, dict]:
+    """Status and body of what a hub's owner is answered about dev-1 at a URL, asked by curl."""
+    members = dict(member.split("=", 1) for member in muster.hub["connectionString"].split(";"))
+    token = SasToken(members["HostName"], members["SharedAccessKey"], members["SharedAccessKeyName"])
+    command = ["curl", "-sS", "-w", "\n%{http_code}", "--cacert", muster.endpoints["caFile"]]
+    command += ["-H", f"Authorization: {token}", *options, f"{url}/devices/dev-1?api-version=2021-04-12"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    body, status = done.stdout.rsplit("\n", 1)
+    return int(status), json.loads(body) if body else {}
+
+
+@pytest.mark.shows(**CURL, transport="https", credential="SAS token", feature="a hub answers to its own names alone")
+@pytest.mark.parametrize("protocol", ["--http1.1", "--http2"])
+def test_a_hub_at_an_address_answers_to_its_own_hosts_alone(muster, protocol):
+    muster.command("hub", "create", "other")
+    provision(muster, "dev-1")
+    own, other = "127.0.0.2", "127.0.0.3"
+    for host in [own, f"{own}:443", "localhost"]:
+        status, body = read_device(muster, f"https://{own}", protocol, "-H", f"Host: {host}")
+        assert (status, body["deviceId"]) == (200, "dev-1"), host
+    for host in [other, f"{other}:443", "127.0.0.1", "hub.example.org", "127"]:
+        status, body = read_device(muster, f"https://{own}", protocol, "-H", f"Host: {host}")
+        assert status == 404 and "dev-1" not in str(body), host
+        assert muster.log.wait_for(f"{own} as {host.removesuffix(':443')}"), muster.log
+    redirected = ["-k", "--connect-to", f"{other}:443:{own}:443"]
+    assert read_device(muster, f"https://{other}", protocol, *redirected)[0] == 404
+    assert read_device(muster, f"https://{other}", protocol, "-H", f"Host: {own}")[0] == 404
+    assert read_device(muster, f"https://{own}", "--http1.1", "-H", "Host;")[0] == 400
+    assert read_device(muster, f"https://{own}", "--http1.1", "-H", f"Host: {own}:port")[0] == 400
+
+
+@pytest.mark.shows(**CURL, transport="https", credential="SAS token", feature="SNI and host must name one hub (--domain)")
+@pytest.mark.parametrize("protocol", ["--http1.1", "--http2"])
+def test_a_hub_under_a_domain_answers_to_its_own_hosts_alone(muster_with, names, protocol):
+    muster = muster_with("--domain", DOMAIN)
+    muster.command("hub", "create", "other")
+    provision(muster, "dev-1")
+    resolved = [protocol, "-k"]
+    for name in [f"hub.{DOMAIN}", f"other.{DOMAIN}", f"dps.{DOMAIN}", f"global.{DOMAIN}", f"stale.{DOMAIN}"]:
+        resolved += ["--resolve", f"{name}:443:127.0.0.1"]
+    cases = [
+        ("hub", f"hub.{DOMAIN}", 200),
+        ("hub", f"HUB.{DOMAIN}:443", 200),
+        ("stale", f"hub.{DOMAIN}", 200),
+        ("hub", f"other.{DOMAIN}", 404),
+        ("other", f"hub.{DOMAIN}", 404),
+        ("dps", f"hub.{DOMAIN}", 404),
+        ("global", f"hub.{DOMAIN}", 404),
+        ("hub", f"dps.{DOMAIN}", 404),
+        ("hub", "hub.example.org", 404),
+    ]
+    for server_name, host, expected in cases:
+        url = f"https://{server_name}.{DOMAIN}"
+        status, body = read_device(muster, url, *resolved, "-H", f"Host: {host}")
+        assert status == expected, (server_name, host, body)
+        assert ("dev-1" in str(body)) == (expected == 200), (server_name, host)
+
+
+@pytest.mark.shows(**DEVICE, transport="mqtt, mqtt-ws", feature="connect by way of a gateway's host name (gateway_hostname)")
+@pytest.mark.parametrize("transport", ["mqtt", "mqtt-ws"])
+def test_a_gateway_leads_to_the_hub_that_is_meant_or_nowhere(muster, transport):
+    muster.command("hub", "create", "other")
+    key = provision(muster, "dev-1")
+    client = connect(muster, "dev-1", key, transport, gateway_hostname=muster.hub["hostName"])
+    client.send_message("25.1")
+    client.shutdown()
+    with pytest.raises(ClientError):
+        connect(muster, "dev-1", key, transport, gateway_hostname="127.0.0.3")
 
 
 def served(host: str, port: int, authority: Path) -> dict:

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use crate::certificate::{InvalidChain, PresentedChain};
 use crate::clock::UnixTime;
+use crate::host::HostName;
 use crate::ids::TrackingId;
 use crate::sas::{InvalidToken, SasToken};
 
@@ -95,15 +96,32 @@ pub struct Caller {
     pub evidence: Evidence,
 }
 
-/// The address and the name a client dialled. The address decides; the name may only narrow (`rules.md` 21).
+/// The address a client dialled and the names it gave. The address decides; names may only narrow (`rules.md` 21).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// The local address of the accepted connection, or what a listed balancer says that its client dialled.
     pub address: IpAddr,
-    /// What TLS (SNI) or the `Host` header said, without port, in lower case.
-    pub name: Option<Arc<str>>,
+    /// What TLS said (SNI). One that is nobody's says nothing: clients put stale names and address literals there
+    /// (`contract/hub-device.md 1.2`).
+    pub server_name: Option<HostName>,
+    /// What the request said, by its `Host` header or its target; none but HTTP and WebSocket has one.
+    pub host: Option<HostName>,
     /// Whether the connection came in on the admin port.
     pub admin: bool,
+}
+
+/// For the log and for decisions.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.address)?;
+        if let Some(host) = &self.host {
+            write!(f, " as {host}")?;
+        }
+        match &self.server_name {
+            Some(name) => write!(f, " (SNI {name})"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Protocol and carrier of a connection.

@@ -1,12 +1,13 @@
-//! Requests as handlers see them: origin-form target, a `Host` header, and a body read whole within bounds.
+//! Requests as handlers see them: origin-form target, a `Host` header that was read, and a body read whole within bounds.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue};
+use domain::host::{HostName, InvalidHostName};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::uri::{PathAndQuery, Uri};
+use http::uri::{Authority, PathAndQuery, Uri};
 use http::{Method, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -58,17 +59,43 @@ pub(super) fn normalise_target(head: &mut Parts) {
     let Some(authority) = head.uri.authority() else {
         return;
     };
-    let host_and_port = authority.as_str().rsplit('@').next().unwrap_or_default();
-    if let Ok(host) = HeaderValue::from_str(host_and_port) {
+    if let Ok(host) = HeaderValue::from_str(host_and_port(authority)) {
         head.headers.insert(HOST, host);
     }
     let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     head.uri = Uri::from(path);
 }
 
-/// The status that refuses a head which cannot be gone by, if it cannot: longer than `bytes_max`, or, before HTTP/2,
-/// without exactly one readable `Host` (RFC 9112, section 3.2).
-pub(super) fn judge_head(head: &Parts, bytes_max: usize) -> Option<StatusCode> {
+/// The host that a request is for; `None` if it names none and need not, as in HTTP/1.0.
+///
+/// A target's authority goes before `Host` (RFC 9112, section 3.2.2), which must be there once all the same (section 3.2).
+/// In HTTP/2 it may be missing, and must not name another (RFC 9113, section 8.3.1).
+pub(crate) fn host_asked(
+    version: Version,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Option<HostName>, InvalidHostName> {
+    let mut values = headers.get_all(HOST).iter();
+    let header = match (values.next(), values.next()) {
+        (Some(_), Some(_)) => return Err(InvalidHostName),
+        (value, _) => value.map(|value| HostName::parse(value.to_str().map_err(|_| InvalidHostName)?)).transpose()?,
+    };
+    let authority = uri.authority().map(|authority| HostName::parse(host_and_port(authority))).transpose()?;
+    match (authority, header) {
+        (_, None) if version == Version::HTTP_11 => Err(InvalidHostName),
+        (None, None) if version == Version::HTTP_2 => Err(InvalidHostName),
+        (Some(asked), Some(other)) if version == Version::HTTP_2 && asked != other => Err(InvalidHostName),
+        (authority, header) => Ok(authority.or(header)),
+    }
+}
+
+fn host_and_port(authority: &Authority) -> &str {
+    authority.as_str().rsplit('@').next().unwrap_or_default()
+}
+
+/// The status that refuses a head which cannot be gone by, if it cannot: longer than `bytes_max`, or without a host that
+/// can be read. Handlers find the host among the extensions.
+pub(super) fn judge_head(head: &mut Parts, bytes_max: usize) -> Option<StatusCode> {
     /// The colon, the blank and the end of the line.
     const LINE_BYTES: usize = 4;
 
@@ -77,13 +104,12 @@ pub(super) fn judge_head(head: &Parts, bytes_max: usize) -> Option<StatusCode> {
     if target_bytes + head.headers.iter().map(line_bytes).sum::<usize>() > bytes_max {
         return Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     }
-    let mut hosts = head.headers.get_all(HOST).iter();
-    let is_understood = match (hosts.next().map(HeaderValue::to_str), hosts.next()) {
-        (Some(Ok(_)), None) => true,
-        (None, _) => head.version != Version::HTTP_11,
-        (Some(_), _) => false,
-    };
-    (!is_understood).then_some(StatusCode::BAD_REQUEST)
+    match host_asked(head.version, &head.uri, &head.headers) {
+        Err(InvalidHostName) => return Some(StatusCode::BAD_REQUEST),
+        Ok(None) => {}
+        Ok(Some(host)) => drop(head.extensions.insert(host)),
+    }
+    None
 }
 
 /// Room for the bodies of a port, shared by its connections: nobody has proved anything yet when they are read.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::host::InvalidHostName;
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Full};
 use rustls::ClientConfig;
@@ -279,6 +280,8 @@ async fn what_is_no_http_is_answered_and_closed() {
         ("a header a little too long", long.as_str(), 431),
         ("no host", "GET / HTTP/1.1\r\n\r\n", 400),
         ("two hosts", "GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n", 400),
+        ("two hosts and a target that names one", "GET https://h/ HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n", 400),
+        ("a host that is none", "GET / HTTP/1.1\r\nHost: h:port\r\n\r\n", 400),
         ("a length that lies", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: -1\r\n\r\n", 400),
     ] {
         let wire = wire.replacen("\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1);
@@ -425,6 +428,39 @@ async fn http2_is_the_same_to_handlers() {
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     drop(sender);
     driver.await.expect("no panic").expect("no error");
+}
+
+#[test]
+fn the_host_is_the_targets_or_the_headers_and_there_is_no_doubt_about_it() {
+    let none: &[&str] = &[];
+    let cases = [
+        (Version::HTTP_11, "/a", ["H:443"].as_slice(), Ok(Some("h"))),
+        (Version::HTTP_11, "/a", none, Err(InvalidHostName)),
+        (Version::HTTP_11, "/a", &[""], Err(InvalidHostName)),
+        (Version::HTTP_11, "/a", &["h", "h"], Err(InvalidHostName)),
+        (Version::HTTP_11, "/a", &["h/a"], Err(InvalidHostName)),
+        (Version::HTTP_11, "https://other:1/a", &["h"], Ok(Some("other"))),
+        (Version::HTTP_11, "https://me@other/a", &["h"], Ok(Some("other"))),
+        (Version::HTTP_11, "https://[::1]:1/a", &["h"], Ok(Some("::1"))),
+        (Version::HTTP_11, "https://other/a", none, Err(InvalidHostName)),
+        (Version::HTTP_11, "https://other/a", &["h", "h"], Err(InvalidHostName)),
+        (Version::HTTP_10, "/a", none, Ok(None)),
+        (Version::HTTP_10, "/a", &["h"], Ok(Some("h"))),
+        (Version::HTTP_2, "https://other/a", none, Ok(Some("other"))),
+        (Version::HTTP_2, "https://other/a", &["OTHER:443"], Ok(Some("other"))),
+        (Version::HTTP_2, "https://other/a", &["h"], Err(InvalidHostName)),
+        (Version::HTTP_2, "/a", &["h"], Ok(Some("h"))),
+        (Version::HTTP_2, "/a", none, Err(InvalidHostName)),
+    ];
+    for (version, target, hosts, expected) in cases {
+        let mut headers = HeaderMap::new();
+        for host in hosts {
+            headers.append(HOST, HeaderValue::from_static(host));
+        }
+        let asked = host_asked(version, &target.parse().unwrap(), &headers);
+        let asked = asked.as_ref().map(|host| host.as_ref().map(HostName::as_str));
+        assert_eq!(asked, expected.as_ref().copied(), "{version:?} {target} {hosts:?}");
+    }
 }
 
 #[tokio::test]

@@ -4,11 +4,14 @@
 //! `Connection: Upgrade`, Java wants the literal status line, some compare the subprotocol letter by letter. So the reply
 //! is written here as bytes and not by an HTTP library. Pure functions; start reading at [`judge`].
 
+use domain::host::HostName;
 use http::header::{
     CONNECTION, HeaderMap, HeaderName, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::{Request, StatusCode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::http::host_asked;
 
 /// The paths that device and service SDKs ask for, in lower case and without the slash at the end.
 const PATHS: [&str; 4] = ["", "/mqtt", "/$iothub/websocket", "/$servicebus/websocket"];
@@ -41,7 +44,7 @@ pub(crate) enum Verdict {
     /// It asks for a WebSocket that cannot be had; this is the whole reply.
     Refused { reply: Vec<u8>, reason: &'static str },
     /// It becomes a WebSocket after this reply.
-    Accepted { reply: Vec<u8>, protocol: Subprotocol },
+    Accepted { reply: Vec<u8>, protocol: Subprotocol, host: Option<HostName> },
 }
 
 /// Judges the head of a GET request.
@@ -50,6 +53,9 @@ pub(crate) fn judge(request: &Request<()>) -> Verdict {
     if !has_token(headers, &UPGRADE, "websocket") || !is_websocket_path(request.uri().path()) {
         return Verdict::NotWebSocket;
     }
+    let Ok(host) = host_asked(request.version(), request.uri(), headers) else {
+        return refused(StatusCode::BAD_REQUEST, "", "there is no usable Host");
+    };
     if !has_token(headers, &CONNECTION, "upgrade") {
         return refused(StatusCode::BAD_REQUEST, "", "the Connection header does not say Upgrade");
     }
@@ -73,7 +79,7 @@ pub(crate) fn judge(request: &Request<()>) -> Verdict {
          Sec-WebSocket-Accept: {accept}\r\n\
          Sec-WebSocket-Protocol: {spelling}\r\n\r\n"
     );
-    Verdict::Accepted { reply: reply.into_bytes(), protocol }
+    Verdict::Accepted { reply: reply.into_bytes(), protocol, host }
 }
 
 fn refused(status: StatusCode, header: &str, reason: &'static str) -> Verdict {
@@ -150,9 +156,12 @@ mod tests {
             ("several offered", "/", "AMQPWSB10, mqtt"),
         ];
         for (client, target, subprotocol) in cases {
-            let Verdict::Accepted { reply, protocol } = judge_text(&head(target, subprotocol)) else {
+            let Verdict::Accepted { reply, protocol, host } = judge_text(&head(target, subprotocol)) else {
                 panic!("{client} was not accepted");
             };
+            // The target's goes before the header's.
+            let expected_host = if target.starts_with("https:") { "127.0.0.2" } else { "127.0.0.1" };
+            assert_eq!(host.as_ref().map(HostName::as_str), Some(expected_host), "{client}");
             assert_eq!(protocol, Subprotocol::Mqtt, "{client}");
             let spelling = subprotocol.rsplit(' ').next().unwrap();
             let expected_reply = format!(
@@ -181,6 +190,9 @@ mod tests {
         let cases = [
             ("version 8", good.replace("Version: 13", "Version: 8"), "426 Upgrade Required"),
             ("no version", good.replace("Sec-WebSocket-Version: 13\n", ""), "426 Upgrade Required"),
+            ("no host", good.replace("Host: 127.0.0.1:443\n", ""), "400 Bad Request"),
+            ("two hosts", good.replace("Host: ", "Host: 127.0.0.1\nHost: "), "400 Bad Request"),
+            ("a host that is none", good.replace("127.0.0.1:443", "127.0.0.1:x"), "400 Bad Request"),
             ("no key", good.replace(&format!("Sec-WebSocket-Key: {KEY}\n"), ""), "400 Bad Request"),
             ("an endless key", good.replace(KEY, &"k".repeat(KEY_CHARS_MAX + 1)), "400 Bad Request"),
             ("no subprotocol", good.replace("Sec-WebSocket-Protocol: mqtt\n", ""), "400 Bad Request"),

@@ -8,5 +8,6 @@ mod decisions;
 mod devices;
 mod draining;
 mod ground;
+mod hosts;
 mod logging;
 mod resumption;

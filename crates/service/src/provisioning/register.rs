@@ -74,7 +74,7 @@ impl Service {
         let mut decision = self.open_decision(caller, &ask.id_scope, &ask.registration_id);
         decision.outcome = Outcome::Refused {
             cause: Cause::WrongIdScope,
-            what: "no provisioning service at the address dialled has the ID scope".to_owned(),
+            what: format!("no provisioning service at {} has the ID scope", caller.endpoint),
             fix: Cause::WrongIdScope.fix().to_owned(),
         };
         let error = Error::new(ErrorKind::ScopeNotFound, "The ID scope was not found.").tracked(decision.tracking);

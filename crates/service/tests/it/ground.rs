@@ -182,6 +182,6 @@ impl Ground {
 }
 
 fn caller(evidence: Evidence) -> Caller {
-    let endpoint = Endpoint { address: DIALLED, name: None, admin: false };
+    let endpoint = Endpoint { address: DIALLED, server_name: None, host: None, admin: false };
     Caller { endpoint, peer: DIALLED, transport: Transport::Https, evidence }
 }
