@@ -33,8 +33,8 @@ const HELD_BACK: Duration = Duration::from_millis(100);
 const REQUEST_ID_BYTES_MAX: usize = 256;
 /// Most requests that wait for an answer at once; no SDK has more than one. What comes on top is told to come later.
 const REQUESTS_WAITING_MAX: usize = 4;
-/// Seconds until then, and the only number that every SDK waits for (`contract/dps-device.md 3.6`, rule 4).
-const RETRY_AFTER_S: u32 = 3;
+/// Most requests that wait to be told so. A client that sends more without listening is sent away.
+const REFUSALS_WAITING_MAX: usize = 4;
 
 /// One device's connection.
 #[derive(Debug)]
@@ -166,24 +166,25 @@ impl Device {
             port.close(CloseReason::Topic(cut(&message.topic)));
             return;
         };
+        let unanswered = self.waiting.len() + self.held_back.len();
+        if unanswered >= REQUESTS_WAITING_MAX + REFUSALS_WAITING_MAX {
+            port.close(CloseReason::Refused("the client does not wait for its answers".to_owned()));
+            return;
+        }
         // Before anything is answered, since one client takes an answer that comes first for a protocol error.
         port.connection.acknowledge(ticket);
-        let waiting = Waiting { request_id: request_id.to_owned(), received_at: now };
-        if self.waiting.len() + self.held_back.len() >= REQUESTS_WAITING_MAX {
-            // Nothing is asked, not even for a tracking ID: what waits is bounded.
-            let refused = Refused::new(ErrorKind::Throttled, "Too many requests at once.");
-            return self.refuse(&waiting, &refused, port, now);
-        }
+        let request = match request {
+            Ok(_) if unanswered >= REQUESTS_WAITING_MAX => {
+                Err(Refused::new(ErrorKind::Throttled, "Too many requests."))
+            }
+            request => request,
+        };
+        // A refusal is asked for too: who answers has a clock, and a tracking ID to find it by.
         let request = request
             .unwrap_or_else(|refused| Request::Refuse(Unfit::Request { kind: refused.kind, public: refused.public }));
+        let waiting = Waiting { request_id: request_id.to_owned(), received_at: now };
         let id = self.ask(request, port);
         self.waiting.push((id, waiting));
-    }
-
-    fn refuse(&mut self, waiting: &Waiting, refused: &Refused, port: &mut Port<'_>, now: Instant) {
-        let retry_after_s = (refused.kind == ErrorKind::Throttled).then_some(RETRY_AFTER_S);
-        let (status, body) = (error::spelling(refused.kind).status, error::provisioning_refusal(refused));
-        self.answer(waiting, &Answer { status, retry_after_s, body: &body }, port, now);
     }
 
     fn answer(&mut self, waiting: &Waiting, answer: &Answer<'_>, port: &mut Port<'_>, now: Instant) {
@@ -289,7 +290,11 @@ impl Machine for Device {
                 let answer = Answer { status: shown.status, retry_after_s: shown.retry_after_s, body: &shown.body };
                 self.answer(&waiting, &answer, port, now);
             }
-            Ok(_) => self.refuse(&waiting, &Refused::new(ErrorKind::Internal, "Internal error."), port, now),
+            Ok(_) => {
+                let refused = Refused::new(ErrorKind::Internal, "Internal error.");
+                let (status, body) = (error::spelling(refused.kind).status, error::provisioning_refusal(&refused));
+                self.answer(&waiting, &Answer { status, retry_after_s: None, body: &body }, port, now);
+            }
             Err(failure) => {
                 let (status, body) = (error::spelling(failure.kind).status, error::provisioning_body(&failure));
                 let answer = Answer { status, retry_after_s: failure.retry_after_s, body: &body };

@@ -118,18 +118,40 @@ fn requests_are_acknowledged_at_once_and_performed_one_after_another() {
 fn more_requests_than_anybody_has_are_told_to_come_later() {
     let mut script = ready("");
     script.receive(&(1..=6).map(|number| register(number, &number.to_string())).collect::<Vec<_>>());
-    let sent = script.sent();
-    let refused = [5, 6].map(|number| format!("$dps/registrations/res/429/?$rid={number}&retry-after=3"));
-    assert_eq!(topics_of(&sent), refused);
-
     let mut performed = 0;
     while let Some(ask) = script.asks().pop() {
-        performed += 1;
-        script.reply(ask.id, Ok(accepted()));
+        let Operation::Registration(Ask { request, .. }) = ask.operation else { panic!("another operation") };
+        let reply = match request {
+            Request::Refuse(Unfit::Request { kind, .. }) => Err(Failure { retry_after_s: Some(5), ..failure(kind) }),
+            _ => {
+                performed += 1;
+                Ok(accepted())
+            }
+        };
+        script.reply(ask.id, reply);
     }
     assert_eq!(performed, REQUESTS_WAITING_MAX);
+    let sent = script.sent();
+    let answers = [(1, 202, 3), (2, 202, 3), (3, 202, 3), (4, 202, 3), (5, 429, 5), (6, 429, 5)].map(
+        |(number, status, seconds)| format!("$dps/registrations/res/{status}/?$rid={number}&retry-after={seconds}"),
+    );
+    assert_eq!(topics_of(&sent), answers);
+    let Some(Packet::Publish(refused)) = sent.last() else { panic!("no answer") };
+    let body: Value = serde_json::from_slice(&refused.payload).unwrap();
+    assert_eq!(body, error::provisioning_body(&failure(ErrorKind::Throttled)));
     script.receive(&[register(7, "7")]);
     assert_eq!(script.asks().len(), 1, "there is room again");
+}
+
+#[test]
+fn a_client_that_does_not_wait_for_its_answers_is_sent_away() {
+    let mut script = ready("");
+    let most = u16::try_from(REQUESTS_WAITING_MAX + REFUSALS_WAITING_MAX).unwrap();
+    script.receive(&(1..=most).map(|number| register(number, "1")).collect::<Vec<_>>());
+    assert_eq!(script.session.closed(), None);
+    script.receive(&[register(most + 1, "1")]);
+    let reason = CloseReason::Refused("the client does not wait for its answers".to_owned());
+    assert_eq!(script.session.closed(), Some(&reason));
 }
 
 #[test]
