@@ -4,7 +4,7 @@ use client::trust::ClientCertificate;
 use proto::mqtt::{Connack, Packet, Refusal};
 use serde_json::Value;
 use testkit::raw_http::{RawHttp, RawRequest};
-use testkit::raw_mqtt::{Heard, RawMqtt, connect};
+use testkit::raw_mqtt::{Heard, RawMqtt, connect, encoded};
 use testkit::whole::Muster;
 
 use crate::ground::{Client, ask, packet, publish, subscribe, token};
@@ -89,6 +89,29 @@ async fn a_request_that_cannot_be_understood_is_answered_with_a_tracking_id() {
     let mut client = RawMqtt::new(muster.dial_mqtt(&muster.device_host).await.expect("a handshake"));
     let (topic, body) = register(&muster, &mut client, "vague", "[1]").await;
     assert_eq!((topic.as_str(), &body["errorCode"]), ("$dps/registrations/res/400/?$rid=1", &Value::from(400_012)));
+    assert!(body["trackingId"].is_string() && body["timestampUtc"].is_string(), "{body}");
+    muster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_request_too_many_is_told_to_come_later_with_a_tracking_id() {
+    let muster = Muster::start().await.expect("a server");
+    let mut client = RawMqtt::new(muster.dial_mqtt(&muster.device_host).await.expect("a handshake"));
+    register(&muster, &mut client, "hasty", "{}").await;
+    // In one record, so that all are there before the first is answered.
+    let topic = |number| format!("$dps/registrations/PUT/iotdps-register/?$rid={number}");
+    let requests = (1..=5).flat_map(|number| encoded(&publish(&topic(number), Some(number), "{}")));
+    client.send(&requests.collect::<Vec<_>>()).await;
+    let answer = loop {
+        match client.hear().await {
+            Heard::Packet(Packet::Publish(answer)) if answer.topic.contains("$rid=5") => break answer,
+            Heard::Packet(_) => {}
+            other => panic!("no answer: {other:?}"),
+        }
+    };
+    assert!(answer.topic.starts_with("$dps/registrations/res/429/?$rid=5&retry-after="), "{}", &*answer.topic);
+    let body: Value = serde_json::from_slice(&answer.payload).expect("JSON");
+    assert_eq!(body["errorCode"], 429_001, "{body}");
     assert!(body["trackingId"].is_string() && body["timestampUtc"].is_string(), "{body}");
     muster.stop().await;
 }
