@@ -121,12 +121,11 @@ fn more_requests_than_anybody_has_are_told_to_come_later() {
     let mut performed = 0;
     while let Some(ask) = script.asks().pop() {
         let Operation::Registration(Ask { request, .. }) = ask.operation else { panic!("another operation") };
-        let reply = match request {
-            Request::Refuse(Unfit::Request { kind, .. }) => Err(Failure { retry_after_s: Some(5), ..failure(kind) }),
-            _ => {
-                performed += 1;
-                Ok(accepted())
-            }
+        let reply = if let Request::Refuse(Unfit::Request { kind, .. }) = request {
+            Err(Failure { retry_after_s: Some(5), ..failure(kind) })
+        } else {
+            performed += 1;
+            Ok(accepted())
         };
         script.reply(ask.id, reply);
     }
