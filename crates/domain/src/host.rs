@@ -134,7 +134,7 @@ mod tests {
         for text in cases {
             assert_eq!(HostName::parse(text), Err(InvalidHostName), "{text:?}");
         }
-        assert!(HostName::parse(&long[1..]).is_ok());
+        assert!(HostName::parse(&"a".repeat(HostName::CHARS_MAX)).is_ok());
     }
 
     #[test]
