@@ -70,7 +70,7 @@ def read_device(muster, url: str, *options: str) -> tuple[int, dict]:
     return int(status), json.loads(body) if body else {}
 
 
-@pytest.mark.shows(**CURL, transport="https", credential="SAS token", feature="a hub answers to its own names alone")
+@pytest.mark.shows(**CURL, transport="https", credential="policy", feature="a hub answers to its own names alone")
 @pytest.mark.parametrize("protocol", ["--http1.1", "--http2"])
 def test_a_hub_at_an_address_answers_to_its_own_hosts_alone(muster, protocol):
     muster.command("hub", "create", "other")
@@ -90,7 +90,7 @@ def test_a_hub_at_an_address_answers_to_its_own_hosts_alone(muster, protocol):
     assert read_device(muster, f"https://{own}", "--http1.1", "-H", f"Host: {own}:port")[0] == 400
 
 
-@pytest.mark.shows(**CURL, transport="https", credential="SAS token", feature="SNI and host must name one hub (--domain)")
+@pytest.mark.shows(**CURL, transport="https", credential="policy", feature="SNI and host must name one hub (--domain)")
 @pytest.mark.parametrize("protocol", ["--http1.1", "--http2"])
 def test_a_hub_under_a_domain_answers_to_its_own_hosts_alone(muster_with, names, protocol):
     muster = muster_with("--domain", DOMAIN)

@@ -16,7 +16,7 @@ use crate::request::{Parts, Tokens};
 use crate::table::{Api, Entity, Operation, testdata};
 
 /// How long tokens hold.
-const TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
+pub const TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
 /// When the expired token ended: longer ago than any leeway.
 const AGO_S: i64 = 3_600;
 /// The key of every device and enrollment of the tables.
@@ -192,7 +192,8 @@ impl Ground {
         )
     }
 
-    fn host(&self, api: Api) -> &str {
+    /// What `api` is dialled as.
+    pub fn host(&self, api: Api) -> &str {
         match api {
             Api::ProvisioningService => &self.muster.provisioning.host,
             Api::ProvisioningDevice => &self.muster.device_host,

@@ -10,6 +10,7 @@ mod mqtt;
 mod openapi;
 mod outcome;
 mod request;
+mod rights;
 mod table;
 mod token;
 mod vectors;

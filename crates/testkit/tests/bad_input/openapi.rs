@@ -10,7 +10,7 @@ use serde_json::Value;
 use testkit::raw_http::RawRequest;
 
 use crate::ground::Ground;
-use crate::table::{Api, Table, testdata};
+use crate::table::{Api, Operation, Table, testdata};
 
 /// Names by place of the request, by operation.
 type Operations = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
@@ -105,6 +105,20 @@ async fn an_operation_on_the_list_is_refused_as_the_list_says() {
     ground.stop().await;
 }
 
+/// The operations of an API's file that are not excluded as a whole.
+pub fn served(api: &str) -> BTreeSet<String> {
+    let mut facts: BTreeMap<String, Operations> = read("openapi-facts.json");
+    let exclusions: Vec<Exclusion> = read("openapi-excluded.json");
+    let is_served = |operation: &String| !exclusions.iter().any(|exclusion| exclusion.excludes(api, operation, None));
+    facts.remove(api).unwrap().into_keys().filter(is_served).collect()
+}
+
+/// The method and the path of an operation, as the files of names have them.
+pub fn fact_name(operation: &Operation) -> String {
+    let path: Vec<_> = operation.path.split('/').map(|step| if step.starts_with('{') { "{}" } else { step }).collect();
+    format!("{} {}", operation.method, path.join("/"))
+}
+
 fn read<T: serde::de::DeserializeOwned>(name: &str) -> T {
     serde_json::from_slice(&std::fs::read(testdata().join(name)).unwrap()).unwrap()
 }
@@ -113,9 +127,7 @@ fn read<T: serde::de::DeserializeOwned>(name: &str) -> T {
 fn sent_by(tables: &[&str]) -> Operations {
     let mut sent = Operations::new();
     for operation in tables.iter().flat_map(|table| Table::read(table).operations) {
-        let path: Vec<_> =
-            operation.path.split('/').map(|step| if step.starts_with('{') { "{}" } else { step }).collect();
-        let places = sent.entry(format!("{} {}", operation.method, path.join("/"))).or_default();
+        let places = sent.entry(fact_name(&operation)).or_default();
         let mut add = |place: &str, names: Vec<String>| {
             places.entry(place.to_owned()).or_default().extend(names.iter().map(|name| spelling(place, name)));
         };
