@@ -14,10 +14,10 @@ use client::endpoints::{Admin, Endpoints, FILE_NAME, Hub, Ports, ProvisioningSer
 use domain::clock::{Clock, Entropy};
 use domain::ids::{HubName, ServiceName};
 use domain::resource::{AddressPool, Naming, Policy};
+use server::budget::BudgetSettings;
 use server::serve::{RimLimits, ServeOptions, Server};
 use server::shutdown::Tasks;
 use server::tls::authority::CERTIFICATE_FILE;
-use server::tls::budget::BudgetSettings;
 use server::tls::key_file::{KeyFolder, KeySeal};
 use server::tls::{OperatorCertificate, TlsSettings};
 use service::clock::{SystemClock, SystemEntropy};

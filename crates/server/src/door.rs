@@ -11,7 +11,7 @@ use std::time::Instant;
 use domain::operation::{Caller, ErrorKind, Failure, Operation, Reply, session, telemetry, twin};
 use service::Service;
 
-use crate::tls::budget::{AddressBudget, BudgetSettings};
+use crate::budget::{AddressBudget, BudgetSettings};
 
 /// What whoever waits is told.
 const WAIT: &str = "Too many failed attempts; try again later.";

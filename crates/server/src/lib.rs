@@ -4,6 +4,7 @@
 //! in `service`. Nothing here may know a backend of the store. Start reading at [`listener`], then [`tls`].
 
 pub mod balancer;
+pub mod budget;
 pub mod door;
 pub mod http;
 pub mod listener;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::tls::budget::{AddressBudget, BudgetSettings};
+use crate::budget::{AddressBudget, BudgetSettings};
 
 /// Lines a minute for one address; what comes on top is counted, and may be said at the level of debugging.
 const LINES_PER_MINUTE: u32 = 60;

@@ -5,7 +5,6 @@
 //! look at what is spoken inside. Start reading at [`TlsAcceptor::accept`].
 
 pub mod authority;
-pub mod budget;
 mod hello;
 pub mod key_file;
 mod leaves;
@@ -31,12 +30,12 @@ use tokio::time::timeout_at;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use self::budget::{AddressBudget, BudgetSettings};
 use self::leaves::Choice;
 pub use self::leaves::{
     CertificateSources, CertificateUnavailable, RSA_KEY_FILE, ServerCertificates, configuration_template,
 };
 pub use self::operator::{OperatorCertificate, OperatorCertificateError};
+use crate::budget::{AddressBudget, BudgetSettings};
 use crate::listener::Incoming;
 
 /// Limits on what a peer may cost before its handshake is done.

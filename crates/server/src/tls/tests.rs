@@ -11,8 +11,8 @@ use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, SupportedProtocolVers
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::budget::BudgetSettings;
 use super::*;
+use crate::budget::BudgetSettings;
 use crate::testing::{TestRim, VERSIONS, shown};
 
 #[tokio::test]

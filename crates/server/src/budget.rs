@@ -1,8 +1,9 @@
-//! Budgets per peer address, for what costs this server something before the peer has proved anything.
+//! Budgets per peer address, for what costs this server something that the peer need not have proved anything for:
+//! handshakes, failed proofs, log lines.
 //!
 //! A budget is a fixed table, so that no number of addresses makes it grow: addresses that fall into one slot share its
-//! budget, and a random seed keeps anybody from choosing whom to share with. It must never be consulted for connections
-//! that are authenticated. Start reading at [`AddressBudget`].
+//! budget, and a random seed keeps anybody from choosing whom to share with. It must never hold back what a connection
+//! that was let in asks for; whoever takes from a budget sees to that. Start reading at [`AddressBudget`].
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -21,7 +22,7 @@ const IPV6_PREFIX_BYTES: usize = 8;
 /// How much one address may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BudgetSettings {
-    /// Uses per second, in the long run. Zero turns the budget off.
+    /// Uses per minute, in the long run. Zero turns the budget off.
     pub per_minute: u32,
     /// Uses at once, after a quiet while.
     pub burst: u32,
