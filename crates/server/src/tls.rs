@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::certificate::{InvalidChain, PresentedChain};
-use rustls::pki_types::CertificateDer;
 use rustls::server::Acceptor;
 use rustls::{HandshakeKind, ServerConfig};
 use tokio::net::TcpStream;
@@ -78,10 +77,9 @@ pub struct PeerContext {
     pub dialled: SocketAddr,
     /// The host name the peer asked for by SNI, in lower case; `None` for address literals too.
     pub server_name: Option<Arc<str>>,
-    /// The chain the peer presented, leaf first; empty if none. The peer holds the leaf's key; nothing else is proved,
-    /// neither validity nor trust, and on a resumed connection the chain is the one of the first handshake.
-    pub certificates: Arc<[CertificateDer<'static>]>,
-    /// The chain as it is looked at, read once for all requests of the connection; `None` if none was presented.
+    /// The chain the peer presented, read once for all requests of the connection; `None` if none was. The peer holds
+    /// the leaf's key; nothing else is proved, neither validity nor trust, and on a resumed connection the chain is the
+    /// one of the first handshake.
     pub chain: Option<Result<Arc<PresentedChain>, InvalidChain>>,
     /// Whether the session was resumed.
     pub resumed: bool,
@@ -183,14 +181,12 @@ impl TlsAcceptor {
             (Err(error), None) => return Err(error.into()),
         };
         let session = stream.get_ref().1;
-        let certificates: Arc<[CertificateDer<'static>]> =
-            session.peer_certificates().map(Arc::from).unwrap_or_default();
+        let shown = session.peer_certificates().filter(|certificates| !certificates.is_empty());
         let peer = PeerContext {
             address: peer,
             dialled,
             server_name,
-            chain: (!certificates.is_empty()).then(|| PresentedChain::from_der(&certificates).map(Arc::new)),
-            certificates,
+            chain: shown.map(|certificates| PresentedChain::from_der(certificates).map(Arc::new)),
             resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
         };
         Ok(Connection { stream, peer })
