@@ -13,8 +13,8 @@ use crate::time;
 /// The spellings of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spelling {
-    /// HTTP status of the dialects of hubs and provisioning services, also inside MQTT topics. Their clients take 403 for
-    /// a quota that is used up, so rights that do not suffice are 401, like no rights at all.
+    /// HTTP status of every dialect, also inside MQTT topics. Clients of hubs and provisioning services take 403 for a
+    /// quota that is used up, so rights that do not suffice are 401, like no rights at all.
     pub status: u16,
     /// Six digits of the provisioning dialects (`contract/dps-device.md 2.8`, `contract/dps-service.md 9`).
     pub provisioning: u32,
@@ -103,11 +103,6 @@ impl Refused {
 /// The status of `kind`.
 pub fn status(kind: ErrorKind) -> StatusCode {
     StatusCode::from_u16(spelling(kind).status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
-}
-
-/// The status of `kind` in the management dialect, which tells those who are not known from those who may not.
-pub fn management_status(kind: ErrorKind) -> StatusCode {
-    if kind == ErrorKind::Forbidden { StatusCode::FORBIDDEN } else { status(kind) }
 }
 
 /// The body of the provisioning dialects.

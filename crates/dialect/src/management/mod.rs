@@ -21,7 +21,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
 
 /// A failure as the management dialects tell it (`contract/control-plane.md 2`).
 pub fn refuse(failure: &Failure) -> Response<Bytes> {
-    let response = json(error::management_status(failure.kind), &error::management_body(failure));
+    let response = json(error::status(failure.kind), &error::management_body(failure));
     let response = with_header(response, REQUEST_ID, &failure.tracking.to_string());
     let response = match failure.kind {
         ErrorKind::Unauthorized => with_header(response, WWW_AUTHENTICATE, "Bearer"),
@@ -37,8 +37,5 @@ pub fn refuse(failure: &Failure) -> Response<Bytes> {
 fn internal() -> Response<Bytes> {
     let kind = ErrorKind::Internal;
     let code = error::spelling(kind).management;
-    json(
-        error::management_status(kind),
-        &serde_json::json!({ "error": { "code": code, "message": "Internal error." } }),
-    )
+    json(error::status(kind), &serde_json::json!({ "error": { "code": code, "message": "Internal error." } }))
 }
