@@ -12,7 +12,6 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -45,8 +44,6 @@ pub struct Tasks {
     running: Arc<watch::Sender<()>>,
     /// Each [`Work`] holds a receiver.
     work: Arc<watch::Sender<()>>,
-    /// How often a worker was begun again.
-    restarts: Arc<AtomicU64>,
 }
 
 /// Work under way until it is dropped: a request with its answer, a connection that owes its client something. A drain
@@ -78,7 +75,6 @@ impl Tasks {
             phase: Arc::new(watch::Sender::new(Phase::Serving)),
             running: Arc::new(watch::Sender::new(())),
             work: Arc::new(watch::Sender::new(())),
-            restarts: Arc::default(),
         }
     }
 
@@ -111,10 +107,11 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (mut drain, restarts) = (self.drain_signal(), Arc::clone(&self.restarts));
+        let mut drain = self.drain_signal();
         let working = async move {
+            let mut restarts = 0_u64;
             while let Err(Panicked) = contained(name, begin()).await {
-                let restarts = restarts.fetch_add(1, Ordering::Relaxed) + 1;
+                restarts += 1;
                 tracing::error!(worker = name, restarts, "a worker is begun again");
                 tokio::time::sleep(WORKER_RESTART_PAUSE).await;
             }
@@ -125,11 +122,6 @@ impl Tasks {
                 () = drain.closing() => {}
             }
         });
-    }
-
-    /// How often a worker was begun again because it panicked.
-    pub fn worker_restarts(&self) -> u64 {
-        self.restarts.load(Ordering::Relaxed)
     }
 
     /// A listener for the beginning of the drain.
@@ -337,7 +329,6 @@ mod tests {
         let second = beginnings.recv().await.expect("it begins again");
         assert!(second - first >= WORKER_RESTART_PAUSE);
         beginnings.recv().await.expect("and again");
-        assert!(tasks.worker_restarts() >= 2);
         assert_eq!(tasks.drain(LONG).await, Drained::Finished);
     }
 

@@ -178,11 +178,6 @@ impl Snapshot {
         self.services.aliases(service.key)
     }
 
-    /// The address that devices dial for any provisioning service, where addresses are handed out.
-    pub fn common_address(&self) -> Option<IpAddr> {
-        self.common
-    }
-
     /// The hub that a connection to `endpoint` reaches, if everything that its client says is one of its names: what it
     /// says besides, `said`, too. An empty `said` says nothing.
     pub fn hub_at(&self, endpoint: &Endpoint, said: &str) -> Option<&Arc<Hub>> {
