@@ -143,8 +143,12 @@ impl Outcome {
 
     /// A refusal: what failed, and what would fix it.
     pub fn refused(rejection: &Rejection) -> Self {
-        let cause = rejection.cause();
-        Self::Refused { cause, what: rejection.to_string(), fix: cause.fix().to_owned() }
+        Self::refused_because(rejection.cause(), rejection)
+    }
+
+    /// A refusal for `cause`: `what` failed.
+    pub fn refused_because(cause: Cause, what: &impl fmt::Display) -> Self {
+        Self::Refused { cause, what: what.to_string(), fix: cause.fix().to_owned() }
     }
 }
 

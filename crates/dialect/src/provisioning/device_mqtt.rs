@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use domain::attestation::Rejection;
 use domain::decision::OutsideText;
 use domain::ids::RegistrationId;
 use domain::operation::registration::{Ask, Request, Unfit};
@@ -219,14 +220,18 @@ fn judge(
         return bad(Unfit::Name("the user name is of another registration ID than the client ID"));
     }
     let Some(password) = connect.password.as_deref().filter(|password| !password.is_empty()) else {
-        return if has_certificate { Ok(None) } else { Err((Refusal::NotAuthorized, Unfit::NoCredential)) };
+        let nothing = Unfit::Credential(Rejection::NoCredential);
+        return if has_certificate { Ok(None) } else { Err((Refusal::NotAuthorized, nothing)) };
     };
     // Bytes that are no text do not begin with the scheme's name either.
     let token = std::str::from_utf8(password).map_err(|_| InvalidToken::Scheme).and_then(SasToken::parse);
     match token {
         Ok(token) if token.is_for_registration(id_scope, registration_id) => Ok(Some(token)),
-        Ok(token) => bad(Unfit::Resource { named: OutsideText::new(token.resource()) }),
-        Err(invalid) => bad(Unfit::Signature(invalid)),
+        Ok(token) => {
+            let named = OutsideText::new(token.resource());
+            bad(Unfit::Credential(Rejection::Resource { named }))
+        }
+        Err(invalid) => bad(Unfit::Credential(Rejection::Unreadable(invalid))),
     }
 }
 

@@ -8,9 +8,8 @@ use serde_json::{Map, Value};
 use super::ErrorKind;
 use crate::attestation::Rejection;
 use crate::clock::UnixTime;
-use crate::decision::{Cause, OutsideText, Presented};
+use crate::decision::{Cause, Presented};
 use crate::ids::{DeviceId, EnrollmentGroupId, Etag, OperationId, RegistrationId};
-use crate::sas::InvalidToken;
 
 /// What a device asks of a provisioning service.
 #[derive(Clone, Debug)]
@@ -40,21 +39,14 @@ pub enum Request {
 }
 
 /// Why a device is refused before anybody judges it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Unfit {
     /// The registration ID breaks the rules for one.
     RegistrationId,
     /// The protocol's own name of the client is not the registration ID, or cannot be read.
     Name(&'static str),
-    /// Nothing was presented.
-    NoCredential,
-    /// What was presented as a signature is none.
-    Signature(InvalidToken),
-    /// The signature is for something else.
-    Resource {
-        /// What it is for.
-        named: OutsideText,
-    },
+    /// What it presents can prove nothing, as is seen without a look at its entry.
+    Credential(Rejection),
     /// The request cannot be taken; of the device nothing is decided.
     Request {
         /// The class.
@@ -70,9 +62,7 @@ impl Unfit {
         match self {
             Self::RegistrationId => Some(Cause::InvalidRegistrationId),
             Self::Name(_) => Some(Cause::WrongUserName),
-            Self::NoCredential => Some(Cause::NoCredential),
-            Self::Signature(_) => Some(Cause::UnreadableSignature),
-            Self::Resource { .. } => Some(Cause::WrongResource),
+            Self::Credential(rejection) => Some(rejection.cause()),
             Self::Request { .. } => None,
         }
     }
@@ -80,9 +70,9 @@ impl Unfit {
     /// What it presented, where that is what it is refused for.
     pub const fn presented(&self) -> Option<Presented> {
         match self {
-            Self::Signature(_) | Self::Resource { .. } => Some(Presented::Signature),
-            Self::NoCredential => Some(Presented::Nothing),
-            Self::RegistrationId | Self::Name(_) | Self::Request { .. } => None,
+            Self::Credential(Rejection::Unreadable(_) | Rejection::Resource { .. }) => Some(Presented::Signature),
+            Self::Credential(Rejection::NoCredential) => Some(Presented::Nothing),
+            Self::RegistrationId | Self::Name(_) | Self::Credential(_) | Self::Request { .. } => None,
         }
     }
 }
@@ -92,9 +82,7 @@ impl fmt::Display for Unfit {
         match self {
             Self::RegistrationId => f.write_str("the registration ID breaks the rules for one"),
             Self::Name(what) => f.write_str(what),
-            Self::NoCredential => Rejection::NoCredential.fmt(f),
-            Self::Signature(invalid) => Rejection::Unreadable(*invalid).fmt(f),
-            Self::Resource { named } => write!(f, "the signature is for {named}"),
+            Self::Credential(rejection) => rejection.fmt(f),
             Self::Request { public, .. } => f.write_str(public),
         }
     }

@@ -59,7 +59,7 @@ impl Service {
         let mut decision = self.open_decision(caller, &ask.id_scope, &ask.registration_id);
         decision.service = self.resources().scope_at(&caller.endpoint, &ask.id_scope).map(|service| service.key);
         decision.presented = unfit.presented().unwrap_or(decision.presented);
-        decision.outcome = Outcome::Refused { cause, what: unfit.to_string(), fix: cause.fix().to_owned() };
+        decision.outcome = Outcome::refused_because(cause, unfit);
         let tracking = decision.tracking;
         tracing::info!(%tracking, registration.id = %decision.registration_id, cause = cause.code(), "{unfit}");
         self.0.store.record_refusal(decision);
@@ -72,11 +72,8 @@ impl Service {
 
     fn unknown_scope(&self, caller: &Caller, ask: &Ask) -> Error {
         let mut decision = self.open_decision(caller, &ask.id_scope, &ask.registration_id);
-        decision.outcome = Outcome::Refused {
-            cause: Cause::WrongIdScope,
-            what: format!("no provisioning service at {} has the ID scope", caller.endpoint),
-            fix: Cause::WrongIdScope.fix().to_owned(),
-        };
+        let what = format!("no provisioning service at {} has the ID scope", caller.endpoint);
+        decision.outcome = Outcome::refused_because(Cause::WrongIdScope, &what);
         let error = Error::new(ErrorKind::ScopeNotFound, "The ID scope was not found.").tracked(decision.tracking);
         self.0.store.record_refusal(decision);
         error
