@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 /// Longer than any answer takes that comes.
@@ -27,10 +28,14 @@ pub struct RawWebSocket<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> RawWebSocket<S> {
     /// Sends `opening`; gives the status of the answer, and the WebSocket if it is 101.
+    ///
+    /// # Panics
+    /// When nothing comes for [`PATIENCE`].
     pub async fn open(mut stream: S, opening: &str) -> (Option<u16>, Option<Self>) {
         let sent = stream.write_all(opening.as_bytes()).await.is_ok() && stream.flush().await.is_ok();
         let mut socket = Self { stream, received: Vec::new() };
-        if !sent || !socket.fill(|received| received.windows(4).any(|four| four == b"\r\n\r\n")).await {
+        let is_whole = |received: &[u8]| received.windows(4).any(|four| four == b"\r\n\r\n");
+        if !sent || !socket.fill(is_whole).await.expect("the server answers or closes") {
             return (None, None);
         }
         let head = String::from_utf8_lossy(&socket.received).into_owned();
@@ -47,25 +52,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawWebSocket<S> {
         }
     }
 
-    /// What the server says up to the end, in words: a close frame by its code, other frames by what they begin with.
+    /// What the server says up to the end or to [`PATIENCE`], in words: a close frame by its code, a binary one by its bytes, other frames by
+    /// what they begin with.
     pub async fn hear_to_the_end(&mut self) -> String {
         let mut words = Vec::new();
-        while self.fill(|received| frame(received).is_some()).await {
-            let Some((first, payload, used)) = frame(&self.received) else { break };
+        let end = loop {
+            match self.fill(|received| frame(received).is_some()).await {
+                Ok(true) => {}
+                Ok(false) => break "closed",
+                Err(_) => break "silence",
+            }
+            let Some((first, payload, used)) = frame(&self.received) else { continue };
             words.push(match (first, payload) {
                 (0x88, [high, low, ..]) => format!("close {}", u16::from_be_bytes([*high, *low])),
+                (BINARY, payload) => {
+                    payload.iter().fold("binary".to_owned(), |word, byte| format!("{word} {byte:02x}"))
+                }
                 (0x8a, _) => "pong".to_owned(),
                 (first, _) => format!("frame {first:#x}"),
             });
             self.received.drain(..used);
-        }
-        words.push("closed".to_owned());
+        };
+        words.push(end.to_owned());
         words.join(", ")
     }
 
     /// The payload of the next binary frame; `None` for any other, and for the end.
+    ///
+    /// # Panics
+    /// When nothing comes for [`PATIENCE`].
     pub async fn hear_binary(&mut self) -> Option<Vec<u8>> {
-        if !self.fill(|received| frame(received).is_some()).await {
+        if !self.fill(|received| frame(received).is_some()).await.expect("the server answers or closes") {
             return None;
         }
         let (first, payload, used) = frame(&self.received)?;
@@ -74,19 +91,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawWebSocket<S> {
         payload
     }
 
-    /// Reads until `is_enough`; `false` if the connection ends first.
-    ///
-    /// # Panics
-    /// When nothing comes for [`PATIENCE`].
-    async fn fill(&mut self, is_enough: impl Fn(&[u8]) -> bool) -> bool {
+    /// Reads until `is_enough`; `false` if the connection ends first. Fails when nothing comes for [`PATIENCE`].
+    async fn fill(&mut self, is_enough: impl Fn(&[u8]) -> bool) -> Result<bool, Elapsed> {
         while !is_enough(&self.received) {
             assert!(self.received.len() <= ANSWER_BYTES_MAX, "the answer does not end");
-            let read = timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await;
-            if !matches!(read.expect("the server answers or closes"), Ok(1..)) {
-                return false;
+            let read = timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await?;
+            if !matches!(read, Ok(1..)) {
+                return Ok(false);
             }
         }
-        true
+        Ok(true)
     }
 }
 

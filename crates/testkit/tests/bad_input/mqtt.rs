@@ -20,7 +20,7 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
 /// The device that goes on all the time.
 const GOOD: &str = "keyed";
 /// The device that misbehaves.
-const BAD: &str = "fresh";
+pub const BAD: &str = "fresh";
 /// Its telemetry topic.
 const TELEMETRY: &str = "devices/fresh/messages/events/";
 /// Longer than any packet that is taken.
@@ -97,7 +97,7 @@ const USER_NAMES: &[(&str, &str, &str, &str)] = &[
 ];
 
 /// After a good CONNECT at the hub.
-fn faults_at_the_hub() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+pub fn faults_at_the_hub() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let one = PacketId::new(1).unwrap();
     let topic = |topic| packet(&publish(topic, Delivery::AtLeastOnce(one)));
     vec![
@@ -252,22 +252,24 @@ async fn dial_provisioning(ground: &Ground) -> Client {
 
 async fn open_at_hub(ground: &Ground, device: &str) -> Client {
     let mut client = dial_hub(ground).await;
-    let username = filled(ground, &format!("{{hub}}/{device}/?api-version=2021-04-12"));
-    let token = hub_token(ground, device);
-    introduce(&mut client, device, &username, &token).await;
+    assert_eq!(client.provoke(&introduction(ground, device)).await, "accepted, goes on", "{device}");
     client
+}
+
+/// The CONNECT that lets `device` in at the hub.
+pub fn introduction(ground: &Ground, device: &str) -> Vec<u8> {
+    let username = filled(ground, &format!("{{hub}}/{device}/?api-version=2021-04-12"));
+    let connect = connect(device, &username, &hub_token(ground, device)).unwrap();
+    packet(&Packet::Connect(Box::new(connect)))
 }
 
 async fn open_at_provisioning(ground: &Ground) -> Client {
     let mut client = dial_provisioning(ground).await;
     let username = filled(ground, "{scope}/registrations/registered/api-version=2019-03-31");
-    introduce(&mut client, REGISTERED, &username, &ground.tokens(crate::table::Api::ProvisioningDevice).good).await;
-    client
-}
-
-async fn introduce(client: &mut Client, client_id: &str, username: &str, token: &str) {
-    let connect = Packet::Connect(Box::new(connect(client_id, username, token).unwrap()));
+    let token = ground.tokens(crate::table::Api::ProvisioningDevice).good;
+    let connect = Packet::Connect(Box::new(connect(REGISTERED, &username, &token).unwrap()));
     assert_eq!(client.provoke(&packet(&connect)).await, "accepted, goes on", "{username}");
+    client
 }
 
 fn filled(ground: &Ground, username: &str) -> String {
