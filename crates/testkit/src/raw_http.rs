@@ -58,8 +58,8 @@ pub enum NoAnswer {
     #[error("the connection ended without an answer")]
     Closed,
     /// Nothing came in time.
-    #[error("no answer within {} s", PATIENCE.as_secs())]
-    Silence,
+    #[error("no answer within {} s", .0.as_secs())]
+    Silence(Duration),
     /// The connection broke.
     #[error("the connection broke")]
     Broken(#[from] io::Error),
@@ -73,12 +73,23 @@ pub struct RawHttp<S> {
     stream: S,
     received: Vec<u8>,
     open: bool,
+    patience: Duration,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> RawHttp<S> {
     /// Speaks over `stream`.
     pub const fn new(stream: S) -> Self {
-        Self { stream, received: Vec::new(), open: true }
+        Self::with_patience(stream, PATIENCE)
+    }
+
+    /// Speaks over `stream`, and waits so long for each answer.
+    pub const fn with_patience(stream: S, patience: Duration) -> Self {
+        Self { stream, received: Vec::new(), open: true, patience }
+    }
+
+    /// What is spoken over.
+    pub const fn stream(&self) -> &S {
+        &self.stream
     }
 
     /// Whether another request can be sent.
@@ -88,7 +99,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawHttp<S> {
 
     /// Sends `request` and reads its answer.
     pub async fn exchange(&mut self, request: &RawRequest) -> Result<RawAnswer, NoAnswer> {
-        let answer = timeout(PATIENCE, self.send_and_read(request)).await.unwrap_or(Err(NoAnswer::Silence));
+        let answer = timeout(self.patience, self.send_and_read(request)).await;
+        let answer = answer.unwrap_or(Err(NoAnswer::Silence(self.patience)));
         self.open = self.open && answer.as_ref().is_ok_and(|answer| answer.header("connection") != Some("close"));
         answer
     }

@@ -72,6 +72,9 @@ pub enum Change {
 }
 
 impl Change {
+    /// The kinds of those whose acknowledgements are looked for in a trace.
+    pub const TRACED_KINDS: [&str; 4] = ["enrollments", "desired patches", "messages", "accepted registrations"];
+
     /// What to call many of its kind.
     pub const fn kind(&self) -> &'static str {
         match self {

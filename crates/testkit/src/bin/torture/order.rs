@@ -2,9 +2,9 @@
 //!
 //! A `kill -9` cannot show this, since what was written and not synced survives it. Start at [`check`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::journal::{Act, Ends, MARK_DIGITS, MARK_PREFIX, Mark, nanoseconds};
+use crate::journal::{Act, Change, Ends, MARK_DIGITS, MARK_PREFIX, Mark, nanoseconds};
 use crate::trace::{Call, Event};
 
 /// The journal counts in microseconds; what happened within the last one counts.
@@ -35,9 +35,16 @@ pub struct Order {
     pub kept: BTreeMap<&'static str, usize>,
     /// Those that did not, in words.
     pub broken: Vec<String>,
+    /// The kinds of both.
+    kinds: BTreeSet<&'static str>,
 }
 
 impl Order {
+    /// The kinds of which no acknowledgement was looked at, though their connections are known.
+    pub fn absent(&self) -> impl Iterator<Item = &'static str> {
+        Change::TRACED_KINDS.into_iter().filter(|kind| !self.kinds.contains(kind))
+    }
+
     /// How many were looked at, by kind.
     pub fn told(&self) -> String {
         let kinds: Vec<String> = self.kept.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
@@ -52,6 +59,7 @@ pub fn check(events: &[Event], acts: &[Act]) -> Order {
     for act in acts {
         let (Some(connection), Some(acknowledged)) = (act.connection, &act.acknowledged) else { continue };
         let asked = Span { began_at: nanoseconds(act.sent_at), ended_at: nanoseconds(acknowledged.at) + JOURNAL_STEP };
+        order.kinds.insert(act.change.kind());
         match index.judge(act.mark, connection, asked) {
             Ok(()) => *order.kept.entry(act.change.kind()).or_default() += 1,
             Err(why) => order.broken.push(format!("{:?} {}: {why}", act.change, act.mark)),
@@ -177,6 +185,13 @@ mod tests {
                 None => assert_eq!((order.kept.len(), order.broken.len()), (1, 0), "{name}: {:?}", order.broken),
                 Some(why) => assert!(order.broken.join("").contains(why), "{name}: {:?}", order.broken),
             }
+            let others = ["enrollments", "desired patches", "accepted registrations"];
+            assert_eq!(order.absent().collect::<Vec<_>>(), others, "{name}");
         }
+    }
+
+    #[test]
+    fn a_load_without_an_acknowledgement_shows_nothing_of_any_order() {
+        assert_eq!(check(&[], &[]).absent().collect::<Vec<_>>(), Change::TRACED_KINDS);
     }
 }

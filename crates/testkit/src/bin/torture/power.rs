@@ -62,28 +62,30 @@ pub async fn run(wish: &Wish) -> Result<String> {
     let traced = traced_load(wish).await?;
     let order = order::check(&traced.second, &traced.acts);
     println!("order: {} in order, {} out of order", order.told(), order.broken.len());
+    if let Some(kind) = order.absent().next() {
+        return Err(Trouble::new(format!("the load had no {kind} acknowledged: nothing is shown of their order")));
+    }
     if !wish.expect_loss {
         cut_first_start(wish, &traced).await?;
     }
-    let lost = cut_load(wish, &traced).await?;
+    let (lost, cuts) = cut_load(wish, &traced).await?;
     if wish.expect_loss {
-        return caught(&order, &lost, wish);
+        return caught(&order, &lost, cuts);
     }
     if let Some(first) = order.broken.first() {
         return Err(Trouble::new(format!("{} acknowledgements out of order, such as {first}", order.broken.len())));
     }
     lost.check("after power cuts")?;
     Ok(format!(
-        "synced before the acknowledgement: {}; {} power cuts (seed {}), nothing missing or twice of {}",
+        "synced before the acknowledgement: {}; {cuts} power cuts (seed {}), nothing missing or twice of {}",
         order.told(),
-        wish.cuts,
         wish.seed,
         lost.told()
     ))
 }
 
 /// What a build that does not sync must have come to.
-fn caught(order: &order::Order, lost: &Findings, wish: &Wish) -> Result<String> {
+fn caught(order: &order::Order, lost: &Findings, cuts: usize) -> Result<String> {
     if order.broken.is_empty() {
         return Err(Trouble::new(format!("a build without syncs passed the order check: {}", order.told())));
     }
@@ -91,10 +93,9 @@ fn caught(order: &order::Order, lost: &Findings, wish: &Wish) -> Result<String> 
         return Err(Trouble::new("a build without syncs lost nothing in a power cut"));
     }
     Ok(format!(
-        "a build without syncs is caught: {} acknowledgements out of order, {} problems after {} power cuts",
+        "a build without syncs is caught: {} acknowledgements out of order, {} problems after {cuts} power cuts",
         order.broken.len(),
-        lost.problems.len(),
-        wish.cuts
+        lost.problems.len()
     ))
 }
 
@@ -120,7 +121,7 @@ async fn cut_first_start(wish: &Wish, traced: &Traced) -> Result<()> {
     let moments: Vec<u64> = traced.first.iter().map(|event| event.ended_at).collect();
     let mut disk = Disk::new(&wish.work.join(TRACED))?;
     let mut events = traced.first.iter().peekable();
-    let chosen = choose(&moments, wish.cuts.div_ceil(SPECIAL_CUTS), &entropy);
+    let chosen = choose(moments, wish.cuts.div_ceil(SPECIAL_CUTS), &entropy).during("moments of the first start")?;
     for (number, moment) in (0_u64..).zip(&chosen) {
         while let Some(event) = events.next_if(|event| event.ended_at <= *moment) {
             disk.apply(event)?;
@@ -134,23 +135,26 @@ async fn cut_first_start(wish: &Wish, traced: &Traced) -> Result<()> {
 }
 
 /// Cuts the power at moments of acknowledgements, and while the write-ahead log is taken over, and looks what is left
-/// each time.
-async fn cut_load(wish: &Wish, traced: &Traced) -> Result<Findings> {
+/// each time. Returns what was found, and after how many cuts.
+async fn cut_load(wish: &Wish, traced: &Traced) -> Result<(Findings, usize)> {
     let entropy = SeededEntropy::new(wish.seed);
     let special = wish.cuts / SPECIAL_CUTS;
     let acknowledged = traced.acts.iter().filter_map(|act| Some(nanoseconds(act.acknowledged.as_ref()?.at)));
-    let mut chosen = choose(&acknowledged.collect::<Vec<_>>(), wish.cuts - special, &entropy);
+    let mut chosen =
+        choose(acknowledged.collect(), wish.cuts - special, &entropy).during("moments of acknowledgements")?;
     // Under load, nothing but that writes to the main file of a database.
     let taken_over = traced.second.iter().filter(
         |event| matches!(&event.call, Call::Write { path, .. } | Call::Sync { path } if path.ends_with("/muster.db")),
     );
     let acknowledged = chosen.len();
-    chosen.extend(choose(&taken_over.map(|event| event.ended_at).collect::<Vec<_>>(), special, &entropy));
+    let taken_over = taken_over.map(|event| event.ended_at).collect();
+    chosen.extend(choose(taken_over, special, &entropy).during("moments of checkpoints")?);
     println!("power cuts: {acknowledged} at acknowledgements, {} in checkpoints", chosen.len() - acknowledged);
     chosen.sort_unstable();
     let mut disk = Disk::new(&wish.work.join(TRACED))?;
     let mut events = traced.first.iter().chain(&traced.second).peekable();
     let mut findings = Findings::default();
+    let cuts = chosen.len();
     for (number, moment) in (0_u64..).zip(chosen) {
         while let Some(event) = events.next_if(|event| event.ended_at <= moment) {
             disk.apply(event)?;
@@ -167,19 +171,22 @@ async fn cut_load(wish: &Wish, traced: &Traced) -> Result<Findings> {
             Err(trouble) => return Err(trouble),
         }
     }
-    Ok(findings)
+    Ok((findings, cuts))
 }
 
-/// Some of `moments`, in order.
-fn choose(moments: &[u64], count: u32, entropy: &dyn Entropy) -> Vec<u64> {
-    let mut chosen: Vec<u64> = (0..count)
-        .filter_map(|_| {
-            let chance = u64::from_le_bytes(random(entropy)) % moments.len().max(1) as u64;
-            moments.get(usize::try_from(chance).ok()?).copied()
-        })
-        .collect();
+/// `count` of `moments`, in order, none of them twice. There must be as many: what is not cut shows nothing.
+fn choose(mut moments: Vec<u64>, count: u32, entropy: &dyn Entropy) -> Result<Vec<u64>> {
+    let (wanted, found) = (usize::try_from(count)?, moments.len());
+    if found < wanted {
+        return Err(Trouble::new(format!("{wanted} are wanted, and there are {found}")));
+    }
+    let mut chosen = Vec::with_capacity(wanted);
+    while chosen.len() < wanted {
+        let chance = u64::from_le_bytes(random(entropy)) % moments.len() as u64;
+        chosen.push(moments.swap_remove(usize::try_from(chance)?));
+    }
     chosen.sort_unstable();
-    chosen
+    Ok(chosen)
 }
 
 /// Puts what is left after power cut `number` into a folder called `name`; every second cut tears.
@@ -202,4 +209,28 @@ async fn look(wish: &Wish, folder: &Path, acts: &[Act]) -> Result<Findings> {
     server.stop().await?;
     findings.add(verify::look_at_telemetry(folder, acts).await?);
     Ok(findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_different_moments_are_chosen_as_are_wanted_or_none() {
+        let entropy = SeededEntropy::new(1);
+        let cases: [(&str, &[u64], u32, bool); 4] = [
+            ("some", &[5, 6, 7, 8, 9], 3, true),
+            ("all", &[5, 6], 2, true),
+            ("more than there are", &[5, 6], 3, false),
+            ("one of nothing", &[], 1, false),
+        ];
+        for (name, moments, count, is_possible) in cases {
+            let chosen = choose(moments.to_vec(), count, &entropy);
+            assert_eq!(chosen.is_ok(), is_possible, "{name}");
+            if let Ok(chosen) = chosen {
+                assert_eq!(chosen.len(), count as usize, "{name}");
+                assert!(chosen.is_sorted_by(|a, b| a < b) && chosen.iter().all(|one| moments.contains(one)), "{name}");
+            }
+        }
+    }
 }
