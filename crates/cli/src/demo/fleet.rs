@@ -195,6 +195,18 @@ pub const fn protocol(transport: Transport) -> &'static str {
     }
 }
 
+/// The transport that a decision's word stands for.
+pub fn transport(word: &str) -> Option<Transport> {
+    match word {
+        "https" => Some(Transport::Https),
+        "mqtt" => Some(Transport::Mqtt),
+        "mqtt-web-socket" => Some(Transport::MqttWebSocket),
+        "amqp" => Some(Transport::Amqp),
+        "amqp-web-socket" => Some(Transport::AmqpWebSocket),
+        _ => None,
+    }
+}
+
 /// What the sensor of a cheese cave has to say.
 fn reading(number: u8) -> Value {
     let number = f64::from(number);

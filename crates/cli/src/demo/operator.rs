@@ -6,7 +6,7 @@
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use client::device;
+use client::device::{self, Registration};
 use client::https::Lines;
 use client::management::ManagementRequest;
 use client::service::{ConnectionString, ServiceClient, ServiceRequest};
@@ -196,13 +196,21 @@ impl<'a> Operator<'a> {
         ask(&self.hub, "changing the desired properties", request).await
     }
 
+    /// Asks over which transport a registration came that was admitted, in the word of the server's decision.
+    pub async fn transport(&self, registered: &Registration) -> Result<String> {
+        let id = &registered.registration_id;
+        let answer = self.decisions(format!("?registrationId={id}")).await?;
+        let decisions = answer.pointer("/value").and_then(Value::as_array);
+        let operation = Some(registered.operation_id.as_str());
+        let is_its_own = |decision: &&Value| decision.get("operationId").and_then(Value::as_str) == operation;
+        let decision = decisions.and_then(|decisions| decisions.iter().find(is_its_own));
+        text(decision.with_context(|| format!("no decision admits {id} by its operation"))?, "/transport")
+    }
+
     /// Asks why a device was refused.
     pub async fn why(&self, refused: &device::Refused) -> Result<RefusalEvidence> {
         let tracking_id = refused.tracking_id.clone().context("the refusal has no tracking ID")?;
-        let client = self.context.management().await?;
-        let path = format!("/muster/v1/decisions/{tracking_id}");
-        let request = ManagementRequest { method: Method::GET, path, api_version: "1", if_match: None, body: None };
-        let decision = manage(&client, "reading the decision", request).await?;
+        let decision = self.decisions(format!("/{tracking_id}")).await?;
         Ok(RefusalEvidence {
             status: refused.status,
             error_code: refused.code,
@@ -211,5 +219,12 @@ impl<'a> Operator<'a> {
             fix: text(&decision, "/fix")?,
             tracking_id,
         })
+    }
+
+    async fn decisions(&self, which: String) -> Result<Value> {
+        let client = self.context.management().await?;
+        let path = format!("/muster/v1/decisions{which}");
+        let request = ManagementRequest { method: Method::GET, path, api_version: "1", if_match: None, body: None };
+        manage(&client, "reading the decision", request).await
     }
 }

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use client::device::Registration;
 use serde_json::json;
 
@@ -51,9 +51,15 @@ struct Stage<'a> {
 
 /// What the devices have to show after their first day.
 struct FirstDay {
-    registrations: [Registration; 3],
+    provisioned: [Provisioned; 3],
     messages: [Vec<MessageEvidence>; 3],
     twins: [TwinEvidence; 3],
+}
+
+/// A registration, and the protocol that it came over as the server says.
+struct Provisioned {
+    registration: Registration,
+    protocol: &'static str,
 }
 
 impl Story<'_> {
@@ -145,10 +151,9 @@ impl Story<'_> {
     /// The devices are provisioned side by side, connect, send, and read their twins.
     async fn work(&self, stage: &Stage<'_>, place: &Place, devices: &mut [Device; 3]) -> Result<FirstDay> {
         let [one, two, three] = &*devices;
-        let registrations =
-            tokio::try_join!(self.provision(one, place), self.provision(two, place), self.provision(three, place))?;
-        let registrations = <[Registration; 3]>::from(registrations);
-        for registration in &registrations {
+        let provision = |device| self.provision(&stage.operator, device, place);
+        let provisioned: [_; 3] = tokio::try_join!(provision(one), provision(two), provision(three))?.into();
+        for Provisioned { registration, .. } in &provisioned {
             let (found, wanted) = (&registration.assigned_hub, &stage.hub.host_name);
             ensure!(found == wanted, "{} was assigned to {found}, not {wanted}", registration.registration_id);
         }
@@ -183,15 +188,20 @@ impl Story<'_> {
             let read: [_; 3] = tokio::try_join!(read(one), read(two), read(three))?.into();
             Ok((read, format!("each read telemetryDelay {TELEMETRY_DELAY:?} from its own twin")))
         });
-        Ok(FirstDay { registrations, messages, twins: twins.await? })
+        Ok(FirstDay { provisioned, messages, twins: twins.await? })
     }
 
-    async fn provision(&self, device: &Device, place: &Place) -> Result<Registration> {
+    /// A device is provisioned, by the protocol that it was to use: the server's decision is asked which one that was.
+    async fn provision(&self, operator: &Operator<'_>, device: &Device, place: &Place) -> Result<Provisioned> {
         self.step("provisioning the devices", async {
-            let registered = device.provision(place).await?;
-            let protocol = fleet::protocol(device.transport);
-            let told = format!("{} provisioned over {protocol}, assigned to {}", device.name, registered.assigned_hub);
-            Ok((registered, told))
+            let registration = device.provision(place).await?;
+            let word = operator.transport(&registration).await?;
+            let (name, came_over) = (device.name, fleet::transport(&word));
+            let transport = came_over.with_context(|| format!("{name} came over {word}, which is unknown"))?;
+            let (protocol, wished) = (fleet::protocol(transport), fleet::protocol(device.transport));
+            ensure!(transport == device.transport, "{name} came over {protocol}, not over {wished}");
+            let told = format!("{name} provisioned over {protocol}, assigned to {}", registration.assigned_hub);
+            Ok((Provisioned { registration, protocol }, told))
         })
         .await
     }
@@ -286,11 +296,11 @@ impl Story<'_> {
         desired: DesiredEvidence,
         refusals: [Vec<RefusalEvidence>; 3],
     ) -> Evidence {
-        let FirstDay { registrations, messages, twins } = first_day;
-        let shown = registrations.into_iter().zip(messages).zip(twins).zip(refusals).zip(DEVICES);
-        let device = |((((registration, messages), twin), refusals), (_, transport))| {
-            let Registration { device_id, operation_id, assigned_hub, etag, .. } = registration;
-            let (protocol, registration_etag) = (fleet::protocol(transport), etag);
+        let FirstDay { provisioned, messages, twins } = first_day;
+        let shown = provisioned.into_iter().zip(messages).zip(twins).zip(refusals);
+        let device = |(((provisioned, messages), twin), refusals)| {
+            let Provisioned { registration, protocol } = provisioned;
+            let Registration { device_id, operation_id, assigned_hub, etag: registration_etag, .. } = registration;
             let changed = device_id == desired.device_id;
             let twin = match changed {
                 true => TwinEvidence {
