@@ -20,6 +20,8 @@ use server::serve::{RimLimits, ServeOptions, Server, StartError};
 use server::shutdown::{Drained, Tasks};
 use service::clock::{SystemClock, SystemEntropy};
 use service::{Defaults, EndpointOf, Parts, Service, Settings};
+use store::faults::Faulty;
+use store::ports::{Store, TelemetryLog};
 use store::sqlite::{Embedded, Options};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -131,13 +133,33 @@ impl Muster {
         Self::start_with(options, Arc::new(SystemClock), Rim::default()).await
     }
 
+    /// Starts one calls of whose store can be held back through what is returned with it.
+    pub async fn start_over_faulty_store() -> Result<(Self, Arc<Faulty<Embedded>>), Failed> {
+        let clock = Arc::new(SystemClock);
+        let embedded = Embedded::open(Options::default(), clock.clone(), &SystemEntropy)?;
+        let telemetry = Arc::new(embedded.telemetry().clone());
+        let store = Arc::new(Faulty::new(embedded));
+        let started = Self::start_over(store.clone(), telemetry, clock, Rim::default()).await?;
+        Ok((started, store))
+    }
+
     async fn start_with(stored: Options, clock: Arc<dyn Clock>, rim: Rim) -> Result<Self, Failed> {
+        let store = Embedded::open(stored, Arc::clone(&clock), &SystemEntropy)?;
+        let telemetry = Arc::new(store.telemetry().clone());
+        Self::start_over(Arc::new(store), telemetry, clock, rim).await
+    }
+
+    async fn start_over(
+        store: Arc<dyn Store>,
+        telemetry: Arc<dyn TelemetryLog>,
+        clock: Arc<dyn Clock>,
+        rim: Rim,
+    ) -> Result<Self, Failed> {
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-        let store = Embedded::open(stored, Arc::clone(&clock), entropy.as_ref())?;
         let tasks = Tasks::new();
         let parts = Parts {
-            store: Arc::new(store.clone()),
-            telemetry: Arc::new(store.telemetry().clone()),
+            store,
+            telemetry,
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             tasks: Arc::new(tasks.clone()),

@@ -1,16 +1,23 @@
 //! What clients that prove nothing may cost.
 
+use std::time::Duration;
+
 use proto::mqtt::{Packet, Refusal};
 use server::serve::RimLimits;
+use server::tls::TlsSettings;
 use testkit::raw_http::RawAnswer;
-use testkit::raw_mqtt::Heard;
+use testkit::raw_mqtt::{Heard, PATIENCE};
 use testkit::whole::Muster;
 use tokio::io::AsyncReadExt as _;
+use tokio::time::timeout;
 
 use crate::ground::{DEVICE, ask, dial, enter, introduction, packet, refusal, telemetry, token, with_device};
 
 /// Failed proofs that an address may have.
 const FAILED_PROOFS: u32 = 3;
+
+/// A time-out that ends nothing while a test runs.
+const TOO_LONG: Duration = Duration::from_secs(600);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_that_fails_too_many_proofs_waits_whoever_it_names() {
@@ -81,14 +88,15 @@ async fn failed_requests_for_a_token_are_counted_too() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_over_the_limit_are_closed_at_once_and_taken_again_when_there_is_room() {
-    let limits = RimLimits { connections_max: 2, ..RimLimits::default() };
-    let muster = Muster::start_limited(limits).await.expect("a server");
+    let tls = TlsSettings { handshake_timeout: TOO_LONG, ..TlsSettings::default() };
+    let muster =
+        Muster::start_limited(RimLimits { tls, connections_max: 2, ..RimLimits::default() }).await.expect("a server");
     let first = dial(&muster).await;
     let second = muster.dial_https(&muster.device_host).await.expect("a handshake");
     let address = (muster.hub.host.as_str(), muster.mqtts_port());
     let mut third = tokio::net::TcpStream::connect(address).await.expect("the kernel accepts");
     let mut nothing = Vec::new();
-    let ended = third.read_to_end(&mut nothing).await;
+    let ended = timeout(PATIENCE, third.read_to_end(&mut nothing)).await.expect("closed before its time-out");
     assert!(nothing.is_empty(), "closed without a word: {ended:?}");
     drop(first);
     // The server notices the end of the first connection when it reads it: until then others are closed.

@@ -3,10 +3,13 @@
 use proto::mqtt::{Connack, Filter, Packet, QoS, Refusal, Text};
 use server::shutdown::Drained;
 use testkit::raw_http::{RawHttp, RawRequest};
-use testkit::raw_mqtt::{Heard, RawMqtt, connect, encoded};
+use testkit::raw_mqtt::{Heard, PATIENCE, RawMqtt, connect, encoded};
 use testkit::whole::Muster;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 
 use crate::ground::{dial, introduction, kept, packet, publish, start, telemetry, token, with_device};
 
@@ -66,7 +69,9 @@ async fn every_message_that_a_drain_finds_under_way_is_acknowledged() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_registration_under_way_is_answered_before_the_connection_ends() {
-    let muster = Muster::start().await.expect("a server");
+    let (muster, store) = Muster::start_over_faulty_store().await.expect("a server");
+    let hub = muster.hub.host.clone();
+    let mut other = RawHttp::new(muster.dial_https(&hub).await.expect("a handshake"));
     let mut client = RawMqtt::new(muster.dial_mqtt(&muster.device_host).await.expect("a handshake"));
     let scope = &muster.id_scope;
     let password = token(&muster, &format!("{scope}%2Fregistrations%2Fnobody"));
@@ -78,9 +83,13 @@ async fn a_registration_under_way_is_answered_before_the_connection_ends() {
     let filters = vec![Filter { topic, qos: QoS::AtMostOnce }];
     client.say(&Packet::Subscribe { packet_id: packet(1), filters }).await;
     assert!(matches!(client.hear().await, Heard::Packet(Packet::Suback { .. })));
+    let mut held = store.hold("find_enrollment");
     client.say(&publish("$dps/registrations/PUT/iotdps-register/?$rid=1", Some(2), "{}")).await;
     assert_eq!(client.hear().await, Heard::Packet(Packet::Puback(Some(packet(2)))));
+    timeout(PATIENCE, held.done()).await.expect("the registration is under way");
     let answer = async {
+        turned_away(&mut other, &hub).await;
+        drop(held);
         let Heard::Packet(Packet::Publish(answer)) = client.hear().await else { panic!("no answer") };
         assert_eq!(&*answer.topic, "$dps/registrations/res/401/?$rid=1");
         assert_eq!(client.hear().await, Heard::Closed);
@@ -104,26 +113,12 @@ async fn whoever_comes_while_others_finish_is_told_to_come_again() {
 
     let (mut at_hub, mut silent) = (dial(&muster).await, dial(&muster).await);
     let mut kept_open = RawHttp::new(muster.dial_https(&device_host).await.expect("a handshake"));
-    let ask = |host: &str, target: &str| {
-        let headers = vec![("Host".to_owned(), host.as_bytes().to_vec())];
-        RawRequest { method: "GET".to_owned(), target: target.to_owned(), headers, body: Vec::new() }
-    };
-    assert_eq!(kept_open.exchange(&ask(&device_host, "/nothing")).await.expect("an answer").status, 404);
+    assert_eq!(kept_open.exchange(&get(&device_host, "/nothing")).await.expect("an answer").status, 404);
     let introduction = Packet::Connect(Box::new(introduction(&muster)));
-    let at_hub_https = RawHttp::new(muster.dial_https(&hub).await.expect("a handshake"));
+    let mut at_hub_https = RawHttp::new(muster.dial_https(&hub).await.expect("a handshake"));
     let others = async {
-        // Until the drain has begun, a request is judged.
-        let mut begun = at_hub_https;
-        loop {
-            let answer = begun.exchange(&ask(&hub, "/devices/x?api-version=2021-04-12")).await.expect("an answer");
-            if answer.status == 503 {
-                assert_eq!(answer.header("iothub-errorcode"), Some("ServiceUnavailable"), "{}", answer.text());
-                assert_eq!((answer.header("retry-after"), answer.header("connection")), (Some("3"), Some("close")));
-                break;
-            }
-            assert_eq!(answer.status, 401, "{}", answer.text());
-        }
-        let answer = kept_open.exchange(&ask(&device_host, &path)).await.expect("an answer");
+        turned_away(&mut at_hub_https, &hub).await;
+        let answer = kept_open.exchange(&get(&device_host, &path)).await.expect("an answer");
         assert_eq!((answer.status, answer.header("retry-after")), (503, Some("3")), "{}", answer.text());
         assert!(answer.text().contains("\"errorCode\":503001"), "{}", answer.text());
         at_hub.say(&introduction).await;
@@ -140,6 +135,25 @@ async fn whoever_comes_while_others_finish_is_told_to_come_again() {
     };
     let (drained, ()) = tokio::join!(muster.stop(), others);
     assert_eq!(drained, Drained::Finished);
+}
+
+/// Asks the hub at `host` for something until the drain has begun: up to then a request is judged.
+async fn turned_away(client: &mut RawHttp<TlsStream<TcpStream>>, host: &str) {
+    loop {
+        let answer = client.exchange(&get(host, "/devices/x?api-version=2021-04-12")).await.expect("an answer");
+        if answer.status == 503 {
+            assert_eq!(answer.header("iothub-errorcode"), Some("ServiceUnavailable"), "{}", answer.text());
+            assert_eq!((answer.header("retry-after"), answer.header("connection")), (Some("3"), Some("close")));
+            break;
+        }
+        assert_eq!(answer.status, 401, "{}", answer.text());
+    }
+}
+
+/// A request that nobody signed.
+fn get(host: &str, target: &str) -> RawRequest {
+    let headers = vec![("Host".to_owned(), host.as_bytes().to_vec())];
+    RawRequest { method: "GET".to_owned(), target: target.to_owned(), headers, body: Vec::new() }
 }
 
 fn text(bytes: &[u8]) -> String {

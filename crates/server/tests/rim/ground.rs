@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use client::https::Https;
+use client::device::{Credential, DeviceClient, Dial};
+use client::https::{Https, Server};
 use client::service::{ServiceClient, ServiceRequest};
 use domain::message::Message;
+use domain::operation::Transport;
 use domain::sas::{SasToken, SymmetricKey};
 use http::Method;
 use proto::mqtt::{Connack, Connect, Delivery, Filter, Packet, PacketId, Publish, QoS, Refusal, Text};
@@ -39,7 +41,7 @@ pub async fn start() -> Muster {
 
 /// Puts [`DEVICE`] at the hub of `muster`.
 pub async fn with_device(muster: Muster) -> Muster {
-    let key = SymmetricKey::from_bytes(&DEVICE_KEY).expect("a key").to_base64();
+    let key = device_key().to_base64();
     let keys = json!({ "primaryKey": key, "secondaryKey": key });
     create_device(&muster, DEVICE, &json!({ "type": "sas", "symmetricKey": keys })).await;
     muster
@@ -47,14 +49,31 @@ pub async fn with_device(muster: Muster) -> Muster {
 
 /// Puts `device` at the hub of `muster`.
 pub async fn create_device(muster: &Muster, device: &str, authentication: &Value) {
+    let body = json!({ "deviceId": device, "authentication": authentication });
+    ask_registry(muster, Method::PUT, device, Some(&body)).await;
+}
+
+/// What the hub's registry answers about `device`.
+pub async fn ask_registry(muster: &Muster, method: Method, device: &str, body: Option<&Value>) -> Value {
     let https = Https::new(Arc::clone(&muster.trust(None).expect("trust")));
     let port = muster.https_port();
     let registry = ServiceClient::new(https, muster.hub.owner.clone(), port, ServiceClient::HUB_API_VERSION);
-    let body = json!({ "deviceId": device, "authentication": authentication });
     let path = ["devices", device];
-    let request = ServiceRequest { body: Some(&body), ..ServiceRequest::new(Method::PUT, &path) };
+    let request = ServiceRequest { body, ..ServiceRequest::new(method, &path) };
     let answer = registry.send(request, muster.clock().now()).await.expect("an answer");
     assert!(answer.status().is_success(), "{answer:?}");
+    serde_json::from_slice(answer.body()).expect("a document")
+}
+
+/// [`DEVICE`], connected as devices are.
+pub async fn connect_device(muster: &Muster) -> DeviceClient {
+    let dial = Dial::new(Server { host: muster.hub.host.clone(), port: muster.mqtts_port() }, Transport::Mqtt);
+    let credential = Credential::symmetric_key(muster.trust(None).expect("trust"), device_key());
+    DeviceClient::connect(&dial, DEVICE, &credential, muster.clock().now()).await.expect("let in")
+}
+
+fn device_key() -> SymmetricKey {
+    SymmetricKey::from_bytes(&DEVICE_KEY).expect("a key")
 }
 
 /// The CONNECT of [`DEVICE`].
@@ -66,8 +85,7 @@ pub fn introduction(muster: &Muster) -> Connect {
 
 /// A signature for `resource` by the key of [`DEVICE`].
 pub fn token(muster: &Muster, resource: &str) -> String {
-    let key = SymmetricKey::from_bytes(&DEVICE_KEY).expect("a key");
-    SasToken::write(&key, resource, None, muster.clock().now().plus(TOKEN_LIFETIME))
+    SasToken::write(&device_key(), resource, None, muster.clock().now().plus(TOKEN_LIFETIME))
 }
 
 /// A connection to the hub over which nothing was said.

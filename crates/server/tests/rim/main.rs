@@ -2,6 +2,7 @@
 //!
 //! Start at [`ground`], then at a test of the topic.
 
+mod activity;
 mod balancers;
 mod budgets;
 mod decisions;
@@ -11,3 +12,4 @@ mod ground;
 mod hosts;
 mod logging;
 mod resumption;
+mod telemetry_order;
