@@ -209,9 +209,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
             biased;
             settled = running.settled(), if !running.is_empty() => Step::Settled(settled),
             push = next_push(mailbox.as_ref()), if mailbox.is_some() => Step::Pushed(push),
+            // Before what the client says: whoever introduces itself once others are turned away is turned away too.
+            step = next_stage(drain, *stage) => step,
             read = link.read(wants_input, |bytes| session.handle_input(bytes, Instant::now())) => Step::Read(read),
             () = sleep_until(deadline), if deadline.is_some() => Step::Timeout,
-            step = next_stage(drain, *stage) => step,
         }
     }
 }
