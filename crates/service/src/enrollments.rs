@@ -14,13 +14,16 @@ use crate::Service;
 use crate::access::{authorize, unreached};
 use crate::error::Error;
 
+/// What is answered where no provisioning service is reached, or where it has just been removed.
+const NO_SERVICE: &str = "No provisioning service answers at this host.";
+
 impl Service {
     /// Performs `ask` at the provisioning service that the caller dialled.
     pub(crate) async fn perform_enrollment(&self, caller: &Caller, ask: Ask) -> Result<Answer, Error> {
         let resources = self.resources();
-        let service = resources.service_at(&caller.endpoint).ok_or_else(|| {
-            unreached(caller, ErrorKind::ResourceNotFound, "No provisioning service answers at this host.")
-        })?;
+        let service = resources
+            .service_at(&caller.endpoint)
+            .ok_or_else(|| unreached(caller, ErrorKind::ResourceNotFound, NO_SERVICE))?;
         let (action, path) = action_and_path(&ask);
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let hosts = resources.service_aliases(service);
@@ -111,6 +114,7 @@ impl Service {
                     Created::Done(entry) => entry,
                     Created::AlreadyExists => return Err(exists(&draft.name)),
                     Created::Full => return Err(full(&draft.name)),
+                    Created::NoOwner => return Err(Error::new(ErrorKind::ResourceNotFound, NO_SERVICE)),
                 },
                 (Some(_), Precondition::None) => return Err(exists(&draft.name)),
                 (None, _) => return Err(not_found(&draft.name)),

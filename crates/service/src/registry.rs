@@ -94,11 +94,10 @@ impl Service {
             };
         }
         match store.create_identity(hub.key, identity, twin, self.now()).await? {
-            Changed::Done(Created::Done(identity)) => Ok(Answer::Identity(Box::new(identity))),
-            Changed::Done(Created::AlreadyExists) => Err(exists(&name)),
-            Changed::Done(Created::Full) => Err(full(&name)),
-            Changed::NotFound => Err(not_found(&IdentityName::device(name.device))),
-            Changed::PreconditionFailed { .. } => Err(stale()),
+            Created::Done(identity) => Ok(Answer::Identity(Box::new(identity))),
+            Created::AlreadyExists => Err(exists(&name)),
+            Created::Full => Err(full(&name)),
+            Created::NoOwner => Err(not_found(&IdentityName::device(name.device))),
         }
     }
 

@@ -57,7 +57,7 @@ async fn prepare(store: &Embedded) -> HubKey {
     let hub = make_hub(store, "hub").await;
     for number in 0..DEVICES {
         let name = device(&format!("dev-{number}"));
-        store.create_identity(hub, identity(name, number as u64), None, NOON).await.unwrap().done().done();
+        store.create_identity(hub, identity(name, number as u64), None, NOON).await.unwrap().done();
     }
     hub
 }

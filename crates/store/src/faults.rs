@@ -232,7 +232,7 @@ gated!(RegistrationStore {
 
 gated!(IdentityStore {
     fn create_identity(hub: HubKey, identity: Identity, twin: Option<ServiceChange>, now: UnixTime)
-        -> Changed<Created<Identity>>;
+        -> Created<Identity>;
     fn replace_identity(hub: HubKey, identity: Identity, precondition: Precondition, now: UnixTime)
         -> Changed<Identity>;
     fn delete_identity(hub: HubKey, name: &IdentityName, precondition: Precondition) -> Changed<Identity>;

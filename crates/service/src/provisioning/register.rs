@@ -74,7 +74,7 @@ impl Service {
         let mut decision = self.open_decision(caller, &ask.id_scope, &ask.registration_id);
         let what = format!("no provisioning service at {} has the ID scope", caller.endpoint);
         decision.outcome = Outcome::refused_because(Cause::WrongIdScope, &what);
-        let error = Error::new(ErrorKind::ScopeNotFound, "The ID scope was not found.").tracked(decision.tracking);
+        let error = scope_not_found().tracked(decision.tracking);
         self.0.store.record_refusal(decision);
         error
     }
@@ -145,15 +145,16 @@ impl Service {
         decision: Decision,
     ) -> Result<OperationId, Error> {
         let accepted = self.0.store.accept_registration(proven, fresh, payload, decision, self.now()).await?;
-        Ok(match accepted {
+        match accepted {
             Accepted::New => {
                 self.0.assignments.notify_one();
                 let id = &proven.registration_id;
                 tracing::info!(registration.id = %id, operation.id = %fresh, "registration accepted");
-                fresh
+                Ok(fresh)
             }
-            Accepted::AlreadyRunning(running) => running,
-        })
+            Accepted::AlreadyRunning(running) => Ok(running),
+            Accepted::ServiceGone => Err(scope_not_found()),
+        }
     }
 
     async fn poll(
@@ -173,6 +174,10 @@ impl Service {
             Some(state) => Answer::Finished { operation, state: Box::new(for_device(self.with_host(state))) },
         })
     }
+}
+
+fn scope_not_found() -> Error {
+    Error::new(ErrorKind::ScopeNotFound, "The ID scope was not found.")
 }
 
 /// A registration that ended badly always tells a code and a reason: one client cannot read it otherwise.

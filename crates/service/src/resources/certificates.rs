@@ -16,15 +16,11 @@ impl Service {
         owner: &ResourceName,
         request: CertificateAsk,
     ) -> Result<Answer, Error> {
-        let owner = match owner {
-            ResourceName::Hub(name) => CertificateOwner::Hub(self.find_hub(place, name)?.key),
-            ResourceName::Service(name) => CertificateOwner::Service(self.find_service(place, name)?.key),
-        };
-        let before = self.resources();
         if !request.is_change() {
-            return self.answer_certificate_of(owner, request).await;
+            return self.answer_certificate_of(self.find_owner(place, owner)?, request).await;
         }
         let changing = self.0.changing.lock().await;
+        let (owner, before) = (self.find_owner(place, owner)?, self.resources());
         let answer = self.answer_certificate_of(owner, request).await?;
         drop(changing);
         // Devices that a hub let in by a certificate that is gone are cut off.
@@ -34,6 +30,13 @@ impl Service {
             self.judge_hub(hub).await?;
         }
         Ok(answer)
+    }
+
+    fn find_owner(&self, place: &Place, owner: &ResourceName) -> Result<CertificateOwner, Error> {
+        Ok(match owner {
+            ResourceName::Hub(name) => CertificateOwner::Hub(self.find_hub(place, name)?.key),
+            ResourceName::Service(name) => CertificateOwner::Service(self.find_service(place, name)?.key),
+        })
     }
 
     /// Called while changes are locked, unless `request` changes nothing.

@@ -7,11 +7,11 @@ use domain::identity::IdentityDraft;
 use domain::ids::{PolicyName, Precondition};
 use domain::operation::enrollment::{Ask as EnrollmentAsk, BulkItem as EntryItem, EnrollmentDraft};
 use domain::operation::identity::{Answer, Ask as IdentityAsk, BulkChange, BulkItem, IdentityName};
-use domain::operation::resource::{Ask, HubDraft, PolicyDraft};
-use domain::operation::{Operation, Reply};
+use domain::operation::resource::{Ask, CertificateAsk, HubDraft, PolicyDraft, ResourceName};
+use domain::operation::{ErrorKind, Operation, Reply};
 use service::EndpointOf;
 use store::conformance::Done as _;
-use store::conformance::sample::{NOON, device, identity, keys, module, registration_id};
+use store::conformance::sample::{NOON, ca_certificate, device, identity, keys, module, registration_id};
 use store::faults::Fault;
 use store::ports::{EnrollmentStore as _, IdentityStore as _};
 
@@ -90,6 +90,39 @@ async fn enrollments_of_a_bulk_request_do_not_wait_for_each_other() {
     request.await.unwrap();
 }
 
+#[tokio::test]
+async fn a_certificate_that_waited_behind_the_deletion_of_its_hub_finds_no_hub() {
+    let ground = Ground::new().await;
+    let (operator, place, name) = (ground.operator(), ground.place(), ground.hub().name.clone());
+    let delete = Ask::Delete { place: place.clone(), name: ResourceName::Hub(name.clone()) };
+    let made = ca_certificate("ca", 0);
+    let request = CertificateAsk::Put {
+        name: made.name,
+        certificate: Box::new(made.certificate),
+        verified: true,
+        precondition: Precondition::None,
+    };
+    let put = Ask::Certificate { place, owner: ResourceName::Hub(name), request };
+
+    let mut held = ground.store.hold("delete_hub");
+    let deleting = ground.service.perform(&operator, Operation::Resource(delete));
+    let putting = async {
+        held.done().await;
+        let mut putting = pin!(ground.service.perform(&operator, Operation::Resource(put)));
+        // The resources still have the hub, and the change that removes it is under way.
+        tokio::select! {
+            biased;
+            early = &mut putting => panic!("it did not wait: {early:?}"),
+            () = tokio::task::yield_now() => drop(held),
+        }
+        putting.await
+    };
+    let (deleted, put) = tokio::join!(deleting, putting);
+    deleted.unwrap();
+    let refused = put.unwrap_err();
+    assert_eq!((refused.kind, &*refused.public), (ErrorKind::ResourceNotFound, "The hub was not found."));
+}
+
 /// A change of the default hub.
 fn put_hub(ground: &Ground, draft: HubDraft) -> Operation {
     let (place, name) = (ground.place(), ground.hub().name.clone());
@@ -100,7 +133,7 @@ fn put_hub(ground: &Ground, draft: HubDraft) -> Operation {
 async fn connections_are_judged_when_policies_change_and_hold_up_no_other_change() {
     let ground = Ground::new().await;
     let name = device("dev-1");
-    ground.store.create_identity(ground.hub().key, identity(name.clone(), 1), None, NOON).await.unwrap().done().done();
+    ground.store.create_identity(ground.hub().key, identity(name.clone(), 1), None, NOON).await.unwrap().done();
     ground.connect(&name, &keys(1).primary).await.unwrap();
     let operator = ground.operator();
     let moved = || put_hub(&ground, HubDraft { location: Some("elsewhere".to_owned()), ..HubDraft::default() });

@@ -197,6 +197,23 @@ pub async fn symmetric_key_groups_are_listed_in_order_up_to_the_limit(backend: &
     }
 }
 
+pub async fn an_entry_needs_its_service_and_is_not_found_without(backend: &Backend) {
+    let store = &backend.store;
+    let service = make_service(&**store, "gone").await;
+    let held = X509Lookup { subject_keys: vec![*certificate(0).subject_key_hash()], ca_names: Vec::new() };
+    let entries = [individual("dev-1", 1), key_group("by-key", 1), x509_group("by-certificate", Some(0), None)];
+    for entry in entries.clone() {
+        store.create_enrollment(service, entry, NOON).await.unwrap().done();
+    }
+    store.delete_service(service).await.unwrap().done();
+    for entry in entries {
+        assert_eq!(store.find_enrollment(service, &entry.name).await.unwrap(), None);
+        assert_eq!(store.create_enrollment(service, entry, NOON).await.unwrap(), Created::NoOwner);
+    }
+    assert_eq!(names(&**store, service, held).await, Vec::<String>::new());
+    assert_eq!(store.list_symmetric_key_groups(service, 10).await.unwrap(), []);
+}
+
 pub async fn a_service_takes_as_many_entries_of_a_kind_as_it_may(backend: &Backend) {
     type Entry = fn(&str, u64) -> Enrollment;
     let store = &backend.store;

@@ -54,6 +54,7 @@ impl<T: std::fmt::Debug> Done for Created<T> {
             Self::Done(created) => created,
             Self::AlreadyExists => panic!("the name is taken"),
             Self::Full => panic!("there are too many"),
+            Self::NoOwner => panic!("what it would belong to is not there"),
         }
     }
 }

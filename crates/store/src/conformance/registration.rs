@@ -276,7 +276,7 @@ pub async fn a_device_that_moves_takes_its_twin_along_and_leaves_nothing(backend
     let name = device("dev-1");
     let part = module("dev-1", "part");
     let made = scene.store.create_identity(scene.hub, identity(part.clone(), 5), None, NOON).await;
-    made.unwrap().done().done();
+    made.unwrap().done();
     scene.use_twin(&name, after(1)).await;
     let (before, _) = scene.store.find_twin(scene.hub, &name).await.unwrap().done();
 
@@ -454,6 +454,33 @@ pub async fn a_deleted_record_ends_its_operation_and_leaves_the_identity(backend
     let late = store.plan_assignment(claimed.operation, claimed.attempt, plan(scene.hub, "dev-1"), after(2)).await;
     assert_eq!(late.unwrap(), Finished::Fenced);
     assert!(store.find_identity(scene.hub, &device("dev-1")).await.unwrap().is_some());
+}
+
+pub async fn nobody_registers_at_a_service_that_is_gone(backend: &Backend) {
+    let Scene { store, service, hub, entry, .. } = &scene(backend).await;
+    let group = store.create_enrollment(*service, key_group("group", 2), NOON).await.unwrap().done();
+    let member = proven(*service, "member", &group);
+    store.accept_registration(&member, operation(1), None, admitted(1, "member"), NOON).await.unwrap();
+    let Claimed { operation: running, attempt, .. } = store.claim_operations(1).await.unwrap().remove(0);
+    store.delete_service(*service).await.unwrap().done();
+
+    let page = PageRequest { after: None, limit: 10 };
+    let id = registration_id("member");
+    assert_eq!(store.find_operation(*service, running).await.unwrap(), None);
+    assert_eq!(store.find_admitting_group(*service, &id).await.unwrap(), None);
+    assert_eq!(store.list_registrations(*service, &group_id("group"), page).await.unwrap().items, []);
+
+    let late = proven(*service, "dev-1", entry);
+    let accepted = store.accept_registration(&late, operation(2), None, admitted(2, "dev-1"), NOON).await.unwrap();
+    assert_eq!(accepted, Accepted::ServiceGone);
+    assert_eq!(store.list_decisions("dev-1", 10).await.unwrap(), [], "nothing was decided");
+    let planned = store.plan_assignment(running, attempt, plan(*hub, "member"), NOON).await.unwrap();
+    assert_eq!(planned, Finished::Fenced);
+    assert_eq!(store.finish_assignment(running, attempt, finish(1), NOON).await.unwrap(), Finished::Fenced);
+    let error = RegistrationError { code: 500_001, message: "It is gone.".to_owned() };
+    assert_eq!(store.fail_assignment(running, attempt, error, NOON).await.unwrap(), Finished::Fenced);
+    store.note_refusal(*service, &id, RegistrationStatus::Disabled, None, NOON).await.unwrap();
+    assert_eq!(store.find_registration(*service, &id).await.unwrap(), None);
 }
 
 pub async fn ended_operations_are_forgotten_when_asked_and_running_ones_never(backend: &Backend) {

@@ -17,7 +17,7 @@ struct Scene<'b> {
 async fn scene(backend: &Backend) -> Scene<'_> {
     let hub = make_hub(&*backend.store, "hub").await;
     let made = backend.store.create_identity(hub, identity(device("dev"), 1), None, NOON).await.unwrap();
-    Scene { backend, hub, generation: made.done().done().generation }
+    Scene { backend, hub, generation: made.done().generation }
 }
 
 impl Scene<'_> {

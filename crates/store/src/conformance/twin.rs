@@ -11,7 +11,7 @@ use crate::ports::{TwinChange, TwinOutcome};
 async fn scene(backend: &Backend) -> HubKey {
     let hub = make_hub(&*backend.store, "hub").await;
     for name in [device("dev"), module("dev", "part")] {
-        backend.store.create_identity(hub, identity(name, 1), None, NOON).await.unwrap().done().done();
+        backend.store.create_identity(hub, identity(name, 1), None, NOON).await.unwrap().done();
     }
     hub
 }

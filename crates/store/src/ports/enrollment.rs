@@ -22,7 +22,8 @@ pub struct X509Lookup {
 /// Keeps enrollments. Names are unique per provisioning service and kind, without regard to case.
 #[async_trait]
 pub trait EnrollmentStore: Send + Sync {
-    /// Keeps a fresh entry with a fresh etag and both times set to `now`.
+    /// Keeps a fresh entry with a fresh etag and both times set to `now`. It needs its provisioning service:
+    /// [`Created::NoOwner`] if there is none.
     async fn create_enrollment(
         &self,
         service: ServiceKey,

@@ -62,15 +62,15 @@ pub struct ActivityMark {
 #[async_trait]
 pub trait IdentityStore: Send + Sync {
     /// Keeps a fresh identity as [`Identity::created`] makes it, and its twin, which `twin` may fill. An edge device gets
-    /// its own modules ([`Identity::edge_modules`]) along. A module needs its device: [`Changed::NotFound`] if there is
-    /// none.
+    /// its own modules ([`Identity::edge_modules`]) along. A device needs its hub, and a
+    /// module its device: [`Created::NoOwner`] if there is none.
     async fn create_identity(
         &self,
         hub: HubKey,
         identity: Identity,
         twin: Option<ServiceChange>,
         now: UnixTime,
-    ) -> Result<Changed<Created<Identity>>, Error>;
+    ) -> Result<Created<Identity>, Error>;
 
     /// Replaces the identity of the same name as [`Identity::replaced_by`] does, and keeps its twin. A device that becomes
     /// an edge device gets its own modules.

@@ -32,6 +32,8 @@ pub enum Created<T> {
     AlreadyExists,
     /// There are as many as the store's [`Quotas`](domain::quota::Quotas) allow; nothing was written.
     Full,
+    /// What it would belong to is not there; nothing was written.
+    NoOwner,
 }
 
 /// The answer of a verb that replaces or removes under a precondition.

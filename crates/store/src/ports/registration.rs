@@ -25,6 +25,8 @@ pub enum Accepted {
     New,
     /// An unfinished operation of the same entry and credential goes on.
     AlreadyRunning(OperationId),
+    /// The provisioning service is not there; nothing was written.
+    ServiceGone,
 }
 
 /// An operation in the hands of a worker.
@@ -119,7 +121,7 @@ pub enum Assignee {
 pub enum Finished<T> {
     /// It was done.
     Done(T),
-    /// A later claim exists or the operation has ended; nothing was written.
+    /// A later claim exists, the operation has ended, or its provisioning service is gone; nothing was written.
     Fenced,
     /// The entry was disabled, deleted or replaced since; the operation was ended as failed.
     EntryChanged,
@@ -189,7 +191,7 @@ pub trait RegistrationStore: Send + Sync {
     ) -> Result<Finished<RegistrationState>, Error>;
 
     /// Notes on the record that a device was refused (`Disabled` or `Failed`); keeps any assignment. Creates the
-    /// record if there is none and `status` is `Disabled`.
+    /// record if there is none and `status` is `Disabled`. Writes nothing if the provisioning service is not there.
     async fn note_refusal(
         &self,
         service: ServiceKey,

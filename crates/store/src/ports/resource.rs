@@ -116,6 +116,7 @@ pub trait ResourceStore: Send + Sync {
     async fn delete_service(&self, service: ServiceKey) -> Result<Changed<ProvisioningService>, Error>;
 
     /// Keeps a CA certificate: creates it if there is none of its name, replaces it otherwise. The etag is fresh.
+    /// It needs its owner: [`Changed::NotFound`] if that is not there.
     async fn put_certificate(
         &self,
         owner: CertificateOwner,

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::rows::{Bits, Column, Senseless, from_json, open_pair, open_text, row_limit, seal_keys, to_json};
 use super::tally::{self, Counted};
-use super::{Db, Embedded, Tx, WAKES_KEY_GROUPS, registration};
+use super::{Db, Embedded, Tx, WAKES_KEY_GROUPS, registration, resource};
 use crate::error::Error;
 use crate::ports::{Changed, Created, EnrollmentStore, X509Lookup};
 use crate::seal::Place;
@@ -130,6 +130,9 @@ fn create(
     mut enrollment: Enrollment,
     now: UnixTime,
 ) -> Result<Created<Enrollment>, Error> {
+    if !resource::service_exists(tx.db(), service)? {
+        return Ok(Created::NoOwner);
+    }
     if find_row(tx.db(), service, &enrollment.name)?.is_some() {
         return Ok(Created::AlreadyExists);
     }
@@ -275,7 +278,7 @@ fn find_x509_groups(db: Db<'_>, service: ServiceKey, lookup: &X509Lookup) -> Res
     let keys = lookup.subject_keys.iter().map(|key| (BY_SUBJECT_KEY, Value::Blob(key.to_vec())));
     let names = lookup.ca_names.iter().map(|name| (BY_CA_NAME, Value::Text(name.key())));
     let sql = format!(
-        "SELECT {} FROM enrollment_lookup l JOIN enrollment e ON e.id = l.enrollment \
+        "SELECT {} FROM enrollment_lookup l JOIN enrollment e ON e.id = l.enrollment JOIN service s ON s.key = l.service \
          WHERE l.service = ?1 AND l.kind = ?2 AND l.value = ?3",
         EnrollmentRow::COLUMNS
     );
@@ -292,8 +295,8 @@ fn find_x509_groups(db: Db<'_>, service: ServiceKey, lookup: &X509Lookup) -> Res
 
 fn list_symmetric_key_groups(db: Db<'_>, service: ServiceKey, limit: usize) -> Result<Vec<Enrollment>, Error> {
     let sql = format!(
-        "SELECT {} FROM enrollment e WHERE e.kind = 1 AND e.service = ?1 AND e.mechanism = ?2 \
-         ORDER BY e.name_key LIMIT ?3",
+        "SELECT {} FROM enrollment e JOIN service s ON s.key = e.service \
+         WHERE e.kind = 1 AND e.service = ?1 AND e.mechanism = ?2 ORDER BY e.name_key LIMIT ?3",
         EnrollmentRow::COLUMNS
     );
     let mechanism = mechanism_number(Mechanism::SymmetricKey);

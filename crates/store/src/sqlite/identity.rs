@@ -260,23 +260,23 @@ fn create(
     identity: Identity,
     first: Option<ServiceChange>,
     now: UnixTime,
-) -> Result<Changed<Created<Identity>>, Error> {
+) -> Result<Created<Identity>, Error> {
     let name = identity.name.clone();
     let has_owner = match name.module {
         Some(_) => find_id(tx.db(), hub, &IdentityName::device(name.device.clone()))?.is_some(),
         None => resource::hub_exists(tx.db(), hub)?,
     };
     if !has_owner {
-        return Ok(Changed::NotFound);
+        return Ok(Created::NoOwner);
     }
     if find_id(tx.db(), hub, &name)?.is_some() {
-        return Ok(Changed::Done(Created::AlreadyExists));
+        return Ok(Created::AlreadyExists);
     }
     if is_full(tx.db(), hub, &name)? {
-        return Ok(Changed::Done(Created::Full));
+        return Ok(Created::Full);
     }
     let twin = fresh_twin(tx.fresh_etag()?, first, now)?;
-    Ok(Changed::Done(Created::Done(insert(tx, hub, identity, &twin, now)?)))
+    Ok(Created::Done(insert(tx, hub, identity, &twin, now)?))
 }
 
 /// Whether the hub takes no more devices, or the device no more modules: whichever `name` is one of.
@@ -346,7 +346,8 @@ fn count_devices(db: Db<'_>, hub: HubKey) -> Result<DeviceCounts, Error> {
     if !resource::hub_exists(db, hub)? {
         return Ok(counts);
     }
-    let sql = "SELECT enabled, count(*) FROM identity WHERE hub = ?1 AND module = '' GROUP BY enabled";
+    let sql = "SELECT i.enabled, count(*) FROM identity i JOIN hub h ON h.key = i.hub \
+               WHERE i.hub = ?1 AND i.module = '' GROUP BY i.enabled";
     for (enabled, count) in db.rows(sql, [hub.0], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, Bits>(1)?)))? {
         counts.total += count.0;
         *(if enabled { &mut counts.enabled } else { &mut counts.disabled }) += count.0;
@@ -381,7 +382,7 @@ impl IdentityStore for Embedded {
         identity: Identity,
         twin: Option<ServiceChange>,
         now: UnixTime,
-    ) -> Result<Changed<Created<Identity>>, Error> {
+    ) -> Result<Created<Identity>, Error> {
         self.write(move |tx| create(tx, hub, identity, twin, now)).await
     }
 

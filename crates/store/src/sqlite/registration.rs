@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::enrollment::{cut_page, page_limit};
 use super::rows::{Bits, Column, Senseless, from_json, from_json_if, row_limit, to_json};
-use super::{Db, Embedded, Tx, decision};
+use super::{Db, Embedded, Tx, decision, resource};
 use crate::error::Error;
 use crate::ports::{Accepted, Assigned, Changed, Claimed, Finish, Finished, OperationView, Planned, RegistrationStore};
 
@@ -168,15 +168,16 @@ struct Progress {
     plan: Option<Planned>,
 }
 
-/// How far the operation is, if `attempt` is its latest and it has not ended.
+/// How far the operation is, if `attempt` is its latest, it has not ended and its provisioning service is there.
 fn progress(db: Db<'_>, id: OperationId, attempt: u32) -> Result<Option<Progress>, Error> {
-    let sql = "SELECT plan FROM operation WHERE id = ?1 AND attempt = ?2 AND ended_at IS NULL";
+    let sql = "SELECT o.plan FROM operation o JOIN service s ON s.key = o.service \
+               WHERE o.id = ?1 AND o.attempt = ?2 AND o.ended_at IS NULL";
     let read = |row: &Row<'_>| row.get::<_, Option<String>>(0);
     let Some(plan) = db.row(sql, params![id.to_string(), attempt], read)? else { return Ok(None) };
     Ok(Some(Progress { plan: from_json_if(plan.as_deref(), operation_column("plan"), id)? }))
 }
 
-/// The operation, if `attempt` is its latest and it has not ended.
+/// The operation, if `attempt` is its latest, it has not ended and its provisioning service is there.
 fn running(db: Db<'_>, id: OperationId, attempt: u32) -> Result<Option<Operation>, Error> {
     let Some(Progress { plan }) = progress(db, id, attempt)? else { return Ok(None) };
     let sql = "SELECT registrant FROM operation WHERE id = ?1";
@@ -224,6 +225,9 @@ fn accept(
     mut decision: Decision,
     now: UnixTime,
 ) -> Result<Accepted, Error> {
+    if !resource::service_exists(tx.db(), device.service)? {
+        return Ok(Accepted::ServiceGone);
+    }
     let record = find_record(tx.db(), device.service, &device.registration_id)?;
     if let Some(Record { operation: Some(id), state, .. }) = &record {
         match is_joined(tx.db(), *id, device)? {
@@ -388,6 +392,9 @@ fn note_refusal(
     error: Option<RegistrationError>,
     now: UnixTime,
 ) -> Result<(), Error> {
+    if !resource::service_exists(tx.db(), service)? {
+        return Ok(());
+    }
     let record = match find_record(tx.db(), service, registration_id)? {
         Some(record) => record,
         None if status == RegistrationStatus::Disabled => Record::blank(registration_id.clone()),
@@ -429,7 +436,8 @@ fn delete(
 }
 
 fn view(db: Db<'_>, service: ServiceKey, id: OperationId) -> Result<Option<OperationView>, Error> {
-    let sql = "SELECT registration_key, outcome FROM operation WHERE id = ?1 AND service = ?2";
+    let sql = "SELECT o.registration_key, o.outcome FROM operation o JOIN service s ON s.key = o.service \
+               WHERE o.id = ?1 AND o.service = ?2";
     let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?));
     let Some((key, outcome)) = db.row(sql, params![id.to_string(), service.0], read)? else { return Ok(None) };
     let column = operation_column;
@@ -444,7 +452,8 @@ fn admitting_group(
     service: ServiceKey,
     registration_id: &RegistrationId,
 ) -> Result<Option<EnrollmentGroupId>, Error> {
-    let sql = "SELECT group_name FROM registration WHERE service = ?1 AND registration_key = ?2";
+    let sql = "SELECT r.group_name FROM registration r JOIN service s ON s.key = r.service \
+               WHERE r.service = ?1 AND r.registration_key = ?2";
     let name: Option<Option<String>> = db.row(sql, params![service.0, registration_id.key()], |row| row.get(0))?;
     let column = Column { table: "registration", column: "group_name" };
     let parse = |name: String| EnrollmentGroupId::parse(&name).map_err(|error| column.corrupt(registration_id, error));
@@ -460,8 +469,8 @@ fn list(
     let after = page.after.as_ref().map_or("", |cursor| cursor.0.as_str());
     let limit = page_limit(page);
     let sql = format!(
-        "SELECT {} FROM registration r WHERE r.service = ?1 AND r.group_key = ?2 AND r.registration_key > ?3 \
-         ORDER BY r.registration_key LIMIT ?4",
+        "SELECT {} FROM registration r JOIN service s ON s.key = r.service \
+         WHERE r.service = ?1 AND r.group_key = ?2 AND r.registration_key > ?3 ORDER BY r.registration_key LIMIT ?4",
         RecordRow::COLUMNS
     );
     let rows = db.rows(&sql, params![service.0, group.key(), after, row_limit(limit + 1)], RecordRow::read)?;

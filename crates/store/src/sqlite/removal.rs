@@ -1,6 +1,6 @@
 //! What a deleted hub or provisioning service leaves behind is removed a bounded piece at a time, so that the writer is
 //! never held for long (`rules.md` 11). The resource itself is gone at once, and what it held with it: verbs and queries
-//! read nothing whose hub or service is not there. A removal that was cut short goes on when the store is opened again.
+//! read nothing whose hub or service is not there, and write nothing for it, which no removal would find any more. A removal that was cut short goes on when the store is opened again.
 
 use std::sync::Arc;
 

@@ -218,6 +218,11 @@ pub(super) fn hub_exists(db: Db<'_>, hub: HubKey) -> Result<bool, Error> {
     Ok(db.row("SELECT 1 FROM hub WHERE key = ?1", [hub.0], |_| Ok(()))?.is_some())
 }
 
+/// Whether there is a provisioning service.
+pub(super) fn service_exists(db: Db<'_>, service: ServiceKey) -> Result<bool, Error> {
+    Ok(db.row("SELECT 1 FROM service WHERE key = ?1", [service.0], |_| Ok(()))?.is_some())
+}
+
 /// Gives an address for ever: the one in `present`, or else the next of the pool, if there is one.
 fn take_address(
     tx: &Tx<'_, '_>,
@@ -422,6 +427,13 @@ fn put_certificate(
     mut certificate: CaCertificate,
     precondition: Precondition,
 ) -> Result<Changed<CaCertificate>, Error> {
+    let has_owner = match owner {
+        CertificateOwner::Hub(hub) => hub_exists(tx.db(), hub)?,
+        CertificateOwner::Service(service) => service_exists(tx.db(), service)?,
+    };
+    if !has_owner {
+        return Ok(Changed::NotFound);
+    }
     let present = find_certificate(tx.db(), owner, &certificate.name)?;
     match (&present, precondition) {
         (None, Precondition::None) => {}

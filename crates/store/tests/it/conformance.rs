@@ -72,6 +72,7 @@ conformance! {
         x509_groups_are_found_by_any_certificate_they_hold_or_name
         changes_of_symmetric_key_groups_are_counted_and_no_others
         symmetric_key_groups_are_listed_in_order_up_to_the_limit
+        an_entry_needs_its_service_and_is_not_found_without
         a_service_takes_as_many_entries_of_a_kind_as_it_may
     }
     identity {
@@ -104,6 +105,7 @@ conformance! {
         a_refusal_is_noted_on_the_record_and_keeps_the_assignment
         a_group_is_remembered_and_lists_whom_it_admitted
         a_deleted_record_ends_its_operation_and_leaves_the_identity
+        nobody_registers_at_a_service_that_is_gone
         ended_operations_are_forgotten_when_asked_and_running_ones_never
         two_hundred_requests_at_once_make_one_operation
     }
@@ -121,6 +123,7 @@ conformance! {
         a_service_comes_back_as_it_was_created_and_replaced
         a_deleted_service_takes_its_contents_along
         certificates_belong_to_their_owner_and_are_changed_under_preconditions
+        a_certificate_needs_its_owner
         resource_groups_are_put_and_removed_without_regard_to_case
         etags_never_repeat
     }

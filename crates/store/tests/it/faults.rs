@@ -48,6 +48,7 @@ async fn assign_despite(faults: &[(u64, Fault)]) {
     let running = match accepted {
         Accepted::New => operation(seed.get()),
         Accepted::AlreadyRunning(running) => running,
+        Accepted::ServiceGone => panic!("nobody removed the service"),
     };
     let now = std::cell::Cell::new(0);
     let outcome = loop {

@@ -3,14 +3,16 @@
 use std::path::Path;
 
 use domain::decision::Cause;
+use domain::ids::{HubKey, Precondition, ServiceKey};
+use domain::operation::registration::RegistrationStatus;
 use domain::operation::session::{Filter, QualityOfService, Subscriptions};
 use domain::quota::Quotas;
-use domain::resource::AddressPool;
+use domain::resource::{AddressPool, CertificateOwner};
 use domain::twin::ServiceChange;
 use store::conformance::Done as _;
 use store::conformance::sample::{
-    NOON, after, claims, device, hub, identity, individual, key_group, make_hub, make_service, object, operation, plan,
-    refused, tracking,
+    NOON, admitted, after, ca_certificate, claims, device, hub, identity, individual, key_group, make_hub,
+    make_service, object, operation, plan, proven, refused, registration_id, tracking,
 };
 use store::ports::{
     Created, DecisionStore as _, EnrollmentStore as _, IdentityStore as _, RegistrationStore as _, ResourceStore as _,
@@ -42,7 +44,7 @@ async fn sessions_survive_and_connections_do_not() {
     let store = open(place.path());
     let hub = make_hub(&store, "hub").await;
     let name = device("dev");
-    let made = store.create_identity(hub, identity(name.clone(), 1), None, NOON).await.unwrap().done().done();
+    let made = store.create_identity(hub, identity(name.clone(), 1), None, NOON).await.unwrap().done();
     let first = store.claim_connection(hub, &name, claims(&made.generation, false), after(1)).await.unwrap().done();
     let mut subscriptions = Subscriptions::default();
     subscriptions.insert(Filter::Desired, QualityOfService::AtMostOnce);
@@ -65,9 +67,9 @@ async fn twins_their_changes_and_refusals_survive() {
     let store = open(place.path());
     let hub = make_hub(&store, "hub").await;
     let name = device("dev");
-    store.create_identity(hub, identity(name.clone(), 1), None, NOON).await.unwrap().done().done();
+    store.create_identity(hub, identity(name.clone(), 1), None, NOON).await.unwrap().done();
     let change = ServiceChange { tags: None, desired: Some(object(r#"{"b":1.0,"a":1}"#)) };
-    let patched = store.patch_twin(hub, &name, change, domain::ids::Precondition::None, NOON).await.unwrap().done();
+    let patched = store.patch_twin(hub, &name, change, Precondition::None, NOON).await.unwrap().done();
     store.record_refusal(refused(7, "dev", Cause::WrongKey));
     let changes = store.twin_changes_after(0, 9).await.unwrap();
     store.close().await;
@@ -118,7 +120,7 @@ async fn a_removal_that_was_cut_short_goes_on() {
     let hub = make_hub(&store, "hub").await;
     for number in 0..250 {
         let name = device(&format!("dev-{number}"));
-        store.create_identity(hub, identity(name, 1), None, NOON).await.unwrap().done().done();
+        store.create_identity(hub, identity(name, 1), None, NOON).await.unwrap().done();
     }
     store.close().await;
     // As a process leaves it that ends between the removal of the hub and that of its devices.
@@ -133,11 +135,34 @@ async fn a_removal_that_was_cut_short_goes_on() {
 }
 
 #[tokio::test]
+async fn what_comes_for_an_owner_that_is_not_there_leaves_no_row() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path());
+    let entry = individual("dev-1", 1);
+    let (nowhere, id) = (ServiceKey(404), registration_id("dev-1"));
+    store.create_enrollment(nowhere, entry.clone(), NOON).await.unwrap();
+    let device = proven(nowhere, "dev-1", &entry);
+    store.accept_registration(&device, operation(1), None, admitted(1, "dev-1"), NOON).await.unwrap();
+    store.note_refusal(nowhere, &id, RegistrationStatus::Disabled, None, NOON).await.unwrap();
+    for owner in [CertificateOwner::Hub(HubKey(404)), CertificateOwner::Service(nowhere)] {
+        store.put_certificate(owner, ca_certificate("ca", 0), Precondition::None).await.unwrap();
+    }
+    store.close().await;
+
+    let file = rusqlite::Connection::open(place.path().join("muster.db")).unwrap();
+    for table in ["enrollment", "registration", "operation", "certificate"] {
+        let count = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+        let rows = file.query_row(&format!("SELECT count(*) FROM {table}"), (), count).unwrap();
+        assert_eq!(rows, 0, "{table}: no removal would find it");
+    }
+}
+
+#[tokio::test]
 async fn a_hub_is_deleted_at_once_and_what_it_held_bit_by_bit() {
     let place = tempfile::tempdir().unwrap();
     let store = open(place.path());
     let (hub, name) = (make_hub(&store, "hub").await, device("dev-1"));
-    let made = store.create_identity(hub, identity(name.clone(), 1), None, NOON).await.unwrap().done().done();
+    let made = store.create_identity(hub, identity(name.clone(), 1), None, NOON).await.unwrap().done();
     store.close().await;
     // Far more than can be removed while the store is being closed.
     let file = rusqlite::Connection::open(place.path().join("muster.db")).unwrap();
@@ -190,7 +215,7 @@ async fn what_a_store_of_the_first_version_holds_is_counted() {
     let store = open(place.path());
     let (service, hub) = (make_service(&store, "dps").await, make_hub(&store, "hub").await);
     for name in ["a", "b"] {
-        store.create_identity(hub, identity(device(name), 1), None, NOON).await.unwrap().done().done();
+        store.create_identity(hub, identity(device(name), 1), None, NOON).await.unwrap().done();
         store.create_enrollment(service, individual(name, 1), NOON).await.unwrap().done();
     }
     store.create_enrollment(service, key_group("group", 1), NOON).await.unwrap().done();

@@ -78,7 +78,7 @@ async fn fill(store: &Embedded) -> Vec<Vec<u8>> {
             store.finish_assignment(claimed.operation, claimed.attempt, finish(53), NOON).await.unwrap().done();
         }
     }
-    store.create_identity(hub.key, identity(device("dev-2"), 54), None, NOON).await.unwrap().done().done();
+    store.create_identity(hub.key, identity(device("dev-2"), 54), None, NOON).await.unwrap().done();
     store.record_refusal(refused(2, "dev-1", Cause::WrongKey));
     store.list_decisions("dev-1", 9).await.unwrap();
     secrets.extend([53, 54].iter().flat_map(|&seed| both(&keys(seed))));

@@ -75,7 +75,7 @@ async fn a_change_that_cannot_be_read_is_passed_over() {
     let store = open(place.path());
     let hub = make_hub(&store, "hub").await;
     for name in ["dev-1", "dev-2", "dev-3"] {
-        store.create_identity(hub, identity(device(name), 1), None, NOON).await.unwrap().done().done();
+        store.create_identity(hub, identity(device(name), 1), None, NOON).await.unwrap().done();
         let wanted = ServiceChange { tags: None, desired: Some(object(r#"{"a":1}"#)) };
         store.patch_twin(hub, &device(name), wanted, Precondition::None, NOON).await.unwrap().done();
         store.delete_identity(hub, &device(name), Precondition::None).await.unwrap().done();
