@@ -175,7 +175,7 @@ impl Directory {
         }
     }
 
-    /// Ends every connection for which `doomed` gives a reason; used when a hub or one of its policies is gone.
+    /// Ends every connection for which `doomed` gives a reason; used when a hub is gone, or a proof has run out.
     pub fn cut_where(&self, doomed: impl Fn(HubKey, &IdentityName, &Entry) -> Option<CutOff>) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);

@@ -14,13 +14,12 @@ use domain::resource::{CertificateOwner, Hub};
 
 use crate::Service;
 use crate::error::Error;
+use crate::tasks::AFTER_FAILURE;
 
 /// Changes read at once.
 const BATCH: usize = 1_000;
 /// How often connections are checked for a proof that has run out.
 const EXPIRY_SWEEP: Duration = Duration::from_secs(1);
-/// How long to wait after the store failed.
-const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
 impl Service {
     /// Tells connected devices of changed desired properties until the future is dropped (`rules.md` 12).
@@ -101,7 +100,7 @@ impl Service {
     }
 
     /// Ends the connection of `name` if the identity would not be let in with the same credential.
-    pub(crate) async fn judge_connection(&self, hub: HubKey, name: &IdentityName) -> Result<(), Error> {
+    pub(crate) async fn judge_connection(&self, hub: HubKey, name: &IdentityName) -> Result<(), store::Error> {
         let Some(entry) = self.0.directory.find(hub, name) else { return Ok(()) };
         let resources = self.resources();
         let (identity, device) = match self.find_claimed(hub, name).await {
@@ -149,10 +148,10 @@ impl Service {
         }
     }
 
-    /// Judges every connection of a hub again, after its policies or certificates changed or it is gone.
+    /// Judges every connection of a hub again, after its policies or certificates changed.
     pub(crate) async fn judge_hub(&self, hub: HubKey) -> Result<(), Error> {
         for name in self.0.directory.names_at(hub) {
-            self.judge_connection(hub, &name).await?;
+            self.insist(|| self.judge_connection(hub, &name)).await?;
         }
         Ok(())
     }

@@ -15,10 +15,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::clock::{Entropy, UnixTime, random};
 use domain::ids::{HubName, Precondition, ServiceName, TrackingId};
 use domain::operation::resource::{Answer, Ask, HubDraft, Place, ResourceName, ServiceDraft};
+use domain::operation::session::CutOff;
 use domain::operation::{Caller, ErrorKind};
 use domain::resource::{AddressPool, Hub, LinkedHub, Naming, ProvisioningService, ResourceGroup};
 use serde_json::Map;
-use store::ports::{Changed, DefaultsStage, Deployment, Placed, Sealed};
+use store::ports::{Changed, DefaultsStage, Deployment, Placed, Resources, Sealed};
 
 use crate::error::Error;
 use crate::{Service, Snapshot};
@@ -137,7 +138,8 @@ impl Service {
             self.link_default(service, &hub, &defaults.location).await?;
         }
         store.set_defaults_stage(DefaultsStage::Finished).await?;
-        self.reload().await
+        self.show(store.load_resources().await?);
+        Ok(())
     }
 
     async fn link_default(&self, service: ProvisioningService, hub: &Hub, location: &str) -> Result<(), Error> {
@@ -196,9 +198,14 @@ impl Service {
         }
     }
 
-    /// Replaces the snapshot by what the store holds.
+    /// Replaces the snapshot after a change: since that is durable, the store is asked until everybody can read it.
     pub(crate) async fn reload(&self) -> Result<(), Error> {
-        let resources = self.0.store.load_resources().await?;
+        self.show(self.insist(|| self.0.store.load_resources()).await?);
+        Ok(())
+    }
+
+    /// Replaces the snapshot.
+    fn show(&self, resources: Resources) {
         let snapshot = Arc::new(Snapshot::new(self.0.naming.clone(), resources));
         self.0.resources.store(Arc::clone(&snapshot));
         self.0.key_groups.retain(|service| snapshot.service(service).is_some());
@@ -207,7 +214,6 @@ impl Service {
             publisher(self);
         }
         self.0.published.send_modify(|version| *version += 1);
-        Ok(())
     }
 
     /// Has `publisher` make reachable what is published, at once and in every later change before it is answered
@@ -258,10 +264,11 @@ impl Service {
             ResourceName::Hub(name) => {
                 let hub = self.find_hub(place, name)?;
                 let existed = matches!(self.0.store.delete_hub(hub.key).await?, Changed::Done(_));
-                self.reload().await?;
+                let reloaded = self.reload().await;
                 drop(changing);
-                self.judge_hub(hub.key).await?;
+                self.0.directory.cut_where(|at, _, _| (at == hub.key).then_some(CutOff::HubDeleted));
                 self.0.telemetry.forget_hub(hub.key);
+                reloaded?;
                 existed
             }
             ResourceName::Service(name) => {

@@ -5,12 +5,17 @@
 //! drain waits for every task. Start at [`Service::carry_through`].
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use domain::operation::ErrorKind;
+use store::Unavailability;
 use tokio::sync::oneshot;
 
 use crate::Service;
 use crate::error::Error;
+
+/// How long to wait after the store failed.
+pub(crate) const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
 /// A task.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -39,5 +44,23 @@ impl Service {
         self.0.tasks.spawn(name, Box::pin(task));
         // The slot is gone without an answer if the work panicked, or was cut off by the end of the server.
         answer.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "Internal error.")))
+    }
+
+    /// Asks the store until it is available: for what must follow a change that is durable. Other failures, and the
+    /// closing of the store, are given back, since waiting mends neither.
+    pub(crate) async fn insist<T, F: Future<Output = Result<T, store::Error>>>(
+        &self,
+        ask: impl Fn() -> F,
+    ) -> Result<T, store::Error> {
+        use Unavailability::{Busy, Disk, Full};
+        loop {
+            match ask().await {
+                Err(error @ store::Error::Unavailable { reason: Full | Disk | Busy, .. }) => {
+                    self.fail(error.into());
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 }

@@ -20,11 +20,10 @@ use store::ports::{Assigned, Assignee, Claimed, Finish, Finished, Planned, TwinS
 
 use crate::Service;
 use crate::error::Error;
+use crate::tasks::AFTER_FAILURE;
 
 /// How long the worker sleeps when nobody wakes it: what an earlier process left behind, or a lease that ran out.
 const IDLE: Duration = Duration::from_secs(5);
-/// How long it waits after the store failed.
-const AFTER_FAILURE: Duration = Duration::from_millis(500);
 /// Attempts after which an assignment is given up: an operation that fails each time must not be tried for ever. A failed
 /// one is tried again when its lease has run out.
 const ATTEMPTS_MAX: u32 = 10;

@@ -10,11 +10,11 @@ use domain::ids::{HubName, ServiceKey, ServiceName};
 use domain::operation::identity::IdentityName;
 use domain::operation::registration::{Ask as RegistrationAsk, RegistrationState, Request};
 use domain::operation::resource::Place;
-use domain::operation::session::{Ask as SessionAsk, Connect};
+use domain::operation::session::{Answer as SessionAnswer, Ask as SessionAsk, Connect};
 use domain::operation::{Caller, Endpoint, Evidence, Failure, Operation, Reply, Secret, Transport};
 use domain::resource::{Hub, Naming, ProvisioningService};
 use domain::sas::{SasToken, SymmetricKey};
-use service::{Defaults, EndpointOf, Parts, Service, Settings, Spawner, Task};
+use service::{Defaults, EndpointOf, Mailbox, Parts, Service, Settings, Spawner, Task};
 use store::conformance::sample::{NOON, individual, keys, registration_id};
 use store::faults::Faulty;
 use store::ports::{EnrollmentStore as _, RegistrationStore as _};
@@ -124,7 +124,18 @@ impl Ground {
     /// Connects a device of the hub that signs with `key`.
     pub async fn connect(&self, name: &IdentityName, key: &SymmetricKey) -> Result<Reply, Failure> {
         let address = self.hub().address.unwrap();
-        let device = self.signed(address, &format!("/devices/{}", name.device), (key, None));
+        self.seat(name, &self.signed(address, &format!("/devices/{}", name.device), (key, None))).await
+    }
+
+    /// Connects a device of the hub by a policy that may do everything; gives what it is told.
+    pub async fn connect_by_policy(&self, name: &IdentityName) -> Mailbox {
+        let answer = self.seat(name, &self.program(&EndpointOf::Hub(self.hub()))).await.unwrap();
+        let Reply::Session(SessionAnswer::Connected { device, .. }) = answer else { panic!("{answer:?}") };
+        self.service.mailbox(&device).unwrap()
+    }
+
+    async fn seat(&self, name: &IdentityName, device: &Caller) -> Result<Reply, Failure> {
+        let address = self.hub().address.unwrap();
         let ask = Connect {
             host: address.to_string(),
             claimed: name.clone(),
@@ -132,7 +143,7 @@ impl Ground {
             model_id: None,
             client: None,
         };
-        self.service.perform(&device, Operation::Session(SessionAsk::Connect(Box::new(ask)))).await
+        self.service.perform(device, Operation::Session(SessionAsk::Connect(Box::new(ask)))).await
     }
 
     fn signed(&self, address: IpAddr, path: &str, (key, policy): (&SymmetricKey, Option<&str>)) -> Caller {

@@ -1,6 +1,7 @@
 //! What operators change: many things at once, and hubs with devices connected.
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use domain::enrollment::{AttestationDraft, EntryName, Slots, Terms};
 use domain::identity::IdentityDraft;
@@ -8,7 +9,9 @@ use domain::ids::{PolicyName, Precondition};
 use domain::operation::enrollment::{Ask as EnrollmentAsk, BulkItem as EntryItem, EnrollmentDraft};
 use domain::operation::identity::{Answer, Ask as IdentityAsk, BulkChange, BulkItem, IdentityName};
 use domain::operation::resource::{Ask, CertificateAsk, HubDraft, PolicyDraft, ResourceName};
-use domain::operation::{ErrorKind, Operation, Reply};
+use domain::operation::session::CutOff;
+use domain::operation::{ErrorKind, Operation, Push, Reply};
+use domain::resource::Hub;
 use service::EndpointOf;
 use store::conformance::Done as _;
 use store::conformance::sample::{NOON, ca_certificate, device, identity, keys, module, registration_id};
@@ -94,7 +97,6 @@ async fn enrollments_of_a_bulk_request_do_not_wait_for_each_other() {
 async fn a_certificate_that_waited_behind_the_deletion_of_its_hub_finds_no_hub() {
     let ground = Ground::new().await;
     let (operator, place, name) = (ground.operator(), ground.place(), ground.hub().name.clone());
-    let delete = Ask::Delete { place: place.clone(), name: ResourceName::Hub(name.clone()) };
     let made = ca_certificate("ca", 0);
     let request = CertificateAsk::Put {
         name: made.name,
@@ -105,7 +107,7 @@ async fn a_certificate_that_waited_behind_the_deletion_of_its_hub_finds_no_hub()
     let put = Ask::Certificate { place, owner: ResourceName::Hub(name), request };
 
     let mut held = ground.store.hold("delete_hub");
-    let deleting = ground.service.perform(&operator, Operation::Resource(delete));
+    let deleting = ground.service.perform(&operator, delete_hub(&ground));
     let putting = async {
         held.done().await;
         let mut putting = pin!(ground.service.perform(&operator, Operation::Resource(put)));
@@ -129,6 +131,66 @@ fn put_hub(ground: &Ground, draft: HubDraft) -> Operation {
     Operation::Resource(Ask::PutHub { place, name, draft: Box::new(draft), precondition: Precondition::Exists })
 }
 
+/// The keys of the default hub's policies are given up for fresh ones.
+fn revoked(ground: &Ground) -> Operation {
+    let policy = PolicyDraft {
+        name: PolicyName::parse("iothubowner").unwrap(),
+        rights: "RegistryWrite, ServiceConnect, DeviceConnect".to_owned(),
+        primary: Some(keys(8).primary),
+        secondary: Some(keys(8).secondary),
+    };
+    put_hub(ground, HubDraft { policies: Some(vec![policy]), ..HubDraft::default() })
+}
+
+fn delete_hub(ground: &Ground) -> Operation {
+    Operation::Resource(Ask::Delete { place: ground.place(), name: ResourceName::Hub(ground.hub().name.clone()) })
+}
+
+#[tokio::test]
+async fn a_change_that_was_made_counts_though_the_store_fails_after_it() {
+    type Change = fn(&Ground) -> Operation;
+    let cases: [(&str, Change, CutOff); 3] = [
+        ("load_resources", revoked, CutOff::Rekeyed),
+        ("find_identity", revoked, CutOff::Rekeyed),
+        ("load_resources", delete_hub, CutOff::HubDeleted),
+    ];
+    for (verb, change, reason) in cases {
+        let ground = Ground::new().await;
+        let (name, operator, hub) = (device("dev-1"), ground.operator(), ground.hub());
+        ground.store.create_identity(hub.key, identity(name.clone(), 1), None, NOON).await.unwrap().done();
+        let told = ground.connect_by_policy(&name).await;
+        let revoked = hub.policies.first().unwrap().keys.primary.digest();
+
+        ground.store.plan_verb(verb, Fault::Before);
+        let mut held = ground.store.hold(verb);
+        let mut changing = pin!(ground.service.perform(&operator, change(&ground)));
+        tokio::select! {
+            answer = &mut changing => panic!("{verb}: answered before it failed: {answer:?}"),
+            failed = tokio::time::timeout(PATIENCE, held.done()) => failed.expect(verb),
+        }
+        // The store can be read again; the failure is yet to be heard of.
+        ground.store.plan([]);
+        drop(held);
+        tokio::time::timeout(PATIENCE, changing).await.expect(verb).unwrap();
+
+        let resources = ground.service.resources();
+        let is_known = |hub: &Arc<Hub>| hub.policies.iter().any(|policy| policy.has_key(&revoked));
+        assert!(!resources.hubs().iter().any(is_known), "{verb} {reason:?}");
+        assert!(matches!(told.try_next(), Some(Push::CutOff(told)) if told == reason), "{verb} {reason:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_hub_ends_its_connections_without_reading_each_identity() {
+    let ground = Ground::new().await;
+    let (name, operator) = (device("dev-1"), ground.operator());
+    ground.store.create_identity(ground.hub().key, identity(name.clone(), 1), None, NOON).await.unwrap().done();
+    let told = ground.connect_by_policy(&name).await;
+    ground.store.plan_verb("find_identity", Fault::Panic);
+    ground.service.perform(&operator, delete_hub(&ground)).await.unwrap();
+    assert!(matches!(told.try_next(), Some(Push::CutOff(CutOff::HubDeleted))));
+}
+
 #[tokio::test]
 async fn connections_are_judged_when_policies_change_and_hold_up_no_other_change() {
     let ground = Ground::new().await;
@@ -142,14 +204,7 @@ async fn connections_are_judged_when_policies_change_and_hold_up_no_other_change
     ground.store.plan([]);
 
     let mut held = ground.store.hold("find_identity");
-    let policy = PolicyDraft {
-        name: PolicyName::parse("iothubowner").unwrap(),
-        rights: "RegistryWrite, ServiceConnect, DeviceConnect".to_owned(),
-        primary: None,
-        secondary: None,
-    };
-    let revoked = put_hub(&ground, HubDraft { policies: Some(vec![policy]), ..HubDraft::default() });
-    let mut judging = pin!(ground.service.perform(&operator, revoked));
+    let mut judging = pin!(ground.service.perform(&operator, revoked(&ground)));
     let other = async {
         held.done().await;
         ground.service.perform(&operator, moved()).await.unwrap();
