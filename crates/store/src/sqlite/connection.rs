@@ -239,3 +239,43 @@ pub(crate) fn snapshot<T>(
     transaction.finish()?;
     Ok(answer)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: &str = "CREATE TABLE cave (name TEXT NOT NULL) STRICT";
+    const SECOND: &str = "ALTER TABLE cave ADD COLUMN wheels INTEGER NOT NULL DEFAULT 7";
+    const BROKEN: &str = "DELETE FROM cave; INSERT INTO nowhere VALUES (1)";
+
+    fn version(connection: &Connection) -> u32 {
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
+    }
+
+    fn caves(connection: &Connection, columns: &str) -> String {
+        let sql = format!("SELECT group_concat({columns}) FROM cave");
+        connection.query_row(&sql, (), |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn a_file_is_brought_to_the_latest_version_each_migration_once_and_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("caves.db");
+        let open = |migrations| open_writer(&path, Schema { migrations });
+        let file = open(&[FIRST]).unwrap();
+        assert_eq!(version(&file), 1);
+        file.execute("INSERT INTO cave (name) VALUES ('Roquefort')", ()).unwrap();
+        drop(file);
+
+        for opening in ["the first", "the second"] {
+            let file = open(&[FIRST, SECOND]).unwrap();
+            assert_eq!((version(&file), &*caves(&file, "name || wheels")), (2, "Roquefort7"), "{opening}");
+        }
+        open(&[FIRST, SECOND, BROKEN]).unwrap_err();
+        let file = open(&[FIRST, SECOND]).unwrap();
+        assert_eq!((version(&file), &*caves(&file, "name")), (2, "Roquefort"), "nothing of the broken one is left");
+        drop(file);
+        let newer = open(&[FIRST]).unwrap_err();
+        assert!(matches!(newer, OpenError::Newer { found: 2, known: 1, .. }), "{newer}");
+    }
+}

@@ -3,12 +3,7 @@
 use super::connection::Schema;
 
 /// The main file.
-pub(crate) const MAIN: Schema = Schema {
-    migrations: &[
-        include_str!("../../migrations/sqlite/0001_first.sql"),
-        include_str!("../../migrations/sqlite/0002_tally.sql"),
-    ],
-};
+pub(crate) const MAIN: Schema = Schema { migrations: &[include_str!("../../migrations/sqlite/0001_first.sql")] };
 
 /// The file of refusals.
 pub(crate) const REFUSALS: Schema =

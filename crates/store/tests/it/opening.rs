@@ -119,7 +119,7 @@ fn change(path: &Path, sql: &str) {
 
 #[tokio::test]
 async fn files_of_a_newer_version_are_refused_with_both_versions_named() {
-    for (file, version) in [("muster.db", 2), ("refusals.db", 1), ("telemetry/0000000001.db", 1)] {
+    for (file, version) in [("muster.db", 1), ("refusals.db", 1), ("telemetry/0000000001.db", 1)] {
         let place = closed_store().await;
         let path = place.path().join(file);
         change(&path, "PRAGMA user_version = 99");

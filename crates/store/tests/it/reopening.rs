@@ -205,12 +205,8 @@ fn group() -> domain::resource::ResourceGroup {
     domain::resource::ResourceGroup { name: "g".to_owned(), location: "l".to_owned(), tags: object("{}") }
 }
 
-/// What the second version of the main file added.
-const WITHOUT_TALLY: &str = "DROP TRIGGER device_came; DROP TRIGGER device_went; DROP TRIGGER enrollment_came; \
-     DROP TRIGGER enrollment_went; DROP TABLE tally; PRAGMA user_version = 1";
-
 #[tokio::test]
-async fn what_a_store_of_the_first_version_holds_is_counted() {
+async fn how_many_there_are_is_known_after_a_reopening() {
     let place = tempfile::tempdir().unwrap();
     let store = open(place.path());
     let (service, hub) = (make_service(&store, "dps").await, make_hub(&store, "hub").await);
@@ -220,9 +216,6 @@ async fn what_a_store_of_the_first_version_holds_is_counted() {
     }
     store.create_enrollment(service, key_group("group", 1), NOON).await.unwrap().done();
     store.close().await;
-    let connection = rusqlite::Connection::open(place.path().join("muster.db")).unwrap();
-    connection.execute_batch(WITHOUT_TALLY).unwrap();
-    connection.close().unwrap();
 
     let quotas = Quotas { devices_per_hub: 2, enrollments: 2, enrollment_groups: 2, ..Quotas::default() };
     let store = open_with(place.path(), quotas);
