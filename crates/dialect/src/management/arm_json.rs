@@ -17,6 +17,7 @@ use domain::resource::{CaCertificate, LinkedHub, Policy, ResourceGroup};
 use domain::sas::SymmetricKey;
 use serde_json::{Map, Value, json};
 
+use super::unenforced;
 use crate::error::Refused;
 use crate::json::{InvalidJson, boolean, object, text};
 use crate::provisioning::service_json::{allocation_word, parse_allocation_word};
@@ -108,6 +109,7 @@ fn invalid(member: &str, problem: impl std::fmt::Display) -> Refused {
 /// Reads a hub.
 pub fn parse_hub(body: &Value) -> Result<HubDraft, Refused> {
     let properties = object(body, "properties")?.unwrap_or(&Value::Null);
+    unenforced::judge(properties)?;
     let endpoints = object(properties, "eventHubEndpoints")?.unwrap_or(&Value::Null);
     let events = object(endpoints, "events")?.unwrap_or(&Value::Null);
     // A number that no field can hold is out of range for the domain as well.
@@ -127,6 +129,7 @@ pub fn parse_hub(body: &Value) -> Result<HubDraft, Refused> {
 /// Reads a provisioning service.
 pub fn parse_service(body: &Value) -> Result<ServiceDraft, Refused> {
     let properties = object(body, "properties")?.unwrap_or(&Value::Null);
+    unenforced::judge(properties)?;
     let allocation = text(properties, "allocationPolicy")?;
     let allocation = allocation.map(|word| {
         parse_allocation_word(&word).ok_or_else(|| invalid("allocationPolicy", "none of Hashed, GeoLatency, Static"))

@@ -8,6 +8,7 @@ pub mod arm_json;
 pub mod oauth;
 pub mod own;
 pub mod telemetry;
+mod unenforced;
 
 use bytes::Bytes;
 use domain::operation::{ErrorKind, Failure};
