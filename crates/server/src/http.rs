@@ -309,14 +309,12 @@ impl Port {
         normalise_target(&mut head);
         let version = head.version;
         let hsts = self.hsts.clone().filter(|_| !is_localhost(&head.headers));
-        if let Some(status) = judged {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = status;
-            return response.map(|body| under_way.answered_with(body));
-        }
         let bytes_max = self.handler.body_bytes_max(&head);
         let mut room = Room::new(Arc::clone(&self.bodies));
-        let read = read_body(&head, body, bytes_max, self.settings.body_timeout, &mut room).await;
+        let read = match judged {
+            Ok(()) => read_body(&head, body, bytes_max, self.settings.body_timeout, &mut room).await,
+            Err(refusal) => Err(refusal),
+        };
         let (mut response, is_refused) = match read {
             Ok(body) if !is_draining => (self.handler.handle(Request::from_parts(head, body), peer).await, false),
             Ok(_) => (self.refuse_for_now(Refusal::Draining, &head, peer), true),

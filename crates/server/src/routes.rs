@@ -57,7 +57,8 @@ fn host_of(request: &Request<Bytes>, peer: &PeerContext) -> String {
 /// A request that was not read, or not taken, in the terms of the dialects.
 fn unread(refusal: Refusal) -> Refused {
     let kind = match refusal {
-        Refusal::BodyTooLong { .. } => ErrorKind::TooLarge,
+        Refusal::HeadTooLong { .. } | Refusal::BodyTooLong { .. } => ErrorKind::TooLarge,
+        Refusal::Host => ErrorKind::InvalidArgument,
         Refusal::BodyTooSlow(_) | Refusal::BodyBroken => ErrorKind::InvalidBody,
         Refusal::Crowded => return Refused::new(ErrorKind::Unavailable, "The server is busy; try again."),
         Refusal::Draining => return Refused::new(ErrorKind::Unavailable, "The server is stopping; try again."),

@@ -21,6 +21,12 @@ const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
 /// Why a request does not reach its handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// The target and the headers are longer than this many bytes together.
+    #[error("the head of the request is longer than {bytes_max} bytes")]
+    HeadTooLong { bytes_max: usize },
+    /// The host that the request is for is missing, doubled or none.
+    #[error("the request does not name one host that can be read")]
+    Host,
     /// The body is longer than this many bytes.
     #[error("the body is longer than {bytes_max} bytes")]
     BodyTooLong { bytes_max: usize },
@@ -42,6 +48,8 @@ impl Refusal {
     /// The status that goes with it.
     pub const fn status(self) -> StatusCode {
         match self {
+            Self::HeadTooLong { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Host => StatusCode::BAD_REQUEST,
             Self::BodyTooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::BodyBroken => StatusCode::BAD_REQUEST,
@@ -93,23 +101,23 @@ fn host_and_port(authority: &Authority) -> &str {
     authority.as_str().rsplit('@').next().unwrap_or_default()
 }
 
-/// The status that refuses a head which cannot be gone by, if it cannot: longer than `bytes_max`, or without a host that
-/// can be read. Handlers find the host among the extensions.
-pub(super) fn judge_head(head: &mut Parts, bytes_max: usize) -> Option<StatusCode> {
+/// Refuses a head that cannot be gone by: longer than `bytes_max`, or without a host that can be read. Handlers find the
+/// host among the extensions.
+pub(super) fn judge_head(head: &mut Parts, bytes_max: usize) -> Result<(), Refusal> {
     /// The colon, the blank and the end of the line.
     const LINE_BYTES: usize = 4;
 
     let line_bytes = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + LINE_BYTES;
     let target_bytes = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
     if target_bytes + head.headers.iter().map(line_bytes).sum::<usize>() > bytes_max {
-        return Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        return Err(Refusal::HeadTooLong { bytes_max });
     }
     match host_asked(head.version, &head.uri, &head.headers) {
-        Err(InvalidHostName) => return Some(StatusCode::BAD_REQUEST),
+        Err(InvalidHostName) => return Err(Refusal::Host),
         Ok(None) => {}
         Ok(Some(host)) => drop(head.extensions.insert(host)),
     }
-    None
+    Ok(())
 }
 
 /// Room for the bodies of a port, shared by its connections: nobody has proved anything yet when they are read.

@@ -291,6 +291,19 @@ async fn what_is_no_http_is_answered_and_closed() {
 }
 
 #[tokio::test]
+async fn a_request_without_one_host_is_refused_by_its_handler_and_its_body_is_not_read() {
+    let served = Served::start(HttpSettings::default());
+    for (case, hosts) in [("none", ""), ("two", "Host: h\r\nHost: h\r\n"), ("no name", "Host: h:port\r\n")] {
+        let reply = served.exchange(format!("POST / HTTP/1.1\r\n{hosts}Content-Length: 9\r\n\r\n").as_bytes()).await;
+        assert!(reply.starts_with("HTTP/1.1 400 "), "{case}: {reply}");
+        for expected in ["\r\nconnection: close\r\n", "\r\nstrict-transport-security: "] {
+            assert!(reply.contains(expected), "{case}: {expected} in {reply}");
+        }
+        assert_eq!(body_of(&reply), r#"{"message":"the request does not name one host that can be read"}"#, "{case}");
+    }
+}
+
+#[tokio::test]
 async fn slow_requests_are_given_up() {
     let short = Duration::from_millis(50);
     let impatient = HttpSettings { header_timeout: short, body_timeout: short, ..HttpSettings::default() };
