@@ -136,30 +136,21 @@ impl Handler for PublicRoutes {
 }
 
 impl AdminRoutes {
-    async fn answer(&self, request: Request<Bytes>, peer: &PeerContext) -> Response<Bytes> {
-        match request.uri().path() {
-            "/healthz" => return json(StatusCode::OK, &json!({ "status": "alive" })),
-            "/readyz" => return self.answer_ready(),
-            _ => {}
+    async fn answer(&self, request: &Request<Bytes>, target: &Target, peer: &PeerContext) -> Response<Bytes> {
+        if oauth::owns(target) {
+            return self.answer_for_token(request, target, peer);
         }
-        let target = match Target::parse(request.uri()) {
-            Ok(target) => target,
-            Err(invalid) => return self.refuse(invalid.into()),
-        };
-        if oauth::owns(&target) {
-            return self.answer_for_token(&request, &target, peer);
-        }
-        let caller = caller_of(&request, peer, true);
-        if own::owns(&target) {
-            return match own::decode(&request, &target) {
+        let caller = caller_of(request, peer, true);
+        if own::owns(target) {
+            return match own::decode(request, target) {
                 Ok(operation) => own::encode(self.door.perform(&caller, operation).await),
                 Err(refused) => self.refuse(refused),
             };
         }
-        if !arm::owns(&target) {
+        if !arm::owns(target) {
             return self.refuse(Refused::nothing_here());
         }
-        match arm::decode(&request, &target) {
+        match arm::decode(request, target) {
             Ok((operation, asked)) => arm::encode(self.door.perform(&caller, operation).await, &asked),
             Err(refused) => self.refuse(refused),
         }
@@ -220,12 +211,18 @@ impl AdminRoutes {
 #[async_trait]
 impl Handler for AdminRoutes {
     async fn handle(&self, request: Request<Bytes>, peer: &PeerContext) -> Response<Body> {
+        match request.uri().path() {
+            "/healthz" => return json(StatusCode::OK, &json!({ "status": "alive" })).map(Body::from),
+            "/readyz" => return self.answer_ready().map(Body::from),
+            _ => {}
+        }
         match Target::parse(request.uri()) {
             Ok(target) if telemetry_json::owns(&target) => {
                 let opened = self.open_telemetry(&request, &target, peer).await;
                 opened.unwrap_or_else(|refused| refused.map(Body::from))
             }
-            _ => self.answer(request, peer).await.map(Body::from),
+            Ok(target) => self.answer(&request, &target, peer).await.map(Body::from),
+            Err(invalid) => self.refuse(Refused::from(invalid)).map(Body::from),
         }
     }
 

@@ -23,13 +23,38 @@ const SHARDS: usize = 64;
 /// Who is connected to this node.
 #[derive(Debug)]
 pub struct Directory {
-    shards: Box<[Mutex<HashMap<Key, Entry>>]>,
+    shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
     /// When connections were last heard that have ended since [`Directory::take_heard`].
     departed: Mutex<Vec<ActivityMark>>,
 }
 
-type Key = (HubKey, IdentityName);
+/// The connections of some identities, hub by hub: so that one is found by what is at hand, without a copy of its name.
+/// There is no map of a hub without connections.
+#[derive(Debug, Default)]
+struct Shard(HashMap<HubKey, HashMap<IdentityName, Entry>>);
+
+impl Shard {
+    fn entry(&self, hub: HubKey, name: &IdentityName) -> Option<&Entry> {
+        self.0.get(&hub)?.get(name)
+    }
+
+    /// The entry of an identity, if it is still that of `epoch`.
+    fn entry_of(&mut self, (hub, name): (HubKey, &IdentityName), epoch: u64) -> Option<&mut Entry> {
+        self.0.get_mut(&hub)?.get_mut(name).filter(|entry| entry.epoch == epoch)
+    }
+
+    /// Takes the entry of an identity out, if it is still that of `epoch`.
+    fn remove(&mut self, (hub, name): (HubKey, &IdentityName), epoch: u64) -> Option<Entry> {
+        let at_hub = self.0.get_mut(&hub)?;
+        at_hub.get(name).filter(|entry| entry.epoch == epoch)?;
+        let removed = at_hub.remove(name);
+        if at_hub.is_empty() {
+            self.0.remove(&hub);
+        }
+        removed
+    }
+}
 
 /// A live connection.
 #[derive(Clone, Debug)]
@@ -57,8 +82,8 @@ impl Default for Directory {
 }
 
 impl Directory {
-    fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Entry>> {
-        let index = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
+    fn shard(&self, hub: HubKey, name: &IdentityName) -> MutexGuard<'_, Shard> {
+        let index = usize::try_from(self.hasher.hash_one((hub, name)) % SHARDS as u64).unwrap_or(0);
         let shard = self.shards.get(index).expect("the index is below the number of shards");
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -67,7 +92,6 @@ impl Directory {
     /// itself.
     pub fn enter(&self, seat: &Seat, credential: UsedCredential, expires_at: Option<UnixTime>) -> Mailbox {
         let (slot, mailbox) = mailbox();
-        let key = (seat.hub, seat.name.clone());
         let entry = Entry {
             slot: slot.clone(),
             waiting: None,
@@ -77,11 +101,11 @@ impl Directory {
             expires_at,
             heard_at: None,
         };
-        let mut shard = self.shard(&key);
-        match shard.get(&key) {
+        let mut shard = self.shard(seat.hub, &seat.name);
+        match shard.entry(seat.hub, &seat.name) {
             Some(present) if present.epoch > seat.epoch => slot.cut(CutOff::Displaced),
             _ => {
-                if let Some(displaced) = shard.insert(key, entry) {
+                if let Some(displaced) = shard.0.entry(seat.hub).or_default().insert(seat.name.clone(), entry) {
                     displaced.slot.cut(CutOff::Displaced);
                 }
             }
@@ -91,17 +115,16 @@ impl Directory {
 
     /// Keeps a mailbox until the connection's driver fetches it.
     pub fn keep_mailbox(&self, device: &ConnectedDevice, mailbox: Mailbox) {
-        let key = (device.hub, device.name.clone());
-        if let Some(entry) = self.shard(&key).get_mut(&key).filter(|entry| entry.epoch == device.epoch) {
+        let mut shard = self.shard(device.hub, &device.name);
+        if let Some(entry) = shard.entry_of((device.hub, &device.name), device.epoch) {
             entry.waiting = Some(Arc::new(mailbox));
         }
     }
 
     /// Hands out the mailbox of a connection, once; `None` if another connection has taken over.
     pub fn take_mailbox(&self, device: &ConnectedDevice) -> Option<Mailbox> {
-        let key = (device.hub, device.name.clone());
-        let mut shard = self.shard(&key);
-        let entry = shard.get_mut(&key).filter(|entry| entry.epoch == device.epoch)?;
+        let mut shard = self.shard(device.hub, &device.name);
+        let entry = shard.entry_of((device.hub, &device.name), device.epoch)?;
         Arc::into_inner(entry.waiting.take()?)
     }
 
@@ -110,28 +133,23 @@ impl Directory {
         let mut names = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            names.extend(shard.keys().filter(|(at, _)| *at == hub).map(|(_, name)| name.clone()));
+            names.extend(shard.0.get(&hub).into_iter().flat_map(HashMap::keys).cloned());
         }
         names
     }
 
     /// Removes a connection that has ended, unless another has taken its place.
     pub fn leave(&self, seat: &Seat) {
-        let key = (seat.hub, seat.name.clone());
-        let mut shard = self.shard(&key);
-        if shard.get(&key).is_some_and(|entry| entry.epoch == seat.epoch)
-            && let Some(at) = shard.remove(&key).and_then(|entry| entry.heard_at)
-        {
-            drop(shard);
-            let (hub, name) = key;
-            self.departed.lock().unwrap_or_else(PoisonError::into_inner).push(ActivityMark { hub, name, at });
+        let left = self.shard(seat.hub, &seat.name).remove((seat.hub, &seat.name), seat.epoch);
+        if let Some(at) = left.and_then(|entry| entry.heard_at) {
+            let mark = ActivityMark { hub: seat.hub, name: seat.name.clone(), at };
+            self.departed.lock().unwrap_or_else(PoisonError::into_inner).push(mark);
         }
     }
 
     /// Notes that a connection was heard.
     pub fn hear(&self, seat: &Seat, now: UnixTime) {
-        let key = (seat.hub, seat.name.clone());
-        if let Some(entry) = self.shard(&key).get_mut(&key).filter(|entry| entry.epoch == seat.epoch) {
+        if let Some(entry) = self.shard(seat.hub, &seat.name).entry_of((seat.hub, &seat.name), seat.epoch) {
             entry.heard_at = Some(now);
         }
     }
@@ -141,36 +159,32 @@ impl Directory {
         let mut marks = std::mem::take(&mut *self.departed.lock().unwrap_or_else(PoisonError::into_inner));
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            marks.extend(shard.iter_mut().filter_map(|((hub, name), entry)| {
-                let at = entry.heard_at.take()?;
-                Some(ActivityMark { hub: *hub, name: name.clone(), at })
-            }));
+            for (&hub, at_hub) in &mut shard.0 {
+                marks.extend(at_hub.iter_mut().filter_map(|(name, entry)| {
+                    let at = entry.heard_at.take()?;
+                    Some(ActivityMark { hub, name: name.clone(), at })
+                }));
+            }
         }
         marks
     }
 
     /// Tells a device something, if it is connected here.
     pub fn push(&self, hub: HubKey, name: &IdentityName, push: Push) {
-        let key = (hub, name.clone());
-        if let Some(entry) = self.shard(&key).get(&key) {
+        if let Some(entry) = self.shard(hub, name).entry(hub, name) {
             entry.slot.push(push);
         }
     }
 
     /// The connection of an identity, if there is one here.
     pub fn find(&self, hub: HubKey, name: &IdentityName) -> Option<Entry> {
-        let key = (hub, name.clone());
-        self.shard(&key).get(&key).cloned()
+        self.shard(hub, name).entry(hub, name).cloned()
     }
 
     /// Ends the connection of an identity if it is still the one of `epoch`; the entry is gone at once, so that nothing
     /// is pushed to it any more.
     pub fn cut(&self, hub: HubKey, name: &IdentityName, epoch: u64, reason: CutOff) {
-        let key = (hub, name.clone());
-        let mut shard = self.shard(&key);
-        if shard.get(&key).is_some_and(|entry| entry.epoch == epoch)
-            && let Some(entry) = shard.remove(&key)
-        {
+        if let Some(entry) = self.shard(hub, name).remove((hub, name), epoch) {
             entry.slot.cut(reason);
         }
     }
@@ -179,19 +193,23 @@ impl Directory {
     pub fn cut_where(&self, doomed: impl Fn(HubKey, &IdentityName, &Entry) -> Option<CutOff>) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.retain(|(hub, name), entry| match doomed(*hub, name, entry) {
-                Some(reason) => {
-                    entry.slot.cut(reason);
-                    false
-                }
-                None => true,
+            shard.0.retain(|hub, at_hub| {
+                at_hub.retain(|name, entry| match doomed(*hub, name, entry) {
+                    Some(reason) => {
+                        entry.slot.cut(reason);
+                        false
+                    }
+                    None => true,
+                });
+                !at_hub.is_empty()
             });
         }
     }
 
     #[cfg(test)]
     fn connected(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+        let connected = |shard: &Shard| shard.0.values().map(HashMap::len).sum::<usize>();
+        self.shards.iter().map(|shard| connected(&shard.lock().unwrap_or_else(PoisonError::into_inner))).sum()
     }
 }
 
