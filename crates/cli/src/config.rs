@@ -91,7 +91,7 @@ pub struct Tls {
 pub struct Provisioning {
     /// Seconds a device waits before it polls an unfinished assignment, 2 to 5: what every SDK honours.
     pub retry_after_s: u32,
-    /// Operations that one worker takes at once, 1 to 1,000.
+    /// Assignments that the worker carries out side by side, 1 to 1,000.
     pub claim_batch: usize,
     /// Symmetric-key groups tried for an unknown registration ID, 1 to 100,000.
     pub key_groups_tried_max: usize,

@@ -49,7 +49,7 @@ pub use token::TOKEN_LIFETIME;
 pub struct Settings {
     /// Seconds a device waits before it polls an unfinished assignment.
     pub retry_after_s: u32,
-    /// Operations taken by a worker at once.
+    /// Assignments that the worker carries out side by side.
     pub claim_batch: usize,
     /// Symmetric-key groups tried for one registration.
     pub key_groups_tried_max: usize,

@@ -27,6 +27,8 @@ const IDLE: Duration = Duration::from_secs(5);
 /// Attempts after which an assignment is given up: an operation that fails each time must not be tried for ever. A failed
 /// one is tried again when its lease has run out.
 const ATTEMPTS_MAX: u32 = 10;
+/// Operations claimed by one verb, which holds up all others (`rules.md` 11).
+const CLAIMED_MAX: usize = 64;
 /// How often ended operations are forgotten.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 /// Ended operations forgotten by one verb, which holds up all others.
@@ -48,19 +50,18 @@ impl Service {
         // Whether more may be queued than was claimed.
         let mut has_more = true;
         loop {
+            while let Some(ended) = running.try_join_next() {
+                self.end_assignment(ended);
+            }
             let room = self.0.settings.claim_batch.max(1).saturating_sub(running.len());
             if has_more && room > 0 {
-                has_more = self.begin_assignments(&mut running, room).await;
+                has_more = self.begin_assignments(&mut running, room.min(CLAIMED_MAX)).await;
+                continue;
             }
             tokio::select! {
                 () = self.0.assignments.notified() => has_more = true,
                 () = tokio::time::sleep(IDLE) => has_more = true,
-                Some(ended) = running.join_next() => {
-                    self.end_assignment(ended);
-                    while let Some(ended) = running.try_join_next() {
-                        self.end_assignment(ended);
-                    }
-                }
+                Some(ended) = running.join_next() => self.end_assignment(ended),
             }
         }
     }

@@ -50,6 +50,36 @@ async fn one_assignment_that_takes_long_does_not_hold_up_the_others() {
 }
 
 #[tokio::test]
+async fn what_is_queued_is_claimed_piece_by_piece_and_assigned_whole() {
+    const QUEUED: usize = 150;
+    const CLAIMED: usize = 64;
+    let queued = async |ground: &Ground| {
+        for number in 0..QUEUED {
+            ground.begin(&format!("dev-{number}")).await;
+        }
+    };
+    let ground = Ground::new().await;
+    queued(&ground).await;
+    let mut held = ground.store.hold("claim_operations");
+    beside_the_worker(&ground, async {
+        held.done().await;
+        let left = ground.store.inner().claim_operations(QUEUED).await.unwrap();
+        assert_eq!(left.len(), QUEUED - CLAIMED, "one verb claims no more");
+    })
+    .await;
+
+    let ground = Ground::new().await;
+    queued(&ground).await;
+    beside_the_worker(&ground, async {
+        for number in 0..QUEUED {
+            let id = format!("dev-{number}");
+            ground.registered_as(&id, |state| state.status == RegistrationStatus::Assigned).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_assignment_that_panics_each_time_is_given_up() {
     let ground = Ground::new().await;
     ground.store.plan_verb("finish_assignment", Fault::Panic);
