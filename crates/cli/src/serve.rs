@@ -195,6 +195,7 @@ async fn open_service(
             none if none.is_empty() => AddressPool::Loopback,
             listed => AddressPool::Listed(listed),
         },
+        ..Settings::default()
     };
     let naming = match config.listen.domain.as_str() {
         "" => Naming::Addresses,

@@ -3,14 +3,9 @@
 //! The directory keeps it, and the store is told of many devices at once, so that no message costs a write. What was heard
 //! in the last seconds before the process ends is not noted. Start at [`Service::run_activity`].
 
-use std::time::Duration;
-
 use domain::operation::session::Seat;
 
 use crate::Service;
-
-/// How often it is noted who was heard. The product shows it minutes late (`contract/hub-device.md`).
-const NOTE_EVERY: Duration = Duration::from_secs(10);
 
 impl Service {
     /// A connected device sent a message, or read or wrote its twin.
@@ -19,7 +14,7 @@ impl Service {
     }
 
     /// Notes in the store who was heard since this was last called.
-    pub async fn note_activity(&self) {
+    async fn note_activity(&self) {
         let marks = self.0.directory.take_heard();
         if marks.is_empty() {
             return;
@@ -31,7 +26,7 @@ impl Service {
 
     /// Notes who was heard, from time to time, until the future is dropped.
     pub async fn run_activity(&self) {
-        let mut ticks = tokio::time::interval(NOTE_EVERY);
+        let mut ticks = tokio::time::interval(self.0.settings.activity_noted_every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;

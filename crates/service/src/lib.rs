@@ -55,6 +55,8 @@ pub struct Settings {
     pub key_groups_tried_max: usize,
     /// How long ended operations can be polled.
     pub operations_kept: std::time::Duration,
+    /// How often it is noted who was heard; not zero. The product shows it minutes late (`contract/hub-device.md`).
+    pub activity_noted_every: std::time::Duration,
     /// Days that a fresh hub keeps telemetry.
     pub retention_days: u16,
     /// Partitions of a fresh hub.
@@ -72,6 +74,7 @@ impl Default for Settings {
             claim_batch: 512,
             key_groups_tried_max: 1_000,
             operations_kept: std::time::Duration::from_secs(24 * 3_600),
+            activity_noted_every: std::time::Duration::from_secs(10),
             retention_days: 1,
             partitions: 4,
             quotas: Quotas::default(),

@@ -38,6 +38,9 @@ const MANAGEMENT_AUDIENCE: &str = "https://management.azure.com";
 /// Seconds a device is told to wait: tests do not wait at all, so that the least is told.
 const RETRY_AFTER_S: u32 = 1;
 
+/// How often it is noted who was heard: often, for a test that waits for it.
+const ACTIVITY_NOTED_EVERY: Duration = Duration::from_millis(50);
+
 /// Why no Muster starts.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
@@ -164,7 +167,11 @@ impl Muster {
             entropy: Arc::clone(&entropy),
             tasks: Arc::new(tasks.clone()),
             naming: Naming::Addresses,
-            settings: Settings { retry_after_s: RETRY_AFTER_S, ..Settings::default() },
+            settings: Settings {
+                retry_after_s: RETRY_AFTER_S,
+                activity_noted_every: ACTIVITY_NOTED_EVERY,
+                ..Settings::default()
+            },
         };
         let opened = Service::open(parts, Some(defaults()?)).await;
         let service = opened.map_err(|error| Failed::Service(error.public.into_owned()))?;
