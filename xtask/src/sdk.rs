@@ -175,7 +175,7 @@ fn isolated() -> Result<Command> {
     Ok(command)
 }
 
-fn namespaces_allowed() -> Result<bool> {
+pub fn namespaces_allowed() -> Result<bool> {
     Ok(process::succeeds(process::command("unshare")?.args(["-rn", "ip", "link", "set", "lo", "up"])))
 }
 

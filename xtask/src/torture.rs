@@ -1,16 +1,17 @@
-//! `cargo xtask torture`: the server is killed, its disk is cut off, and what it acknowledged must be there
+//! `cargo xtask torture`: the server is killed, its disk is cut off or full, and what it acknowledged must be there
 //! (`docs/durability.md`).
 //!
 //! Builds the server and the program that tortures it (`crates/testkit/src/bin/torture`), runs that and reports. Also
 //! builds a server that does not sync, which must be caught. Start at [`run`].
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 
 use crate::report::Report;
-use crate::{debian, metadata, process, suites};
+use crate::{debian, metadata, process, sdk, suites};
 
 /// How much of everything.
 struct Amount {
@@ -24,6 +25,8 @@ struct Amount {
 const LONG: Amount = Amount { rounds: 50, cuts: 40 };
 /// Among all the other tests.
 const SHORT: Amount = Amount { rounds: 4, cuts: 6 };
+/// Size of the disk that is filled: with room for a few seconds of work.
+const SMALL_DISK_MIB: u32 = 96;
 /// Power cuts of a server that does not sync: the first one shows it.
 const CUTS_UNSYNCED: u32 = 2;
 /// Where the seed of a run is taken from, to repeat it; otherwise a fresh one is used, and told.
@@ -61,6 +64,7 @@ fn steps(report: &mut Report, amount: &Amount) {
     report.step("power cuts", 10 + u64::from(*cuts) * seconds_per_cut, || {
         torture("power", "power", &["--cuts", &cuts.to_string()], &ordinary()?)
     });
+    report.step("full disk", 40, full_disk);
     let mut unsynced = PathBuf::new();
     if report.step("compile without syncs", 90, || {
         unsynced = compile_unsynced()?;
@@ -99,6 +103,24 @@ fn torture(what: &str, name: &str, arguments: &[&str], muster: &Path) -> Result<
     if let Ok(seed) = env::var(SEED_VARIABLE) {
         command.args(["--seed", &seed]);
     }
+    follow(command)
+}
+
+/// On a small disk that only the program and its servers see, and that is gone with them.
+fn full_disk() -> Result<Vec<String>> {
+    if !sdk::namespaces_allowed()? {
+        return Ok(vec!["not shown: namespaces are forbidden here, so that no small disk can be mounted".to_owned()]);
+    }
+    let (folder, program) = (empty_folder("full")?, programs()?.join("torture"));
+    let mount = format!("mount -t tmpfs -o mode=700,size={SMALL_DISK_MIB}m tmpfs");
+    let script = format!(r#"mkdir "$1/disk" && {mount} "$1/disk" && exec "$2" full --muster "$3" --work "$1""#);
+    let mut command = process::command("unshare")?;
+    command.args(["-rm", "sh", "-c", &script, "sh"]).arg(folder).arg(program).arg(ordinary()?);
+    follow(command)
+}
+
+/// Runs the program and returns its last line.
+fn follow(mut command: Command) -> Result<Vec<String>> {
     let mut last = String::new();
     let succeeded = process::follow(&mut command, |line| {
         println!("{line}");

@@ -104,7 +104,13 @@ fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MUSTER_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let is_terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(is_terminal)
+        .with_writer(std::io::stderr)
+        // A log that cannot be written would be told of by printing, which panics where that cannot be written either.
+        .log_internal_errors(false)
+        .init();
 }
 
 fn override_config(config: &mut Config, args: &ServeArgs) {

@@ -46,7 +46,7 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailability {
     /// The disk, or the size the store may grow to, is used up.
-    #[error("there is no room left on the disk")]
+    #[error("there is no room left on the disk; make room, and writing goes on by itself")]
     Full,
     /// The disk does not do what it is told.
     #[error("the disk does not read or write")]

@@ -17,9 +17,13 @@ use store::ports::{ReadFrom, ResourceStore as _, TelemetryLog as _};
 use store::sqlite::{Embedded, Options};
 use store::{Error, OpenError};
 
+/// After so many bytes telemetry goes to another file.
+const TELEMETRY_FILE_BYTES: u64 = 300_000;
+
 fn open(folder: &Path) -> Result<Embedded, OpenError> {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOON));
-    let options = Options { folder: Some(folder.to_owned()), ..Options::default() };
+    let mut options = Options { folder: Some(folder.to_owned()), ..Options::default() };
+    options.telemetry.file_bytes_max = TELEMETRY_FILE_BYTES;
     Embedded::open(options, clock, &SeededEntropy::new(1))
 }
 
@@ -95,4 +99,33 @@ async fn nothing_that_was_answered_is_lost_when_the_disk_is_full() {
     limit_files(None);
     assert!(matches!(refused, OpenError::Full { .. }), "{refused}");
     open(empty.path()).unwrap().close().await;
+    // One after the other, since the limit is everybody's.
+    for bytes in [0, 1, 4_096, 8_192, 20_000, 32_768, 60_000] {
+        a_file_is_begun_when_there_is_room(bytes).await;
+    }
+}
+
+/// Telemetry is to go to another file while no file may be larger than so many bytes.
+async fn a_file_is_begun_when_there_is_room(bytes: u64) {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path()).unwrap();
+    let body = "x".repeat(100_000);
+    for _ in 0..4 {
+        store.telemetry().append(message(HubKey(1), 0, &body)).await.unwrap();
+    }
+    limit_files(Some(bytes));
+    store.telemetry().tend().await.unwrap();
+    let refused = store.telemetry().append(message(HubKey(1), 0, &body)).await;
+    assert!(is_unavailable(&refused), "{bytes}: {refused:?}");
+    limit_files(None);
+    store.telemetry().tend().await.unwrap();
+    let next = store.telemetry().append(message(HubKey(1), 0, &body)).await.unwrap();
+    assert_eq!(next.sequence, 4, "{bytes}");
+    store.close().await;
+    assert!(place.path().join("telemetry/0000000002.db").exists(), "{bytes}: no other file was begun");
+
+    let store = open(place.path()).unwrap();
+    let read = store.telemetry().read(HubKey(1), 0, ReadFrom::Start, 1_000).await.unwrap();
+    assert_eq!(read.iter().map(|kept| kept.position.sequence).collect::<Vec<_>>(), [0, 1, 2, 3, 4], "{bytes}");
+    store.close().await;
 }

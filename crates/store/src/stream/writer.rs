@@ -230,7 +230,11 @@ impl Thread {
         let number = self.active.number + 1;
         let spans = spans(&self.active.connection)?;
         let opened = Active::open(self.folder.as_ref(), number, now);
-        let next = opened.map_err(|error| Error::backend("beginning a file of the log", error))?;
+        let next = opened.map_err(|error| match error {
+            // It is tried again without a restart, which is what the error itself advises.
+            OpenError::Full { .. } => Error::Unavailable { reason: Unavailability::Full, source: None },
+            other => Error::backend("beginning a file of the log", other),
+        })?;
         // The next file has no messages of a forgotten hub, so that its numbers need not go on.
         let is_known = |(hub, _): &Partition| self.shared.retention(*hub).is_some();
         let tails = self.tails.iter().filter(|(partition, _)| is_known(partition));

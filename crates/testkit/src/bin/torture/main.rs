@@ -2,9 +2,10 @@
 //!
 //! `cargo xtask torture` builds and starts it. It must never look into the server: what it knows comes over the wire,
 //! from the data folder, and from `strace`. Start at [`kill`] for the kills, at [`power`] for
-//! the power cuts.
+//! the power cuts, at [`full`] for the full disk.
 
 mod disk;
+mod full;
 mod http;
 mod journal;
 mod kill;
@@ -30,6 +31,7 @@ use crate::trouble::{During as _, Result, Trouble};
 const USAGE: &str = "\
 torture kill --muster PROGRAM --work EMPTY-FOLDER [--rounds N] [--seed N]
 torture power --muster PROGRAM --work EMPTY-FOLDER [--cuts N] [--seed N] [--unsynced]
+torture full --muster PROGRAM --work FOLDER     a small disk is mounted at FOLDER/disk
 
 --unsynced has a build that can leave out its syncs do so, and expects that acknowledged work is missed.
 ";
@@ -70,6 +72,7 @@ fn run(arguments: &[String]) -> Result<String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command.as_str() {
         "kill" => runtime.block_on(kill::run(&kill::Wish { binary, work, rounds, seed })),
+        "full" => runtime.block_on(full::run(&full::Wish { binary, work })),
         "power" => runtime.block_on(power::run(&power::Wish { binary, work, cuts, expect_loss: unsynced, seed })),
         _ => Err(Trouble::new(USAGE)),
     }

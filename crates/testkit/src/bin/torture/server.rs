@@ -160,11 +160,16 @@ fn traced(muster: &Path, prefix: &Path) -> Command {
     command
 }
 
+/// What the servers on `folder` logged.
+pub fn log_of(folder: &Path) -> String {
+    std::fs::read_to_string(folder.with_extension("log")).unwrap_or_default()
+}
+
 /// The end of what the server on `folder` logged.
 pub fn tail_of_log(folder: &Path) -> String {
     /// Lines shown.
     const LINES: usize = 20;
-    let text = std::fs::read_to_string(folder.with_extension("log")).unwrap_or_default();
+    let text = log_of(folder);
     let lines: Vec<&str> = text.lines().collect();
     lines.get(lines.len().saturating_sub(LINES)..).unwrap_or_default().join("\n")
 }
