@@ -2,11 +2,13 @@
 
 import json
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import pytest
 from azure.iot.device import Message
+from azure.iot.device.exceptions import ClientError
 from test_hub import connect, provision
 
 DEVICE = {"client": "azure-iot-device", "version": version("azure-iot-device"), "credential": "symmetric key"}
@@ -73,3 +75,60 @@ def test_acknowledged_telemetry_is_there_after_a_restart_in_order(muster):
     told = muster.run("events", "monitor", "--from", "start", "--count", "41", "--timeout", "1")
     assert told.returncode == 1 and "only 40 of 41" in told.stderr
     assert muster.run("events", "monitor", "--hub", "nowhere").returncode != 0
+
+
+class Sender:
+    """A device that sends one message after another; its application tries again whatever was not acknowledged."""
+
+    def __init__(self, muster, name: str, transport: str):
+        self.client = connect(muster, name, provision(muster, name), transport)
+        self.sent, self.changed, self.over = [], threading.Condition(), threading.Event()
+        self.client.on_connection_state_change = self.wake
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def wake(self):
+        with self.changed:
+            self.changed.notify_all()
+
+    def run(self):
+        for number in range(1_000_000):
+            if self.over.is_set():
+                return
+            try:
+                self.client.send_message(str(number))
+            except ClientError:
+                # The client connects again by itself.
+                with self.changed:
+                    self.changed.wait_for(lambda: self.client.connected or self.over.is_set(), 60)
+                continue
+            self.sent.append(str(number))
+            self.wake()
+
+    def await_more(self, count: int) -> bool:
+        with self.changed:
+            wanted = len(self.sent) + count
+            return self.changed.wait_for(lambda: len(self.sent) >= wanted, 60)
+
+    def end(self):
+        self.over.set()
+        self.wake()
+        self.thread.join()
+        self.client.shutdown()
+
+
+@pytest.mark.shows(**DEVICE, feature="telemetry under load, acknowledged before SIGTERM and after the restart")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_what_was_acknowledged_while_the_server_ended_is_there(muster, transport):
+    senders = {name: Sender(muster, name, transport) for name in ["dev-1", "dev-2", "dev-3", "dev-4"]}
+    try:
+        assert all(sender.await_more(50) for sender in senders.values()), muster.log
+        muster.restart()
+        assert all(sender.await_more(50) for sender in senders.values()), muster.log
+    finally:
+        for sender in senders.values():
+            sender.end()
+    for name, sender in senders.items():
+        # What was not acknowledged may be there too, so that their number is not known.
+        shown = muster.run("events", "monitor", "--from", "start", "--device", name, "--timeout", "1").stdout
+        assert {json.loads(line)["body"] for line in shown.splitlines()} >= set(sender.sent), muster.log
