@@ -10,6 +10,13 @@ pub mod enrollment_json;
 mod frame;
 #[path = "../../crates/server/src/balancer/header.rs"]
 mod header;
+/// What the server reads of a head, as its own files call it.
+mod http {
+    #[path = "../../../crates/server/src/http/host.rs"]
+    mod host;
+
+    pub(crate) use host::host_asked;
+}
 pub mod http_opening;
 pub mod http_request;
 pub mod hub_topic;

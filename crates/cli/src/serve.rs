@@ -3,7 +3,7 @@
 mod panel;
 mod told;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use domain::clock::{Clock, Entropy};
 use domain::ids::{HubName, ServiceName};
 use domain::resource::{AddressPool, Naming, Policy};
 use server::budget::BudgetSettings;
-use server::serve::{RimLimits, ServeOptions, Server};
+use server::serve::{RimLimits, ServeOptions, Server, dialled_from_here};
 use server::shutdown::Tasks;
 use server::tls::authority::CERTIFICATE_FILE;
 use server::tls::key_file::{KeyFolder, KeySeal};
@@ -323,7 +323,7 @@ fn endpoints(service: &Service, server: &Server, config: &Config, folder: &Path)
         }
     }
     let deployment = service.deployment();
-    let address = config.addresses().first().copied().unwrap_or(Ipv4Addr::LOCALHOST.into());
+    let address = config.addresses().first().map_or(Ipv4Addr::LOCALHOST.into(), |own| dialled_from_here(*own));
     Ok(Endpoints {
         version: 1,
         pid: std::process::id(),
@@ -333,7 +333,7 @@ fn endpoints(service: &Service, server: &Server, config: &Config, folder: &Path)
         provisioning_services: services,
         hubs,
         admin: Admin {
-            url: format!("https://{address}:{admin}"),
+            url: format!("https://{}", SocketAddr::new(address, admin)),
             tenant_id: deployment.tenant.clone(),
             client_id: deployment.client.clone(),
             client_secret: String::from_utf8(deployment.client_secret.0.clone())?,

@@ -55,7 +55,12 @@ impl HostName {
     /// Whether it says no more than that `address` was dialled: its literal, or `localhost` for one of loopback.
     pub fn repeats(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        (&*self.0 == Self::LOOPBACK && address.is_loopback()) || self.0.parse() == Ok(address)
+        (self.is_localhost() && address.is_loopback()) || self.0.parse() == Ok(address)
+    }
+
+    /// Whether it is `localhost`, which names another machine to everybody.
+    pub fn is_localhost(&self) -> bool {
+        &*self.0 == Self::LOOPBACK
     }
 }
 

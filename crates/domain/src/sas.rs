@@ -14,6 +14,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroize as _;
 
 use crate::clock::{Entropy, UnixTime, random};
+use crate::host::HostName;
 
 /// A key for signing, 16 to 64 bytes. Never printed, never serialised, wiped when dropped.
 #[derive(Clone)]
@@ -265,11 +266,8 @@ impl SasToken {
         let text = self.resource.strip_prefix("https://").or_else(|| self.resource.strip_prefix("sb://"));
         let text = text.unwrap_or(&self.resource);
         let mut segments = text.trim_matches('/').split('/');
-        let host = segments.next().unwrap_or_default().to_ascii_lowercase();
-        let host = match host.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name.to_owned(),
-            _ => host,
-        };
+        let host = segments.next().unwrap_or_default();
+        let host = HostName::parse(host).map_or_else(|_| host.to_ascii_lowercase(), |host| host.as_str().to_owned());
         (host, segments.collect())
     }
 
@@ -422,7 +420,7 @@ mod tests {
         let of = |resource: &str| {
             token(&format!("sr={resource}&sig=CupbWQsstJqGhYMnN%2BadgzOmVapK6PbhPC%2FJ%2BoTlApU%3D&se=1")).unwrap()
         };
-        let hosts = ["127.0.0.2", "hub.example.org"];
+        let hosts = ["127.0.0.2", "hub.example.org", "2001:db8::2"];
         let cases: &[(&str, &str, Option<&str>, bool)] = &[
             ("127.0.0.2%2Fdevices%2Fdev", "dev", None, true),
             ("HUB.example.org:443/devices/dev", "dev", None, true),
@@ -434,6 +432,9 @@ mod tests {
             ("127.0.0.2/devices/de", "dev", None, false),
             ("127.0.0.2/devices/DEV", "dev", None, false),
             ("127.0.0.3/devices/dev", "dev", None, false),
+            ("2001:db8::2/devices/dev", "dev", None, true),
+            ("[2001:DB8::2]:443/devices/dev", "dev", None, true),
+            ("2001:db8::/devices/dev", "dev", None, false),
         ];
         for &(resource, device, module, expected) in cases {
             assert_eq!(of(resource).covers_device(&hosts, device, module), expected, "{resource} {module:?}");

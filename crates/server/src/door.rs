@@ -70,10 +70,15 @@ impl Door {
     }
 
     fn count<T>(&self, peer: IpAddr, outcome: &Result<T, Failure>) {
-        if outcome.as_ref().is_err_and(|failure| failure.kind == ErrorKind::Unauthorized) {
+        if outcome.as_ref().is_err_and(|failure| is_stranger(failure.kind)) {
             self.failed_proofs.spend_one(peer, Instant::now());
         }
     }
+}
+
+/// Whether whoever is told so has proved nothing: the log has a line of it, of which there must be a bound.
+const fn is_stranger(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Unauthorized | ErrorKind::HubNotFound | ErrorKind::ScopeNotFound)
 }
 
 /// Whether a credential is judged, as opposed to a connection that one let in.

@@ -6,6 +6,7 @@
 
 mod activity;
 mod body;
+mod host;
 mod opening;
 mod request;
 
@@ -25,9 +26,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use domain::host::HostName;
-use http::header::{
-    CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER, SERVER, STRICT_TRANSPORT_SECURITY,
-};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SERVER, STRICT_TRANSPORT_SECURITY};
 use http::request::Parts;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
@@ -40,9 +39,9 @@ use tokio::time::{interval_at, timeout};
 
 use self::activity::{Activity, CountedBody};
 pub use self::body::{Body, BodySender, ClientGone};
+pub(crate) use self::host::host_asked;
 use self::opening::{Opening, Replayed, read_opening};
 pub use self::request::Refusal;
-pub(crate) use self::request::host_asked;
 use self::request::{Room, judge_head, normalise_target, read_body};
 use crate::shutdown::{DrainSignal, Tasks};
 use crate::tls::{Connection, PeerContext, SecureStream};
@@ -308,7 +307,7 @@ impl Port {
         let judged = judge_head(&mut head, self.settings.header_bytes_max);
         normalise_target(&mut head);
         let version = head.version;
-        let hsts = self.hsts.clone().filter(|_| !is_localhost(&head.headers));
+        let hsts = self.hsts.clone().filter(|_| !head.extensions.get().is_some_and(HostName::is_localhost));
         let bytes_max = self.handler.body_bytes_max(&head);
         let mut room = Room::new(Arc::clone(&self.bodies));
         let read = match judged {
@@ -337,10 +336,4 @@ impl Port {
         response.headers_mut().entry(RETRY_AFTER).or_insert_with(|| RETRY_AFTER_S.into());
         response
     }
-}
-
-fn is_localhost(headers: &HeaderMap) -> bool {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name = host.split_once(':').map_or(host, |(name, _)| name);
-    name.eq_ignore_ascii_case("localhost")
 }

@@ -212,7 +212,7 @@ fn cover(ports: &[Weak<RunningListener>], service: &Service) {
 }
 
 /// What programs of this machine dial to reach a socket bound to `address`.
-const fn dialled_from_here(address: IpAddr) -> IpAddr {
+pub const fn dialled_from_here(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(address) if address.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(address) if address.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),

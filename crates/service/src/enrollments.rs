@@ -23,7 +23,7 @@ impl Service {
         let resources = self.resources();
         let service = resources
             .service_at(&caller.endpoint)
-            .ok_or_else(|| unreached(caller, ErrorKind::ResourceNotFound, NO_SERVICE))?;
+            .ok_or_else(|| unreached(caller, ErrorKind::ScopeNotFound, NO_SERVICE))?;
         let (action, path) = action_and_path(&ask);
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let hosts = resources.service_aliases(service);

@@ -42,17 +42,22 @@ const RESTRICTING: [(&str, Permissive); 9] = [
 /// Refuses `properties` if one of them restricts.
 pub(super) fn judge(properties: &Value) -> Result<(), Refused> {
     for (name, permissive) in RESTRICTING {
-        if let Some(value) = properties.get(name).filter(|value| !permissive.holds(value)) {
+        if let Some(value) = member(properties, name).filter(|value| !permissive.holds(value)) {
             return Err(refusal(name, permissive, value));
         }
     }
     Ok(())
 }
 
+/// A member of an object, in whatever case its name is written: the last one, as a reader that ignores case would take it.
+fn member<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
+    object.as_object()?.iter().rfind(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
+
 fn refusal(name: &str, permissive: Permissive, value: &Value) -> Refused {
     if let Permissive::Members(members) = permissive {
         let of_member = members.iter().find_map(|(member, permissive)| {
-            let value = value.get(member).filter(|value| !permissive.holds(value))?;
+            let value = self::member(value, member).filter(|value| !permissive.holds(value))?;
             Some(refusal(&format!("{name}.{member}"), *permissive, value))
         });
         if let Some(refused) = of_member {
@@ -75,9 +80,9 @@ impl Permissive {
             (_, Value::Null) | (Self::False, Value::Bool(false)) => true,
             (Self::Words(words), Value::String(word)) => words.iter().any(|known| known.eq_ignore_ascii_case(word)),
             (Self::NoRules, Value::Array(rules)) => rules.is_empty(),
-            (Self::Members(members), Value::Object(object)) => {
+            (Self::Members(members), Value::Object(_)) => {
                 let holds =
-                    |(member, permissive): &(&str, Self)| object.get(*member).is_none_or(|it| permissive.holds(it));
+                    |(name, permissive): &(&str, Self)| member(value, name).is_none_or(|it| permissive.holds(it));
                 members.iter().all(holds)
             }
             _ => false,
@@ -98,6 +103,8 @@ mod tests {
         let cases = [
             ("publicNetworkAccess", json!("Disabled"), "publicNetworkAccess"),
             ("publicNetworkAccess", json!(7), "publicNetworkAccess"),
+            ("PublicNetworkAccess", json!("Disabled"), "publicNetworkAccess"),
+            ("networkRuleSets", json!({ "DefaultAction": "Deny" }), "networkRuleSets.defaultAction"),
             ("ipFilterRules", rule.clone(), "ipFilterRules"),
             ("ipFilterRules", json!("192.0.2.0/24"), "ipFilterRules"),
             ("networkRuleSets", json!({ "defaultAction": "Deny" }), "networkRuleSets.defaultAction"),

@@ -222,7 +222,7 @@ pub enum ErrorKind {
     Unauthorized,
     /// The credential is good and its rights do not cover the operation.
     Forbidden,
-    /// No provisioning service has the ID scope.
+    /// No provisioning service has the ID scope, or answers to the host name.
     ScopeNotFound,
     /// No hub answers to the host name.
     HubNotFound,

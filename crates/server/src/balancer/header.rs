@@ -41,7 +41,8 @@ pub(super) enum Unreadable {
 /// Reads exactly one header.
 pub(super) async fn read_header<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, Unreadable> {
     let mut header = vec![0; FIXED_BYTES];
-    let read = stream.read(&mut header).await?;
+    // Whoever only looks whether a port is open may end by a reset, too.
+    let read = stream.read(&mut header).await.unwrap_or(0);
     if read == 0 {
         return Err(Unreadable::Silent);
     }

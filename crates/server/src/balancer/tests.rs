@@ -158,6 +158,19 @@ async fn what_does_not_say_whom_it_comes_from_is_closed_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_look_whether_the_port_is_open_is_none_of_the_logs_business_however_it_ends() {
+    for resets in [false, true] {
+        let (mut incoming, client, _) = connection(b"").await;
+        if resets {
+            socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+        drop(client);
+        let error = balancers(&["127.0.0.1"], PATIENCE).read_ends(&mut incoming).await.expect_err("nothing is said");
+        assert!(matches!(error, Unintroduced::Unreadable(Unreadable::Silent)), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_header_is_awaited_since_the_connection_was_accepted() {
     let (mut incoming, _client, _) = connection(b"\r\n\r\n").await;
     incoming.accepted_at -= Duration::from_secs(10);

@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use domain::host::{HostName, InvalidHostName};
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue};
+use domain::host::InvalidHostName;
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery, Uri};
-use http::{Method, StatusCode, Version};
+use http::uri::{PathAndQuery, Uri};
+use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+
+use super::host::{host_and_port, host_asked};
 
 /// How far a body that is too long is read on and thrown away, so that its sender gets to reading the refusal. Closing
 /// with unread bytes would reset the connection and take the refusal with it.
@@ -72,33 +74,6 @@ pub(super) fn normalise_target(head: &mut Parts) {
     }
     let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     head.uri = Uri::from(path);
-}
-
-/// The host that a request is for; `None` if it names none and need not, as in HTTP/1.0.
-///
-/// A target's authority goes before `Host` (RFC 9112, section 3.2.2), which must be there once all the same (section 3.2).
-/// In HTTP/2 it may be missing, and must not name another (RFC 9113, section 8.3.1).
-pub(crate) fn host_asked(
-    version: Version,
-    uri: &Uri,
-    headers: &HeaderMap,
-) -> Result<Option<HostName>, InvalidHostName> {
-    let mut values = headers.get_all(HOST).iter();
-    let header = match (values.next(), values.next()) {
-        (Some(_), Some(_)) => return Err(InvalidHostName),
-        (value, _) => value.map(|value| HostName::parse(value.to_str().map_err(|_| InvalidHostName)?)).transpose()?,
-    };
-    let authority = uri.authority().map(|authority| HostName::parse(host_and_port(authority))).transpose()?;
-    match (authority, header) {
-        (_, None) if version == Version::HTTP_11 => Err(InvalidHostName),
-        (None, None) if version == Version::HTTP_2 => Err(InvalidHostName),
-        (Some(asked), Some(other)) if version == Version::HTTP_2 && asked != other => Err(InvalidHostName),
-        (authority, header) => Ok(authority.or(header)),
-    }
-}
-
-fn host_and_port(authority: &Authority) -> &str {
-    authority.as_str().rsplit('@').next().unwrap_or_default()
 }
 
 /// Refuses a head that cannot be gone by: longer than `bytes_max`, or without a host that can be read. Handlers find the

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::host::InvalidHostName;
+use http::header::{HOST, HeaderMap};
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Full};
 use rustls::ClientConfig;

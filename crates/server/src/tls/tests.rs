@@ -9,11 +9,12 @@ use std::time::Duration;
 use rustls::client::Resumption;
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
 use super::*;
 use crate::budget::BudgetSettings;
-use crate::testing::{TestRim, VERSIONS, shown};
+use crate::testing::{PATIENCE, TestRim, VERSIONS, shown};
 
 #[tokio::test]
 async fn clients_of_either_version_are_served_without_a_certificate() {
@@ -155,6 +156,19 @@ async fn a_client_that_says_nothing_is_given_up() {
     let mut silent = TcpStream::connect(rim.dialled("127.0.0.2")).await.unwrap();
     assert!(matches!(rim.outcome().await, Err(HandshakeError::TimedOut(_))));
     assert_eq!(silent.read(&mut [0; 1]).await.unwrap(), 0, "the socket is closed");
+}
+
+#[tokio::test]
+async fn the_time_out_counts_from_the_moment_the_socket_was_accepted() {
+    let settings = TlsSettings { handshake_timeout: PATIENCE * 10, ..TlsSettings::default() };
+    let acceptor = TlsAcceptor::new(Arc::clone(&TestRim::start().certificates), settings, PortProtocol::Other);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let _silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (stream, peer) = listener.accept().await.unwrap();
+    let (dialled, accepted_at) = (stream.local_addr().unwrap(), Instant::now() - settings.handshake_timeout);
+    let outcome = acceptor.accept(Incoming { stream, peer, dialled, accepted_at });
+    let outcome = tokio::time::timeout(PATIENCE, outcome).await.expect("its time is over");
+    assert!(matches!(outcome, Err(HandshakeError::TimedOut(_))));
 }
 
 #[tokio::test]

@@ -217,7 +217,7 @@ async fn a_balancer_that_does_not_say_whom_it_brings_is_closed_and_disturbs_nobo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn header_and_handshake_share_one_time_out() {
+async fn whoever_says_no_more_is_given_up_in_the_header_and_in_the_handshake() {
     let tls = TlsSettings { handshake_timeout: Duration::from_secs(2), ..TlsSettings::default() };
     let muster = start(RimLimits { tls, ..RimLimits::default() }).await;
     let whole = proxied(ONE, FRONT);

@@ -346,8 +346,7 @@ fn count_devices(db: Db<'_>, hub: HubKey) -> Result<DeviceCounts, Error> {
     if !resource::hub_exists(db, hub)? {
         return Ok(counts);
     }
-    let sql = "SELECT i.enabled, count(*) FROM identity i JOIN hub h ON h.key = i.hub \
-               WHERE i.hub = ?1 AND i.module = '' GROUP BY i.enabled";
+    let sql = "SELECT enabled, count(*) FROM identity WHERE hub = ?1 AND module = '' GROUP BY enabled";
     for (enabled, count) in db.rows(sql, [hub.0], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, Bits>(1)?)))? {
         counts.total += count.0;
         *(if enabled { &mut counts.enabled } else { &mut counts.disabled }) += count.0;
