@@ -1,4 +1,4 @@
-//! Bodies of any kind are an identity, a list of changes or a twin, or are refused; an identity can be put as shown.
+//! Bodies of any kind are an identity, a list of changes, a twin or a call of a method, or are refused; an identity can be put as shown.
 
 use bytes::Bytes;
 use dialect::http::Target;
@@ -22,6 +22,7 @@ pub fn check(input: &[u8]) {
         ("POST", "/devices?api-version=2021-04-12"),
         ("PATCH", "/twins/dev-1?api-version=2021-04-12"),
         ("PUT", "/twins/dev-1/modules/part?api-version=2021-04-12"),
+        ("POST", "/twins/dev-1/methods?api-version=2021-04-12"),
     ] {
         let body = Bytes::copy_from_slice(input);
         let request = Request::builder().method(method).uri(target).body(body).expect("a request");

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use domain::operation::{ErrorKind, Failure};
 use http::StatusCode;
@@ -54,6 +55,7 @@ pub const fn spelling(kind: ErrorKind) -> Spelling {
         ErrorKind::OperationNotFound => spell(404, 404_203, 404_203, "AsyncOperationNotFound", "ResourceNotFound"),
         ErrorKind::DeviceNotFound => spell(404, 404_001, 404_001, "DeviceNotFound", "ResourceNotFound"),
         ErrorKind::ModuleNotFound => spell(404, 404_010, 404_010, "ModuleNotFound", "ResourceNotFound"),
+        ErrorKind::DeviceNotOnline => spell(404, 404_103, 404_103, "DeviceNotOnline", "ResourceNotFound"),
         ErrorKind::ResourceNotFound => spell(404, 404_000, 404_000, "ResourceNotFound", "ResourceNotFound"),
         ErrorKind::EnrollmentExists => spell(409, 409_201, 409_201, "EnrollmentConflict", "Conflict"),
         ErrorKind::EnrollmentGroupExists => spell(409, 409_202, 409_202, "EnrollmentGroupConflict", "Conflict"),
@@ -63,6 +65,7 @@ pub const fn spelling(kind: ErrorKind) -> Spelling {
         ErrorKind::PreconditionFailed => spell(412, 412_001, 412_001, "PreconditionFailed", "PreconditionFailed"),
         ErrorKind::QuotaExceeded => spell(403, 403_000, 403_002, "IotHubQuotaExceeded", "QuotaExceeded"),
         ErrorKind::Throttled => spell(429, 429_001, 429_001, "ThrottlingException", "TooManyRequests"),
+        ErrorKind::DeviceUnanswering => spell(504, 504_101, 504_101, "GatewayTimeout", "GatewayTimeout"),
         ErrorKind::Unavailable => spell(503, 503_001, 503_001, "ServiceUnavailable", "ServiceUnavailable"),
         ErrorKind::Internal => spell(500, 500_001, 500_001, "ServerError", "InternalServerError"),
     }
@@ -124,23 +127,36 @@ pub fn provisioning_refusal(refused: &Refused) -> Value {
 pub fn hub_body(failure: &Failure) -> Value {
     json!({
         "Message": format!("ErrorCode:{};{}", spelling(failure.kind).hub_name, failure.public),
-        "ExceptionMessage": format!(
-            "Tracking ID:{}-G:0-TimeStamp:{}",
-            failure.tracking.to_string().replace('-', ""),
-            time::month_first(failure.at)
-        ),
+        "ExceptionMessage": format!("Tracking ID:{}", hub_tracking(failure)),
     })
+}
+
+/// The body of a direct method call that failed after `waited` (`contract/hub-service.md 3`, shape E3): a document in the
+/// text of another.
+pub fn hub_method_body(failure: &Failure, waited: Duration) -> Value {
+    let waited_s = waited.as_secs();
+    let waited = format!("{:02}:{:02}:{:02}", waited_s / 3_600, waited_s / 60 % 60, waited_s % 60);
+    let inner = json!({
+        "errorCode": spelling(failure.kind).hub,
+        "trackingId": hub_tracking(failure),
+        "message": failure.public,
+        "info": { "timeout": waited },
+        "timestampUtc": time::rfc3339(failure.at),
+    });
+    json!({ "Message": inner.to_string(), "ExceptionMessage": "" })
+}
+
+/// A tracking ID as hubs write it.
+fn hub_tracking(failure: &Failure) -> String {
+    let tracking = failure.tracking.to_string().replace('-', "");
+    format!("{tracking}-G:0-TimeStamp:{}", time::month_first(failure.at))
 }
 
 /// The body of a failed twin request over MQTT (`contract/hub-device.md 2.9`).
 pub fn hub_device_body(failure: &Failure) -> Value {
     json!({
         "errorCode": spelling(failure.kind).hub,
-        "trackingId": format!(
-            "{}-G:0-TimeStamp:{}",
-            failure.tracking.to_string().replace('-', ""),
-            time::month_first(failure.at)
-        ),
+        "trackingId": hub_tracking(failure),
         "message": failure.public,
         "timestampUtc": time::rfc3339(failure.at),
     })
@@ -173,6 +189,7 @@ pub const fn connack(kind: ErrorKind) -> Refusal {
         | ErrorKind::OperationNotFound
         | ErrorKind::DeviceNotFound
         | ErrorKind::ModuleNotFound
+        | ErrorKind::DeviceNotOnline
         | ErrorKind::ResourceNotFound
         | ErrorKind::EnrollmentExists
         | ErrorKind::EnrollmentGroupExists
@@ -180,7 +197,8 @@ pub const fn connack(kind: ErrorKind) -> Refusal {
         | ErrorKind::ModuleExists
         | ErrorKind::ResourceExists
         | ErrorKind::PreconditionFailed
-        | ErrorKind::QuotaExceeded => Refusal::NotAuthorized,
+        | ErrorKind::QuotaExceeded
+        | ErrorKind::DeviceUnanswering => Refusal::NotAuthorized,
     }
 }
 

@@ -175,7 +175,12 @@ fn parse_continuation(text: &str) -> Option<Cursor> {
 
 /// An answer with a JSON body.
 pub fn json(status: StatusCode, body: &Value) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from(body.to_string()));
+    json_text(status, body.to_string().into())
+}
+
+/// An answer whose JSON is written already.
+pub fn json_text(status: StatusCode, body: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
     response

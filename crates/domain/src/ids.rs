@@ -80,6 +80,12 @@ fn check_label(text: &str) -> Result<(), InvalidName> {
     check(text, 1, 64, |c| c.is_ascii_alphanumeric() || "-._".contains(c))
 }
 
+/// What stays as it is in a topic and a path, 1 to 100: SDKs disagree about decoding anything else
+/// (`contract/hub-device.md 2.10`). `*` stands between a component and its command.
+fn check_method(text: &str) -> Result<(), InvalidName> {
+    check(text, 1, 100, |c| c.is_ascii_alphanumeric() || "-._*".contains(c))
+}
+
 macro_rules! display_and_parse {
     ($name:ident) => {
         impl fmt::Display for $name {
@@ -230,6 +236,11 @@ caseless_name!(
     check_label
 );
 exact_name!(
+    /// Names a direct method.
+    MethodName,
+    check_method
+);
+exact_name!(
     /// Names a device at a hub. 1 to 128 characters, case matters.
     DeviceId,
     check_device
@@ -340,6 +351,12 @@ guid!(
     TrackingId
 );
 stored_as_text!(TrackingId);
+
+guid!(
+    /// Names a direct method request on its way to a device, so that its response is told from any other. Nobody can
+    /// guess one, and none comes twice: a device that answers on a later connection must not answer a later request.
+    MethodRequestId
+);
 
 /// Names a running registration to the device that polls it: `5.` 16 hexadecimal digits `.` GUID.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

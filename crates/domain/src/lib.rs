@@ -16,6 +16,7 @@ pub mod host;
 pub mod identity;
 pub mod ids;
 pub mod message;
+pub mod method;
 pub mod operation;
 pub mod quota;
 pub mod reprovision;

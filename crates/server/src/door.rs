@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use domain::operation::{Caller, ErrorKind, Failure, Operation, Reply, session, telemetry, twin};
+use domain::operation::{Caller, ErrorKind, Failure, Operation, Reply, method, session, telemetry, twin};
 use service::Service;
 
 use crate::budget::{AddressBudget, BudgetSettings};
@@ -91,6 +91,7 @@ const fn is_proof(operation: &Operation) -> bool {
         | Operation::Decision(_) => true,
         Operation::Session(ask) => matches!(ask, session::Ask::Connect(_)),
         Operation::Telemetry(ask) => matches!(ask, telemetry::Ask::Watch { .. }),
+        Operation::Method(ask) => matches!(ask, method::Ask::Invoke { .. }),
         Operation::Twin(ask) => !matches!(ask, twin::Ask::Read(_) | twin::Ask::Report { .. }),
     }
 }

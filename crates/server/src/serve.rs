@@ -93,6 +93,7 @@ pub enum StartError {
 
 /// A server that accepts.
 pub struct Server {
+    service: Service,
     tasks: Tasks,
     certificates: Arc<ServerCertificates>,
     https: Arc<RunningListener>,
@@ -141,6 +142,7 @@ impl Server {
         let balancers = Balancers::new(options.balancers, Arc::clone(&names), options.limits.tls.handshake_timeout);
         let rim = Rim { tasks: tasks.clone(), balancers: Arc::new(balancers), acceptor, door, mqtt };
         let server = Self {
+            service: service.clone(),
             https: Arc::new(rim.start_https(https)?),
             mqtts: Arc::new(rim.start_mqtts(mqtts)?),
             admin: rim.start_admin(admin)?,
@@ -196,6 +198,7 @@ impl Server {
     /// Begins nothing more and tells whoever asks to come again, lets what runs come to its end until `deadline`, then
     /// closes.
     pub async fn drain(&self, deadline: Duration) -> Drained {
+        self.service.stop_calls();
         self.tasks.drain(deadline).await
     }
 }

@@ -3,18 +3,21 @@
 //! The directory is a local map. The claim "this connection owns this identity" is the store's epoch; the map only
 //! tells the node which of its own connections to wake.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use domain::clock::UnixTime;
 use domain::identity::UsedCredential;
-use domain::ids::HubKey;
+use domain::ids::{HubKey, MethodRequestId};
+use domain::method::{CALLS_PER_IDENTITY_MAX, Request, Waiter};
 use domain::operation::Push;
 use domain::operation::identity::IdentityName;
-use domain::operation::session::{ConnectedDevice, CutOff, Seat};
+use domain::operation::session::{ConnectedDevice, CutOff, Filter, Seat, Subscriptions};
 use store::ports::ActivityMark;
 
+use crate::calls::{self, Outcome, Pending, Told, Untaken, Untold};
 use crate::mailbox::{Mailbox, Slot, mailbox};
 
 /// Maps are split so that connecting devices seldom wait for each other.
@@ -27,41 +30,63 @@ pub struct Directory {
     hasher: RandomState,
     /// When connections were last heard that have ended since [`Directory::take_heard`].
     departed: Mutex<Vec<ActivityMark>>,
+    /// Whether calls are refused, because the server is about to stop.
+    is_stopping: AtomicBool,
 }
 
-/// The connections of some identities, hub by hub: so that one is found by what is at hand, without a copy of its name.
-/// There is no map of a hub without connections.
+/// An identity at its hub.
+pub type Key = (HubKey, IdentityName);
+
+/// What one lock guards: what concerns some of the identities.
 #[derive(Debug, Default)]
-struct Shard(HashMap<HubKey, HashMap<IdentityName, Entry>>);
+struct Shard {
+    /// Hub by hub: so that a connection is found by what is at hand, without a copy of its name. There is no map of a hub
+    /// without connections.
+    connections: HashMap<HubKey, HashMap<IdentityName, Entry>>,
+    /// Calls of methods that wait for their identity to listen, in the order asked. There is no list without calls.
+    untold: HashMap<Key, VecDeque<Untold>>,
+}
 
 impl Shard {
     fn entry(&self, hub: HubKey, name: &IdentityName) -> Option<&Entry> {
-        self.0.get(&hub)?.get(name)
+        self.connections.get(&hub)?.get(name)
     }
 
     /// The entry of an identity, if it is still that of `epoch`.
     fn entry_of(&mut self, (hub, name): (HubKey, &IdentityName), epoch: u64) -> Option<&mut Entry> {
-        self.0.get_mut(&hub)?.get_mut(name).filter(|entry| entry.epoch == epoch)
+        self.connections.get_mut(&hub)?.get_mut(name).filter(|entry| entry.present.epoch == epoch)
     }
 
     /// Takes the entry of an identity out, if it is still that of `epoch`.
     fn remove(&mut self, (hub, name): (HubKey, &IdentityName), epoch: u64) -> Option<Entry> {
-        let at_hub = self.0.get_mut(&hub)?;
-        at_hub.get(name).filter(|entry| entry.epoch == epoch)?;
+        let at_hub = self.connections.get_mut(&hub)?;
+        at_hub.get(name).filter(|entry| entry.present.epoch == epoch)?;
         let removed = at_hub.remove(name);
         if at_hub.is_empty() {
-            self.0.remove(&hub);
+            self.connections.remove(&hub);
         }
         removed
     }
 }
 
 /// A live connection.
-#[derive(Clone, Debug)]
-pub struct Entry {
+#[derive(Debug)]
+struct Entry {
     slot: Slot,
     /// The other end, until the connection's driver fetches it.
-    waiting: Option<Arc<Mailbox>>,
+    waiting: Option<Mailbox>,
+    present: Present,
+    /// When it was last heard, since [`Directory::take_heard`].
+    heard_at: Option<UnixTime>,
+    /// Whether it listens for methods.
+    takes_calls: bool,
+    /// The calls it was told and has not answered. Their callers hear of its end by their being dropped.
+    told: Vec<Told>,
+}
+
+/// What a live connection has shown.
+#[derive(Clone, Debug)]
+pub struct Present {
     /// The store's claim.
     pub epoch: u64,
     /// The identity's generation at the time it was let in.
@@ -70,14 +95,21 @@ pub struct Entry {
     pub credential: UsedCredential,
     /// When that proof runs out.
     pub expires_at: Option<UnixTime>,
-    /// When it was last heard, since [`Directory::take_heard`].
-    heard_at: Option<UnixTime>,
+}
+
+impl Entry {
+    /// Tells the device of `call`.
+    fn tell(&mut self, call: Untold) {
+        let (request, told) = call.told();
+        self.told.push(told);
+        self.slot.push(Push::Method(request));
+    }
 }
 
 impl Default for Directory {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, hasher: RandomState::new(), departed: Mutex::default() }
+        Self { shards, hasher: RandomState::new(), departed: Mutex::default(), is_stopping: AtomicBool::new(false) }
     }
 }
 
@@ -92,20 +124,15 @@ impl Directory {
     /// itself.
     pub fn enter(&self, seat: &Seat, credential: UsedCredential, expires_at: Option<UnixTime>) -> Mailbox {
         let (slot, mailbox) = mailbox();
-        let entry = Entry {
-            slot: slot.clone(),
-            waiting: None,
-            epoch: seat.epoch,
-            generation: seat.generation.clone(),
-            credential,
-            expires_at,
-            heard_at: None,
-        };
+        let present = Present { epoch: seat.epoch, generation: seat.generation.clone(), credential, expires_at };
+        let entry =
+            Entry { slot: slot.clone(), waiting: None, present, heard_at: None, takes_calls: false, told: Vec::new() };
         let mut shard = self.shard(seat.hub, &seat.name);
         match shard.entry(seat.hub, &seat.name) {
-            Some(present) if present.epoch > seat.epoch => slot.cut(CutOff::Displaced),
+            Some(newer) if newer.present.epoch > seat.epoch => slot.cut(CutOff::Displaced),
             _ => {
-                if let Some(displaced) = shard.0.entry(seat.hub).or_default().insert(seat.name.clone(), entry) {
+                if let Some(displaced) = shard.connections.entry(seat.hub).or_default().insert(seat.name.clone(), entry)
+                {
                     displaced.slot.cut(CutOff::Displaced);
                 }
             }
@@ -117,15 +144,14 @@ impl Directory {
     pub fn keep_mailbox(&self, device: &ConnectedDevice, mailbox: Mailbox) {
         let mut shard = self.shard(device.hub, &device.name);
         if let Some(entry) = shard.entry_of((device.hub, &device.name), device.epoch) {
-            entry.waiting = Some(Arc::new(mailbox));
+            entry.waiting = Some(mailbox);
         }
     }
 
     /// Hands out the mailbox of a connection, once; `None` if another connection has taken over.
     pub fn take_mailbox(&self, device: &ConnectedDevice) -> Option<Mailbox> {
         let mut shard = self.shard(device.hub, &device.name);
-        let entry = shard.entry_of((device.hub, &device.name), device.epoch)?;
-        Arc::into_inner(entry.waiting.take()?)
+        shard.entry_of((device.hub, &device.name), device.epoch)?.waiting.take()
     }
 
     /// Who is connected to a hub.
@@ -133,7 +159,7 @@ impl Directory {
         let mut names = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            names.extend(shard.0.get(&hub).into_iter().flat_map(HashMap::keys).cloned());
+            names.extend(shard.connections.get(&hub).into_iter().flat_map(HashMap::keys).cloned());
         }
         names
     }
@@ -159,7 +185,7 @@ impl Directory {
         let mut marks = std::mem::take(&mut *self.departed.lock().unwrap_or_else(PoisonError::into_inner));
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for (&hub, at_hub) in &mut shard.0 {
+            for (&hub, at_hub) in &mut shard.connections {
                 marks.extend(at_hub.iter_mut().filter_map(|(name, entry)| {
                     let at = entry.heard_at.take()?;
                     Some(ActivityMark { hub, name: name.clone(), at })
@@ -177,8 +203,8 @@ impl Directory {
     }
 
     /// The connection of an identity, if there is one here.
-    pub fn find(&self, hub: HubKey, name: &IdentityName) -> Option<Entry> {
-        self.shard(hub, name).entry(hub, name).cloned()
+    pub fn find(&self, hub: HubKey, name: &IdentityName) -> Option<Present> {
+        self.shard(hub, name).entry(hub, name).map(|entry| entry.present.clone())
     }
 
     /// Ends the connection of an identity if it is still the one of `epoch`; the entry is gone at once, so that nothing
@@ -190,11 +216,11 @@ impl Directory {
     }
 
     /// Ends every connection for which `doomed` gives a reason; used when a hub is gone, or a proof has run out.
-    pub fn cut_where(&self, doomed: impl Fn(HubKey, &IdentityName, &Entry) -> Option<CutOff>) {
+    pub fn cut_where(&self, doomed: impl Fn(HubKey, &IdentityName, &Present) -> Option<CutOff>) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.0.retain(|hub, at_hub| {
-                at_hub.retain(|name, entry| match doomed(*hub, name, entry) {
+            shard.connections.retain(|hub, at_hub| {
+                at_hub.retain(|name, entry| match doomed(*hub, name, &entry.present) {
                     Some(reason) => {
                         entry.slot.cut(reason);
                         false
@@ -206,9 +232,80 @@ impl Directory {
         }
     }
 
+    /// Notes what a connection has subscribed to. Calls that waited for it to listen are told it at once.
+    pub fn subscribe(&self, seat: &Seat, subscriptions: Subscriptions) {
+        let mut shard = self.shard(seat.hub, &seat.name);
+        let Shard { connections, untold } = &mut *shard;
+        let entry = connections.get_mut(&seat.hub).and_then(|at_hub| at_hub.get_mut(&seat.name));
+        let Some(entry) = entry.filter(|entry| entry.present.epoch == seat.epoch) else { return };
+        entry.takes_calls = subscriptions.granted(Filter::Methods).is_some();
+        if entry.takes_calls && !untold.is_empty() {
+            for call in untold.remove(&(seat.hub, seat.name.clone())).into_iter().flatten() {
+                entry.tell(call);
+            }
+        }
+    }
+
+    /// Tells a device of a call, at once or as soon as it listens, unless too many of it are under way.
+    pub fn call(&self, key: Key, waiter: Waiter, request: Request) -> Result<Pending<'_>, Untaken> {
+        let (hub, name) = &key;
+        let mut shard = self.shard(*hub, name);
+        // Read under the lock, so that a call is either refused here or ended by `stop_calls`.
+        if self.is_stopping.load(Ordering::SeqCst) {
+            return Err(Untaken::Stopping);
+        }
+        let Shard { connections, untold } = &mut *shard;
+        let entry = connections.get_mut(hub).and_then(|at_hub| at_hub.get_mut(name));
+        let under_way = entry.as_ref().map_or(0, |entry| entry.told.len()) + untold.get(&key).map_or(0, VecDeque::len);
+        if under_way >= CALLS_PER_IDENTITY_MAX {
+            return Err(Untaken::Crowded);
+        }
+        let (call, pending) = calls::call(self, key.clone(), waiter, request);
+        match entry {
+            Some(entry) if entry.takes_calls => entry.tell(call),
+            _ => untold.entry(key).or_default().push_back(call),
+        }
+        drop(shard);
+        Ok(pending)
+    }
+
+    /// Hands a caller what a device answered. What comes late, twice, or from another connection than the one that was
+    /// told, is dropped.
+    pub fn answer_call(&self, seat: &Seat, id: MethodRequestId, outcome: Outcome) {
+        let mut shard = self.shard(seat.hub, &seat.name);
+        let Some(entry) = shard.entry_of((seat.hub, &seat.name), seat.epoch) else { return };
+        if let Some(index) = entry.told.iter().position(|call| call.is(id)) {
+            entry.told.remove(index).answer(outcome);
+        }
+    }
+
+    /// Frees what a call holds whose caller has gone.
+    pub fn forget_call(&self, key: &Key, id: MethodRequestId) {
+        let (hub, name) = key;
+        let mut shard = self.shard(*hub, name);
+        let Shard { connections, untold } = &mut *shard;
+        if let Some(entry) = connections.get_mut(hub).and_then(|at_hub| at_hub.get_mut(name)) {
+            entry.told.retain(|call| !call.is(id));
+        }
+        if let Some(waiting) = untold.get_mut(key) {
+            waiting.retain(|call| call.request.id != id);
+            if waiting.is_empty() {
+                untold.remove(key);
+            }
+        }
+    }
+
+    /// Refuses calls from here on, and ends those of which no device was told.
+    pub fn stop_calls(&self) {
+        self.is_stopping.store(true, Ordering::SeqCst);
+        for shard in &self.shards {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).untold.clear();
+        }
+    }
+
     #[cfg(test)]
     fn connected(&self) -> usize {
-        let connected = |shard: &Shard| shard.0.values().map(HashMap::len).sum::<usize>();
+        let connected = |shard: &Shard| shard.connections.values().map(HashMap::len).sum::<usize>();
         self.shards.iter().map(|shard| connected(&shard.lock().unwrap_or_else(PoisonError::into_inner))).sum()
     }
 }

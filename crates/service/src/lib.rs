@@ -5,11 +5,13 @@
 
 mod access;
 mod activity;
+mod calls;
 pub mod clock;
 mod directory;
 mod enrollments;
 mod error;
 mod mailbox;
+mod methods;
 mod notifier;
 mod provisioning;
 mod registry;
@@ -33,6 +35,7 @@ use domain::resource::{AddressPool, Naming};
 use store::ports::{Deployment, Store, TelemetryLog};
 use tokio::sync::{Notify, Semaphore, watch};
 
+use calls::Places;
 use directory::Directory;
 use provisioning::KeyGroups;
 
@@ -118,6 +121,8 @@ struct Inner {
     /// Changes of resources, one after another.
     changing: tokio::sync::Mutex<()>,
     directory: Directory,
+    /// Direct method calls under way.
+    calls: Places,
     assignments: Notify,
     key_groups: KeyGroups,
     /// Counts changes of what clients can dial.
@@ -147,6 +152,7 @@ impl Service {
             resources: ArcSwap::from_pointee(snapshot),
             changing: tokio::sync::Mutex::new(()),
             directory: Directory::default(),
+            calls: Places::default(),
             assignments: Notify::new(),
             key_groups: KeyGroups::new(store.as_ref()),
             store,
@@ -181,6 +187,7 @@ impl Service {
             Operation::Enrollment(ask) => self.perform_enrollment(caller, ask).await.map(Reply::Enrollment),
             Operation::Identity(ask) => self.perform_identity(caller, ask).await.map(Reply::Identity),
             Operation::Twin(ask) => self.perform_twin(caller, ask).await.map(Reply::Twin),
+            Operation::Method(ask) => self.perform_method(caller, ask).await.map(Reply::Method),
             Operation::Session(ask) => self.perform_session(caller, ask).await.map(Reply::Session),
             Operation::Telemetry(ask) => self.perform_telemetry(caller, ask).await.map(Reply::Telemetry),
             Operation::Resource(ask) => self.perform_resource(caller, ask).await.map(Reply::Resource),

@@ -10,7 +10,7 @@ use domain::operation::Push;
 use domain::operation::session::CutOff;
 use tokio::sync::Notify;
 
-/// Pushes waiting for one connection; more cut it off.
+/// Pushes waiting for one connection, calls of methods not counted; more cut it off.
 pub const PUSHES_WAITING_MAX: usize = 64;
 
 /// The end that belongs to the connection.
@@ -34,6 +34,14 @@ struct State {
     cut: Option<CutOff>,
 }
 
+impl State {
+    /// Drops calls of methods that nobody waits for.
+    fn forget_unawaited(&mut self) -> &mut Self {
+        self.queue.retain(|push| !matches!(push, Push::Method(request) if !request.is_awaited()));
+        self
+    }
+}
+
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -47,13 +55,16 @@ pub fn mailbox() -> (Slot, Mailbox) {
 }
 
 impl Slot {
-    /// Queues `push`, or cuts the connection off if the queue is full.
+    /// Queues `push`, or cuts the connection off if the queue is full. Calls of methods, whose number is bounded by those
+    /// who wait for them, are dropped when nobody waits any more.
     pub fn push(&self, push: Push) {
         let mut state = self.0.state();
         if state.cut.is_some() {
             return;
         }
-        if state.queue.len() >= PUSHES_WAITING_MAX {
+        let others =
+            state.forget_unawaited().queue.iter().filter(|waiting| !matches!(waiting, Push::Method(_))).count();
+        if others >= PUSHES_WAITING_MAX && !matches!(push, Push::Method(_)) {
             state.cut = Some(CutOff::Overrun);
             state.queue = VecDeque::new();
         } else {
@@ -90,7 +101,7 @@ impl Mailbox {
         if let Some(reason) = state.cut {
             return Some(Push::CutOff(reason));
         }
-        let push = state.queue.pop_front();
+        let push = state.forget_unawaited().queue.pop_front();
         if state.queue.is_empty() && state.queue.capacity() > 0 {
             state.queue = VecDeque::new();
         }

@@ -101,7 +101,7 @@ impl Service {
 
     /// Ends the connection of `name` if the identity would not be let in with the same credential.
     pub(crate) async fn judge_connection(&self, hub: HubKey, name: &IdentityName) -> Result<(), store::Error> {
-        let Some(entry) = self.0.directory.find(hub, name) else { return Ok(()) };
+        let Some(present) = self.0.directory.find(hub, name) else { return Ok(()) };
         let resources = self.resources();
         let (identity, device) = match self.find_claimed(hub, name).await {
             // An identity that nobody can read lets nobody in, and must not keep others from being judged.
@@ -114,13 +114,13 @@ impl Service {
         let is_disabled = |identity: &Identity| identity.status == IdentityStatus::Disabled;
         let upheld = |identity: &Identity, hub: &Hub| {
             let authorities = resources.authorities(CertificateOwner::Hub(hub.key));
-            identity.authentication.still_admits(&entry.credential)
-                && entry.credential.is_upheld(&hub.policies, authorities, self.now())
+            identity.authentication.still_admits(&present.credential)
+                && present.credential.is_upheld(&hub.policies, authorities, self.now())
         };
         let reason = match (identity, resources.hub(hub)) {
             (_, None) => CutOff::HubDeleted,
             (None, _) => CutOff::Deleted,
-            (Some(identity), _) if *identity.generation != *entry.generation => CutOff::Deleted,
+            (Some(identity), _) if *identity.generation != *present.generation => CutOff::Deleted,
             (Some(identity), _) if is_disabled(&identity) || device.is_some_and(|it| is_disabled(&it)) => {
                 CutOff::Disabled
             }
@@ -128,7 +128,7 @@ impl Service {
             (Some(_), Some(_)) => return Ok(()),
         };
         tracing::info!(identity = %name, ?reason, "a connection was ended");
-        self.0.directory.cut(hub, name, entry.epoch, reason);
+        self.0.directory.cut(hub, name, present.epoch, reason);
         Ok(())
     }
 
@@ -139,8 +139,8 @@ impl Service {
         loop {
             ticks.tick().await;
             let now = self.now();
-            self.0.directory.cut_where(|_, _, entry| {
-                entry.expires_at.is_some_and(|at| has_ended(at, now)).then_some(match entry.credential {
+            self.0.directory.cut_where(|_, _, present| {
+                present.expires_at.is_some_and(|at| has_ended(at, now)).then_some(match present.credential {
                     UsedCredential::DeviceKey(_) | UsedCredential::PolicyKey(_) => CutOff::TokenExpired,
                     UsedCredential::Certificate(_) | UsedCredential::Authority { .. } => CutOff::CertificateExpired,
                 })

@@ -17,13 +17,17 @@ impl Service {
     pub(crate) async fn perform_session(&self, caller: &Caller, ask: Ask) -> Result<Answer, Error> {
         match ask {
             Ask::Connect(connect) => self.connect(caller, *connect).await,
-            Ask::Subscribe { device, subscriptions } => {
-                let saved =
-                    self.0.store.save_subscriptions(device.hub, &device.name, device.epoch, subscriptions).await?;
-                match saved {
-                    true => Ok(Answer::Done),
-                    false => Err(Error::new(ErrorKind::Unauthorized, "Another connection has taken over.")),
+            Ask::Subscribe { device, subscriptions, is_kept } => {
+                if is_kept {
+                    let store = &self.0.store;
+                    let is_saved =
+                        store.save_subscriptions(device.hub, &device.name, device.epoch, subscriptions).await?;
+                    if !is_saved {
+                        return Err(Error::new(ErrorKind::Unauthorized, "Another connection has taken over."));
+                    }
                 }
+                self.0.directory.subscribe(&device, subscriptions);
+                Ok(Answer::Done)
             }
             Ask::Disconnect { device } => {
                 self.0.directory.leave(&device);
@@ -61,6 +65,7 @@ impl Service {
         });
         let mailbox = self.0.directory.enter(&device, proven.used().clone(), Some(proven.expires_at()));
         self.0.directory.keep_mailbox(&device, mailbox);
+        self.0.directory.subscribe(&device, claimed.subscriptions);
         // The identity may have been changed between the judgement and the entry into the directory.
         self.judge_connection(hub.key, &device.name).await?;
         Ok(Answer::Connected {

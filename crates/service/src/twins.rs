@@ -77,7 +77,7 @@ fn settle<T>(outcome: TwinOutcome<T>, name: &IdentityName) -> Result<T, Error> {
     }
 }
 
-fn path(name: &IdentityName) -> Vec<String> {
+pub(crate) fn path(name: &IdentityName) -> Vec<String> {
     let mut path = vec!["twins".to_owned(), name.device.to_string()];
     path.extend(name.module.iter().flat_map(|module| ["modules".to_owned(), module.to_string()]));
     path

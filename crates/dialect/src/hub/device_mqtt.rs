@@ -9,11 +9,13 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::Bytes;
+use domain::ids::MethodRequestId;
 use domain::message::{Draft, InvalidMessage, RETAIN_MARK};
+use domain::method::{self as call, Payload};
 use domain::operation::session::{
-    Answer, Ask, Connect as Introduction, ConnectedDevice, CutOff, QualityOfService, Subscriptions,
+    Answer, Ask, Connect as Introduction, ConnectedDevice, CutOff, Filter as Known, QualityOfService, Subscriptions,
 };
-use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply, telemetry, twin};
+use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply, method, telemetry, twin};
 use domain::sas::SasToken;
 use proto::mqtt::{
     Connect, Event, Filter, Message, PacketId, QoS, Refusal, SubackCode, Text, Ticket, Unpublished, Will,
@@ -43,6 +45,8 @@ pub struct Device {
     /// Answers that the connection had no room for.
     answers: VecDeque<Message>,
     feed: Feed,
+    /// Method requests to be sent; as many as are awaited at once.
+    requests: VecDeque<call::Request>,
 }
 
 #[derive(Debug)]
@@ -68,6 +72,8 @@ enum Waiting {
     Telemetry(Ticket, QoS),
     /// Acknowledge a twin request and answer it under the ID it gave.
     Twin(Ticket, Box<str>),
+    /// Acknowledge the answer to a method request.
+    MethodResult(Ticket),
 }
 
 /// The answer to a SUBSCRIBE or UNSUBSCRIBE.
@@ -93,6 +99,7 @@ impl Device {
             waiting: VecDeque::new(),
             answers: VecDeque::new(),
             feed: Feed::default(),
+            requests: VecDeque::new(),
         })
     }
 
@@ -180,8 +187,8 @@ impl Device {
         asked.unwrap_or(self.subscriptions)
     }
 
-    /// Has `wanted` written before `granted` is said. What is written already, or must not be, is not written
-    /// (`rules.md` 14); what is being written is waited for.
+    /// Has `wanted` put in force, and written if the client is remembered, before `granted` is said. What is so already is
+    /// not asked for (`rules.md` 14); what is being asked for is waited for.
     fn remember(&mut self, wanted: Subscriptions, granted: Granted, port: &mut Port<'_>) {
         let Stage::Seated(device) = &self.stage else { return };
         let last = self.waiting.iter_mut().rev().find_map(|(_, waiting)| match waiting {
@@ -190,12 +197,9 @@ impl Device {
         });
         match last {
             Some((asked, answers)) if *asked == wanted => answers.push(granted),
-            None if self.is_clean || self.subscriptions == wanted => {
-                self.subscriptions = wanted;
-                granted.send(port);
-            }
+            None if self.subscriptions == wanted => granted.send(port),
             Some(_) | None => {
-                let ask = Ask::Subscribe { device: device.clone(), subscriptions: wanted };
+                let ask = Ask::Subscribe { device: device.clone(), subscriptions: wanted, is_kept: !self.is_clean };
                 let waiting = Waiting::Subscriptions(wanted, vec![granted]);
                 self.ask(Operation::Session(ask), Lane::Serial, waiting, port);
             }
@@ -225,8 +229,16 @@ impl Device {
                 }
                 Err(_) => self.answer_twin(ticket, refused_patch(request_id), port),
             },
-            // Nobody waits for a result that comes late or unasked (`contract/hub-device.md 2.10`).
-            Some(Publication::MethodResult { .. }) => port.connection.acknowledge(ticket),
+            Some(Publication::MethodResult { status, request_id }) => match MethodRequestId::parse(request_id) {
+                Some(request) => {
+                    let payload = Payload::parse(message.payload.clone());
+                    let response = payload.map(|payload| call::Response { status, payload });
+                    let ask = method::Ask::Respond { device, request, response };
+                    self.ask(Operation::Method(ask), Lane::Serial, Waiting::MethodResult(ticket), port);
+                }
+                // Not an ID that was ever given out (`contract/hub-device.md 2.10`).
+                None => port.connection.acknowledge(ticket),
+            },
             None => port.close(CloseReason::Topic(cut(&message.topic))),
         }
     }
@@ -238,7 +250,7 @@ impl Device {
         self.flush(port);
     }
 
-    /// Sends what there is room for: answers, and after them, unless an answer about the twin is under way, changes of
+    /// Sends what there is room for: answers, after them method requests, and after them, unless an answer about the twin is under way, changes of
     /// desired properties.
     fn flush(&mut self, port: &mut Port<'_>) {
         while let Some(answer) = self.answers.front() {
@@ -247,16 +259,41 @@ impl Device {
             }
             self.answers.pop_front();
         }
+        self.send_requests(port);
         if !matches!(self.stage, Stage::Seated(_)) || self.awaits_twin() {
             return;
         }
-        let is_listening = self.subscriptions.granted(domain::operation::session::Filter::Desired).is_some();
+        let is_listening = self.subscriptions.granted(Known::Desired).is_some();
         while !port.connection.is_output_full() && !port.connection.is_closed() {
             match self.feed.poll(is_listening) {
                 Some(Next::Tell(change)) => send_change(&change, port),
                 Some(Next::Gap { known, found }) => return port.close(CloseReason::Gap { known, found }),
                 None => return,
             }
+        }
+    }
+
+    /// Sends the method requests that somebody still waits for, to a client that listens or is about to.
+    fn send_requests(&mut self, port: &mut Port<'_>) {
+        const METHODS: Known = Known::Methods;
+
+        if self.requests.is_empty() || self.wanted().granted(METHODS).is_none() {
+            self.requests = VecDeque::new();
+            return;
+        }
+        if self.subscriptions.granted(METHODS).is_none() {
+            return;
+        }
+        while !port.connection.is_output_full() && !port.connection.is_closed() {
+            let Some(request) = self.requests.pop_front() else { break };
+            if request.is_awaited() {
+                let topic = topics::method_request(&request.method, request.id);
+                // An output that has room takes a message; one that closes takes no more.
+                let _ = port.connection.publish(&message(topic, request.payload.bytes().clone()));
+            }
+        }
+        if self.requests.is_empty() {
+            self.requests = VecDeque::new();
         }
     }
 
@@ -267,6 +304,7 @@ impl Device {
     fn cut_off(&mut self, reason: CutOff, port: &mut Port<'_>) {
         self.answers.clear();
         self.feed.clear();
+        self.requests = VecDeque::new();
         port.cut_off(reason);
     }
 
@@ -379,7 +417,7 @@ fn send_change(change: &twin::DesiredChange, port: &mut Port<'_>) {
     }
 }
 
-/// A message to the device; twins are QoS 0 whatever was granted (`contract/hub-device.md 2.6`).
+/// A message to the device; twins and methods are QoS 0 whatever was granted (`contract/hub-device.md 2.6`).
 fn message(topic: String, payload: Bytes) -> Message {
     let topic = Text::try_from(topic).expect("the parts are text of MQTT, and short");
     Message::new(topic, payload, QoS::AtMostOnce)
@@ -415,11 +453,13 @@ impl Machine for Device {
                 for granted in answers {
                     granted.send(port);
                 }
+                self.flush(port);
             }
             // Several SDKs take no notice of a refused subscription, and would stay deaf: they have to connect again.
             (Some(Waiting::Subscriptions(..)), Err(failure)) => {
                 port.close(CloseReason::Subscriptions(failure.to_string()));
             }
+            (Some(Waiting::MethodResult(ticket)), _) => port.connection.acknowledge(ticket),
             (Some(Waiting::Telemetry(ticket, _)), Ok(_)) => port.connection.acknowledge(ticket),
             // A message of QoS 0 may be lost, and its sender would not send it again.
             (Some(Waiting::Telemetry(ticket, QoS::AtMostOnce)), Err(_)) => port.connection.acknowledge(ticket),
@@ -437,6 +477,11 @@ impl Machine for Device {
                 Ok(()) => self.flush(port),
                 Err(_) => self.cut_off(CutOff::Overrun, port),
             },
+            Push::Method(request) => {
+                self.requests.retain(call::Request::is_awaited);
+                self.requests.push_back(request);
+                self.flush(port);
+            }
             Push::CutOff(reason) => self.cut_off(reason, port),
         }
     }

@@ -1,11 +1,12 @@
 //! The hub's dialects: devices over MQTT, operators' programs over HTTPS.
 //!
 //! What is only grammar stands by itself and knows no session: [`user_name`], [`topics`], [`property_bag`] for devices,
-//! [`registry_json`] and [`twin_json`] for operators. Nothing here decides who may do what. Start at [`device_mqtt`].
+//! [`registry_json`], [`twin_json`] and [`method_json`] for operators. Nothing here decides who may do what. Start at [`device_mqtt`].
 
 pub mod annotations;
 pub mod desired;
 pub mod device_mqtt;
+pub mod method_json;
 pub mod property_bag;
 pub mod registry_json;
 pub mod service_http;

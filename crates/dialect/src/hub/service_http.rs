@@ -1,17 +1,18 @@
-//! Operators' programs at a hub: identities, twins, statistics (`contract/hub-service.md 3` to `5`).
+//! Operators' programs at a hub: identities, twins, direct methods, statistics (`contract/hub-service.md 3` to `7`).
 //!
 //! Decodes and encodes; who may do what, and whether a device exists, is for the service to say. Start at [`decode`].
 
 use bytes::Bytes;
+use domain::method::Timeouts;
 use domain::operation::identity::{self, IdentityName};
-use domain::operation::{ErrorKind, Failure, Operation, Reply, twin};
+use domain::operation::{ErrorKind, Failure, Operation, Reply, method, twin};
 use http::{HeaderName, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::registry_json::{self, Mode, invalid, parse_name};
-use super::twin_json;
+use super::{method_json, twin_json};
 use crate::error::{self, Refused, spelling};
-use crate::http::{Target, empty, is, json as respond, precondition, with_header};
+use crate::http::{Target, empty, is, json as respond, json_text, precondition, with_header};
 use crate::json;
 
 #[cfg(test)]
@@ -30,6 +31,8 @@ const METHOD_OVERRIDE: HeaderName = HeaderName::from_static("x-http-method-overr
 pub enum Asked {
     /// A twin, whose absence is always that of a device.
     Twin,
+    /// A call of a direct method, and how long its caller waits.
+    Method(Timeouts),
     /// Many things at once: which, and how.
     Bulk(Vec<(IdentityName, Mode)>),
     /// Anything else.
@@ -62,6 +65,13 @@ pub fn decode(request: &Request<Bytes>, target: &Target) -> Result<(Operation, A
     match target.segments().as_slice() {
         [first, rest @ ..] if is(first, "devices") => decode_registry(request, &method, target, rest),
         [first, rest @ ..] if is(first, "twins") => {
+            // A module, too, may be called `methods`.
+            if let [named @ .., word] = rest
+                && is(word, "methods")
+                && matches!(named.len(), 1 | 3)
+            {
+                return decode_call(request, &method, named);
+            }
             let ask = decode_twin(request, &method, rest)?;
             Ok((Operation::Twin(ask), Asked::Twin))
         }
@@ -149,12 +159,27 @@ fn decode_identity(request: &Request<Bytes>, method: &Method, name: IdentityName
     }
 }
 
+/// Whose twin or method a path is about.
+fn decode_name(rest: &[&str]) -> Result<IdentityName, Refused> {
+    match rest {
+        [device] => parse_name(device, None),
+        [device, word, module] if is(word, "modules") => parse_name(device, Some(module)),
+        _ => Err(Refused::nothing_here()),
+    }
+}
+
+fn decode_call(request: &Request<Bytes>, method: &Method, rest: &[&str]) -> Result<(Operation, Asked), Refused> {
+    let name = decode_name(rest)?;
+    if *method != Method::POST {
+        return Err(Refused::wrong_method());
+    }
+    let call = method_json::parse_call(&json::parse(request.body())?)?;
+    let asked = Asked::Method(call.timeouts);
+    Ok((Operation::Method(method::Ask::Invoke { name, call: Box::new(call) }), asked))
+}
+
 fn decode_twin(request: &Request<Bytes>, method: &Method, rest: &[&str]) -> Result<twin::Ask, Refused> {
-    let name = match rest {
-        [device] => parse_name(device, None)?,
-        [device, word, module] if is(word, "modules") => parse_name(device, Some(module))?,
-        _ => return Err(Refused::nothing_here()),
-    };
+    let name = decode_name(rest)?;
     let precondition = precondition(request.headers(), twin_json::parse_etag);
     let body = || {
         let body = json::parse(request.body())?;
@@ -184,12 +209,30 @@ pub fn encode(reply: Result<Reply, Failure>, asked: &Asked) -> Response<Bytes> {
         Ok(Reply::Twin(twin::Answer::Twin(twin, identity))) => {
             respond(StatusCode::OK, &twin_json::show(&twin, &identity))
         }
+        Ok(Reply::Method(method::Answer::Responded(response))) => {
+            json_text(StatusCode::OK, method_json::show_response(&response))
+        }
         Ok(_) => empty(StatusCode::INTERNAL_SERVER_ERROR),
         Err(failure) if *asked == Asked::Twin && failure.kind == ErrorKind::ModuleNotFound => {
             refuse(&Failure { kind: ErrorKind::DeviceNotFound, ..failure })
         }
-        Err(failure) => refuse(&failure),
+        Err(failure) => match asked {
+            Asked::Method(timeouts) => refuse_call(&failure, *timeouts),
+            Asked::Twin | Asked::Bulk(_) | Asked::Other => refuse(&failure),
+        },
     }
+}
+
+/// A call that did not reach its device, or was not answered, names the time that was waited; one that was refused is
+/// refused like everything else.
+fn refuse_call(failure: &Failure, timeouts: Timeouts) -> Response<Bytes> {
+    let waited = match failure.kind {
+        ErrorKind::DeviceNotOnline => timeouts.connect,
+        ErrorKind::DeviceUnanswering => timeouts.response,
+        _ => return refuse(failure),
+    };
+    let response = respond(error::status(failure.kind), &error::hub_method_body(failure, waited));
+    with_header(response, ERROR_CODE, spelling(failure.kind).hub_name)
 }
 
 /// A failure in this dialect's form, with its code in the body and in a header.
@@ -222,7 +265,7 @@ fn encode_identity(answer: identity::Answer, asked: &Asked) -> Response<Bytes> {
 fn show_bulk(failures: &[(IdentityName, Failure)], asked: &Asked) -> Value {
     let mode = |name: &IdentityName| match asked {
         Asked::Bulk(modes) => modes.iter().find(|(known, _)| known == name).map(|(_, mode)| *mode),
-        Asked::Twin | Asked::Other => None,
+        Asked::Twin | Asked::Method(_) | Asked::Other => None,
     };
     let errors: Vec<Value> = failures
         .iter()

@@ -3,6 +3,7 @@
 //! Topics that name a device are compared as text with the connected identity, never as MQTT filters: a device ID may
 //! hold `+` and `#`. What belongs to somebody else is `None`, like what belongs to nobody.
 
+use domain::ids::{MethodName, MethodRequestId};
 use domain::operation::identity::IdentityName;
 use domain::operation::session::Filter;
 
@@ -85,6 +86,11 @@ pub fn twin_result(status: u16, request_id: &str, version: Option<u64>) -> Strin
 /// The topic of a change of desired properties.
 pub fn desired_change(version: u64) -> String {
     format!("$iothub/twin/PATCH/properties/desired/?$version={version}")
+}
+
+/// The topic of a direct method request. Nothing follows the ID: clients take what is left of the topic for it.
+pub fn method_request(method: &MethodName, request: MethodRequestId) -> String {
+    format!("$iothub/methods/POST/{method}/?$rid={:032x}", request.bits())
 }
 
 /// What stands behind `devices/{device}/` or `devices/{device}/modules/{module}/`.
@@ -195,6 +201,9 @@ mod tests {
     fn answers_echo_the_request_id() {
         assert_eq!(twin_result(200, "a%2F", None), "$iothub/twin/res/200/?$rid=a%2F");
         assert_eq!(twin_result(204, "6", Some(7)), "$iothub/twin/res/204/?$rid=6&$version=7");
+        let (method, request) = (MethodName::parse("Get.State").unwrap(), MethodRequestId::from_bits(0xa1));
+        let topic = "$iothub/methods/POST/Get.State/?$rid=000000000000000000000000000000a1";
+        assert_eq!(method_request(&method, request), topic);
         assert_eq!(desired_change(3), "$iothub/twin/PATCH/properties/desired/?$version=3");
     }
 }

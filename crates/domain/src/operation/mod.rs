@@ -6,6 +6,7 @@
 pub mod decision;
 pub mod enrollment;
 pub mod identity;
+pub mod method;
 pub mod registration;
 pub mod resource;
 pub mod session;
@@ -34,6 +35,8 @@ pub enum Operation {
     Identity(identity::Ask),
     /// A device or an operator reads or changes a twin.
     Twin(twin::Ask),
+    /// An operator calls a direct method, or a device responds to one.
+    Method(method::Ask),
     /// A device connects to a hub, subscribes, leaves.
     Session(session::Ask),
     /// A device sends telemetry.
@@ -55,6 +58,8 @@ pub enum Reply {
     Identity(identity::Answer),
     /// To [`Operation::Twin`].
     Twin(twin::Answer),
+    /// To [`Operation::Method`].
+    Method(method::Answer),
     /// To [`Operation::Session`].
     Session(session::Answer),
     /// To [`Operation::Telemetry`].
@@ -70,6 +75,8 @@ pub enum Reply {
 pub enum Push {
     /// The desired properties changed.
     Desired(twin::DesiredChange),
+    /// An operator calls a direct method.
+    Method(crate::method::Request),
     /// The connection must end; nothing may be delivered after it.
     CutOff(session::CutOff),
 }
@@ -238,6 +245,8 @@ pub enum ErrorKind {
     DeviceNotFound,
     /// The device has no such module.
     ModuleNotFound,
+    /// The device is not connected, or does not listen for direct methods.
+    DeviceNotOnline,
     /// No resource, policy, certificate or decision has the name.
     ResourceNotFound,
     /// The individual enrollment exists.
@@ -256,6 +265,8 @@ pub enum ErrorKind {
     QuotaExceeded,
     /// Too much at once: try again later.
     Throttled,
+    /// The device was told and has not answered, so that nobody knows what it did.
+    DeviceUnanswering,
     /// A part is not ready, shutting down, or its storage fails: try again later.
     Unavailable,
     /// Our fault.
@@ -264,7 +275,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All kinds, for tables that must be complete.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::InvalidArgument,
         Self::InvalidBody,
         Self::TooManyEnrollments,
@@ -283,6 +294,7 @@ impl ErrorKind {
         Self::OperationNotFound,
         Self::DeviceNotFound,
         Self::ModuleNotFound,
+        Self::DeviceNotOnline,
         Self::ResourceNotFound,
         Self::EnrollmentExists,
         Self::EnrollmentGroupExists,
@@ -292,6 +304,7 @@ impl ErrorKind {
         Self::PreconditionFailed,
         Self::QuotaExceeded,
         Self::Throttled,
+        Self::DeviceUnanswering,
         Self::Unavailable,
         Self::Internal,
     ];

@@ -11,12 +11,14 @@ use super::identity::IdentityName;
 pub enum Ask {
     /// Prove who it is and take over the identity's connection.
     Connect(Box<Connect>),
-    /// Change the remembered subscriptions; answered once they are durable.
+    /// Change the subscriptions; answered once they are in force, and durable if they are kept.
     Subscribe {
         /// Who.
         device: ConnectedDevice,
         /// The whole set as it shall be.
         subscriptions: Subscriptions,
+        /// Whether the identity's next connection finds them too.
+        is_kept: bool,
     },
     /// Leave; a clean session is forgotten.
     Disconnect {

@@ -11,5 +11,6 @@ mod draining;
 mod ground;
 mod hosts;
 mod logging;
+mod methods;
 mod resumption;
 mod telemetry_order;

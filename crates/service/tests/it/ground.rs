@@ -129,9 +129,14 @@ impl Ground {
 
     /// Connects a device of the hub by a policy that may do everything; gives what it is told.
     pub async fn connect_by_policy(&self, name: &IdentityName) -> Mailbox {
-        let answer = self.seat(name, &self.program(&EndpointOf::Hub(self.hub()))).await.unwrap();
+        let answer = self.seat_by_policy(name).await;
         let Reply::Session(SessionAnswer::Connected { device, .. }) = answer else { panic!("{answer:?}") };
         self.service.mailbox(&device).unwrap()
+    }
+
+    /// Connects a device of the hub by a policy that may do everything.
+    pub async fn seat_by_policy(&self, name: &IdentityName) -> Reply {
+        self.seat(name, &self.program(&EndpointOf::Hub(self.hub()))).await.unwrap()
     }
 
     async fn seat(&self, name: &IdentityName, device: &Caller) -> Result<Reply, Failure> {

@@ -45,6 +45,11 @@ async fn golden_bad_input_of_twins() {
 }
 
 #[tokio::test]
+async fn golden_bad_input_of_methods() {
+    try_everything("hub-method").await;
+}
+
+#[tokio::test]
 async fn golden_bad_input_of_the_management_api() {
     try_everything("management").await;
 }

@@ -55,6 +55,8 @@ const HUB: Rights = Rights {
                 "GET /twins/{}/modules/{}",
                 "PATCH /twins/{}/modules/{}",
                 "PUT /twins/{}/modules/{}",
+                "POST /twins/{}/methods",
+                "POST /twins/{}/modules/{}/methods",
             ],
         ),
     ],
@@ -103,7 +105,7 @@ const SERVICE: Rights = Rights {
 
 #[tokio::test]
 async fn each_operation_of_a_hub_needs_exactly_its_right() {
-    try_rights("hub", Api::Hub, &["hub-registry", "hub-twin"], &HUB, "IotHubs/hub").await;
+    try_rights("hub", Api::Hub, &["hub-registry", "hub-twin", "hub-method"], &HUB, "IotHubs/hub").await;
 }
 
 #[tokio::test]
@@ -209,12 +211,13 @@ async fn try_one(
     parts.headers.push(("Authorization".to_owned(), token.into_bytes()));
     let answer = ground.send(api, &parts.request()).await;
     let found = outcome::words(api, &answer);
-    let expected = match (is_enough, api) {
-        (true, _) => operation.answers.to_string(),
-        (false, Api::Hub) => "401 IotHubUnauthorized".to_owned(),
-        (false, _) => "401 401003".to_owned(),
+    let (is_expected, expected) = match (is_enough, api) {
+        // Some are served and still end in a failure, as a call does of a device that is not connected.
+        (true, _) => (answer.is_ok_and(|answer| answer.status == operation.answers), operation.answers.to_string()),
+        (false, Api::Hub) => (found == "401 IotHubUnauthorized", "401 IotHubUnauthorized".to_owned()),
+        (false, _) => (found == "401 401003", "401 401003".to_owned()),
     };
-    if found != expected {
+    if !is_expected {
         return Some(format!("{found}, not {expected}"));
     }
     (!is_enough && !ground.is_unchanged().await).then(|| "something changed".to_owned())

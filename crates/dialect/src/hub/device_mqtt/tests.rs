@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use domain::ids::MethodName;
 use domain::operation::session::Filter as Known;
 use proptest::prelude::*;
 use proto::mqtt::Packet;
@@ -30,6 +31,7 @@ wire_scripts! {
     subscriptions_are_written_before_they_are_granted: "subscriptions.script",
     changes_of_desired_properties_are_told_in_order: "desired.script",
     wills_become_telemetry_unless_the_device_said_goodbye: "wills.script",
+    methods_are_requested_and_answered: "methods.script",
     a_module_has_topics_of_its_own: "module.script",
 }
 
@@ -113,6 +115,25 @@ fn requests_that_wait_are_bounded_by_the_window_whatever_their_qos() {
     }
     assert_eq!(asked, 10 * inbound_max, "what was received is answered");
     assert!(script.session.wants_input());
+}
+
+#[test]
+fn method_requests_wait_for_a_slow_reader_and_only_those_still_awaited_are_sent() {
+    let mut script = ready(&[Known::Methods]);
+    let payload = Payload::parse(format!("\"{}\"", "x".repeat(100_000)).into()).unwrap();
+    let mut waiters: Vec<_> = (0..8).map(|_| call::Waiter::new()).collect();
+    for (number, waiter) in waiters.iter().enumerate() {
+        let name = MethodName::parse(&format!("m{number}")).unwrap();
+        let request = waiter.request(MethodRequestId::from_bits(1), name, payload.clone());
+        script.push(Push::Method(request));
+    }
+    assert!(script.session.output().len() < 400_000, "256 KiB are full with the third request");
+    // The first three are on their way; of the others all but the last have lost their callers.
+    waiters.drain(..7);
+    let sent = [script.sent(), script.sent()].concat();
+    let sent = topics_of(&sent);
+    let methods: Vec<_> = sent.iter().filter_map(|topic| topic.split('/').nth(3)).collect();
+    assert_eq!(methods, ["m0", "m1", "m2", "m7"]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use domain::clock::UnixTime;
 use domain::enrollment::Capabilities;
 use domain::identity::{Authentication, DraftAuthentication, Identity, IdentityDraft, IdentityStatus, Thumbprints};
 use domain::ids::{Etag, Precondition, TrackingId};
+use domain::method::{Call, Payload};
 use domain::operation::identity::{Answer, Ask, BulkChange, BulkItem};
 use domain::sas::{KeyPair, SymmetricKey};
 use domain::twin::{ServiceChange, Twin};
@@ -78,6 +79,11 @@ fn show(operation: &Operation) -> Vec<String> {
         }
         Operation::Twin(twin::Ask::Replace { name, change, precondition }) => {
             vec![format!("replace twin {name}"), show_precondition(*precondition), show_change(change)]
+        }
+        Operation::Method(method::Ask::Invoke { name, call }) => {
+            let Call { method, payload, timeouts: Timeouts { connect, response } } = &**call;
+            let waits = format!("{} s to connect, {} s to respond", connect.as_secs(), response.as_secs());
+            vec![format!("call {method} of {name}"), String::from_utf8(payload.bytes().to_vec()).unwrap(), waits]
         }
         other => panic!("{other:?}"),
     }
@@ -154,6 +160,8 @@ struct ReplyVectors {
     connected: Value,
     bulk: Value,
     failure: Value,
+    not_online: Value,
+    unanswered: Value,
 }
 
 fn replies() -> ReplyVectors {
@@ -262,6 +270,30 @@ fn a_failure_carries_its_code_in_the_body_and_in_a_header() {
         let response = encode(Err(failure(kind)), &Asked::Other);
         let code = response.headers()["iothub-errorcode"].to_str().unwrap().to_owned();
         assert!(body(&response).contains(&format!("\"ErrorCode:{code};")), "{kind:?}");
+    }
+}
+
+#[test]
+fn what_a_device_says_reaches_its_caller_byte_for_byte() {
+    let payload = Payload::parse(Bytes::from_static(b" {\"a\": 1.0}")).unwrap();
+    let response = method::Answer::Responded(domain::method::Response { status: -500, payload });
+    let response = encode(Ok(Reply::Method(response)), &Asked::Method(Timeouts::default()));
+    assert_eq!((response.status(), &*body(&response)), (StatusCode::OK, r#"{"status":-500,"payload": {"a": 1.0}}"#));
+    assert_eq!(response.headers()["content-type"], "application/json; charset=utf-8");
+}
+
+#[test]
+fn a_call_that_fails_on_its_way_names_the_time_waited_in_a_document_inside_a_document() {
+    let asked = Asked::Method(Timeouts::new(Some(300), Some(30)).unwrap());
+    let cases = [
+        (ErrorKind::DeviceNotOnline, 404, "DeviceNotOnline", replies().not_online),
+        (ErrorKind::DeviceUnanswering, 504, "GatewayTimeout", replies().unanswered),
+        (ErrorKind::PreconditionFailed, 412, "PreconditionFailed", replies().failure),
+    ];
+    for (kind, status, code, expected) in cases {
+        let response = encode(Err(failure(kind)), &asked);
+        assert_eq!((response.status().as_u16(), body(&response)), (status, expected.to_string()));
+        assert_eq!(response.headers()["iothub-errorcode"], code);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use domain::ids::{DeviceId, HubKey, ModuleId};
+use domain::ids::{DeviceId, HubKey, MethodName, ModuleId};
 use domain::operation::identity::IdentityName;
 use domain::operation::session::{AuthenticationMethod, Filter as Known, Seat};
 use domain::operation::twin::DesiredChange;
@@ -80,13 +80,23 @@ fn show_ask(ask: &session::Ask) -> String {
             let client = client.as_ref().map(|client| format!(" | client {client}")).unwrap_or_default();
             format!("connect | {host} | {claimed}{clean}{model}{client}")
         }
-        Operation::Session(Ask::Subscribe { subscriptions, .. }) => format!("subscribe | {}", show_set(*subscriptions)),
+        Operation::Session(Ask::Subscribe { subscriptions, is_kept, .. }) => {
+            let kept = if *is_kept { "" } else { " | for this connection" };
+            format!("subscribe | {}{kept}", show_set(*subscriptions))
+        }
         Operation::Session(Ask::Disconnect { .. }) => "disconnect".to_owned(),
         Operation::Twin(twin::Ask::Read(_)) => "read twin".to_owned(),
         Operation::Twin(twin::Ask::Report { patch, expected_version, .. }) => match expected_version {
             Some(version) => format!("report | {patch} | on version {version}"),
             None => format!("report | {patch}"),
         },
+        Operation::Method(method::Ask::Respond { request, response: Ok(response), .. }) => {
+            let payload = String::from_utf8_lossy(response.payload.bytes());
+            format!("respond | {request} | {} | {payload}", response.status)
+        }
+        Operation::Method(method::Ask::Respond { request, response: Err(invalid), .. }) => {
+            format!("respond | {request} | {invalid}")
+        }
         Operation::Telemetry(telemetry::Ask::Send { message, .. }) => format!("send{}", show_draft(message)),
         Operation::Telemetry(telemetry::Ask::Will { message, .. }) => format!("will{}", show_draft(message)),
         other => panic!("{other:?}"),
@@ -120,7 +130,10 @@ fn show_set(subscriptions: Subscriptions) -> String {
         QualityOfService::AtMostOnce => Some(format!("{name} 0")),
         QualityOfService::AtLeastOnce => Some(format!("{name} 1")),
     };
-    NAMES.into_iter().filter_map(shown).collect::<Vec<_>>().join(", ")
+    match subscriptions.is_empty() {
+        true => "nothing".to_owned(),
+        false => NAMES.into_iter().filter_map(shown).collect::<Vec<_>>().join(", "),
+    }
 }
 
 fn read_reply(fields: &[&str]) -> Reply {
@@ -138,6 +151,7 @@ fn read_reply(fields: &[&str]) -> Reply {
             connected_as(name, subscriptions, !rest.is_empty())
         }
         ["done"] => Reply::Session(Answer::Done),
+        ["noted"] => Reply::Method(method::Answer::Noted),
         ["stored"] => Reply::Telemetry(telemetry::Answer::Stored),
         ["document", text] => Reply::Twin(twin::Answer::Document(serde_json::from_str(text).unwrap())),
         ["reported", version] => Reply::Twin(twin::Answer::Reported { version: version.parse().unwrap() }),
@@ -150,6 +164,13 @@ fn read_push(fields: &[&str]) -> Push {
         ["desired", version, patch] => {
             let patch = Arc::new(serde_json::from_str(patch).unwrap());
             Push::Desired(DesiredChange { version: version.parse().unwrap(), patch })
+        }
+        ["method", id, name, payload] => {
+            let payload = Payload::parse(Bytes::copy_from_slice(payload.as_bytes())).unwrap();
+            // Somebody who waits for ever.
+            let waiter = Box::leak(Box::new(call::Waiter::new()));
+            let id = MethodRequestId::parse(id).unwrap();
+            Push::Method(waiter.request(id, MethodName::parse(name).unwrap(), payload))
         }
         ["cut off", reason] => Push::CutOff(match *reason {
             "Displaced" => CutOff::Displaced,
