@@ -69,6 +69,9 @@ enum Command {
     /// Twins of devices
     #[command(subcommand)]
     Twin(noun::twin::TwinCommand),
+    /// Direct methods of connected devices
+    #[command(subcommand)]
+    Method(noun::method::MethodCommand),
     /// Telemetry of a hub
     #[command(subcommand)]
     Events(noun::events::EventsCommand),
@@ -180,6 +183,7 @@ async fn run_remote(command: Command, context: &Context) -> Result<()> {
         Command::Registration(command) => noun::registration::run(&command, context).await,
         Command::Device(command) => noun::device::run(&command, context).await,
         Command::Twin(command) => noun::twin::run(&command, context).await,
+        Command::Method(command) => noun::method::run(&command, context).await,
         Command::Events(command) => noun::events::run(&command, context).await,
         Command::Why(args) => why::run(&args, context).await,
         Command::Trust => trust::run_trust(context),

@@ -121,6 +121,7 @@ const ABSENT: &[&str] = &[
     "device show dev-1",
     "device list --hub hub2",
     "twin show dev-1",
+    "method invoke dev-1 reboot",
     "why dev-1",
     "events monitor --hub hub2",
 ];

@@ -52,8 +52,8 @@ pub enum HttpsError {
     /// A line is longer than [`LINE_BYTES_MAX`].
     #[error("a line of the answer is longer than {LINE_BYTES_MAX} bytes")]
     Line,
-    /// No answer within [`REQUEST_TIMEOUT`].
-    #[error("no answer from {host} within {} s", REQUEST_TIMEOUT.as_secs())]
+    /// No answer in time: [`REQUEST_TIMEOUT`], and what the server was allowed to wait.
+    #[error("no answer from {host} in time")]
     Timeout {
         /// The host.
         host: String,
@@ -83,8 +83,18 @@ impl Https {
 
     /// Sends `request`, whose target is a path, to `server` and reads the whole answer.
     pub async fn send(&self, server: &Server, request: Request<Bytes>) -> Result<Response<Bytes>, HttpsError> {
+        self.send_waiting(server, request, Duration::ZERO).await
+    }
+
+    /// As [`Self::send`], for a request over which the server takes up to `waits` beside the usual time.
+    pub async fn send_waiting(
+        &self,
+        server: &Server,
+        request: Request<Bytes>,
+        waits: Duration,
+    ) -> Result<Response<Bytes>, HttpsError> {
         let exchange = self.exchange(server, request);
-        tokio::time::timeout(REQUEST_TIMEOUT, exchange)
+        tokio::time::timeout(REQUEST_TIMEOUT.saturating_add(waits), exchange)
             .await
             .unwrap_or_else(|_| Err(HttpsError::Timeout { host: server.host.clone() }))
     }

@@ -70,12 +70,14 @@ pub struct ServiceRequest<'a> {
     pub body: Option<&'a Value>,
     /// Further headers.
     pub headers: &'a [(&'static str, String)],
+    /// How long the server may take over the answer, beside the usual time.
+    pub waits: Duration,
 }
 
 impl<'a> ServiceRequest<'a> {
     /// A request with nothing but a path.
     pub const fn new(method: Method, path: &'a [&'a str]) -> Self {
-        Self { method, path, if_match: None, body: None, headers: &[] }
+        Self { method, path, if_match: None, body: None, headers: &[], waits: Duration::ZERO }
     }
 }
 
@@ -127,8 +129,9 @@ impl ServiceClient {
                 body.to_string().into()
             }
         };
+        let waits = request.waits;
         let request = builder.body(body).map_err(|_| HttpsError::Host(self.server.host.clone()))?;
-        self.https.send(&self.server, request).await
+        self.https.send_waiting(&self.server, request, waits).await
     }
 }
 

@@ -7,6 +7,7 @@ pub mod enrollment;
 pub mod events;
 pub mod hub;
 pub mod linked_hub;
+pub mod method;
 pub mod policy;
 pub mod registration;
 pub mod resource;

@@ -76,7 +76,7 @@ pub async fn list_all(context: &Context, dps: Option<&str>, path: &[&str]) -> Re
     let mut headers = Vec::new();
     loop {
         let request =
-            ServiceRequest { method: Method::POST, path, if_match: None, body: Some(&body), headers: &headers };
+            ServiceRequest { body: Some(&body), headers: &headers, ..ServiceRequest::new(Method::POST, path) };
         let (page, answered) = ask_with_headers(&client, "listing", request).await?;
         let Value::Array(mut page) = page else { bail!("the answer is not a list") };
         records.append(&mut page);
