@@ -13,6 +13,17 @@ export function registryOf(muster) {
   return watched(watched(iothub.Registry).fromConnectionString(muster.hub.connectionString));
 }
 
+/** Calls a method of a device or module as an operator; gives what the device answers. */
+export async function invoke(muster, ...call) {
+  const { result } = await callerOf(muster).invokeDeviceMethod(...call);
+  return result;
+}
+
+/** The client that calls methods; it needs no connection for that. */
+export function callerOf(muster) {
+  return watched(watched(iothub.Client).fromConnectionString(muster.hub.connectionString));
+}
+
 /** Creates an identity in the registry, by keys unless `terms` say otherwise; returns the key that the hub made for it. */
 export async function create(muster, name, terms = {}) {
   const { responseBody } = await registryOf(muster).create({ deviceId: name, ...terms });

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { promisify } from 'node:util';
 import iothub from 'azure-iothub';
 import { assertComplete, watched } from '../covered.mjs';
-import { connect, create, registryOf, report } from '../devices.mjs';
+import { callerOf, connect, create, registryOf, report } from '../devices.mjs';
 import { check, client, record } from '../muster.mjs';
 
 const SERVICE = client('azure-iothub');
@@ -177,6 +177,13 @@ check('a twin of a module is read and patched', shows('module twins'), async (mu
   assert.equal(twin.properties.desired.on, true);
   assert.equal((await body(registry.getTwin('dev-1'))).properties.desired.on, undefined);
   await assert.rejects(registry.getModuleTwin('dev-1', 'mod-2'), { name: 'DeviceNotFoundError' });
+});
+
+check('a method of a device is called', shows('direct methods'), async (muster) => {
+  const hub = await connect(muster, 'mqtt', 'dev-1', await create(muster, 'dev-1'));
+  hub.onDeviceMethod('echo', (request, response) => response.send(200, request.payload, () => {}));
+  const call = { methodName: 'echo', payload: [1], connectTimeoutInSeconds: 20, responseTimeoutInSeconds: 10 };
+  assert.deepEqual((await callerOf(muster).invokeDeviceMethod('dev-1', call)).result, { status: 200, payload: [1] });
 });
 
 record(`every method of ${SERVICE.client} is used here or listed as not covered`, shows('methods: all used or listed'), () => {
