@@ -20,8 +20,8 @@ const LISTS: &[&str] = &["tests/sdk/node/not-covered.json", "tests/sdk/python/no
 const HEAD: &str = "\
 # Clients
 
-What unmodified clients from PyPI and npm were seen to do against Muster. `cargo xtask golden` writes this file from the
-results of the last `cargo xtask test` (`target/sdk-results.json`); every row is a test that passed.
+What unmodified clients from PyPI, npm and Maven Central were seen to do against Muster. `cargo xtask golden` writes this
+file from the results of the last `cargo xtask test` (`target/sdk-results.json`); every row is a test that passed.
 
 | client | transport | credential | feature |
 |---|---|---|---|

@@ -30,6 +30,9 @@ const TOOLS: &[Tool] = &[
     Tool { program: "python3", probe: &["-c", "import venv, ensurepip"], package: "python3-venv" },
     Tool { program: "node", probe: &[], package: "nodejs" },
     Tool { program: "npm", probe: &[], package: "npm" },
+    Tool { program: "javac", probe: &["--release", "17", "-version"], package: "default-jdk-headless" },
+    Tool { program: "mvn", probe: &[], package: "maven" },
+    Tool { program: "sha256sum", probe: &[], package: "coreutils" },
 ];
 
 /// Makes sure that every program is there, installing what is missing where that is allowed.

@@ -11,6 +11,7 @@ mod counts;
 mod debian;
 mod fuzz;
 mod golden;
+mod java;
 mod layering;
 mod licences;
 mod metadata;
@@ -33,8 +34,9 @@ cargo xtask COMMAND
   layering           who may import whom, against the table in xtask/src/layering.rs
   golden             write the golden files and docs/clients.md again
   fuzz [TARGET] [S]  fuzz one target or all of them for S seconds each (default 15)
-  sdk [python|node] [ARGUMENTS]
-                     only the SDK suites; ARGUMENTS go to pytest or `node --test`, as in `sdk python -k provisioning`
+  sdk [python|node|java] [ARGUMENTS]
+                     only the SDK suites; ARGUMENTS go to pytest, `node --test` or JUnit's console launcher, as in
+                     `sdk python -k provisioning` or `sdk java --select-class muster.DeviceTest`
   torture [ROUNDS]   kill the server under load, round after round (default 50), cut off its power, and look for what it
                      acknowledged
 ";

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::counts::{self, Counts};
-use crate::{metadata, process, suites};
+use crate::{java, metadata, process, suites};
 
 /// One suite and the folder it lives in.
 struct Suite {
@@ -20,8 +20,11 @@ struct Suite {
     folder: &'static str,
 }
 
-const SUITES: &[Suite] =
-    &[Suite { name: "python", folder: "tests/sdk/python" }, Suite { name: "node", folder: "tests/sdk/node" }];
+const SUITES: &[Suite] = &[
+    Suite { name: "python", folder: "tests/sdk/python" },
+    Suite { name: "node", folder: "tests/sdk/node" },
+    Suite { name: "java", folder: "tests/sdk/java" },
+];
 
 /// Installs what the suites need below `target/sdk`, from pinned and hashed lists.
 pub fn install() -> Result<Vec<String>> {
@@ -37,10 +40,11 @@ pub fn install() -> Result<Vec<String>> {
         npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", "tests/sdk/node"]);
         process::show(&mut npm)?;
     }
+    java::install()?;
     Ok(Vec::new())
 }
 
-/// `cargo xtask sdk [python|node] [ARGUMENTS]`: a part, of which no results are kept.
+/// `cargo xtask sdk [python|node|java] [ARGUMENTS]`: a part, of which no results are kept.
 pub fn run(arguments: &[String]) -> Result<()> {
     install()?;
     suites::compile_binaries()?;
@@ -142,6 +146,7 @@ fn run_suite(
             let python = work_folder()?.join("venv/bin/python");
             command.arg(python).args(["-m", "pytest", "-q", "-p", "no:cacheprovider", suite.folder]);
         }
+        "java" => java::launch(&mut command, arguments.is_empty())?,
         _ => {
             command.arg("node").args(["--test", "--test-concurrency=1"]).args(test_files(suite)?);
         }
@@ -152,16 +157,19 @@ fn run_suite(
         command.env("MUSTER_SDK_RESULTS", results);
     }
     let mut last = String::new();
+    let mut endings = Vec::new();
     let succeeded = process::follow(&mut command, |line| {
         show(line);
+        endings.extend(java::closing(line).map(str::to_owned));
         if !line.trim().is_empty() {
             line.trim().clone_into(&mut last);
         }
     })?;
+    let closing = if endings.is_empty() { last } else { endings.join(", ") };
     if !succeeded {
-        bail!("the {} suite failed: {last}", suite.name);
+        bail!("the {} suite failed: {closing}", suite.name);
     }
-    Ok(last)
+    Ok(closing)
 }
 
 /// A command in a network namespace of its own with loopback up, or none where that is forbidden.

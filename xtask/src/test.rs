@@ -12,7 +12,7 @@ pub fn run() -> Result<()> {
         bail!("nothing was compiled: programs are missing");
     }
     let fetched = report.step("fetch crates", 60, suites::fetch);
-    let installed = report.step("fetch SDKs", 90, sdk::install);
+    let installed = report.step("fetch SDKs", 210, sdk::install);
     let compiled = fetched && report.step("compile", 420, suites::compile);
     if compiled {
         report.step("Rust tests", 150, suites::rust_tests);

@@ -1,0 +1,57 @@
+package muster;
+
+import com.microsoft.azure.sdk.iot.device.IotHubClientProtocol;
+import com.microsoft.azure.sdk.iot.provisioning.device.ProvisioningDeviceClientTransportProtocol;
+import java.util.Arrays;
+import java.util.Set;
+
+/** How devices reach Muster, and which tests are run that way: a transport is added by one line. */
+enum Transport {
+    HTTPS("https", Feature.PROVISIONING),
+    MQTT("mqtt", Feature.PROVISIONING, Feature.TELEMETRY, Feature.TWINS),
+    MQTT_WS("mqtt-ws", Feature.PROVISIONING, Feature.TELEMETRY, Feature.TWINS);
+
+    /** What may be done over a transport. */
+    enum Feature {
+        PROVISIONING,
+        TELEMETRY,
+        TWINS,
+    }
+
+    private static final String SECURE_AMQP = "AMQPS";
+
+    private final String text;
+    private final Set<Feature> features;
+
+    Transport(String text, Feature... features) {
+        this.text = text;
+        this.features = Set.of(features);
+    }
+
+    boolean offers(Feature feature) {
+        return features.contains(feature);
+    }
+
+    /** As the device client names it. */
+    IotHubClientProtocol device() {
+        return IotHubClientProtocol.valueOf(sdkName());
+    }
+
+    /** As the provisioning client names it. */
+    ProvisioningDeviceClientTransportProtocol provisioning() {
+        return ProvisioningDeviceClientTransportProtocol.valueOf(sdkName());
+    }
+
+    private String sdkName() {
+        return name().replace("AMQP", SECURE_AMQP);
+    }
+
+    static Transport[] offering(Feature feature) {
+        return Arrays.stream(values()).filter(transport -> transport.offers(feature)).toArray(Transport[]::new);
+    }
+
+    @Override
+    public String toString() {
+        return text;
+    }
+}
