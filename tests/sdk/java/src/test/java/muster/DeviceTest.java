@@ -4,9 +4,11 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 
 import com.google.gson.JsonObject;
+import com.microsoft.azure.sdk.iot.device.ClientOptions;
 import com.microsoft.azure.sdk.iot.device.DeviceClient;
 import com.microsoft.azure.sdk.iot.device.IotHubStatusCode;
 import com.microsoft.azure.sdk.iot.device.Message;
+import com.microsoft.azure.sdk.iot.device.ModuleClient;
 import com.microsoft.azure.sdk.iot.device.exceptions.IotHubClientException;
 import com.microsoft.azure.sdk.iot.device.twin.Twin;
 import com.microsoft.azure.sdk.iot.device.twin.TwinCollection;
@@ -14,6 +16,7 @@ import com.microsoft.azure.sdk.iot.provisioning.service.configs.IndividualEnroll
 import com.microsoft.azure.sdk.iot.provisioning.service.configs.SymmetricKeyAttestation;
 import com.microsoft.azure.sdk.iot.provisioning.service.configs.TwinState;
 import com.microsoft.azure.sdk.iot.provisioning.service.configs.X509Attestation;
+import com.microsoft.azure.sdk.iot.service.registry.Module;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
@@ -22,6 +25,7 @@ import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.IntStream;
+import javax.net.ssl.SSLContext;
 import org.junit.jupiter.api.extension.ExtendWith;
 
 /** iot-device-client at a hub: telemetry, twins, desired properties and refusals. */
@@ -156,6 +160,48 @@ final class DeviceTest {
             TwinCollection removal = Devices.next(told);
             assertEquals(5, removal.getVersion());
             assertEquals(Devices.properties(Collections.singletonMap("temperature", null)), removal);
+        } finally {
+            client.close();
+        }
+    }
+
+    @Over(Transport.Feature.TWINS)
+    @Shows(client = Sdk.DEVICE, credential = "symmetric key", feature = "modules: telemetry, twin, desired callback")
+    void aModuleSendsReportsAndIsToldOfItsOwnTwin(Transport transport, Muster muster) throws Exception {
+        String name = muster.fresh("dev");
+        Devices.create(muster, name);
+        Module made = Devices.registry(muster).addModule(new Module(name, "mod-1"));
+        ModuleClient module = Devices.open(Devices.module(muster, transport, made));
+        try {
+            module.sendEvent(new Message("from the module"));
+            BlockingQueue<TwinCollection> told = Devices.watch(module);
+            Devices.report(module, Map.of("running", true));
+            assertEquals(Map.of("running", true), Devices.read(module).getReportedProperties());
+            var patch = new com.microsoft.azure.sdk.iot.service.twin.Twin(name, "mod-1");
+            patch.getDesiredProperties().put("pace", 1.5);
+            Devices.twins(muster).patch(patch);
+            assertEquals(Map.of("pace", 1.5), Devices.next(told));
+        } finally {
+            module.close();
+        }
+        JsonObject sent = muster.telemetry(name, 1).get(0);
+        assertEquals("mod-1", sent.get("moduleId").getAsString());
+        assertEquals("from the module", sent.get("body").getAsString());
+    }
+
+    @Over(Transport.Feature.TWINS)
+    @Shows(client = Sdk.DEVICE, credential = "symmetric key", feature = "the announced model is shown in the twin")
+    void theAnnouncedModelIsShownInTheTwin(Transport transport, Muster muster) throws Exception {
+        String name = muster.fresh("dev");
+        String key = Devices.create(muster, name);
+        ClientOptions options = ClientOptions.builder()
+                .modelId("dtmi:muster:Cave;1")
+                .sslContext(SSLContext.getDefault())
+                .build();
+        String text = "HostName=" + muster.hubHost() + ";DeviceId=" + name + ";SharedAccessKey=" + key;
+        DeviceClient client = Devices.open(new DeviceClient(text, transport.device(), options));
+        try {
+            assertEquals("dtmi:muster:Cave;1", Devices.twins(muster).get(name).getModelId());
         } finally {
             client.close();
         }

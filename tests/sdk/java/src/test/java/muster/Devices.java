@@ -3,11 +3,14 @@ package muster;
 import static org.junit.jupiter.api.Assertions.assertNotNull;
 
 import com.microsoft.azure.sdk.iot.device.DeviceClient;
+import com.microsoft.azure.sdk.iot.device.InternalClient;
 import com.microsoft.azure.sdk.iot.device.IotHubStatusCode;
+import com.microsoft.azure.sdk.iot.device.ModuleClient;
 import com.microsoft.azure.sdk.iot.device.exceptions.IotHubClientException;
 import com.microsoft.azure.sdk.iot.device.twin.Twin;
 import com.microsoft.azure.sdk.iot.device.twin.TwinCollection;
 import com.microsoft.azure.sdk.iot.service.registry.Device;
+import com.microsoft.azure.sdk.iot.service.registry.Module;
 import com.microsoft.azure.sdk.iot.service.registry.RegistryClient;
 import com.microsoft.azure.sdk.iot.service.twin.TwinClient;
 import java.util.Map;
@@ -49,8 +52,15 @@ final class Devices {
         return new DeviceClient(muster.hubHost(), name, security, transport.device());
     }
 
+    /** A module of a device that is to connect by a key of its own. */
+    static ModuleClient module(Muster muster, Transport transport, Module made) throws Exception {
+        String identity = ";DeviceId=" + made.getDeviceId() + ";ModuleId=" + made.getId();
+        String text = "HostName=" + muster.hubHost() + identity + ";SharedAccessKey=" + made.getPrimaryKey();
+        return new ModuleClient(text, transport.device());
+    }
+
     /** Connects, and closes what does not connect. */
-    static DeviceClient open(DeviceClient client) throws Exception {
+    static <T extends InternalClient> T open(T client) throws Exception {
         try {
             client.open(false);
             return client;
@@ -68,7 +78,7 @@ final class Devices {
     }
 
     /** Subscribes to desired properties, which this client demands before anything else that has to do with twins. */
-    static BlockingQueue<TwinCollection> watch(DeviceClient client) throws Exception {
+    static BlockingQueue<TwinCollection> watch(InternalClient client) throws Exception {
         BlockingQueue<TwinCollection> told = new LinkedBlockingQueue<>();
         client.subscribeToDesiredProperties((twin, context) -> told.add(twin.getDesiredProperties()), null);
         return told;
@@ -82,12 +92,12 @@ final class Devices {
     }
 
     /** Reads the twin over the device's connection. */
-    static Twin read(DeviceClient client) throws Exception {
+    static Twin read(InternalClient client) throws Exception {
         return insist(() -> client.getTwin(ANSWER_MS));
     }
 
     /** Patches the reported properties, and returns their version. */
-    static int report(DeviceClient client, Map<String, ?> patch) throws Exception {
+    static int report(InternalClient client, Map<String, ?> patch) throws Exception {
         return insist(() -> client.updateReportedProperties(properties(patch), ANSWER_MS).getVersion());
     }
 
