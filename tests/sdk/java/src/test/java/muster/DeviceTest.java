@@ -235,8 +235,16 @@ final class DeviceTest {
         refuses(Devices.client(muster, transport, muster.fresh("dev"), OTHER_KEY));
     }
 
+    /** Expects a refusal when the device connects or, where nothing is said until then, when it sends. */
     private static void refuses(DeviceClient client) {
-        var refusal = assertThrows(IotHubClientException.class, () -> Devices.open(client));
-        assertEquals(IotHubStatusCode.UNAUTHORIZED, refusal.getStatusCode());
+        try {
+            var refusal = assertThrows(IotHubClientException.class, () -> {
+                client.open(false);
+                client.sendEvent(new Message("25.1"));
+            });
+            assertEquals(IotHubStatusCode.UNAUTHORIZED, refusal.getStatusCode());
+        } finally {
+            client.close();
+        }
     }
 }
