@@ -8,14 +8,15 @@ import java.util.Set;
 /** How devices reach Muster, and which tests are run that way: a transport is added by one line. */
 enum Transport {
     HTTPS("https", Feature.PROVISIONING),
-    MQTT("mqtt", Feature.PROVISIONING, Feature.TELEMETRY, Feature.TWINS),
-    MQTT_WS("mqtt-ws", Feature.PROVISIONING, Feature.TELEMETRY, Feature.TWINS);
+    MQTT("mqtt", Feature.PROVISIONING, Feature.TELEMETRY, Feature.TWINS, Feature.METHODS),
+    MQTT_WS("mqtt-ws", Feature.PROVISIONING, Feature.TELEMETRY, Feature.TWINS, Feature.METHODS);
 
     /** What may be done over a transport. */
     enum Feature {
         PROVISIONING,
         TELEMETRY,
         TWINS,
+        METHODS,
     }
 
     private static final String SECURE_AMQP = "AMQPS";
