@@ -30,6 +30,7 @@ pub mod mqtt_session;
 #[path = "../../crates/server/src/http/opening.rs"]
 mod opening;
 pub mod property_bag;
+pub mod query_text;
 mod refusal;
 pub mod sas_token;
 pub mod twin_patch;

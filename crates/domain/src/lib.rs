@@ -18,6 +18,7 @@ pub mod ids;
 pub mod message;
 pub mod method;
 pub mod operation;
+pub mod query;
 pub mod quota;
 pub mod reprovision;
 pub mod resource;

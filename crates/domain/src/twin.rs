@@ -15,6 +15,7 @@ pub use limits::{KeyFault, PatchError, SectionName};
 use crate::clock::UnixTime;
 use crate::ids::Etag;
 use merge::Stamp;
+pub(crate) use merge::timestamp;
 
 /// Member that holds a section's version.
 pub const VERSION: &str = "$version";

@@ -2,6 +2,8 @@
 
 #[path = "../../../fuzz/src/certificate.rs"]
 mod certificate;
+#[path = "../../../fuzz/src/query_text.rs"]
+mod query_text;
 #[path = "../../../fuzz/src/replay.rs"]
 mod replay;
 #[path = "../../../fuzz/src/sas_token.rs"]
@@ -14,6 +16,11 @@ use replay::replay;
 #[test]
 fn the_corpus_of_certificate_holds() {
     replay("certificate", certificate::check);
+}
+
+#[test]
+fn the_corpus_of_query_text_holds() {
+    replay("query_text", query_text::check);
 }
 
 #[test]

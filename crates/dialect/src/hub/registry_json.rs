@@ -6,12 +6,14 @@ use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use domain::clock::UnixTime;
 use domain::enrollment::Capabilities;
-use domain::identity::{Authentication, DraftAuthentication, Identity, IdentityDraft, IdentityStatus, Thumbprints};
+use domain::identity::{Authentication, DraftAuthentication, Identity, IdentityDraft, IdentityStatus};
 use domain::ids::{DeviceId, Etag, ModuleId, Precondition};
 use domain::operation::ErrorKind;
 use domain::operation::identity::{BulkChange, BulkItem, IdentityName};
+pub use domain::query::document::{
+    authentication_type, connection_state, identity_etag as etag_text, moment, status, thumbprints,
+};
 use domain::sas::SymmetricKey;
 use serde_json::{Map, Value, json};
 
@@ -19,59 +21,16 @@ use super::twin_json;
 use crate::error::Refused;
 use crate::http::parse_precondition;
 use crate::json::{InvalidJson, boolean, object, text};
-use crate::time;
 
 /// A value that breaks a rule.
 pub(super) fn invalid(text: impl Into<Cow<'static, str>>) -> Refused {
     Refused::new(ErrorKind::InvalidArgument, text)
 }
 
-/// An identity's etag: base64 of a decimal counter.
-pub fn etag_text(etag: Etag) -> String {
-    STANDARD.encode(etag.number().to_string())
-}
-
 /// Reads [`etag_text`].
 pub fn parse_etag(text: &str) -> Option<Etag> {
     let bytes = STANDARD.decode(text).ok()?;
     Some(Etag::from_number(std::str::from_utf8(&bytes).ok()?.parse().ok()?))
-}
-
-/// A moment with seven digits of fraction; "never" has none.
-pub fn moment(at: UnixTime) -> String {
-    if at == UnixTime::NEVER { time::rfc3339_seconds(at) } else { time::rfc3339(at) }
-}
-
-/// The name of a status.
-pub const fn status(status: IdentityStatus) -> &'static str {
-    match status {
-        IdentityStatus::Enabled => "enabled",
-        IdentityStatus::Disabled => "disabled",
-    }
-}
-
-/// The name of a connection state.
-pub const fn connection_state(connected: bool) -> &'static str {
-    if connected { "Connected" } else { "Disconnected" }
-}
-
-/// The name of an authentication type.
-pub const fn authentication_type(authentication: &Authentication) -> &'static str {
-    match authentication {
-        Authentication::Sas(_) => "sas",
-        Authentication::SelfSigned(_) => "selfSigned",
-        Authentication::CertificateAuthority => "certificateAuthority",
-        Authentication::None => "none",
-    }
-}
-
-/// The two thumbprints, null where there is none.
-pub fn show_thumbprints(authentication: &Authentication) -> Value {
-    let thumbprints = match authentication {
-        Authentication::SelfSigned(thumbprints) => thumbprints.clone(),
-        Authentication::Sas(_) | Authentication::CertificateAuthority | Authentication::None => Thumbprints::default(),
-    };
-    json!({ "primaryThumbprint": thumbprints.primary, "secondaryThumbprint": thumbprints.secondary })
 }
 
 /// An identity with its keys: who may read the registry may read them.
@@ -106,7 +65,7 @@ pub fn show_identity(identity: &Identity) -> Value {
 }
 
 /// The scopes of an identity that has any.
-pub fn show_scopes(identity: &Identity, mut put: impl FnMut(&str, Value)) {
+fn show_scopes(identity: &Identity, mut put: impl FnMut(&str, Value)) {
     if let Some(scope) = &identity.device_scope {
         put("deviceScope", json!(scope));
     }
@@ -122,7 +81,7 @@ fn show_authentication(authentication: &Authentication) -> Value {
     };
     json!({
         "symmetricKey": { "primaryKey": primary, "secondaryKey": secondary },
-        "x509Thumbprint": show_thumbprints(authentication),
+        "x509Thumbprint": thumbprints(authentication),
         "type": authentication_type(authentication),
     })
 }

@@ -108,7 +108,7 @@ fn object_at(parent: &mut Map<String, Value>, key: String) -> (&mut Map<String, 
 
 /// ISO 8601 in UTC with seven digits of fraction, as every client parses it; "never" has none
 /// (`contract/hub-device.md 3.2`).
-fn timestamp(at: UnixTime) -> String {
+pub(crate) fn timestamp(at: UnixTime) -> String {
     use jiff::Timestamp;
 
     if at == UnixTime::NEVER {
