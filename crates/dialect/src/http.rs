@@ -186,6 +186,16 @@ pub fn json_text(status: StatusCode, body: Bytes) -> Response<Bytes> {
     response
 }
 
+/// A page of a listing. The continuation is left out, not empty, on the last one: one client takes any for "there is
+/// more".
+pub fn list(items: Vec<Value>, item_type: &str, next: Option<&Cursor>) -> Response<Bytes> {
+    let response = with_header(json(StatusCode::OK, &Value::Array(items)), ITEM_TYPE, item_type);
+    match next {
+        Some(cursor) => with_header(response, CONTINUATION, &continuation(cursor)),
+        None => response,
+    }
+}
+
 /// An answer without a body.
 pub fn empty(status: StatusCode) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());

@@ -12,6 +12,7 @@ mod aggregate;
 pub mod document;
 mod evaluate;
 mod function;
+pub mod leaf;
 mod lexer;
 mod parser;
 mod path;

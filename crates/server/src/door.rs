@@ -87,6 +87,7 @@ const fn is_proof(operation: &Operation) -> bool {
         Operation::Registration(_)
         | Operation::Enrollment(_)
         | Operation::Identity(_)
+        | Operation::Query(_)
         | Operation::Resource(_)
         | Operation::Decision(_) => true,
         Operation::Session(ask) => matches!(ask, session::Ask::Connect(_)),

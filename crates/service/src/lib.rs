@@ -14,6 +14,7 @@ mod mailbox;
 mod methods;
 mod notifier;
 mod provisioning;
+mod queries;
 mod registry;
 mod resources;
 mod sessions;
@@ -188,6 +189,7 @@ impl Service {
             Operation::Identity(ask) => self.perform_identity(caller, ask).await.map(Reply::Identity),
             Operation::Twin(ask) => self.perform_twin(caller, ask).await.map(Reply::Twin),
             Operation::Method(ask) => self.perform_method(caller, ask).await.map(Reply::Method),
+            Operation::Query(ask) => self.perform_query(caller, ask).await.map(Reply::Query),
             Operation::Session(ask) => self.perform_session(caller, ask).await.map(Reply::Session),
             Operation::Telemetry(ask) => self.perform_telemetry(caller, ask).await.map(Reply::Telemetry),
             Operation::Resource(ask) => self.perform_resource(caller, ask).await.map(Reply::Resource),

@@ -4,8 +4,7 @@
 //! it keeps the replies of a verb back, or has the verb panic.
 //! The switch for power-cut tests exists only in builds with the feature `torture`.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,6 +22,7 @@ use domain::operation::identity::IdentityName;
 use domain::operation::registration::{RegistrationError, RegistrationState, RegistrationStatus};
 use domain::operation::session::Subscriptions;
 use domain::operation::{Page, PageRequest};
+use domain::query::{Groups, Plan, TooManyGroups};
 use domain::resource::{AddressPool, CaCertificate, CertificateOwner, Hub, ProvisioningService, ResourceGroup};
 use domain::twin::{ServiceChange, Twin};
 use serde_json::{Map, Value};
@@ -31,9 +31,9 @@ use tokio::sync::watch;
 use crate::error::{Error, Unavailability};
 use crate::ports::{
     Accepted, ActivityMark, Changed, ClaimWanted, Claimed, ConnectionClaim, Created, DecisionStore, DefaultsStage,
-    Deployment, DeviceCounts, EnrollmentStore, Finish, Finished, IdentityStore, OperationView, Placed, Planned,
-    Position, ReadFrom, RegistrationStore, ResourceStore, Resources, StoredMessage, TelemetryLog, TwinChange,
-    TwinOutcome, TwinStore, X509Lookup,
+    Deployment, DeviceCounts, EnrollmentStore, Finish, Finished, Found, IdentityStore, OperationView, Place, Placed,
+    Planned, Position, QueryStore, ReadFrom, RegistrationStore, ResourceStore, Resources, Searched, StoredMessage,
+    TelemetryLog, TwinChange, TwinOutcome, TwinStore, X509Lookup,
 };
 
 /// How a call fails.
@@ -271,6 +271,12 @@ gated!(TwinStore {
         self.inner.twin_changes()
     }
 );
+
+gated!(QueryStore {
+    fn find_twins(hub: HubKey, plan: &Arc<Plan>, after: Option<Place>, limit: usize) -> Searched<Vec<Found>>;
+    fn group_twins(hub: HubKey, plan: &Arc<Plan>, after: Option<Place>, groups: Groups)
+        -> Result<Searched<Groups>, TooManyGroups>;
+});
 
 gated!(DecisionStore {
     fn find_decision(tracking: TrackingId) -> Option<Decision>;

@@ -5,15 +5,15 @@
 use bytes::Bytes;
 use domain::method::Timeouts;
 use domain::operation::identity::{self, IdentityName};
-use domain::operation::{ErrorKind, Failure, Operation, Reply, method, twin};
+use domain::operation::{ErrorKind, Failure, Operation, Reply, method, query, twin};
 use http::{HeaderName, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::registry_json::{self, Mode, invalid, parse_name};
 use super::{method_json, twin_json};
 use crate::error::{self, Refused, spelling};
-use crate::http::{Target, empty, is, json as respond, json_text, precondition, with_header};
-use crate::json;
+use crate::http::{Target, empty, is, json as respond, json_text, list, page, precondition, with_header};
+use crate::json::{self, InvalidJson};
 
 #[cfg(test)]
 mod tests;
@@ -122,7 +122,7 @@ fn decode_registry(
             return Ok((Operation::Identity(identity::Ask::Bulk(items)), Asked::Bulk(modes)));
         }
         (&Method::POST, [word]) if is(word, "query") => {
-            return Err(invalid("The query language is not available; GET /devices lists devices."));
+            return Ok((Operation::Query(decode_query(request)?), Asked::Other));
         }
         (&Method::GET, [device, word]) if is(word, "modules") => {
             identity::Ask::ListModules(parse_name(device, None)?.device)
@@ -136,6 +136,16 @@ fn decode_registry(
         _ => return Err(Refused::nothing_here()),
     };
     Ok((Operation::Identity(ask), Asked::Other))
+}
+
+/// The text of a query, and which page of the answer is wanted.
+fn decode_query(request: &Request<Bytes>) -> Result<query::Ask, Refused> {
+    let body = json::parse(request.body())?;
+    if !body.is_object() {
+        return Err(InvalidJson::Type { member: "the body", wanted: "an object" }.into());
+    }
+    let text = json::text(&body, "query")?.ok_or(InvalidJson::Missing { member: "query" })?;
+    Ok(query::Ask::Run { text, page: page(request.headers())? })
 }
 
 fn parse_top(target: &Target) -> Result<usize, Refused> {
@@ -186,7 +196,7 @@ fn decode_twin(request: &Request<Bytes>, method: &Method, rest: &[&str]) -> Resu
         if body.is_object() {
             return Ok(body);
         }
-        Err(Refused::from(json::InvalidJson::Type { member: "the body", wanted: "an object" }))
+        Err(Refused::from(InvalidJson::Type { member: "the body", wanted: "an object" }))
     };
     match *method {
         Method::GET => Ok(twin::Ask::Find(name)),
@@ -212,6 +222,7 @@ pub fn encode(reply: Result<Reply, Failure>, asked: &Asked) -> Response<Bytes> {
         Ok(Reply::Method(method::Answer::Responded(response))) => {
             json_text(StatusCode::OK, method_json::show_response(&response))
         }
+        Ok(Reply::Query(answer)) => encode_query(&answer),
         Ok(_) => empty(StatusCode::INTERNAL_SERVER_ERROR),
         Err(failure) if *asked == Asked::Twin && failure.kind == ErrorKind::ModuleNotFound => {
             refuse(&Failure { kind: ErrorKind::DeviceNotFound, ..failure })
@@ -260,6 +271,19 @@ fn encode_identity(answer: identity::Answer, asked: &Asked) -> Response<Bytes> {
         Answer::Connected(connected) => json!({ "connectedDeviceCount": connected }),
     };
     respond(StatusCode::OK, &body)
+}
+
+/// A page of a query's answer. One client reads the type of its items by name and letter case
+/// (`contract/hub-service.md 6`).
+fn encode_query(answer: &query::Answer) -> Response<Bytes> {
+    let (items, item_type, next) = match answer {
+        query::Answer::Twins(page) => {
+            let items = page.items.iter().map(|(twin, identity)| twin_json::show(twin, identity)).collect();
+            (items, "Twin", &page.next)
+        }
+        query::Answer::Rows(page) => (page.items.iter().cloned().map(Value::Object).collect(), "Raw", &page.next),
+    };
+    list(items, item_type, next.as_ref())
 }
 
 fn show_bulk(failures: &[(IdentityName, Failure)], asked: &Asked) -> Value {

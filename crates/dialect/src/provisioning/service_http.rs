@@ -8,17 +8,14 @@ use bytes::Bytes;
 use domain::enrollment::{EntryKind, EntryName};
 use domain::ids::{EnrollmentGroupId, InvalidName, Precondition, RegistrationId};
 use domain::operation::enrollment::{Answer, Ask, BulkItem};
-use domain::operation::{Cursor, ErrorKind, Failure, Operation, Reply};
+use domain::operation::{ErrorKind, Failure, Operation, Reply};
 use http::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::service_json::{self as shape, InvalidBody, Keys};
 use super::{internal, refuse};
 use crate::error::{Refused, spelling};
-use crate::http::{
-    CONTINUATION, ITEM_TYPE, Target, continuation, empty, is, json as respond, page, parse_precondition, precondition,
-    with_header,
-};
+use crate::http::{Target, empty, is, json as respond, list, page, parse_precondition, precondition};
 use crate::json::{self, InvalidJson};
 use crate::session::cut;
 
@@ -263,15 +260,6 @@ fn show_bulk(failures: &[(EntryName, Failure)], asked: Asked) -> Value {
 
 fn ok(body: &Value) -> Response<Bytes> {
     respond(StatusCode::OK, body)
-}
-
-/// A page. The continuation is left out, not empty, on the last one: one client takes any for "there is more".
-fn list(items: Vec<Value>, item_type: &str, next: Option<&Cursor>) -> Response<Bytes> {
-    let response = with_header(ok(&Value::Array(items)), ITEM_TYPE, item_type);
-    match next {
-        Some(cursor) => with_header(response, CONTINUATION, &continuation(cursor)),
-        None => response,
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod decision;
 pub mod enrollment;
 pub mod identity;
 pub mod method;
+pub mod query;
 pub mod registration;
 pub mod resource;
 pub mod session;
@@ -37,6 +38,8 @@ pub enum Operation {
     Twin(twin::Ask),
     /// An operator calls a direct method, or a device responds to one.
     Method(method::Ask),
+    /// An operator asks for twins and jobs in the query language.
+    Query(query::Ask),
     /// A device connects to a hub, subscribes, leaves.
     Session(session::Ask),
     /// A device sends telemetry.
@@ -60,6 +63,8 @@ pub enum Reply {
     Twin(twin::Answer),
     /// To [`Operation::Method`].
     Method(method::Answer),
+    /// To [`Operation::Query`].
+    Query(query::Answer),
     /// To [`Operation::Session`].
     Session(session::Answer),
     /// To [`Operation::Telemetry`].

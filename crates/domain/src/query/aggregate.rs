@@ -166,11 +166,7 @@ impl Groups {
 /// A value by which equal numbers are equal: whole numbers without a fraction.
 fn canonical(value: &Value) -> Value {
     let Value::Number(number) = value else { return value.clone() };
-    let number = match Number::from_json(number) {
-        // Exactly an integer, so that the cast loses nothing.
-        Number::Real(real) if Number::Real(real) == Number::Integer(real as i64) => Number::Integer(real as i64),
-        number => number,
-    };
+    let number = Number::from_json(number).canonical();
     number.to_json().map_or_else(|| value.clone(), Value::Number)
 }
 

@@ -403,3 +403,31 @@ fn moments_are_read_as_people_write_them() {
         assert_eq!(document::parse_moment(text).map(UnixTime::micros), expected, "{text}");
     }
 }
+
+#[test]
+fn tags_are_indexed_by_their_primitive_leaves() {
+    let tags = r#"{"site":"x","n":{"one":1.0,"on":true,"list":[1],"none":{}},"é":"y","big":1e300,"null":null}"#;
+    let tags: Map<String, Value> = serde_json::from_str(tags).unwrap();
+    let leaves: Vec<String> =
+        leaf::of_tags(&tags).into_iter().map(|leaf| format!("{} {}", leaf.path, leaf.value)).collect();
+    assert_eq!(leaves, ["site tx", "n.one n1", "n.on btrue", "é ty", "big n1e300"]);
+
+    let cases = [
+        ("tags.site = 'x'", Some("site tx")),
+        ("tags.n.one = 1", Some("n.one n1")),
+        ("tags.n.one = 1e0", Some("n.one n1")),
+        ("tags.n.on = true", Some("n.on btrue")),
+        ("tags.a = null", None),
+        ("tags.[[a.b]] = 1", None),
+        ("tags = 1", None),
+        ("properties.reported.a = 1", None),
+    ];
+    for (text, expected) in cases {
+        let Expression::Compare(Comparison::Equal, path, constant) = condition(text) else { panic!("{text}") };
+        let (Expression::Path(path), Expression::Constant(constant)) = (*path, *constant) else { panic!("{text}") };
+        let found = leaf::of_path(&path).zip(leaf::of_constant(&constant));
+        assert_eq!(found.map(|(path, value)| format!("{path} {value}")).as_deref(), expected, "{text}");
+    }
+    let long = Constant::Text("x".repeat(300).into());
+    assert_eq!(leaf::of_constant(&long), None);
+}

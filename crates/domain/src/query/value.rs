@@ -58,6 +58,15 @@ impl Number {
         }
     }
 
+    /// The same number, as an integer if it is one that fits: equal numbers are alike then.
+    pub(super) fn canonical(self) -> Self {
+        match self {
+            // Exactly the integer, so that the cast loses nothing.
+            Self::Real(real) if self == Self::Integer(real as i64) => Self::Integer(real as i64),
+            number => number,
+        }
+    }
+
     /// The number as JSON; `None` for one beyond the range of doubles.
     pub fn to_json(self) -> Option<serde_json::Number> {
         match self {

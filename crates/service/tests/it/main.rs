@@ -9,4 +9,5 @@ mod first_start;
 mod ground;
 mod interrupted;
 mod operating;
+mod querying;
 mod reaching;

@@ -199,6 +199,15 @@ CREATE TABLE twin (
     etag INTEGER NOT NULL
 ) STRICT;
 
+-- Primitive values of tags, by which queries find twins. Made of the tags alone, and can be made again.
+CREATE TABLE twin_tag (
+    hub INTEGER NOT NULL,
+    path TEXT NOT NULL,
+    value TEXT NOT NULL,
+    identity INTEGER NOT NULL,
+    PRIMARY KEY (hub, path, value, identity)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE twin_change (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
     hub INTEGER NOT NULL,

@@ -10,6 +10,7 @@ pub mod decision;
 pub mod enrollment;
 pub mod fencing;
 pub mod identity;
+pub mod query;
 pub mod registration;
 pub mod resource;
 pub mod sample;

@@ -6,6 +6,7 @@
 mod decision;
 mod enrollment;
 mod identity;
+mod query;
 mod registration;
 mod resource;
 mod telemetry;
@@ -14,6 +15,7 @@ mod twin;
 pub use decision::DecisionStore;
 pub use enrollment::{EnrollmentStore, X509Lookup};
 pub use identity::{ActivityMark, ClaimWanted, ConnectionClaim, DeviceCounts, IdentityStore};
+pub use query::{Found, Place, QueryStore, Searched};
 pub use registration::{
     Accepted, Assigned, Assignee, Claimed, Finish, Finished, OperationView, Planned, RegistrationStore, TwinSource,
 };
@@ -52,11 +54,18 @@ pub enum Changed<T> {
 
 /// Everything durable but telemetry.
 pub trait Store:
-    ResourceStore + EnrollmentStore + RegistrationStore + IdentityStore + TwinStore + DecisionStore
+    ResourceStore + EnrollmentStore + RegistrationStore + IdentityStore + TwinStore + QueryStore + DecisionStore
 {
 }
 
 impl<S> Store for S where
-    S: ResourceStore + EnrollmentStore + RegistrationStore + IdentityStore + TwinStore + DecisionStore + ?Sized
+    S: ResourceStore
+        + EnrollmentStore
+        + RegistrationStore
+        + IdentityStore
+        + TwinStore
+        + QueryStore
+        + DecisionStore
+        + ?Sized
 {
 }

@@ -148,6 +148,12 @@ pub(super) fn find_with_id(db: Db<'_>, hub: HubKey, name: &IdentityName) -> Resu
     row.map(|row| Ok((row.id, row.open(db)?))).transpose()
 }
 
+/// The identity of a row number.
+pub(super) fn find_by_id(db: Db<'_>, id: i64) -> Result<Option<Identity>, Error> {
+    let row = db.row(&format!("{SELECT} WHERE i.id = ?1"), [id], IdentityRow::read)?;
+    row.map(|row| row.open(db)).transpose()
+}
+
 /// Writes a fresh identity and its twin, and an edge device's own modules; gives the identity as it is kept. There must be
 /// none of its name.
 pub(super) fn insert(
@@ -173,7 +179,7 @@ pub(super) fn insert(
             Bits::from(identity.etag)
         ],
     )?;
-    twin::write(tx, tx.last_insert_rowid(), twin)?;
+    twin::write(tx, hub, tx.last_insert_rowid(), twin)?;
     if identity.capabilities.iot_edge {
         add_edge_modules(tx, hub, &identity.name.device, now)?;
     }
@@ -245,7 +251,7 @@ pub(super) fn remove(tx: &mut Tx<'_, '_>, hub: HubKey, name: &IdentityName) -> R
             Ok((row.get(0)?, row.get(1)?))
         })?;
     for (id, module) in rows {
-        tx.change("DELETE FROM twin WHERE identity = ?1", [id])?;
+        twin::remove(tx, hub, id)?;
         tx.change("DELETE FROM session WHERE identity = ?1", [id])?;
         tx.change("DELETE FROM identity WHERE id = ?1", [id])?;
         let column = Column { table: "identity", column: "module" };

@@ -11,6 +11,7 @@ mod engine;
 mod enrollment;
 mod identity;
 mod migrations;
+mod query;
 mod readers;
 mod registration;
 mod removal;

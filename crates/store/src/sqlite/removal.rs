@@ -28,6 +28,8 @@ fn remove_piece(tx: &Tx<'_, '_>, owner: CertificateOwner) -> Result<bool, Error>
     let (_, key) = owner_columns(owner);
     let statements: &[&str] = match owner {
         CertificateOwner::Hub(_) => &[
+            "DELETE FROM twin_tag WHERE (hub, path, value, identity) IN \
+             (SELECT hub, path, value, identity FROM twin_tag WHERE hub = ?1 LIMIT ?2)",
             "DELETE FROM twin WHERE identity IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
             "DELETE FROM session WHERE identity IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
             // Last, since the others are found by it: each piece is the same set of identities.

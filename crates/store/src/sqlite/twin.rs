@@ -3,6 +3,7 @@
 //! What a change does to a twin is decided in `domain::twin`; here it is read, changed and written in one transaction,
 //! with the row that tells of it (`rules.md` 12).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,11 +11,12 @@ use domain::clock::UnixTime;
 use domain::identity::Identity;
 use domain::ids::{DeviceId, HubKey, ModuleId, Precondition};
 use domain::operation::identity::IdentityName;
+use domain::query::leaf::{self, Leaf};
 use domain::twin::{PatchError, Section, ServiceChange, Twin};
 use rusqlite::{Row, params};
 use serde_json::{Map, Value};
 
-use super::rows::{Bits, Column, from_json, row_limit, to_json};
+use super::rows::{Bits, Column, from_json, from_json_if, row_limit, to_json};
 use super::{Db, Embedded, Tx, WAKES_TWINS, identity};
 use crate::error::Error;
 use crate::ports::{TwinChange, TwinOutcome, TwinStore};
@@ -60,8 +62,9 @@ pub(super) fn find(db: Db<'_>, id: i64) -> Result<Option<Twin>, Error> {
     db.row(sql, [id], TwinRow::read)?.map(|row| row.open(id)).transpose()
 }
 
-/// Writes the whole twin of an identity, whether there is one or not.
-pub(super) fn write(tx: &Tx<'_, '_>, id: i64, twin: &Twin) -> Result<(), Error> {
+/// Writes the whole twin of an identity, whether there is one or not, and the rows by which its tags are found.
+pub(super) fn write(tx: &Tx<'_, '_>, hub: HubKey, id: i64, twin: &Twin) -> Result<(), Error> {
+    index(tx, hub, id, &twin.tags)?;
     tx.change(
         "INSERT OR REPLACE INTO twin (identity, tags, desired, desired_metadata, desired_version, reported, \
          reported_metadata, reported_version, version, etag) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -78,6 +81,36 @@ pub(super) fn write(tx: &Tx<'_, '_>, id: i64, twin: &Twin) -> Result<(), Error> 
             Bits::from(twin.etag)
         ],
     )?;
+    Ok(())
+}
+
+/// Brings the rows by which tags are found from those of the twin as it is kept to those of `tags`.
+fn index(tx: &Tx<'_, '_>, hub: HubKey, id: i64, tags: &Map<String, Value>) -> Result<(), Error> {
+    let text = tx.db().row("SELECT tags FROM twin WHERE identity = ?1", [id], |row| row.get::<_, String>(0))?;
+    let kept = from_json_if::<Map<String, Value>>(text.as_deref(), Column { table: "twin", column: "tags" }, id)?;
+    let kept: BTreeSet<Leaf> = kept.iter().flat_map(leaf::of_tags).collect();
+    let wanted: BTreeSet<Leaf> = leaf::of_tags(tags).into_iter().collect();
+    for Leaf { path, value } in kept.difference(&wanted) {
+        let sql = "DELETE FROM twin_tag WHERE hub = ?1 AND path = ?2 AND value = ?3 AND identity = ?4";
+        tx.change(sql, params![hub.0, path, value, id])?;
+    }
+    for Leaf { path, value } in wanted.difference(&kept) {
+        let sql = "INSERT INTO twin_tag (hub, path, value, identity) VALUES (?1, ?2, ?3, ?4)";
+        tx.change(sql, params![hub.0, path, value, id])?;
+    }
+    Ok(())
+}
+
+/// Removes the twin of an identity, with the rows by which its tags are found.
+pub(super) fn remove(tx: &Tx<'_, '_>, hub: HubKey, id: i64) -> Result<(), Error> {
+    match index(tx, hub, id, &Map::new()) {
+        // What the tags were cannot be read: the rows are looked for among all.
+        Err(Error::Corrupt { .. }) => {
+            tx.change("DELETE FROM twin_tag WHERE hub = ?1 AND identity = ?2", params![hub.0, id])?;
+        }
+        outcome => outcome?,
+    }
+    tx.change("DELETE FROM twin WHERE identity = ?1", [id])?;
     Ok(())
 }
 
@@ -166,7 +199,7 @@ fn change(
     };
     match changes {
         Ok(changes) => {
-            write(tx, id, &twin)?;
+            write(tx, hub, id, &twin)?;
             if let Some(patch) = &changes.desired {
                 announce(tx, hub, name, twin.desired.version(), patch)?;
             }

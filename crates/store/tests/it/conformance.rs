@@ -6,7 +6,7 @@ use domain::clock::{Clock, ManualClock, SeededEntropy};
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 use store::conformance::sample::{NOON, QUOTAS};
-use store::conformance::{Backend, fencing};
+use store::conformance::{Backend, fencing, query as queries};
 use store::sqlite::{Embedded, Options};
 
 /// An embedded store that is empty, with the folder it lies in, if any.
@@ -86,6 +86,13 @@ conformance! {
         who_may_no_longer_be_connected_is_told
         a_hub_takes_as_many_devices_as_it_may
         a_device_takes_as_many_modules_as_it_may_and_lists_them_all
+    }
+    query {
+        twins_are_found_by_what_they_hold_at_their_hub_alone
+        found_twins_come_whole_with_their_identities
+        what_changes_is_found_by_what_it_is_then
+        states_of_connections_are_found
+        groups_are_counted_over_all_pieces
     }
     registration {
         the_same_device_joins_its_running_registration
@@ -178,5 +185,17 @@ async fn every_operation_has_one_plan_and_one_end() {
             fencing::every_operation_has_one_plan_and_one_end(backend, &script).await;
         })
         .await;
+    }
+}
+
+#[tokio::test]
+async fn every_row_is_judged_as_the_evaluator_does() {
+    /// Random twins and conditions, the same in every run.
+    const ROUNDS: usize = 100;
+    let mut runner = TestRunner::deterministic();
+    for _ in 0..ROUNDS {
+        let asked = queries::asked().new_tree(&mut runner).unwrap().current();
+        in_memory(async |backend: &Backend| queries::every_row_is_judged_as_the_evaluator_does(backend, &asked).await)
+            .await;
     }
 }

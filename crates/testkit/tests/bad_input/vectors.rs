@@ -14,6 +14,7 @@ const TABLES: &[(&str, &str)] = &[
     ("provisioning-device", "provisioning/device-requests.json"),
     ("hub-registry", "hub/service-requests.json"),
     ("hub-twin", "hub/service-requests.json"),
+    ("hub-query", "hub/service-requests.json"),
     ("management", "management/requests.json"),
 ];
 

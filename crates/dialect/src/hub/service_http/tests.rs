@@ -85,6 +85,11 @@ fn show(operation: &Operation) -> Vec<String> {
             let waits = format!("{} s to connect, {} s to respond", connect.as_secs(), response.as_secs());
             vec![format!("call {method} of {name}"), String::from_utf8(payload.bytes().to_vec()).unwrap(), waits]
         }
+        Operation::Query(query::Ask::Run { text, page }) => {
+            let after =
+                page.after.as_ref().map_or("from the beginning".to_owned(), |after| format!("after {}", after.0));
+            vec![format!("query {text}"), after, format!("at most {}", page.limit)]
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -246,6 +251,27 @@ fn replies_are_written_as_recorded() {
     assert_eq!(body(&list), format!("[{}]", replies().device));
     let gone = answered(Answer::Deleted);
     assert_eq!((gone.status(), body(&gone)), (StatusCode::NO_CONTENT, String::new()));
+}
+
+#[test]
+fn a_page_of_a_query_says_what_its_items_are_and_where_the_next_begins() {
+    let ask = |answer| encode(Ok(Reply::Query(answer)), &Asked::Other);
+    let twins = domain::operation::Page {
+        items: vec![(twin(), by_thumbprint())],
+        next: Some(domain::operation::Cursor("1:t:1".to_owned())),
+    };
+    let response = ask(query::Answer::Twins(twins));
+    assert_eq!(
+        (&response.headers()["x-ms-item-type"], body(&response)),
+        (&"Twin".parse().unwrap(), format!("[{}]", replies().twin))
+    );
+    assert_eq!(response.headers()["x-ms-continuation"], "MTp0OjE");
+
+    let row = json!({ "n": 3 }).as_object().unwrap().clone();
+    let response = ask(query::Answer::Rows(domain::operation::Page { items: vec![row], next: None }));
+    assert_eq!((response.status(), body(&response)), (StatusCode::OK, r#"[{"n":3}]"#.to_owned()));
+    assert_eq!(response.headers()["x-ms-item-type"], "Raw");
+    assert!(!response.headers().contains_key("x-ms-continuation"));
 }
 
 fn failure(kind: ErrorKind) -> Failure {

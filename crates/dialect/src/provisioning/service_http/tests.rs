@@ -6,6 +6,7 @@ use domain::operation::registration::RegistrationState;
 use proptest::prelude::*;
 
 use super::*;
+use crate::http::{CONTINUATION, ITEM_TYPE};
 use crate::mqtt::script::failure;
 use crate::provisioning::wire;
 use crate::vectors::{Exchange, body_of, request, show_response};
@@ -86,7 +87,7 @@ fn only_the_reading_of_one_enrollment_shows_its_registration() {
 fn pages_name_their_items_and_the_last_one_names_no_other() {
     let page = |kind, next: Option<&str>| Page {
         items: vec![enrollment(kind, "a")],
-        next: next.map(|next| Cursor(next.to_owned())),
+        next: next.map(|next| domain::operation::Cursor(next.to_owned())),
     };
     let records = Page { items: Vec::new(), next: None };
     let cases = [

@@ -152,7 +152,7 @@ fn settle_twin(
 ) -> Result<(), Error> {
     let Some(mut twin) = twin::find(tx.db(), id)? else {
         let twin = first_twin(tx, migrated, initial, now)?;
-        return twin::write(tx, id, &twin);
+        return twin::write(tx, hub, id, &twin);
     };
     let fresh = tx.fresh_etag()?;
     let pushed = match (source, migrated) {
@@ -167,7 +167,7 @@ fn settle_twin(
             changes.map_err(|error| Error::backend("an initial twin", error))?.desired
         }
     };
-    twin::write(tx, id, &twin)?;
+    twin::write(tx, hub, id, &twin)?;
     if let Some(patch) = pushed {
         twin::announce(tx, hub, name, twin.desired.version(), &patch)?;
     }

@@ -1,0 +1,155 @@
+//! Queries over twins. What SQL can tell of a condition is asked in SQL (`condition`), the rest of the evaluator, row by
+//! row; conditions on a device ID or on the equality of a tag find their rows by an index.
+//!
+//! A search goes through the rows in order of their numbers, a bounded piece at a time: no call holds more than the rows
+//! it answers with.
+
+mod access;
+mod condition;
+mod row;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use domain::ids::HubKey;
+use domain::query::{Groups, Plan, TooManyGroups};
+
+use super::connection::snapshot;
+use super::{Db, Embedded, identity, twin};
+use crate::error::Error;
+use crate::ports::{Found, Place, QueryStore, Searched};
+use access::Access;
+use condition::{Bound, compile};
+use row::Lens;
+
+/// What a search looks at.
+struct Search<'p> {
+    hub: HubKey,
+    plan: &'p Plan,
+    after: i64,
+}
+
+/// What a search does next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    GoOn,
+    Stop,
+}
+
+impl Search<'_> {
+    /// Calls `visit` with the number and the document, as far as `lens` shows it, of each row of the next piece that
+    /// fulfils the condition. Answers where to go on.
+    fn run(
+        &self,
+        db: Db<'_>,
+        lens: Lens,
+        mut visit: impl FnMut(i64, Option<row::Document>) -> Result<Flow, Error>,
+    ) -> Result<Option<i64>, Error> {
+        let mut bound = Bound::default();
+        let filter = compile(self.plan.condition.as_ref(), db.context.run, &mut bound);
+        let lens = if filter.is_exact { lens } else { lens.with_condition(self.plan) };
+        let access = Access::choose(self.plan);
+        let Some(piece) = access.piece(db, self, lens.rows_max())? else { return Ok(None) };
+        let sql = access.sql(&mut bound, self, &piece, (&filter, lens));
+        let mut statement = db.prepare(&sql)?;
+        let mut rows = statement.query(rusqlite::params_from_iter(bound.0))?;
+        while let Some(row) = rows.next()? {
+            let id: i64 = row.get(0)?;
+            let document = lens.document(db, id, row)?;
+            let is_wanted =
+                filter.is_exact || document.as_ref().is_some_and(|document| self.plan.matches(document.members()));
+            if is_wanted && visit(id, document)? == Flow::Stop {
+                return Ok(Some(id));
+            }
+        }
+        Ok(piece.next)
+    }
+
+    /// How many rows of the next piece fulfil a condition that SQL decides, and where to go on; `None` if it does not
+    /// decide it.
+    fn count(&self, db: Db<'_>) -> Result<Option<(u64, Option<i64>)>, Error> {
+        let mut bound = Bound::default();
+        let filter = compile(self.plan.condition.as_ref(), db.context.run, &mut bound);
+        if !filter.is_exact {
+            return Ok(None);
+        }
+        let access = Access::choose(self.plan);
+        let Some(piece) = access.piece(db, self, Lens::NOTHING.rows_max())? else { return Ok(Some((0, None))) };
+        let sql = access.sql(&mut bound, self, &piece, (&filter, Lens::NOTHING));
+        let sql = format!("SELECT count(*) FROM ({sql})");
+        let counted: i64 = db.prepare(&sql)?.query_row(rusqlite::params_from_iter(bound.0), |row| row.get(0))?;
+        Ok(Some((counted.unsigned_abs(), piece.next)))
+    }
+}
+
+fn find_twins(db: Db<'_>, search: &Search<'_>, limit: usize) -> Result<Searched<Vec<Found>>, Error> {
+    let mut ids = Vec::new();
+    let next = search.run(db, Lens::NOTHING, |id, _| {
+        ids.push(id);
+        Ok(if ids.len() >= limit { Flow::Stop } else { Flow::GoOn })
+    })?;
+    let find = |id| {
+        let (Some(identity), Some(twin)) = (identity::find_by_id(db, id)?, twin::find(db, id)?) else {
+            return Ok(None);
+        };
+        Ok::<_, Error>(Some(Found { place: Place(id), twin, identity }))
+    };
+    let found = ids.into_iter().map(find).filter_map(Result::transpose).collect::<Result<_, _>>()?;
+    Ok(Searched { result: found, next: next.map(Place) })
+}
+
+fn group_twins(
+    db: Db<'_>,
+    search: &Search<'_>,
+    mut groups: Groups,
+) -> Result<Result<Searched<Groups>, TooManyGroups>, Error> {
+    if groups.only_counts()
+        && let Some((counted, next)) = search.count(db)?
+    {
+        groups.count(counted);
+        return Ok(Ok(Searched { result: groups, next: next.map(Place) }));
+    }
+    let mut too_many = None;
+    let next = search.run(db, Lens::selected(search.plan), |_, document| {
+        let observed = document.map_or(Ok(()), |document| groups.observe(document.members()));
+        too_many = observed.err();
+        Ok(if too_many.is_some() { Flow::Stop } else { Flow::GoOn })
+    })?;
+    Ok(match too_many {
+        Some(too_many) => Err(too_many),
+        None => Ok(Searched { result: groups, next: next.map(Place) }),
+    })
+}
+
+#[async_trait]
+impl QueryStore for Embedded {
+    async fn find_twins(
+        &self,
+        hub: HubKey,
+        plan: &Arc<Plan>,
+        after: Option<Place>,
+        limit: usize,
+    ) -> Result<Searched<Vec<Found>>, Error> {
+        let plan = Arc::clone(plan);
+        self.scan(move |db| {
+            let search = Search { hub, plan: &plan, after: after.map_or(0, |place| place.0) };
+            snapshot(db.connection, |_| find_twins(db, &search, limit))
+        })
+        .await
+    }
+
+    async fn group_twins(
+        &self,
+        hub: HubKey,
+        plan: &Arc<Plan>,
+        after: Option<Place>,
+        groups: Groups,
+    ) -> Result<Result<Searched<Groups>, TooManyGroups>, Error> {
+        let plan = Arc::clone(plan);
+        self.scan(move |db| {
+            let search = Search { hub, plan: &plan, after: after.map_or(0, |place| place.0) };
+            snapshot(db.connection, |_| group_twins(db, &search, groups))
+        })
+        .await
+    }
+}
