@@ -12,6 +12,7 @@ mod hub;
 mod load;
 mod machine;
 mod process;
+mod query;
 mod register;
 mod report;
 mod server;
@@ -41,6 +42,8 @@ pub enum BenchCommand {
     Telemetry(telemetry::TelemetryArgs),
     /// Devices that connect and say nothing: this program's hub, and mosquitto
     Connections(connections::ConnectionsArgs),
+    /// Queries over the twins of a hub: by an index, and by a look at all of them
+    Query(query::QueryArgs),
     /// Time from the start of the process until it is ready, on an empty folder and on one used before
     Start(start::StartArgs),
     /// The peer of `handshake` and `register`: handshakes and nothing else, until its standard input ends
@@ -96,6 +99,7 @@ pub fn run(command: &BenchCommand, output: Output) -> Result<()> {
             BenchCommand::Register(args) => register::run(args).await,
             BenchCommand::Connections(args) => connections::run(args).await,
             BenchCommand::Telemetry(args) => telemetry::run(args).await,
+            BenchCommand::Query(args) => query::run(args).await,
             BenchCommand::Start(args) => start::run(args).await,
             BenchCommand::HandshakePeer(_) => unreachable!("runs without a report"),
         }

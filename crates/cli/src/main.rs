@@ -72,6 +72,8 @@ enum Command {
     /// Direct methods of connected devices
     #[command(subcommand)]
     Method(noun::method::MethodCommand),
+    /// Ask a hub for twins in its query language
+    Query(noun::query::QueryArgs),
     /// Telemetry of a hub
     #[command(subcommand)]
     Events(noun::events::EventsCommand),
@@ -184,6 +186,7 @@ async fn run_remote(command: Command, context: &Context) -> Result<()> {
         Command::Device(command) => noun::device::run(&command, context).await,
         Command::Twin(command) => noun::twin::run(&command, context).await,
         Command::Method(command) => noun::method::run(&command, context).await,
+        Command::Query(args) => noun::query::run(&args, context).await,
         Command::Events(command) => noun::events::run(&command, context).await,
         Command::Why(args) => why::run(&args, context).await,
         Command::Trust => trust::run_trust(context),

@@ -56,6 +56,15 @@ fn idle_connections_without_their_peer_are_measured_and_not_green() {
 }
 
 #[test]
+fn queries_are_compared_with_the_time_they_may_take() {
+    let report = complete(&["query", "--twins", "250", "--repeats", "2"]);
+    is_whole(&report, "query", &["muster"; 6]);
+    let ratios = list(&report, "/ratios");
+    assert_eq!(ratios.len(), 4, "{report}");
+    assert!(ratios.iter().all(|ratio| *at(ratio, "/asked/atMost") == 1.0), "{report}");
+}
+
+#[test]
 fn starts_are_cold_and_warm() {
     let report = complete(&["start", "--starts", "2"]);
     is_whole(&report, "start", &["muster", "muster"]);

@@ -98,6 +98,9 @@ const LIVES: &[(&str, &str, &str)] = &[
     ("twin update dev-1 --desired {\"a\":1}", "/properties/desired/a", "1"),
     ("twin replace dev-1 --tags {\"b\":2}", "/tags/b", "2"),
     ("twin show dev-1", "/tags/b", "2"),
+    // Words are separated by spaces, and those of a query by anything else.
+    ("query SELECT\t*\tFROM\tdevices\tWHERE\ttags.b=2", "/0/deviceId", "dev-1"),
+    ("query SELECT\tCOUNT()\tAS\tn\tFROM\tdevices --hub hub", "/0/n", "1"),
     ("device delete dev-1", "/deleted", "true"),
     ("enrollment delete dev-1", "/deleted", "true"),
     ("enrollment-group delete caves", "/deleted", "true"),
@@ -122,6 +125,7 @@ const ABSENT: &[&str] = &[
     "device list --hub hub2",
     "twin show dev-1",
     "method invoke dev-1 reboot",
+    "query SELECT\t*\tFROM\tdevices --hub hub2",
     "why dev-1",
     "events monitor --hub hub2",
 ];

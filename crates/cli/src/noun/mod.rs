@@ -9,6 +9,7 @@ pub mod hub;
 pub mod linked_hub;
 pub mod method;
 pub mod policy;
+pub mod query;
 pub mod registration;
 pub mod resource;
 pub mod twin;

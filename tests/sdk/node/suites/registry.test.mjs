@@ -1,4 +1,5 @@
-// azure-iothub at a hub: identities, modules, bulk changes, twins and statistics, and the errors an operator sees.
+// azure-iothub at a hub: identities, modules, bulk changes, twins, queries and statistics, and the errors an operator
+// sees.
 
 import '../trust.mjs';
 import assert from 'node:assert/strict';
@@ -184,6 +185,63 @@ check('a method of a device is called', shows('direct methods'), async (muster) 
   hub.onDeviceMethod('echo', (request, response) => response.send(200, request.payload, () => {}));
   const call = { methodName: 'echo', payload: [1], connectTimeoutInSeconds: 20, responseTimeoutInSeconds: 10 };
   assert.deepEqual((await callerOf(muster).invokeDeviceMethod('dev-1', call)).result, { status: 200, payload: [1] });
+});
+
+/** Five devices, at even numbers in the north, at odd ones in the south. */
+async function filled(muster) {
+  const registry = registryOf(muster);
+  for (const number of [0, 1, 2, 3, 4]) {
+    const device = { deviceId: `dev-${number}` };
+    await registry.create(device);
+    await registry.updateTwin(device.deviceId, { tags: { side: number % 2 ? 'south' : 'north', number } }, '*');
+  }
+  return registry;
+}
+
+/** All pages of a query, as the client reads them. */
+async function pages(query, next) {
+  const read = [];
+  while (query.hasMoreResults) {
+    const { result } = await query[next]();
+    read.push(result);
+  }
+  return read;
+}
+
+check('twins are read page by page', shows('queries: twins page by page'), async (muster) => {
+  const registry = await filled(muster);
+  const query = registry.createQuery("SELECT * FROM devices WHERE tags.side = 'north'", 2);
+  const read = await pages(query, 'nextAsTwin');
+  assert.deepEqual(read.map((page) => page.map(({ deviceId }) => deviceId)), [['dev-0', 'dev-2'], ['dev-4']]);
+  const [twin] = read[0];
+  assert.deepEqual([twin.tags.number, twin.properties.desired.$version], [0, 1]);
+  // What was found is a twin that can be changed.
+  await twin.update({ tags: { side: 'south' } });
+  assert.equal((await registry.getTwin('dev-0')).responseBody.tags.side, 'south');
+});
+
+check('columns and groups are rows of their own', shows('queries: columns, aggregates, groups'), async (muster) => {
+  const registry = await filled(muster);
+  const rows = async (text) => (await pages(registry.createQuery(text), 'next')).flat();
+  assert.deepEqual(await rows("SELECT deviceId AS id, tags.number FROM devices WHERE tags.side != 'north'"), [
+    { id: 'dev-1', number: 1 },
+    { id: 'dev-3', number: 3 },
+  ]);
+  assert.deepEqual(await rows('SELECT COUNT() AS n, MAX(tags.number) AS most FROM devices'), [{ n: 5, most: 4 }]);
+  const bySide = 'SELECT tags.side AS side, COUNT() AS n, AVG(tags.number) AS mean FROM devices GROUP BY tags.side';
+  assert.deepEqual(await rows(bySide), [
+    { side: 'north', n: 3, mean: 2 },
+    { side: 'south', n: 2, mean: 2 },
+  ]);
+});
+
+check('a query that is none is refused', shows('queries: refused with the place'), async (muster) => {
+  const query = registryOf(muster).createQuery('SELECT * FORM devices');
+  await assert.rejects(query.next(), (error) => {
+    assert.equal(error.constructor.name, 'ArgumentError');
+    assert.match(error.responseBody ?? error.message, /at character 10: expected FROM, found FORM/);
+    return true;
+  });
 });
 
 record(`every method of ${SERVICE.client} is used here or listed as not covered`, shows('methods: all used or listed'), () => {

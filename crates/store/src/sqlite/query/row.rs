@@ -32,7 +32,7 @@ impl Document {
 }
 
 /// Rows of a piece of which SQL alone decides: some milliseconds of work.
-const ROWS_MAX: i64 = 8_192;
+const ROWS_MAX: i64 = 4_096;
 /// Rows of a piece that are looked at one by one.
 const DOCUMENTS_MAX: i64 = 1_024;
 /// Rows of a piece that are read whole.
