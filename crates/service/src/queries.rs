@@ -20,6 +20,9 @@ use crate::error::Error;
 /// Most rows of a page (`contract/hub-service.md 6`).
 const PAGE_MAX: usize = 1_000;
 
+/// A page ends with the row that brings it to so many bytes, metadata not counted: columns can repeat a document.
+const PAGE_BYTES_MAX: usize = 16 << 20;
+
 /// Where a page begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Start {
@@ -87,26 +90,36 @@ impl Service {
         }
     }
 
-    /// A page of twins. One more than it holds is looked for, to know whether there is another page.
+    /// A page of twins. One more than it holds is looked for, to know whether there is another page, unless `TOP` says so.
     async fn find_page(&self, hub: HubKey, plan: &Arc<Plan>, page: &PageRequest) -> Result<Page<Found>, Error> {
         let (given, start) = begin(plan, page)?;
         let limit = limit(plan, page, given);
+        let is_last = plan.top.is_some_and(|top| given.saturating_add(limit as u64) >= top);
         let mut place = match start {
             Some(Start::Place(place)) => Some(place),
             Some(Start::Group(_)) | None => None,
         };
-        let mut items = Vec::new();
-        while items.len() <= limit {
-            let wanted = limit + 1 - items.len();
-            let searched = self.0.store.find_twins(hub, plan, place, wanted).await?;
-            items.extend(searched.result);
-            place = searched.next;
-            if place.is_none() {
-                break;
+        let copies = match &plan.select {
+            Select::Columns(columns) => columns.len(),
+            Select::Whole | Select::Groups { .. } => 1,
+        };
+        let (mut items, mut bytes) = (Vec::new(), 0_usize);
+        let has_more = loop {
+            let searched = self.0.store.find_twins(hub, plan, place, limit + 1 - items.len()).await?;
+            let mut is_full = false;
+            for found in searched.result {
+                is_full = items.len() == limit || bytes >= PAGE_BYTES_MAX;
+                if is_full {
+                    break;
+                }
+                bytes = bytes.saturating_add(found.bytes.saturating_mul(copies));
+                items.push(found);
             }
-        }
-        let has_more = items.len() > limit;
-        items.truncate(limit);
+            place = searched.next;
+            if is_full || place.is_none() || is_last && items.len() == limit {
+                break is_full;
+            }
+        };
         let given = given + items.len() as u64;
         let last = items.last().map(|found: &Found| Start::Place(found.place));
         Ok(Page { items, next: continuation(plan, given, last.filter(|_| has_more)) })

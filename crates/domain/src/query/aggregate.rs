@@ -1,6 +1,6 @@
 //! Groups of documents and what is counted and computed over them, one document at a time.
 //!
-//! Bounded by [`GROUPS_MAX`] and by the bytes of the keys, however many documents there are.
+//! Bounded in number and in bytes, however many documents there are.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,9 @@ use super::{GroupColumn, GroupValue, Path};
 
 /// Most groups of an answer.
 pub const GROUPS_MAX: usize = 10_000;
-/// Most bytes of the keys of all groups.
-const KEYS_BYTES_MAX: usize = 8 << 20;
+/// Most bytes of all groups together: their keys, what is known of their columns, and the texts that are the smallest or
+/// largest so far.
+const BYTES_MAX: usize = 64 << 20;
 
 /// Something counted or computed over documents. Values that are no numbers, or for the smallest and largest no
 /// primitives, are passed over; without any value left there is no result.
@@ -52,9 +53,9 @@ impl Aggregate {
     }
 }
 
-/// There are more groups than an answer may have, or their keys are too long.
+/// There are more groups than an answer may have, or they take too much room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("GROUP BY makes more than {GROUPS_MAX} groups, or their keys have more than {KEYS_BYTES_MAX} bytes")]
+#[error("GROUP BY makes more than {GROUPS_MAX} groups, or they take more than {BYTES_MAX} bytes")]
 pub struct TooManyGroups;
 
 /// The groups of an answer, in order of their keys.
@@ -63,7 +64,7 @@ pub struct Groups {
     keys: Vec<Path>,
     columns: Vec<GroupColumn>,
     by_key: BTreeMap<String, Group>,
-    keys_bytes: usize,
+    bytes: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -89,8 +90,7 @@ struct Fold {
 impl Groups {
     /// No groups yet; without keys the one group there is.
     pub fn new(keys: &[Path], columns: &[GroupColumn]) -> Self {
-        let mut groups =
-            Self { keys: keys.to_vec(), columns: columns.to_vec(), by_key: BTreeMap::new(), keys_bytes: 0 };
+        let mut groups = Self { keys: keys.to_vec(), columns: columns.to_vec(), by_key: BTreeMap::new(), bytes: 0 };
         if keys.is_empty() {
             groups.by_key.insert(String::new(), groups.fresh(Vec::new()));
         }
@@ -117,8 +117,9 @@ impl Groups {
             keys.iter().map(|key| key.as_ref().map_or_else(|| "undefined".to_owned(), Value::to_string)).collect();
         let place = place.join(",");
         if !self.by_key.contains_key(&place) {
-            self.keys_bytes += place.len();
-            if self.by_key.len() == GROUPS_MAX || self.keys_bytes > KEYS_BYTES_MAX {
+            // The key is kept as text and as values.
+            self.bytes += 2 * place.len() + self.columns.len() * size_of::<Fold>();
+            if self.by_key.len() == GROUPS_MAX {
                 return Err(TooManyGroups);
             }
             self.by_key.insert(place.clone(), self.fresh(keys));
@@ -126,10 +127,12 @@ impl Groups {
         if let Some(group) = self.by_key.get_mut(&place) {
             group.count += 1;
             for (fold, column) in group.folds.iter_mut().zip(&self.columns) {
+                let before = fold.text_bytes();
                 fold.observe(&column.value, document);
+                self.bytes = (self.bytes + fold.text_bytes()).saturating_sub(before);
             }
         }
-        Ok(())
+        if self.bytes > BYTES_MAX { Err(TooManyGroups) } else { Ok(()) }
     }
 
     /// Up to `limit` rows of groups behind the one at `after`, and the place of the last if there are more.
@@ -202,6 +205,11 @@ impl Fold {
         if is_further {
             self.extreme = Some(value.clone());
         }
+    }
+
+    /// Bytes of the text that is the smallest or largest so far.
+    fn text_bytes(&self) -> usize {
+        self.extreme.as_ref().and_then(Value::as_str).map_or(0, str::len)
     }
 
     fn total(&self) -> f64 {

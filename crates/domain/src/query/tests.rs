@@ -362,6 +362,14 @@ fn groups_are_bounded() {
     }
     assert_eq!(groups.observe(&document(GROUPS_MAX)), Err(TooManyGroups));
     assert_eq!(groups.observe(&document(0)), Ok(()));
+
+    let columns: Vec<String> = (0..200).map(|number| format!("MAX(tags.t) AS c{number}")).collect();
+    let text = format!("SELECT {} FROM devices GROUP BY tags.n", columns.join(", "));
+    let Select::Groups { keys, columns } = parse(&text).unwrap().select else { panic!("it is grouped") };
+    let mut groups = Groups::new(&keys, &columns);
+    let document = |number: usize| json!({ "tags": { "n": number, "t": "x".repeat(4_000) } });
+    let taken = (0..GROUPS_MAX).take_while(|&number| groups.observe(document(number).as_object().unwrap()).is_ok());
+    assert!((50..100).contains(&taken.count()), "long texts count");
 }
 
 #[test]

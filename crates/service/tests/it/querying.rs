@@ -120,3 +120,25 @@ async fn what_is_no_query_or_no_place_in_its_answer_is_refused_in_words() {
         assert_eq!((kind, public.as_str()), (ErrorKind::InvalidArgument, expected), "{text}");
     }
 }
+
+#[tokio::test]
+async fn a_page_of_large_rows_is_shorter_than_asked() {
+    const LARGE: u64 = 60;
+    let ground = Ground::new().await;
+    let pad = "x".repeat(4_000);
+    let members: Vec<String> = (0..7).map(|member| format!(r#""m{member}":"{pad}""#)).collect();
+    let desired = object(&format!("{{{}}}", members.join(",")));
+    for number in 0..LARGE {
+        let twin = ServiceChange { tags: None, desired: Some(desired.clone()) };
+        let name = device(&format!("dev-{number}"));
+        let made = ground.store.create_identity(ground.hub().key, identity(name, number), Some(twin), NOON).await;
+        made.unwrap().done();
+    }
+    let caller = ground.program(&EndpointOf::Hub(ground.hub()));
+    let whole = pages(&ground, &caller, "SELECT * FROM devices", 1_000).await;
+    assert_eq!(whole.len(), 1);
+    let columns: Vec<String> = (0..20).map(|copy| format!("properties.desired AS c{copy}")).collect();
+    let copied = pages(&ground, &caller, &format!("SELECT {} FROM devices", columns.join(", ")), 1_000).await;
+    let rows: Vec<usize> = copied.iter().map(|page| page.as_array().unwrap().len()).collect();
+    assert!(rows.len() > 1 && rows.iter().sum::<usize>() as u64 == LARGE, "{rows:?}");
+}

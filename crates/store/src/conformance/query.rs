@@ -163,6 +163,21 @@ pub async fn states_of_connections_are_found(backend: &Backend) {
     }
 }
 
+pub async fn large_twins_come_in_bounded_pieces(backend: &Backend) {
+    const LARGE: usize = 160;
+    let hub = make_hub(&*backend.store, "hub").await;
+    let members: Map<String, Value> = (0..7).map(|member| (format!("m{member}"), "x".repeat(4_000).into())).collect();
+    for number in 0..LARGE {
+        put(backend, hub, &device(&format!("dev-{number}")), [json!({}), json!(members), json!({})]).await;
+    }
+    let all = plan("SELECT * FROM devices");
+    let first = backend.store.find_twins(hub, &all, None, 1_000).await.unwrap();
+    assert!((100..LARGE).contains(&first.result.len()), "{}", first.result.len());
+    assert!(first.result.iter().all(|found| found.bytes > 28_000));
+    assert_eq!(first.next, first.result.last().map(|found| found.place));
+    assert_eq!(find(backend, hub, "SELECT * FROM devices", 1_000).await.len(), LARGE);
+}
+
 pub async fn groups_are_counted_over_all_pieces(backend: &Backend) {
     let hub = scene(backend).await;
     let cases = [

@@ -24,6 +24,8 @@ pub struct Found {
     pub twin: Twin,
     /// Whose.
     pub identity: Identity,
+    /// Bytes of the twin's documents, without their metadata.
+    pub bytes: usize,
 }
 
 /// A piece of a search.
@@ -39,8 +41,8 @@ pub struct Searched<T> {
 /// the search, and others take their turns.
 #[async_trait]
 pub trait QueryStore: Send + Sync {
-    /// Of the twins behind `after`, in order, those that the plan selects: at most `limit` of them, and perhaps none
-    /// although there are more.
+    /// Of the twins behind `after`, in order, those that the plan selects: at most `limit` of them, not many large ones, and
+    /// perhaps none although there are more.
     async fn find_twins(
         &self,
         hub: HubKey,

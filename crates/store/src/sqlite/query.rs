@@ -22,6 +22,9 @@ use access::Access;
 use condition::{Bound, compile};
 use row::Lens;
 
+/// Twins of one answer end with the one that brings their documents to so many bytes.
+const FOUND_BYTES_MAX: usize = 4 << 20;
+
 /// What a search looks at.
 struct Search<'p> {
     hub: HubKey,
@@ -84,17 +87,21 @@ impl Search<'_> {
 
 fn find_twins(db: Db<'_>, search: &Search<'_>, limit: usize) -> Result<Searched<Vec<Found>>, Error> {
     let mut ids = Vec::new();
-    let next = search.run(db, Lens::NOTHING, |id, _| {
+    let mut next = search.run(db, Lens::NOTHING, |id, _| {
         ids.push(id);
         Ok(if ids.len() >= limit { Flow::Stop } else { Flow::GoOn })
     })?;
-    let find = |id| {
-        let (Some(identity), Some(twin)) = (identity::find_by_id(db, id)?, twin::find(db, id)?) else {
-            return Ok(None);
-        };
-        Ok::<_, Error>(Some(Found { place: Place(id), twin, identity }))
-    };
-    let found = ids.into_iter().map(find).filter_map(Result::transpose).collect::<Result<_, _>>()?;
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    for (place, id) in ids.iter().enumerate() {
+        let twin = twin::find_with_size(db, *id)?;
+        let Some(((twin, size), identity)) = twin.zip(identity::find_by_id(db, *id)?) else { continue };
+        found.push(Found { place: Place(*id), twin, identity, bytes: size });
+        bytes += size;
+        if bytes >= FOUND_BYTES_MAX && place + 1 < ids.len() {
+            next = Some(*id);
+            break;
+        }
+    }
     Ok(Searched { result: found, next: next.map(Place) })
 }
 

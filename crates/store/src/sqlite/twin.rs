@@ -57,9 +57,19 @@ impl TwinRow {
 
 /// The twin of an identity.
 pub(super) fn find(db: Db<'_>, id: i64) -> Result<Option<Twin>, Error> {
+    Ok(find_with_size(db, id)?.map(|(twin, _)| twin))
+}
+
+/// The twin of an identity, and the bytes of its documents.
+pub(super) fn find_with_size(db: Db<'_>, id: i64) -> Result<Option<(Twin, usize)>, Error> {
     let sql = "SELECT tags, desired, desired_metadata, desired_version, reported, reported_metadata, reported_version, \
                version, etag FROM twin WHERE identity = ?1";
-    db.row(sql, [id], TwinRow::read)?.map(|row| row.open(id)).transpose()
+    let row = db.row(sql, [id], TwinRow::read)?;
+    row.map(|row| {
+        let bytes = row.tags.len() + row.desired.0.len() + row.reported.0.len();
+        Ok((row.open(id)?, bytes))
+    })
+    .transpose()
 }
 
 /// Writes the whole twin of an identity, whether there is one or not, and the rows by which its tags are found.

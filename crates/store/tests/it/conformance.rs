@@ -92,6 +92,7 @@ conformance! {
         found_twins_come_whole_with_their_identities
         what_changes_is_found_by_what_it_is_then
         states_of_connections_are_found
+        large_twins_come_in_bounded_pieces
         groups_are_counted_over_all_pieces
     }
     registration {

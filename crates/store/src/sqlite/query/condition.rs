@@ -177,22 +177,27 @@ impl Compiler<'_> {
 
     fn compare_json(&mut self, column: &str, place: &str, comparison: Comparison, constant: &Constant) -> String {
         let (kind, value) = (json_type(column, place), json_value(column, place));
-        let fits = match constant {
-            Constant::Text(text) => {
-                format!("{value} {} {} AND {kind} = 'text'", equal_or(comparison), self.bound.bind(text.to_string()))
+        let (kinds, bound) = match constant {
+            Constant::Text(text) => ("('text')", self.bound.bind(text.to_string())),
+            Constant::Number(number) => (NUMBERS, self.bind_number(*number)),
+            // Truths and null are types of their own, and have no order.
+            Constant::Bool(_) | Constant::Null | Constant::Undefined | Constant::Array(_) => {
+                let name = match constant {
+                    Constant::Bool(truth) => truth.to_string(),
+                    _ => "null".to_owned(),
+                };
+                return match comparison {
+                    Comparison::Equal => format!("{kind} = '{name}'"),
+                    Comparison::NotEqual => format!("({kind} IN {PRIMITIVES} AND {kind} != '{name}')"),
+                    _ => sql_bool(false),
+                };
             }
-            Constant::Number(number) => {
-                format!("{value} {} {} AND {kind} IN {NUMBERS}", equal_or(comparison), self.bind_number(*number))
-            }
-            Constant::Bool(truth) => format!("{kind} = '{truth}'"),
-            Constant::Null | Constant::Undefined | Constant::Array(_) => format!("{kind} = 'null'"),
         };
-        let has_order = matches!(constant, Constant::Text(_) | Constant::Number(_));
         match comparison {
-            Comparison::Equal => format!("({fits})"),
-            Comparison::NotEqual => format!("({kind} IN {PRIMITIVES} AND NOT coalesce({fits}, 0))"),
-            _ if has_order => format!("({fits})"),
-            _ => sql_bool(false),
+            Comparison::NotEqual => {
+                format!("CASE WHEN {kind} IN {kinds} THEN {value} != {bound} ELSE {kind} IN {PRIMITIVES} END")
+            }
+            other => format!("({value} {} {bound} AND {kind} IN {kinds})", other.symbol()),
         }
     }
 
