@@ -7,13 +7,15 @@ import java.util.Set;
 
 /** How devices reach Muster, and which tests are run that way: a transport is added by one line. */
 enum Transport {
-    HTTPS("https", Feature.PROVISIONING),
-    MQTT("mqtt", Feature.PROVISIONING, Feature.TELEMETRY, Feature.TWINS, Feature.METHODS),
-    MQTT_WS("mqtt-ws", Feature.PROVISIONING, Feature.TELEMETRY, Feature.TWINS, Feature.METHODS);
+    HTTPS("https", Feature.PROVISIONING, Feature.ERROR_CODES),
+    MQTT("mqtt", Feature.PROVISIONING, Feature.ERROR_CODES, Feature.TELEMETRY, Feature.TWINS, Feature.METHODS),
+    MQTT_WS("mqtt-ws", Feature.PROVISIONING, Feature.ERROR_CODES, Feature.TELEMETRY, Feature.TWINS, Feature.METHODS);
 
     /** What may be done over a transport. */
     enum Feature {
         PROVISIONING,
+        /** A device that may not register is told the code of the error. */
+        ERROR_CODES,
         TELEMETRY,
         TWINS,
         METHODS,
