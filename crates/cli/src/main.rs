@@ -74,6 +74,9 @@ enum Command {
     Method(noun::method::MethodCommand),
     /// Ask a hub for twins in its query language
     Query(noun::query::QueryArgs),
+    /// Cloud-to-device messages, and what became of them
+    #[command(subcommand, visible_alias = "c2d")]
+    Message(noun::message::MessageCommand),
     /// Telemetry of a hub
     #[command(subcommand)]
     Events(noun::events::EventsCommand),
@@ -187,6 +190,7 @@ async fn run_remote(command: Command, context: &Context) -> Result<()> {
         Command::Twin(command) => noun::twin::run(&command, context).await,
         Command::Method(command) => noun::method::run(&command, context).await,
         Command::Query(args) => noun::query::run(&args, context).await,
+        Command::Message(command) => noun::message::run(&command, context).await,
         Command::Events(command) => noun::events::run(&command, context).await,
         Command::Why(args) => why::run(&args, context).await,
         Command::Trust => trust::run_trust(context),

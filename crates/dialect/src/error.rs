@@ -62,8 +62,10 @@ pub const fn spelling(kind: ErrorKind) -> Spelling {
         ErrorKind::DeviceExists => spell(409, 409_001, 409_001, "DeviceAlreadyExists", "Conflict"),
         ErrorKind::ModuleExists => spell(409, 409_301, 409_301, "ModuleAlreadyExistsOnDevice", "Conflict"),
         ErrorKind::ResourceExists => spell(409, 409_000, 409_000, "ResourceConflict", "Conflict"),
+        ErrorKind::LockLost => spell(412, 412_002, 412_002, "DeviceMessageLockLost", "PreconditionFailed"),
         ErrorKind::PreconditionFailed => spell(412, 412_001, 412_001, "PreconditionFailed", "PreconditionFailed"),
         ErrorKind::QuotaExceeded => spell(403, 403_000, 403_002, "IotHubQuotaExceeded", "QuotaExceeded"),
+        ErrorKind::QueueFull => spell(403, 403_004, 403_004, "DeviceMaximumQueueDepthExceeded", "QuotaExceeded"),
         ErrorKind::Throttled => spell(429, 429_001, 429_001, "ThrottlingException", "TooManyRequests"),
         ErrorKind::DeviceUnanswering => spell(504, 504_101, 504_101, "GatewayTimeout", "GatewayTimeout"),
         ErrorKind::Unavailable => spell(503, 503_001, 503_001, "ServiceUnavailable", "ServiceUnavailable"),
@@ -196,8 +198,10 @@ pub const fn connack(kind: ErrorKind) -> Refusal {
         | ErrorKind::DeviceExists
         | ErrorKind::ModuleExists
         | ErrorKind::ResourceExists
+        | ErrorKind::LockLost
         | ErrorKind::PreconditionFailed
         | ErrorKind::QuotaExceeded
+        | ErrorKind::QueueFull
         | ErrorKind::DeviceUnanswering => Refusal::NotAuthorized,
     }
 }

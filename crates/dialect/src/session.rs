@@ -58,6 +58,9 @@ pub enum CloseReason {
     /// What the client subscribed to could not be kept.
     #[error("the subscriptions could not be kept: {0}")]
     Subscriptions(String),
+    /// A cloud-to-device message could not be fetched or settled; it is delivered again after reconnecting.
+    #[error("messages to the device could not be fetched or settled: {0}")]
+    Undelivered(String),
     /// A change of desired properties is missing; the client reads them afresh after reconnecting.
     #[error("version {found} of the desired properties came after {known}")]
     Gap {
@@ -87,7 +90,12 @@ impl CloseReason {
                 | mqtt::CloseReason::Server => false,
             },
             Self::UserName(_) | Self::Topic(_) | Self::Message(_) | Self::Refused(_) => true,
-            Self::Stopping | Self::CutOff(_) | Self::Unstored(_) | Self::Subscriptions(_) | Self::Gap { .. } => false,
+            Self::Stopping
+            | Self::CutOff(_)
+            | Self::Unstored(_)
+            | Self::Subscriptions(_)
+            | Self::Undelivered(_)
+            | Self::Gap { .. } => false,
         }
     }
 }

@@ -358,6 +358,12 @@ guid!(
     MethodRequestId
 );
 
+guid!(
+    /// Whoever holds it has a message, or feedback, for itself. Random, so that nobody settles what it was not given.
+    LockToken
+);
+stored_as_text!(LockToken);
+
 /// Names a running registration to the device that polls it: `5.` 16 hexadecimal digits `.` GUID.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OperationId {

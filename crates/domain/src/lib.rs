@@ -10,6 +10,7 @@ pub mod allocation;
 pub mod attestation;
 pub mod certificate;
 pub mod clock;
+pub mod cloud_to_device;
 pub mod decision;
 pub mod enrollment;
 pub mod host;

@@ -20,10 +20,13 @@ pub struct Quotas {
     pub ca_certificates: usize,
     /// Hubs linked to a provisioning service.
     pub linked_hubs: usize,
+    /// Cloud-to-device messages that wait for a device or module, those that it has and did not settle included.
+    pub messages_per_device: u32,
 }
 
 /// Azure: 1,000,000 devices and enrollments, 100 groups of each attestation kind, 25 CA certificates and 50 linked hubs
-/// (`contract/dps-service.md 10`), which are no limits of this program; 50 modules (`contract/hub-service.md 4.3`).
+/// (`contract/dps-service.md 10`), which are no limits of this program; 50 modules (`contract/hub-service.md 4.3`);
+/// 50 messages (`contract/hub-device.md 8`).
 impl Default for Quotas {
     fn default() -> Self {
         Self {
@@ -33,6 +36,7 @@ impl Default for Quotas {
             enrollment_groups: 1_000,
             ca_certificates: 100,
             linked_hubs: 250,
+            messages_per_device: 50,
         }
     }
 }

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::access::{InvalidRights, ResourceKind};
 use crate::clock::{Entropy, UnixTime};
+use crate::cloud_to_device::{InvalidQueue, QueueSettings};
 use crate::enrollment::AllocationPolicy;
 use crate::ids::{Etag, HubKey, HubName, IdScope, PolicyName, ServiceKey, ServiceName};
 use crate::operation::resource::{HubDraft, LinkDraft, ServiceDraft};
@@ -45,6 +46,8 @@ pub struct Hub {
     pub partitions: u16,
     /// Days that telemetry is kept, 1 to 365.
     pub retention_days: u16,
+    /// How messages to its devices are treated; a change concerns what is sent after it.
+    pub cloud_to_device: QueueSettings,
     /// Every other property as the operator wrote it.
     pub extra: Map<String, Value>,
     /// When it was created.
@@ -113,6 +116,9 @@ pub enum InvalidResource {
     /// Telemetry would be kept for no time, or too long.
     #[error("telemetry is kept for 1 to {} days", Hub::RETENTION_DAYS_MAX)]
     Retention,
+    /// A setting of the messages to devices is out of its range.
+    #[error("{0}")]
+    CloudToDevice(InvalidQueue),
     /// The rights of a policy cannot be read.
     #[error("the rights of policy {policy}: {reason}")]
     Rights {
@@ -173,6 +179,7 @@ impl Hub {
             policies: Vec::new(),
             partitions: draft.partition_count.unwrap_or(Self::PARTITIONS_DEFAULT),
             retention_days: Self::RETENTION_DAYS_DEFAULT,
+            cloud_to_device: QueueSettings::default(),
             extra: Map::new(),
             created_at: now,
             etag: Etag::from_number(0),
@@ -196,10 +203,13 @@ impl Hub {
         if !(1..=Self::RETENTION_DAYS_MAX).contains(&retention_days) {
             return Err(InvalidResource::Retention);
         }
+        let cloud_to_device = draft.cloud_to_device.apply(self.cloud_to_device);
+        cloud_to_device.check().map_err(InvalidResource::CloudToDevice)?;
         if let Some(drafts) = draft.policies {
             self.policies = policy::settle(drafts, &self.policies, ResourceKind::Hub, entropy)?;
         }
         self.retention_days = retention_days;
+        self.cloud_to_device = cloud_to_device;
         replace_if_said(&mut self.location, draft.location);
         replace_if_said(&mut self.tags, draft.tags);
         replace_if_said(&mut self.sku, draft.sku);

@@ -8,7 +8,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use domain::operation::{Caller, ErrorKind, Failure, Operation, Reply, method, session, telemetry, twin};
+use domain::operation::{
+    Caller, ErrorKind, Failure, Operation, Reply, cloud_to_device, method, session, telemetry, twin,
+};
 use service::Service;
 
 use crate::budget::{AddressBudget, BudgetSettings};
@@ -93,6 +95,11 @@ const fn is_proof(operation: &Operation) -> bool {
         Operation::Session(ask) => matches!(ask, session::Ask::Connect(_)),
         Operation::Telemetry(ask) => matches!(ask, telemetry::Ask::Watch { .. }),
         Operation::Method(ask) => matches!(ask, method::Ask::Invoke { .. }),
+        Operation::CloudToDevice(ask) => !matches!(
+            ask,
+            cloud_to_device::Ask::Receive { receiver: cloud_to_device::Receiver::Connected(_), .. }
+                | cloud_to_device::Ask::Settle { receiver: cloud_to_device::Receiver::Connected(_), .. }
+        ),
         Operation::Twin(ask) => !matches!(ask, twin::Ask::Read(_) | twin::Ask::Report { .. }),
     }
 }

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dialect::error::Refused;
 use dialect::http::{Target, bearer, json, signature};
-use dialect::hub::service_http as hub_http;
-use dialect::management::{self, arm, oauth, own, telemetry as telemetry_json};
+use dialect::hub::{device_http as hub_device_http, service_http as hub_http};
+use dialect::management::{self, arm, messages, oauth, own, telemetry as telemetry_json};
 use dialect::provisioning::{self, device_http, service_http};
 use domain::operation::telemetry::Answer;
 use domain::operation::{Caller, ErrorKind, Failure, Reply, Secret, Transport};
@@ -78,6 +78,9 @@ impl PublicRoutes {
             Ok(target) => target,
             Err(invalid) => return self.refuse_at(request.uri(), invalid.into()),
         };
+        if hub_device_http::owns(&target) {
+            return self.answer_device_at_hub(&request, &target, peer).await;
+        }
         if hub_http::owns(&target) {
             return self.answer_at_hub(&request, &target, peer).await;
         }
@@ -105,6 +108,21 @@ impl PublicRoutes {
             Ok((operation, asked)) => {
                 let caller = caller_of(request, peer, false);
                 hub_http::encode(self.door.perform(&caller, operation).await, &asked)
+            }
+            Err(refused) => self.refuse_at_hub(refused),
+        }
+    }
+
+    async fn answer_device_at_hub(
+        &self,
+        request: &Request<Bytes>,
+        target: &Target,
+        peer: &PeerContext,
+    ) -> Response<Bytes> {
+        match hub_device_http::decode(request, target) {
+            Ok((operation, name)) => {
+                let caller = caller_of(request, peer, false);
+                hub_device_http::encode(self.door.perform(&caller, operation).await, &name)
             }
             Err(refused) => self.refuse_at_hub(refused),
         }
@@ -141,6 +159,12 @@ impl AdminRoutes {
             return self.answer_for_token(request, target, peer);
         }
         let caller = caller_of(request, peer, true);
+        if messages::owns(target) {
+            return match messages::decode(request, target) {
+                Ok(operation) => messages::encode(self.door.perform(&caller, operation).await),
+                Err(refused) => self.refuse(refused),
+            };
+        }
         if own::owns(target) {
             return match own::decode(request, target) {
                 Ok(operation) => own::encode(self.door.perform(&caller, operation).await),

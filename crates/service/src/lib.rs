@@ -7,6 +7,7 @@ mod access;
 mod activity;
 mod calls;
 pub mod clock;
+mod cloud_to_device;
 mod directory;
 mod enrollments;
 mod error;
@@ -192,6 +193,7 @@ impl Service {
             Operation::Query(ask) => self.perform_query(caller, ask).await.map(Reply::Query),
             Operation::Session(ask) => self.perform_session(caller, ask).await.map(Reply::Session),
             Operation::Telemetry(ask) => self.perform_telemetry(caller, ask).await.map(Reply::Telemetry),
+            Operation::CloudToDevice(ask) => self.perform_cloud_to_device(caller, ask).await.map(Reply::CloudToDevice),
             Operation::Resource(ask) => self.perform_resource(caller, ask).await.map(Reply::Resource),
             Operation::Decision(ask) => self.perform_decision(caller, ask).await.map(Reply::Decision),
         }

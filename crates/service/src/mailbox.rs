@@ -1,7 +1,8 @@
 //! The bounded queue through which a connection is told what it did not ask for.
 //!
 //! A mailbox never loses a push silently: one that does not fit cuts the connection off, so that the device comes back
-//! and reads its twin afresh (`rules.md` 12). A cut-off overtakes whatever is queued.
+//! and reads its twin afresh (`rules.md` 12). A cut-off overtakes whatever is queued. That messages wait is said once,
+//! however often it is pushed: it is a wake-up, and what it is about lies in the store.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,6 +32,8 @@ struct Shared {
 struct State {
     /// Empty most of the time; an empty queue holds no memory.
     queue: VecDeque<Push>,
+    /// Whether [`Push::MessagesWaiting`] was pushed and not given out.
+    messages_wait: bool,
     cut: Option<CutOff>,
 }
 
@@ -64,7 +67,9 @@ impl Slot {
         }
         let others =
             state.forget_unawaited().queue.iter().filter(|waiting| !matches!(waiting, Push::Method(_))).count();
-        if others >= PUSHES_WAITING_MAX && !matches!(push, Push::Method(_)) {
+        if matches!(push, Push::MessagesWaiting) {
+            state.messages_wait = true;
+        } else if others >= PUSHES_WAITING_MAX && !matches!(push, Push::Method(_)) {
             state.cut = Some(CutOff::Overrun);
             state.queue = VecDeque::new();
         } else {
@@ -105,7 +110,7 @@ impl Mailbox {
         if state.queue.is_empty() && state.queue.capacity() > 0 {
             state.queue = VecDeque::new();
         }
-        push
+        push.or_else(|| std::mem::take(&mut state.messages_wait).then_some(Push::MessagesWaiting))
     }
 }
 
@@ -142,6 +147,18 @@ mod tests {
             slot.push(change(version));
         }
         assert!(matches!(mailbox.try_next(), Some(Push::CutOff(CutOff::Overrun))));
+    }
+
+    #[test]
+    fn waiting_messages_are_told_once_and_never_fill_the_mailbox() {
+        let (slot, mailbox) = mailbox();
+        for _ in 0..=PUSHES_WAITING_MAX {
+            slot.push(Push::MessagesWaiting);
+        }
+        slot.push(change(2));
+        assert!(matches!(mailbox.try_next(), Some(Push::Desired(_))));
+        assert!(matches!(mailbox.try_next(), Some(Push::MessagesWaiting)));
+        assert!(mailbox.try_next().is_none());
     }
 
     #[tokio::test]

@@ -1,5 +1,7 @@
 //! A device's connection to a hub: let in, remembered, let go.
 
+use std::sync::Arc;
+
 use domain::identity::{Identity, proof};
 use domain::ids::HubKey;
 use domain::operation::identity::IdentityName;
@@ -8,6 +10,7 @@ use domain::operation::{Caller, ErrorKind};
 use domain::resource::{CertificateOwner, Hub};
 use store::ports::ClaimWanted;
 
+use crate::access::unreached;
 use crate::error::Error;
 use crate::mailbox::Mailbox;
 use crate::{Service, Snapshot};
@@ -73,6 +76,22 @@ impl Service {
             subscriptions: claimed.subscriptions,
             session_present: claimed.session_present && !connect.clean_session,
         })
+    }
+
+    /// The hub that a caller without a connection dialled, and the identity it has proved to be.
+    pub(crate) async fn prove_device(
+        &self,
+        caller: &Caller,
+        name: &IdentityName,
+    ) -> Result<(Arc<Hub>, Identity), Error> {
+        let resources = self.resources();
+        let hub = resources
+            .hub_at(&caller.endpoint, "")
+            .ok_or_else(|| unreached(caller, ErrorKind::HubNotFound, "No hub answers at this host."))?;
+        let (identity, device) = self.find_claimed(hub.key, name).await?;
+        let claim = proof::Claim { identity: identity.as_ref(), device: device.as_ref() };
+        judge(caller, hub, &resources, claim, self.now()).map_err(|rejection| refuse(name, &rejection.to_string()))?;
+        Ok((Arc::clone(hub), identity.ok_or_else(Error::unauthorized)?))
     }
 
     /// The identity, and the device whose module it is.

@@ -10,12 +10,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::attestation::{Proven, Registrant};
 use domain::clock::UnixTime;
+use domain::cloud_to_device::{Delivery, Draft, Feedback, QueueSettings, Settlement};
 use domain::decision::Decision;
 use domain::enrollment::{Enrollment, EntryKind, EntryName};
 use domain::identity::Identity;
 use domain::ids::{
-    CertificateName, DeviceId, EnrollmentGroupId, HubKey, OperationId, Precondition, RegistrationId, ServiceKey,
-    TrackingId,
+    CertificateName, DeviceId, EnrollmentGroupId, HubKey, LockToken, OperationId, Precondition, RegistrationId,
+    ServiceKey, TrackingId,
 };
 use domain::message::Message;
 use domain::operation::identity::IdentityName;
@@ -30,10 +31,10 @@ use tokio::sync::watch;
 
 use crate::error::{Error, Unavailability};
 use crate::ports::{
-    Accepted, ActivityMark, Changed, ClaimWanted, Claimed, ConnectionClaim, Created, DecisionStore, DefaultsStage,
-    Deployment, DeviceCounts, EnrollmentStore, Finish, Finished, Found, IdentityStore, OperationView, Place, Placed,
-    Planned, Position, QueryStore, ReadFrom, RegistrationStore, ResourceStore, Resources, Searched, StoredMessage,
-    TelemetryLog, TwinChange, TwinOutcome, TwinStore, X509Lookup,
+    Accepted, ActivityMark, Changed, ClaimWanted, Claimed, CloudToDeviceStore, ConnectionClaim, Created, DecisionStore,
+    DefaultsStage, Deployment, DeviceCounts, Enqueued, EnrollmentStore, Finish, Finished, Found, Given, IdentityStore,
+    Lease, OperationView, Place, Placed, Planned, Position, QueryStore, ReadFrom, RegistrationStore, ResourceStore,
+    Resources, Searched, Settled, StoredMessage, Swept, TelemetryLog, TwinChange, TwinOutcome, TwinStore, X509Lookup,
 };
 
 /// How a call fails.
@@ -277,6 +278,20 @@ gated!(QueryStore {
     fn group_twins(hub: HubKey, plan: &Arc<Plan>, after: Option<Place>, groups: Groups)
         -> Result<Searched<Groups>, TooManyGroups>;
 });
+
+gated!(CloudToDeviceStore {
+    fn enqueue_message(hub: HubKey, name: &IdentityName, sent: (Draft, QueueSettings), now: UnixTime) -> Enqueued;
+    fn lease_messages(hub: HubKey, name: &IdentityName, lease: Lease, now: UnixTime) -> Vec<Delivery>;
+    fn settle_message(hub: HubKey, name: &IdentityName, how: (LockToken, Settlement), now: UnixTime) -> Settled;
+    fn purge_messages(hub: HubKey, name: &IdentityName, now: UnixTime) -> Option<u64>;
+    fn sweep_messages(now: UnixTime, limit: usize) -> Swept;
+    fn take_feedback(hub: HubKey, given: Given, now: UnixTime) -> Vec<Feedback>;
+    fn settle_feedback(hub: HubKey, how: (LockToken, Settlement), deliveries_max: u32, now: UnixTime) -> Settled;
+}
+    fn feedback_changes(&self) -> watch::Receiver<u64> {
+        self.inner.feedback_changes()
+    }
+);
 
 gated!(DecisionStore {
     fn find_decision(tracking: TrackingId) -> Option<Decision>;

@@ -50,7 +50,7 @@ async fn nothing_that_was_answered_is_lost_when_the_disk_is_full() {
     let place = tempfile::tempdir().unwrap();
     let store = open(place.path()).unwrap();
 
-    limit_files(Some(400_000));
+    limit_files(Some(600_000));
     let mut answered = Vec::new();
     let mut failed = 0;
     for number in 0..400 {

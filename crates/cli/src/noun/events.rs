@@ -128,6 +128,6 @@ fn story(event: &Value) -> String {
     line
 }
 
-fn no_such_hub() -> NotFound {
+pub(super) fn no_such_hub() -> NotFound {
     NotFound("the server has no such hub: see `muster hub list`".to_owned())
 }

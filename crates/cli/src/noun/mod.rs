@@ -7,6 +7,7 @@ pub mod enrollment;
 pub mod events;
 pub mod hub;
 pub mod linked_hub;
+pub mod message;
 pub mod method;
 pub mod policy;
 pub mod query;

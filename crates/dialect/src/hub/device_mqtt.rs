@@ -9,19 +9,22 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::Bytes;
-use domain::ids::MethodRequestId;
+use domain::cloud_to_device::{Delivery, Settlement};
+use domain::ids::{LockToken, MethodRequestId};
 use domain::message::{Draft, InvalidMessage, RETAIN_MARK};
 use domain::method::{self as call, Payload};
+use domain::operation::identity::IdentityName;
 use domain::operation::session::{
     Answer, Ask, Connect as Introduction, ConnectedDevice, CutOff, Filter as Known, QualityOfService, Subscriptions,
 };
-use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply, method, telemetry, twin};
+use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply, cloud_to_device, method, telemetry, twin};
 use domain::sas::SasToken;
 use proto::mqtt::{
     Connect, Event, Filter, Message, PacketId, QoS, Refusal, SubackCode, Text, Ticket, Unpublished, Will,
 };
 use serde_json::{Map, Value, json};
 
+use super::deliveries::Deliveries;
 use super::desired::{Feed, Next};
 use super::topics::{self, Publication};
 use super::{property_bag, user_name::UserName};
@@ -47,6 +50,7 @@ pub struct Device {
     feed: Feed,
     /// Method requests to be sent; as many as are awaited at once.
     requests: VecDeque<call::Request>,
+    deliveries: Deliveries,
 }
 
 #[derive(Debug)]
@@ -74,6 +78,10 @@ enum Waiting {
     Twin(Ticket, Box<str>),
     /// Acknowledge the answer to a method request.
     MethodResult(Ticket),
+    /// Send the messages, of which so many were wished for.
+    Messages(usize),
+    /// Ask for more messages.
+    Settled,
 }
 
 /// The answer to a SUBSCRIBE or UNSUBSCRIBE.
@@ -100,6 +108,7 @@ impl Device {
             answers: VecDeque::new(),
             feed: Feed::default(),
             requests: VecDeque::new(),
+            deliveries: Deliveries::default(),
         })
     }
 
@@ -143,6 +152,7 @@ impl Device {
                 self.stage = Stage::Seated(device);
                 self.subscriptions = subscriptions;
                 port.connection.accept(session_present, now);
+                self.deliver(port);
                 return;
             }
             Ok(_) => (Refusal::ServerUnavailable, "the service answered something else".to_owned()),
@@ -297,6 +307,57 @@ impl Device {
         }
     }
 
+    /// Sends the messages that the connection has, and asks for more if there may be more, as far as they are subscribed
+    /// to.
+    fn deliver(&mut self, port: &mut Port<'_>) {
+        let Stage::Seated(device) = &self.stage else { return };
+        let device = device.clone();
+        let Some(quality) = self.subscriptions.granted(Known::CloudToDevice) else {
+            return;
+        };
+        while let Some(delivery) = self.deliveries.next() {
+            // An output that is full is tried again when it has been written; one that is closed, never.
+            let Ok(packet_id) = port.connection.publish(&cloud_to_device_message(delivery, &device.name, quality))
+            else {
+                break;
+            };
+            self.deliveries.sent(packet_id);
+        }
+        if !port.connection.is_closed()
+            && let Some(limit) = self.deliveries.poll_wish()
+        {
+            let ask = cloud_to_device::Ask::Receive { receiver: cloud_to_device::Receiver::Connected(device), limit };
+            self.ask(Operation::CloudToDevice(ask), Lane::Serial, Waiting::Messages(limit), port);
+        }
+    }
+
+    fn complete(&mut self, lock: LockToken, port: &mut Port<'_>) {
+        let Stage::Seated(device) = &self.stage else { return };
+        let receiver = cloud_to_device::Receiver::Connected(device.clone());
+        let ask = cloud_to_device::Ask::Settle { receiver, lock, settlement: Settlement::Complete };
+        self.ask(Operation::CloudToDevice(ask), Lane::Serial, Waiting::Settled, port);
+    }
+
+    /// Whoever gets messages at QoS 0 has them once they are written.
+    fn complete_written(&mut self, port: &mut Port<'_>) {
+        if port.connection.output().is_empty() {
+            for lock in self.deliveries.written() {
+                self.complete(lock, port);
+            }
+        }
+    }
+
+    fn take_messages(&mut self, reply: Result<Reply, Failure>, wished: usize, port: &mut Port<'_>) {
+        match reply {
+            Ok(Reply::CloudToDevice(cloud_to_device::Answer::Received(deliveries))) => {
+                self.deliveries.received(deliveries, wished);
+                self.deliver(port);
+            }
+            Ok(_) => port.close(CloseReason::Undelivered("the service answered something else".to_owned())),
+            Err(failure) => port.close(CloseReason::Undelivered(failure.to_string())),
+        }
+    }
+
     fn awaits_twin(&self) -> bool {
         self.waiting.iter().any(|(_, waiting)| matches!(waiting, Waiting::Twin(..)))
     }
@@ -423,6 +484,18 @@ fn message(topic: String, payload: Bytes) -> Message {
     Message::new(topic, payload, QoS::AtMostOnce)
 }
 
+/// A cloud-to-device message as the device gets it. Its properties are bounded so that they fit into a topic, and every
+/// byte that no topic may hold is written as three that it may.
+fn cloud_to_device_message(delivery: &Delivery, own: &IdentityName, quality: QualityOfService) -> Message {
+    let bag = property_bag::encode_delivery(delivery, &topics::cloud_to_device_address(own));
+    let topic = Text::try_from(topics::cloud_to_device(own, &bag)).expect("properties are bounded, and encoded");
+    let qos = match quality {
+        QualityOfService::AtMostOnce => QoS::AtMostOnce,
+        QualityOfService::AtLeastOnce => QoS::AtLeastOnce,
+    };
+    Message::new(topic, delivery.message.body.clone(), qos)
+}
+
 impl Granted {
     fn send(self, port: &mut Port<'_>) {
         match self {
@@ -439,7 +512,11 @@ impl Machine for Device {
             Event::Publish { ticket, message } => self.publish(ticket, &message, port),
             Event::Subscribe { packet_id, filters } => self.subscribe(packet_id, &filters, port),
             Event::Unsubscribe { packet_id, filters } => self.unsubscribe(packet_id, &filters, port),
-            Event::Acknowledged { .. } => {}
+            Event::Acknowledged { packet_id } => {
+                if let Some(lock) = self.deliveries.acknowledged(packet_id) {
+                    self.complete(lock, port);
+                }
+            }
             Event::Closed(closed) => self.closed(closed.will, port),
         }
     }
@@ -454,12 +531,18 @@ impl Machine for Device {
                     granted.send(port);
                 }
                 self.flush(port);
+                self.deliver(port);
             }
             // Several SDKs take no notice of a refused subscription, and would stay deaf: they have to connect again.
             (Some(Waiting::Subscriptions(..)), Err(failure)) => {
                 port.close(CloseReason::Subscriptions(failure.to_string()));
             }
             (Some(Waiting::MethodResult(ticket)), _) => port.connection.acknowledge(ticket),
+            (Some(Waiting::Messages(wished)), reply) => self.take_messages(reply, wished, port),
+            (Some(Waiting::Settled), Ok(_)) => self.deliver(port),
+            // Another has it by now, or it is gone: who settles late has lost nothing that could be given back.
+            (Some(Waiting::Settled), Err(failure)) if failure.kind == ErrorKind::LockLost => self.deliver(port),
+            (Some(Waiting::Settled), Err(failure)) => port.close(CloseReason::Undelivered(failure.to_string())),
             (Some(Waiting::Telemetry(ticket, _)), Ok(_)) => port.connection.acknowledge(ticket),
             // A message of QoS 0 may be lost, and its sender would not send it again.
             (Some(Waiting::Telemetry(ticket, QoS::AtMostOnce)), Err(_)) => port.connection.acknowledge(ticket),
@@ -482,12 +565,18 @@ impl Machine for Device {
                 self.requests.push_back(request);
                 self.flush(port);
             }
+            Push::MessagesWaiting => {
+                self.deliveries.wake();
+                self.deliver(port);
+            }
             Push::CutOff(reason) => self.cut_off(reason, port),
         }
     }
 
     fn handle_room(&mut self, port: &mut Port<'_>, _: Instant) {
         self.flush(port);
+        self.deliver(port);
+        self.complete_written(port);
     }
 
     fn handle_timeout(&mut self, _: &mut Port<'_>, _: Instant) {}

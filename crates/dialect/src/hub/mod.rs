@@ -1,10 +1,12 @@
-//! The hub's dialects: devices over MQTT, operators' programs over HTTPS.
+//! The hub's dialects: devices over MQTT and HTTPS, operators' programs over HTTPS.
 //!
 //! What is only grammar stands by itself and knows no session: [`user_name`], [`topics`], [`property_bag`] for devices,
 //! [`registry_json`], [`twin_json`] and [`method_json`] for operators. Nothing here decides who may do what. Start at [`device_mqtt`].
 
 pub mod annotations;
+pub mod deliveries;
 pub mod desired;
+pub mod device_http;
 pub mod device_mqtt;
 pub mod method_json;
 pub mod property_bag;
@@ -13,3 +15,4 @@ pub mod service_http;
 pub mod topics;
 pub mod twin_json;
 pub mod user_name;
+pub mod words;

@@ -1,12 +1,16 @@
-//! The property bag behind a telemetry topic (`contract/hub-device.md 2.7`).
+//! The property bag behind a telemetry topic, or one of messages to a device (`contract/hub-device.md 2.7` and `2.8`).
 //!
 //! Every SDK writes it in its own way; one decoder reads them all and never fails on content, because a message that is
 //! refused is sent again for ever. Start at [`decode`].
 
 use std::borrow::Cow;
 
+use domain::cloud_to_device::{Acknowledgement, Delivery};
 use domain::message::{Draft, InvalidMessage, PROPERTIES_MAX, Property, SystemProperties};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use super::words;
+use crate::time;
 
 /// What is written as it is; everything else is percent-encoded in upper case, as `encodeURIComponent` does.
 const PLAIN: &AsciiSet =
@@ -51,6 +55,37 @@ pub fn encode(system: &SystemProperties, properties: &[Property]) -> String {
     pairs.extend(properties.iter().map(|(name, value)| encode_pair(name, value.as_deref())));
     pairs.join("&")
 }
+
+/// Writes the properties of a message to a device, system properties first, and among them always the address: several
+/// clients read nothing before the first, and fail on a bag without any (`contract/hub-device.md 2.8`). A property
+/// without a value, or of a name that clients would take for the system's, is left out.
+pub fn encode_delivery(delivery: &Delivery, address: &str) -> String {
+    let Delivery { expires_at, message, .. } = delivery;
+    let system = &message.system;
+    let expires_at = message.expires_at.map(|_| time::rfc3339(*expires_at));
+    let acknowledgement = match message.acknowledgement {
+        Acknowledgement::None => None,
+        asked => Some(words::acknowledgement(asked)),
+    };
+    let said = [
+        ("$.mid", system.message_id.as_deref()),
+        ("$.to", Some(address)),
+        ("$.cid", system.correlation_id.as_deref()),
+        ("$.uid", system.user_id.as_deref()),
+        ("$.exp", expires_at.as_deref()),
+        ("$.ct", system.content_type.as_deref()),
+        ("$.ce", system.content_encoding.as_deref()),
+        (ACKNOWLEDGEMENT, acknowledgement),
+    ];
+    let is_own = |name: &str| !name.is_empty() && !name.starts_with("$.") && name != ACKNOWLEDGEMENT;
+    let own = message.properties.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
+    let pairs = said.into_iter().chain(own.filter(|(name, _)| is_own(name)));
+    let told = pairs.filter(|(_, value)| value.is_some_and(|value| !value.is_empty()));
+    told.map(|(name, value)| encode_pair(name, value)).collect::<Vec<_>>().join("&")
+}
+
+/// The property by which a message says what its sender wants to hear of.
+const ACKNOWLEDGEMENT: &str = "iothub-ack";
 
 fn decode_text(text: &str) -> Cow<'_, str> {
     percent_decode_str(text).decode_utf8_lossy()
@@ -103,9 +138,14 @@ fn system<'a>(system: &'a mut SystemProperties, name: &str) -> Option<&'a mut Op
 
 #[cfg(test)]
 mod tests {
+    use domain::clock::UnixTime;
+    use domain::cloud_to_device;
+    use domain::ids::{DeviceId, LockToken, ModuleId};
+    use domain::operation::identity::IdentityName;
     use proptest::prelude::*;
     use serde::Deserialize;
 
+    use super::super::topics;
     use super::*;
 
     fn decoded(bag: &str) -> Draft {
@@ -131,6 +171,69 @@ mod tests {
         for Vector { source, bag, system, properties } in vectors {
             assert_eq!(decoded(&bag), Draft { system, properties, ..Draft::default() }, "{source}: {bag}");
         }
+    }
+
+    fn delivery(message: cloud_to_device::Draft) -> Delivery {
+        let lock = LockToken::from_bits(1);
+        let enqueued_at = UnixTime::from_seconds(1_575_892_800);
+        Delivery { lock, sequence: 1, enqueued_at, expires_at: enqueued_at, delivery_count: 0, message }
+    }
+
+    #[test]
+    fn the_bag_of_a_message_to_a_device_is_one_that_every_client_reads() {
+        let text = |text: &str| Some(text.to_owned());
+        let full = cloud_to_device::Draft {
+            system: cloud_to_device::SystemProperties {
+                message_id: text("m/1"),
+                correlation_id: text("c 1"),
+                user_id: text("u"),
+                content_type: text("application/json"),
+                content_encoding: text("utf-8"),
+            },
+            properties: vec![
+                ("k $".to_owned(), text("v/ä +")),
+                ("null".to_owned(), None),
+                ("empty".to_owned(), text("")),
+                ("$.mid".to_owned(), text("false")),
+                ("iothub-ack".to_owned(), text("false")),
+                (String::new(), text("nameless")),
+            ],
+            expires_at: Some(UnixTime::from_seconds(0)),
+            acknowledgement: Acknowledgement::Full,
+            ..cloud_to_device::Draft::default()
+        };
+        let bag = encode_delivery(&delivery(full), "/devices/d/messages/deviceBound");
+        assert_eq!(
+            bag,
+            "%24.mid=m%2F1&%24.to=%2Fdevices%2Fd%2Fmessages%2FdeviceBound&%24.cid=c%201&%24.uid=u\
+             &%24.exp=2019-12-09T12%3A00%3A00.0000000Z&%24.ct=application%2Fjson&%24.ce=utf-8&iothub-ack=full\
+             &k%20%24=v%2F%C3%A4%20%2B"
+        );
+        let bare = encode_delivery(&delivery(cloud_to_device::Draft::default()), "/a");
+        assert_eq!(bare, "%24.to=%2Fa");
+    }
+
+    #[test]
+    fn every_message_that_is_taken_fits_into_a_topic() {
+        const TOPIC_BYTES_MAX: usize = 65_535;
+
+        // The costliest of all: nothing but bytes that take three each, spread over as many properties as there may be.
+        let bytes = cloud_to_device::PROPERTIES_BYTES_MAX / PROPERTIES_MAX;
+        let value = "é".repeat((bytes - 4) / 2);
+        let properties = (0..PROPERTIES_MAX).map(|number| (format!("%{number:03}"), Some(value.clone()))).collect();
+        let largest = cloud_to_device::Draft {
+            properties,
+            acknowledgement: Acknowledgement::Negative,
+            expires_at: Some(UnixTime::from_seconds(0)),
+            ..cloud_to_device::Draft::default()
+        };
+        assert_eq!(largest.check(), Ok(()));
+        let device = IdentityName {
+            device: DeviceId::parse(&"%".repeat(128)).unwrap(),
+            module: Some(ModuleId::parse(&"%".repeat(128)).unwrap()),
+        };
+        let bag = encode_delivery(&delivery(largest), &topics::cloud_to_device_address(&device));
+        assert!(topics::cloud_to_device(&device, &bag).len() < TOPIC_BYTES_MAX);
     }
 
     #[test]

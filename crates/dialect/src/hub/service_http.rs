@@ -1,16 +1,21 @@
-//! Operators' programs at a hub: identities, twins, direct methods, statistics (`contract/hub-service.md 3` to `7`).
+//! Operators' programs at a hub: identities, twins, direct methods, statistics (`contract/hub-service.md 3` to `7`), and of
+//! messages to devices what is done over HTTPS.
 //!
 //! Decodes and encodes; who may do what, and whether a device exists, is for the service to say. Start at [`decode`].
 
 use bytes::Bytes;
+use domain::cloud_to_device::Settlement;
+use domain::ids::LockToken;
 use domain::method::Timeouts;
+use domain::operation::cloud_to_device::AtHub;
 use domain::operation::identity::{self, IdentityName};
-use domain::operation::{ErrorKind, Failure, Operation, Reply, method, query, twin};
+use domain::operation::{ErrorKind, Failure, Operation, Reply, cloud_to_device, method, query, twin};
+use http::header::ETAG;
 use http::{HeaderName, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::registry_json::{self, Mode, invalid, parse_name};
-use super::{method_json, twin_json};
+use super::{method_json, twin_json, words};
 use crate::error::{self, Refused, spelling};
 use crate::http::{Target, empty, is, json as respond, json_text, list, page, precondition, with_header};
 use crate::json::{self, InvalidJson};
@@ -50,7 +55,7 @@ pub fn owns_path(path: &str) -> bool {
 }
 
 fn is_root(segment: &str) -> bool {
-    ["devices", "twins", "statistics"].iter().any(|word| is(segment, word))
+    ["devices", "twins", "statistics", "messages"].iter().any(|word| is(segment, word))
 }
 
 /// Turns a request into an operation; or into its refusal.
@@ -74,6 +79,11 @@ pub fn decode(request: &Request<Bytes>, target: &Target) -> Result<(Operation, A
             }
             let ask = decode_twin(request, &method, rest)?;
             Ok((Operation::Twin(ask), Asked::Twin))
+        }
+        [first, bound, word, rest @ ..]
+            if is(first, "messages") && is(bound, "servicebound") && is(word, "feedback") =>
+        {
+            Ok((Operation::CloudToDevice(decode_feedback(&method, rest)?), Asked::Other))
         }
         [first, word] if is(first, "statistics") => {
             let ask = match (is(word, "devices"), is(word, "service")) {
@@ -127,12 +137,16 @@ fn decode_registry(
         (&Method::GET, [device, word]) if is(word, "modules") => {
             identity::Ask::ListModules(parse_name(device, None)?.device)
         }
+        (&Method::DELETE, [device, word]) if is(word, "commands") => {
+            let purge = cloud_to_device::Ask::Purge(parse_name(device, None)?);
+            return Ok((Operation::CloudToDevice(purge), Asked::Other));
+        }
         (_, [device]) => decode_identity(request, method, parse_name(device, None)?)?,
         (_, [device, word, module]) if is(word, "modules") => {
             decode_identity(request, method, parse_name(device, Some(module))?)?
         }
         (_, []) => return Err(Refused::wrong_method()),
-        (_, [_, word]) if is(word, "modules") => return Err(Refused::wrong_method()),
+        (_, [_, word]) if is(word, "modules") || is(word, "commands") => return Err(Refused::wrong_method()),
         _ => return Err(Refused::nothing_here()),
     };
     Ok((Operation::Identity(ask), Asked::Other))
@@ -174,6 +188,23 @@ fn decode_name(rest: &[&str]) -> Result<IdentityName, Refused> {
     match rest {
         [device] => parse_name(device, None),
         [device, word, module] if is(word, "modules") => parse_name(device, Some(module)),
+        _ => Err(Refused::nothing_here()),
+    }
+}
+
+/// Feedback of the hub dialled (`contract/hub-service.md 9.4`, over HTTPS).
+fn decode_feedback(method: &Method, rest: &[&str]) -> Result<cloud_to_device::Ask, Refused> {
+    let settle = |lock: &str, settlement| {
+        let lock = LockToken::parse(lock.trim_matches('"'));
+        let lock = lock.ok_or_else(|| Refused::new(ErrorKind::LockLost, "This is no lock token."))?;
+        Ok(cloud_to_device::Ask::SettleFeedback { hub: AtHub::Dialled, lock, settlement })
+    };
+    match (method, rest) {
+        (&Method::GET, []) => Ok(cloud_to_device::Ask::TakeFeedback(AtHub::Dialled)),
+        (&Method::DELETE, [lock]) => settle(lock, Settlement::Complete),
+        (&Method::POST, [lock, word]) if is(word, "abandon") => settle(lock, Settlement::Abandon),
+        (_, [] | [_]) => Err(Refused::wrong_method()),
+        (_, [_, word]) if is(word, "abandon") => Err(Refused::wrong_method()),
         _ => Err(Refused::nothing_here()),
     }
 }
@@ -223,6 +254,7 @@ pub fn encode(reply: Result<Reply, Failure>, asked: &Asked) -> Response<Bytes> {
             json_text(StatusCode::OK, method_json::show_response(&response))
         }
         Ok(Reply::Query(answer)) => encode_query(&answer),
+        Ok(Reply::CloudToDevice(answer)) => encode_cloud_to_device(answer),
         Ok(_) => empty(StatusCode::INTERNAL_SERVER_ERROR),
         Err(failure) if *asked == Asked::Twin && failure.kind == ErrorKind::ModuleNotFound => {
             refuse(&Failure { kind: ErrorKind::DeviceNotFound, ..failure })
@@ -250,6 +282,23 @@ fn refuse_call(failure: &Failure, timeouts: Timeouts) -> Response<Bytes> {
 pub fn refuse(failure: &Failure) -> Response<Bytes> {
     let response = respond(error::status(failure.kind), &error::hub_body(failure));
     with_header(response, ERROR_CODE, spelling(failure.kind).hub_name)
+}
+
+fn encode_cloud_to_device(answer: cloud_to_device::Answer) -> Response<Bytes> {
+    use cloud_to_device::Answer;
+
+    match answer {
+        Answer::Purged { name, messages } => {
+            let body = json!({ "totalMessagesPurged": messages, "deviceId": name.device, "moduleId": name.module });
+            respond(StatusCode::OK, &body)
+        }
+        Answer::Feedback(None) | Answer::Settled => empty(StatusCode::NO_CONTENT),
+        Answer::Feedback(Some(batch)) => {
+            let response = respond(StatusCode::OK, &words::feedback(&batch.records));
+            with_header(response, ETAG, &format!("\"{}\"", batch.lock))
+        }
+        Answer::Sent { .. } | Answer::Received(_) => empty(StatusCode::INTERNAL_SERVER_ERROR),
+    }
 }
 
 fn encode_identity(answer: identity::Answer, asked: &Asked) -> Response<Bytes> {

@@ -93,6 +93,24 @@ pub fn method_request(method: &MethodName, request: MethodRequestId) -> String {
     format!("$iothub/methods/POST/{method}/?$rid={:032x}", request.bits())
 }
 
+/// The topic of a cloud-to-device message to `own`, with its property bag.
+pub fn cloud_to_device(own: &IdentityName, bag: &str) -> String {
+    format!("{}/messages/devicebound/{bag}", path_of(own))
+}
+
+/// The address of cloud-to-device messages as the messages themselves carry it, whose capital clients expect
+/// (`contract/hub-device.md 2.8`).
+pub fn cloud_to_device_address(own: &IdentityName) -> String {
+    format!("/{}/messages/deviceBound", path_of(own))
+}
+
+fn path_of(own: &IdentityName) -> String {
+    match &own.module {
+        None => format!("devices/{}", own.device),
+        Some(module) => format!("devices/{}/modules/{module}", own.device),
+    }
+}
+
 /// What stands behind `devices/{device}/` or `devices/{device}/modules/{module}/`.
 fn behind_own<'a>(topic: &'a str, own: &IdentityName) -> Option<&'a str> {
     let behind = topic.strip_prefix("devices/")?.strip_prefix(own.device.as_str())?.strip_prefix('/')?;

@@ -7,11 +7,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use domain::certificate::Certificate;
+use domain::cloud_to_device::QueueSettings;
 use domain::ids::{Etag, PolicyName};
 use domain::operation::ErrorKind;
 use domain::operation::resource::{
-    Answer, HubDraft, LinkCredential, LinkDraft, NameRefusal, Place, PolicyDraft, ResourceName, ServiceDraft, ShownHub,
-    ShownService,
+    Answer, HubDraft, LinkCredential, LinkDraft, NameRefusal, Place, PolicyDraft, QueueDraft, ResourceName,
+    ServiceDraft, ShownHub, ShownService,
 };
 use domain::resource::{CaCertificate, LinkedHub, Policy, ResourceGroup};
 use domain::sas::SymmetricKey;
@@ -122,9 +123,33 @@ pub fn parse_hub(body: &Value) -> Result<HubDraft, Refused> {
         policies: parse_policies(properties)?,
         partition_count: count("partitionCount")?,
         retention_days: count("retentionTimeInDays")?,
-        extra: rest(properties, &[]),
+        cloud_to_device: parse_queue(properties)?,
+        extra: rest(properties, &["cloudToDevice"]),
     })
 }
+
+/// Reads how messages to devices are treated (`contract/control-plane.md 4.2`).
+fn parse_queue(properties: &Value) -> Result<QueueDraft, Refused> {
+    let queue = object(properties, "cloudToDevice")?.unwrap_or(&Value::Null);
+    let feedback = object(queue, "feedback")?.unwrap_or(&Value::Null);
+    // A number that no field can hold is out of range for the domain as well.
+    let count =
+        |of, member| Ok::<_, InvalidJson>(number(of, member)?.map(|count| u32::try_from(count).unwrap_or(u32::MAX)));
+    let duration = |of, member| {
+        let written = text(of, member)?;
+        let parsed = written.map(|text| time::parse_duration(&text).ok_or_else(|| invalid(member, NO_DURATION)));
+        parsed.transpose()
+    };
+    Ok(QueueDraft {
+        default_ttl: duration(queue, "defaultTtlAsIso8601")?,
+        deliveries_max: count(queue, "maxDeliveryCount")?,
+        feedback_ttl: duration(feedback, "ttlAsIso8601")?,
+        feedback_deliveries_max: count(feedback, "maxDeliveryCount")?,
+        feedback_lock: duration(feedback, "lockDurationAsIso8601")?,
+    })
+}
+
+const NO_DURATION: &str = "not a duration as ISO 8601 writes it, such as PT1H";
 
 /// Reads a provisioning service.
 pub fn parse_service(body: &Value) -> Result<ServiceDraft, Refused> {
@@ -237,6 +262,7 @@ pub fn show_hub(shown: &ShownHub, keys: Keys) -> Value {
                 "path": hub.name.as_str(),
                 "endpoint": format!("sb://{}/", shown.host_name),
             } },
+            "cloudToDevice": show_queue(&hub.cloud_to_device),
             "locations": [{ "location": hub.location, "role": "primary" }],
         }),
     );
@@ -253,6 +279,18 @@ pub fn show_hub(shown: &ShownHub, keys: Keys) -> Value {
         }),
     );
     Value::Object(document)
+}
+
+fn show_queue(settings: &QueueSettings) -> Value {
+    json!({
+        "maxDeliveryCount": settings.deliveries_max,
+        "defaultTtlAsIso8601": time::duration(settings.default_ttl),
+        "feedback": {
+            "lockDurationAsIso8601": time::duration(settings.feedback.lock),
+            "ttlAsIso8601": time::duration(settings.feedback.ttl),
+            "maxDeliveryCount": settings.feedback.deliveries_max,
+        },
+    })
 }
 
 /// What a hub says of features that nobody set.
@@ -282,7 +320,6 @@ fn hub_defaults() -> Map<String, Value> {
             },
             "messagingEndpoints": { "fileNotifications": queue() },
             "enableFileUploadNotifications": false,
-            "cloudToDevice": { "maxDeliveryCount": 10, "defaultTtlAsIso8601": "PT1H", "feedback": queue() },
             "features": "None",
             "enableDataResidency": false,
         }),

@@ -1,10 +1,11 @@
 //! The management dialects of the admin port: Azure Resource Manager's form ([`arm`]), the token endpoint ([`oauth`]),
-//! and what Azure has no API for ([`own`], [`telemetry`]).
+//! and what Azure has no API for ([`own`], [`messages`], [`telemetry`]).
 //!
 //! Nothing here judges a token: it goes into the caller's evidence, and the one door judges it. Start at [`arm::decode`].
 
 pub mod arm;
 pub mod arm_json;
+pub mod messages;
 pub mod oauth;
 pub mod own;
 pub mod telemetry;

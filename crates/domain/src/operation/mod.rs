@@ -3,6 +3,7 @@
 //!
 //! One file per noun; each has `Ask` (a variant per question) and `Answer`. No variant holds a wire spelling.
 
+pub mod cloud_to_device;
 pub mod decision;
 pub mod enrollment;
 pub mod identity;
@@ -44,6 +45,8 @@ pub enum Operation {
     Session(session::Ask),
     /// A device sends telemetry.
     Telemetry(telemetry::Ask),
+    /// A back-end program sends to a device, which receives.
+    CloudToDevice(cloud_to_device::Ask),
     /// An operator manages hubs, provisioning services, links, policies and CA certificates.
     Resource(resource::Ask),
     /// An operator asks why.
@@ -69,6 +72,8 @@ pub enum Reply {
     Session(session::Answer),
     /// To [`Operation::Telemetry`].
     Telemetry(telemetry::Answer),
+    /// To [`Operation::CloudToDevice`].
+    CloudToDevice(cloud_to_device::Answer),
     /// To [`Operation::Resource`].
     Resource(resource::Answer),
     /// To [`Operation::Decision`].
@@ -82,6 +87,8 @@ pub enum Push {
     Desired(twin::DesiredChange),
     /// An operator calls a direct method.
     Method(crate::method::Request),
+    /// Cloud-to-device messages may wait for it; it has to ask for them.
+    MessagesWaiting,
     /// The connection must end; nothing may be delivered after it.
     CutOff(session::CutOff),
 }
@@ -264,10 +271,14 @@ pub enum ErrorKind {
     ModuleExists,
     /// The resource exists or its name is taken.
     ResourceExists,
+    /// The message, or the feedback, is not the caller's any more.
+    LockLost,
     /// The record is not at the version the caller named, or no version was named where one is required.
     PreconditionFailed,
     /// There are as many enrollments, CA certificates or links as there may be.
     QuotaExceeded,
+    /// As many messages wait for the device as may.
+    QueueFull,
     /// Too much at once: try again later.
     Throttled,
     /// The device was told and has not answered, so that nobody knows what it did.
@@ -280,7 +291,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All kinds, for tables that must be complete.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::InvalidArgument,
         Self::InvalidBody,
         Self::TooManyEnrollments,
@@ -306,8 +317,10 @@ impl ErrorKind {
         Self::DeviceExists,
         Self::ModuleExists,
         Self::ResourceExists,
+        Self::LockLost,
         Self::PreconditionFailed,
         Self::QuotaExceeded,
+        Self::QueueFull,
         Self::Throttled,
         Self::DeviceUnanswering,
         Self::Unavailable,

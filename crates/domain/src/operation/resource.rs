@@ -1,8 +1,11 @@
 //! An operator manages hubs, provisioning services, their links, policies and CA certificates, and resource groups.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
 use crate::certificate::Certificate;
+use crate::cloud_to_device::{FeedbackSettings, QueueSettings};
 use crate::ids::{CertificateName, HubName, PolicyName, Precondition, ServiceName};
 use crate::resource::{CaCertificate, Hub, Policy, ProvisioningService, ResourceGroup};
 use crate::sas::SymmetricKey;
@@ -243,8 +246,41 @@ pub struct HubDraft {
     pub partition_count: Option<u16>,
     /// Days that telemetry is kept, 1 to 365.
     pub retention_days: Option<u16>,
+    /// How messages to its devices are treated.
+    pub cloud_to_device: QueueDraft,
     /// Every other property, echoed as it came.
     pub extra: Map<String, Value>,
+}
+
+/// How a hub treats messages to its devices, as an operator writes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueDraft {
+    /// How long a message waits whose sender does not say.
+    pub default_ttl: Option<Duration>,
+    /// How often a message is given to a device.
+    pub deliveries_max: Option<u32>,
+    /// How long feedback waits.
+    pub feedback_ttl: Option<Duration>,
+    /// How often feedback is handed out.
+    pub feedback_deliveries_max: Option<u32>,
+    /// How long a reader has feedback for itself.
+    pub feedback_lock: Option<Duration>,
+}
+
+impl QueueDraft {
+    /// What it makes of `present`; nothing is checked.
+    pub fn apply(self, present: QueueSettings) -> QueueSettings {
+        let QueueSettings { default_ttl, deliveries_max, feedback } = present;
+        QueueSettings {
+            default_ttl: self.default_ttl.unwrap_or(default_ttl),
+            deliveries_max: self.deliveries_max.unwrap_or(deliveries_max),
+            feedback: FeedbackSettings {
+                ttl: self.feedback_ttl.unwrap_or(feedback.ttl),
+                deliveries_max: self.feedback_deliveries_max.unwrap_or(feedback.deliveries_max),
+                lock: self.feedback_lock.unwrap_or(feedback.lock),
+            },
+        }
+    }
 }
 
 /// A provisioning service as an operator writes it. What is `None` keeps its value, or takes the default on creation.

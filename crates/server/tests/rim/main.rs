@@ -11,6 +11,7 @@ mod draining;
 mod ground;
 mod hosts;
 mod logging;
+mod messages;
 mod methods;
 mod resumption;
 mod telemetry_order;

@@ -123,8 +123,12 @@ impl Ground {
 
     /// Connects a device of the hub that signs with `key`.
     pub async fn connect(&self, name: &IdentityName, key: &SymmetricKey) -> Result<Reply, Failure> {
-        let address = self.hub().address.unwrap();
-        self.seat(name, &self.signed(address, &format!("/devices/{}", name.device), (key, None))).await
+        self.seat(name, &self.device_at_hub(name, key)).await
+    }
+
+    /// A device of the hub that signs with `key`.
+    pub fn device_at_hub(&self, name: &IdentityName, key: &SymmetricKey) -> Caller {
+        self.signed(self.hub().address.unwrap(), &format!("/devices/{}", name.device), (key, None))
     }
 
     /// Connects a device of the hub by a policy that may do everything; gives what it is told.

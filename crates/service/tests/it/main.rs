@@ -8,6 +8,7 @@ mod calling;
 mod first_start;
 mod ground;
 mod interrupted;
+mod messages;
 mod operating;
 mod querying;
 mod reaching;

@@ -1,5 +1,6 @@
 -- Names are found by their lower-case key; the spelling they were given in is kept in the record. Times are microseconds
--- since 1970, versions are etags. What is sealed lies in columns of type BLOB and nowhere else.
+-- since 1970, versions are etags. What is sealed lies in columns of type BLOB and nowhere else; of these, lock tokens and
+-- the bodies of messages alone lie in the open.
 
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,
@@ -216,6 +217,56 @@ CREATE TABLE twin_change (
     version INTEGER NOT NULL,
     patch TEXT NOT NULL
 ) STRICT;
+
+-- Cloud-to-device messages, in the order enqueued. A row is there for as long as the message waits or a device has it.
+CREATE TABLE message (
+    -- AUTOINCREMENT: devices tell messages apart by it.
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    hub INTEGER NOT NULL,
+    identity INTEGER NOT NULL,
+    record TEXT NOT NULL,
+    body BLOB NOT NULL,
+    enqueued_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    delivery_count INTEGER NOT NULL DEFAULT 0,
+    -- Who has it: NULL while it waits.
+    lock BLOB UNIQUE,
+    -- The claim of the connection that has it, for as long as that lives; NULL for a lock that runs out.
+    holder INTEGER,
+    -- When the sweeper looks at it: at the end of its lock, or of its time; NULL while a connection has it.
+    deadline INTEGER
+) STRICT;
+
+CREATE INDEX message_by_identity ON message (identity, sequence);
+CREATE INDEX message_by_deadline ON message (deadline) WHERE deadline IS NOT NULL;
+CREATE INDEX message_by_connection ON message (holder) WHERE holder IS NOT NULL;
+
+CREATE TRIGGER message_came AFTER INSERT ON message BEGIN
+    UPDATE identity SET messages_waiting = messages_waiting + 1 WHERE id = NEW.identity;
+END;
+
+CREATE TRIGGER message_went AFTER DELETE ON message BEGIN
+    UPDATE identity SET messages_waiting = messages_waiting - 1 WHERE id = OLD.identity;
+END;
+
+-- What became of messages whose senders want to hear of it.
+CREATE TABLE feedback (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    hub INTEGER NOT NULL,
+    identity INTEGER NOT NULL,
+    record TEXT NOT NULL,
+    expires_at INTEGER NOT NULL,
+    -- How often it was handed out.
+    delivery_count INTEGER NOT NULL DEFAULT 0,
+    -- Of all that was handed out together; what was locked before is free when the time has passed.
+    lock BLOB,
+    locked_until INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE INDEX feedback_by_hub ON feedback (hub, sequence);
+CREATE INDEX feedback_by_identity ON feedback (identity);
+CREATE INDEX feedback_by_expiry ON feedback (expires_at);
+CREATE INDEX feedback_by_lock ON feedback (lock) WHERE lock IS NOT NULL;
 
 -- Why devices were admitted; refusals are in a file of their own.
 CREATE TABLE decision (

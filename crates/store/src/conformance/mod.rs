@@ -6,6 +6,7 @@
 #![expect(clippy::indexing_slicing, reason = "these are tests")]
 #![expect(missing_docs, reason = "the name of a test is a sentence")]
 
+pub mod cloud_to_device;
 pub mod decision;
 pub mod enrollment;
 pub mod fencing;

@@ -7,6 +7,7 @@ use domain::attestation::symmetric_key::prove;
 use domain::attestation::{Claim, Proven, Registrant};
 use domain::certificate::Certificate;
 use domain::clock::{SeededEntropy, UnixTime};
+use domain::cloud_to_device::QueueSettings;
 use domain::decision::{Cause, Decision, Outcome, OutsideText, Presented, Trace};
 use domain::enrollment::{
     AllocationPolicy, Attestation, Capabilities, Enrollment, EntryName, ProvisioningStatus, Slots, Terms,
@@ -39,6 +40,7 @@ pub const QUOTAS: Quotas = Quotas {
     enrollment_groups: 20,
     ca_certificates: 5,
     linked_hubs: 5,
+    messages_per_device: 5,
 };
 
 pub fn after(seconds: u64) -> UnixTime {
@@ -66,6 +68,7 @@ pub fn hub(name: &str) -> Hub {
         policies: default_hub_policies(&entropy(11)),
         partitions: 4,
         retention_days: 1,
+        cloud_to_device: QueueSettings::default(),
         extra: object(r#"{"comments":"AccountKey=hidden"}"#),
         created_at: UnixTime::NEVER,
         etag: Etag::from_number(0),

@@ -82,7 +82,7 @@ pub trait IdentityStore: Send + Sync {
         now: UnixTime,
     ) -> Result<Changed<Identity>, Error>;
 
-    /// Removes an identity with its twin, session and claim; a device takes its modules along.
+    /// Removes an identity with its twin, session, claim, messages and feedback; a device takes its modules along.
     async fn delete_identity(
         &self,
         hub: HubKey,
@@ -116,7 +116,8 @@ pub trait IdentityStore: Send + Sync {
         now: UnixTime,
     ) -> Result<Option<ConnectionClaim>, Error>;
 
-    /// Marks the identity disconnected if `epoch` is still its latest claim; says whether it was. Not durable.
+    /// Marks the identity disconnected if `epoch` is still its latest claim; says whether it was. The messages that the
+    /// connection did not settle wait again, as often delivered as before. Not durable.
     async fn release_connection(
         &self,
         hub: HubKey,

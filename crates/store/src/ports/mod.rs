@@ -3,6 +3,7 @@
 //! Each verb is one atomic change (`rules.md` 11): it is durable when it answers, and it happens whole or not at all.
 //! Absence is `Option`; a lost race is a value of the answer; [`crate::Error`] is for what the caller cannot decide.
 
+mod cloud_to_device;
 mod decision;
 mod enrollment;
 mod identity;
@@ -12,6 +13,7 @@ mod resource;
 mod telemetry;
 mod twin;
 
+pub use cloud_to_device::{CloudToDeviceStore, Enqueued, Given, Holder, Lease, Settled, Swept};
 pub use decision::DecisionStore;
 pub use enrollment::{EnrollmentStore, X509Lookup};
 pub use identity::{ActivityMark, ClaimWanted, ConnectionClaim, DeviceCounts, IdentityStore};
@@ -54,7 +56,14 @@ pub enum Changed<T> {
 
 /// Everything durable but telemetry.
 pub trait Store:
-    ResourceStore + EnrollmentStore + RegistrationStore + IdentityStore + TwinStore + QueryStore + DecisionStore
+    ResourceStore
+    + EnrollmentStore
+    + RegistrationStore
+    + IdentityStore
+    + TwinStore
+    + QueryStore
+    + DecisionStore
+    + CloudToDeviceStore
 {
 }
 
@@ -66,6 +75,7 @@ impl<S> Store for S where
         + TwinStore
         + QueryStore
         + DecisionStore
+        + CloudToDeviceStore
         + ?Sized
 {
 }

@@ -253,6 +253,8 @@ pub(super) fn remove(tx: &mut Tx<'_, '_>, hub: HubKey, name: &IdentityName) -> R
     for (id, module) in rows {
         twin::remove(tx, hub, id)?;
         tx.change("DELETE FROM session WHERE identity = ?1", [id])?;
+        tx.change("DELETE FROM message WHERE identity = ?1", [id])?;
+        tx.change("DELETE FROM feedback WHERE identity = ?1", [id])?;
         tx.change("DELETE FROM identity WHERE id = ?1", [id])?;
         let column = Column { table: "identity", column: "module" };
         announce(tx, hub, &twin::name_of(name.device.as_str(), &module, column)?)?;

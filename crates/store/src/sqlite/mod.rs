@@ -5,6 +5,7 @@
 //! in `engine`.
 
 mod checkpoint;
+mod cloud_to_device;
 mod connection;
 mod decision;
 mod engine;
@@ -54,6 +55,8 @@ const WAKES_TWINS: Wakes = 1;
 const WAKES_IDENTITIES: Wakes = 2;
 /// Counts up [`crate::ports::EnrollmentStore::key_group_changes`].
 const WAKES_KEY_GROUPS: Wakes = 4;
+/// Wakes who watches [`crate::ports::CloudToDeviceStore::feedback_changes`].
+const WAKES_FEEDBACK: Wakes = 8;
 
 /// Where and how a store is opened.
 #[derive(Clone, Debug, Default)]
@@ -86,6 +89,7 @@ struct Changes {
     twins: watch::Sender<u64>,
     identities: watch::Sender<u64>,
     key_groups: watch::Sender<u64>,
+    feedback: watch::Sender<u64>,
 }
 
 /// What every verb may need besides its connection.
@@ -319,8 +323,12 @@ impl Embedded {
 
 impl Changes {
     fn count(&self, woken: Wakes) {
-        let kinds =
-            [(WAKES_TWINS, &self.twins), (WAKES_IDENTITIES, &self.identities), (WAKES_KEY_GROUPS, &self.key_groups)];
+        let kinds = [
+            (WAKES_TWINS, &self.twins),
+            (WAKES_IDENTITIES, &self.identities),
+            (WAKES_KEY_GROUPS, &self.key_groups),
+            (WAKES_FEEDBACK, &self.feedback),
+        ];
         for (_, changes) in kinds.iter().filter(|(wakes, _)| woken & wakes != 0) {
             changes.send_modify(|count| *count += 1);
         }
@@ -354,10 +362,11 @@ fn check_key(connection: &Connection, sealer: &Sealer, folder: &Folder) -> Resul
 }
 
 /// Counts the opening, which also shows that the store can be written to. Nobody is connected yet, so nobody waits to
-/// hear of changed identities.
+/// hear of changed identities, and nobody has messages by a connection.
 fn begin_run(connection: &Connection, path: Option<&Path>) -> Result<i64, OpenError> {
     let failed = |error| OpenError::sqlite(path.unwrap_or(Path::new(":memory:")), error);
     connection.execute("DELETE FROM identity_change", ()).map_err(failed)?;
+    connection.execute(cloud_to_device::RELEASE_ALL, ()).map_err(failed)?;
     connection
         .query_row("UPDATE meta SET number = number + 1 WHERE name = 'run' RETURNING number", (), |row| row.get(0))
         .map_err(failed)

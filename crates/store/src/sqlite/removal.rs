@@ -30,6 +30,8 @@ fn remove_piece(tx: &Tx<'_, '_>, owner: CertificateOwner) -> Result<bool, Error>
         CertificateOwner::Hub(_) => &[
             "DELETE FROM twin_tag WHERE (hub, path, value, identity) IN \
              (SELECT hub, path, value, identity FROM twin_tag WHERE hub = ?1 LIMIT ?2)",
+            "DELETE FROM message WHERE identity IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
+            "DELETE FROM feedback WHERE identity IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
             "DELETE FROM twin WHERE identity IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
             "DELETE FROM session WHERE identity IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
             // Last, since the others are found by it: each piece is the same set of identities.

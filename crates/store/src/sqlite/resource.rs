@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use async_trait::async_trait;
 use domain::access::ResourceKind;
 use domain::clock::UnixTime;
+use domain::cloud_to_device::QueueSettings;
 use domain::enrollment::AllocationPolicy;
 use domain::ids::{CertificateName, Etag, HubKey, HubName, IdScope, Precondition, ServiceKey, ServiceName};
 use domain::resource::{
@@ -32,6 +33,7 @@ struct HubRecord {
     policies: Vec<StoredPolicy>,
     partitions: u16,
     retention_days: u16,
+    cloud_to_device: QueueSettings,
 }
 
 /// What of a provisioning service lies in the open.
@@ -145,6 +147,7 @@ fn seal_hub(sealer: &Sealer, hub: &Hub) -> Result<Sealing, Error> {
         policies: hub.policies.iter().map(Policy::to_stored).collect(),
         partitions: hub.partitions,
         retention_days: hub.retention_days,
+        cloud_to_device: hub.cloud_to_device,
     })?;
     seal_parts(sealer, "hub", hub.key.0, record, (&hub.policies, &hub.extra))
 }
@@ -178,6 +181,7 @@ fn hub_of(db: Db<'_>, row: &ResourceRow) -> Result<Hub, Error> {
         policies: row.policies(record.policies, ResourceKind::Hub, sealer)?,
         partitions: record.partitions,
         retention_days: record.retention_days,
+        cloud_to_device: record.cloud_to_device,
         extra: row.extra("hub", sealer)?,
         created_at: moment(row.created_at),
         etag: row.etag.into(),

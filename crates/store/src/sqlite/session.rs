@@ -9,9 +9,9 @@ use domain::operation::identity::IdentityName;
 use domain::operation::session::Subscriptions;
 use rusqlite::params;
 
-use super::Tx;
 use super::identity::{find_id, module_column};
 use super::rows::Bits;
+use super::{Tx, cloud_to_device};
 use crate::error::Error;
 use crate::ports::{ActivityMark, ClaimWanted, ConnectionClaim};
 
@@ -92,6 +92,7 @@ pub(super) fn release(
     now: UnixTime,
 ) -> Result<bool, Error> {
     let Some(id) = find_id(tx.db(), hub, name)? else { return Ok(false) };
+    cloud_to_device::release(tx, id, epoch)?;
     let sql = "UPDATE session SET connected_run = 0, connection_updated_at = ?3 WHERE identity = ?1 AND epoch = ?2";
     Ok(tx.change(sql, params![id, Bits(epoch), now.micros()])? == 1)
 }

@@ -56,6 +56,22 @@ macro_rules! conformance {
 }
 
 conformance! {
+    cloud_to_device {
+        a_message_comes_to_its_device_as_it_was_sent
+        messages_are_leased_in_order_and_each_to_one
+        a_message_is_for_an_identity_that_is_there
+        as_many_messages_wait_as_may
+        a_message_given_back_too_often_is_dead_lettered
+        a_lock_that_runs_out_counts_as_given_back
+        a_sweep_tells_whose_messages_wait_again
+        time_runs_out_for_what_nobody_has
+        a_connection_has_what_it_was_given_for_as_long_as_it_lives
+        a_late_release_leaves_a_later_connection_alone
+        a_purged_queue_is_empty_and_the_senders_hear_of_it
+        feedback_is_handed_out_until_it_is_settled_or_spent
+        feedback_expires
+        messages_and_feedback_go_with_their_identity
+    }
     decision {
         a_refusal_is_found_at_once
         equal_refusals_within_a_minute_are_one_with_a_count

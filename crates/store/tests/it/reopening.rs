@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use domain::cloud_to_device::{Delivery, Draft, QueueSettings, Settlement};
 use domain::decision::Cause;
-use domain::ids::{HubKey, Precondition, ServiceKey};
+use domain::ids::{HubKey, LockToken, Precondition, ServiceKey};
 use domain::operation::registration::RegistrationStatus;
 use domain::operation::session::{Filter, QualityOfService, Subscriptions};
 use domain::quota::Quotas;
@@ -15,8 +16,8 @@ use store::conformance::sample::{
     make_service, object, operation, plan, proven, refused, registration_id, tracking,
 };
 use store::ports::{
-    Created, DecisionStore as _, EnrollmentStore as _, IdentityStore as _, RegistrationStore as _, ResourceStore as _,
-    TwinStore as _,
+    CloudToDeviceStore as _, Created, DecisionStore as _, Enqueued, EnrollmentStore as _, Holder, IdentityStore as _,
+    Lease, RegistrationStore as _, ResourceStore as _, Settled, TwinStore as _,
 };
 use store::sqlite::Embedded;
 
@@ -35,6 +36,38 @@ async fn an_operation_goes_on_along_its_plan_and_its_lease_is_void() {
     let again = store.claim_operations(1).await.unwrap().remove(0);
     assert_eq!((again.operation, again.attempt), (operation(1), 2));
     assert_eq!(again.plan, Some(plan(hub, "dev-1")));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn messages_survive_with_their_locks_and_what_a_connection_had_waits_again() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path());
+    let hub = make_hub(&store, "hub").await;
+    let name = device("dev");
+    let made = store.create_identity(hub, identity(name.clone(), 1), None, NOON).await.unwrap().done();
+    for body in ["polled", "pushed", "waiting"] {
+        let sent = (Draft { body: body.into(), ..Draft::default() }, QueueSettings::default());
+        assert_eq!(store.enqueue_message(hub, &name, sent, NOON).await.unwrap(), Enqueued::Done);
+    }
+    let claim = store.claim_connection(hub, &name, claims(&made.generation, false), NOON).await.unwrap().done();
+    let lease =
+        |holder, token| Lease { generation: made.generation.clone(), holder, locks: vec![LockToken::from_bits(token)] };
+    store.lease_messages(hub, &name, lease(Holder::Until(after(60)), 1), NOON).await.unwrap();
+    let holder = Holder::Connection { epoch: claim.epoch };
+    store.lease_messages(hub, &name, lease(holder, 2), NOON).await.unwrap();
+    store.close().await;
+
+    let store = open(place.path());
+    let bodies = |deliveries: Vec<Delivery>| deliveries.into_iter().map(|it| it.message.body).collect::<Vec<_>>();
+    let more =
+        Lease { locks: vec![LockToken::from_bits(3), LockToken::from_bits(4)], ..lease(Holder::Until(after(60)), 3) };
+    assert_eq!(bodies(store.lease_messages(hub, &name, more, after(1)).await.unwrap()), ["pushed", "waiting"]);
+    for (token, expected) in [(1, Settled::Done), (2, Settled::LockLost)] {
+        let how = (LockToken::from_bits(token), Settlement::Complete);
+        assert_eq!(store.settle_message(hub, &name, how, after(1)).await.unwrap(), expected, "{token}");
+    }
+    assert_eq!(store.find_identity(hub, &name).await.unwrap().done().messages_waiting, 2);
     store.close().await;
 }
 

@@ -23,6 +23,8 @@ const AGO_S: i64 = 3_600;
 pub const DEVICE_KEY: [u8; 32] = [1; 32];
 /// The device that has registered.
 pub const REGISTERED: &str = "registered";
+/// The device at the hub that speaks for itself.
+const KEYED: &str = "keyed";
 
 /// What has to be so before an operation is tried.
 #[derive(Clone, Debug, Default)]
@@ -197,7 +199,7 @@ impl Ground {
         match api {
             Api::ProvisioningService => &self.muster.provisioning.host,
             Api::ProvisioningDevice => &self.muster.device_host,
-            Api::Hub => &self.muster.hub.host,
+            Api::Hub | Api::HubDevice => &self.muster.hub.host,
             Api::Management => &self.muster.admin.host,
         }
     }
@@ -215,17 +217,18 @@ impl Ground {
         let device_key = SymmetricKey::from_bytes(&DEVICE_KEY).unwrap();
         let (resource, key, policy) = match api {
             Api::ProvisioningService => {
-                (provisioning.host.clone(), &provisioning.owner.key, &*provisioning.owner.policy)
+                (provisioning.host.clone(), &provisioning.owner.key, Some(&*provisioning.owner.policy))
             }
             Api::Management => return bearer_tokens(&admin.token),
-            Api::Hub => (hub.host.clone(), &hub.owner.key, &*hub.owner.policy),
+            Api::Hub => (hub.host.clone(), &hub.owner.key, Some(&*hub.owner.policy)),
+            Api::HubDevice => (format!("{}%2Fdevices%2F{KEYED}", hub.host), &device_key, None),
             Api::ProvisioningDevice => {
-                (format!("{id_scope}%2Fregistrations%2F{REGISTERED}"), &device_key, "registration")
+                (format!("{id_scope}%2Fregistrations%2F{REGISTERED}"), &device_key, Some("registration"))
             }
         };
         let now = self.muster.clock().now();
         let later = now.plus(TOKEN_LIFETIME);
-        let write = |key, resource: &str, policy: &str, until| SasToken::write(key, resource, Some(policy), until);
+        let write = |key, resource: &str, policy: Option<&str>, until| SasToken::write(key, resource, policy, until);
         let good = write(key, &resource, policy, later);
         let other_key = SymmetricKey::from_bytes(&[9; 32]).unwrap();
         let without = |field: &str| {
@@ -241,7 +244,7 @@ impl Ground {
             ("without se", without("se=")),
             ("signed with another key", write(&other_key, &resource, policy, later)),
             ("for another resource", write(key, "elsewhere", policy, later)),
-            ("of an unknown policy", write(key, &resource, "nobody", later)),
+            ("of an unknown policy", write(key, &resource, Some("nobody"), later)),
             ("expired", write(key, &resource, policy, UnixTime::from_seconds(now.seconds() - AGO_S))),
             ("with a huge expiry", format!("{}{}", without("se="), "&se=99999999999999999999999")),
             ("with a field twice", format!("{good}&sr={resource}")),

@@ -55,6 +55,16 @@ async fn golden_bad_input_of_queries() {
 }
 
 #[tokio::test]
+async fn golden_bad_input_of_messages_to_devices() {
+    try_everything("hub-messages").await;
+}
+
+#[tokio::test]
+async fn golden_bad_input_of_devices_at_a_hub() {
+    try_everything("hub-device").await;
+}
+
+#[tokio::test]
 async fn golden_bad_input_of_the_management_api() {
     try_everything("management").await;
 }

@@ -23,7 +23,7 @@ pub fn words(api: Api, answer: &Result<RawAnswer, NoAnswer>) -> String {
 
 fn code(api: Api, answer: &RawAnswer, body: Option<&Value>) -> Option<String> {
     match api {
-        Api::Hub => answer.header("iothub-errorcode").map(str::to_owned),
+        Api::Hub | Api::HubDevice => answer.header("iothub-errorcode").map(str::to_owned),
         Api::ProvisioningService | Api::ProvisioningDevice => body?.get("errorCode").map(plain),
         Api::Management => body?.pointer("/error/code").map(plain),
     }
@@ -51,7 +51,7 @@ pub fn fault(api: Api, answer: &Result<RawAnswer, NoAnswer>) -> Option<String> {
             let told = match (&body, api) {
                 (None, _) => false,
                 (Some(body), _) if body.get("errors").is_some() => true,
-                (Some(body), Api::Hub) => {
+                (Some(body), Api::Hub | Api::HubDevice) => {
                     body["Message"].is_string()
                         && body["ExceptionMessage"].is_string()
                         && answer.header("iothub-errorcode").is_some()

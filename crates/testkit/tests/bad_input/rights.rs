@@ -57,6 +57,10 @@ const HUB: Rights = Rights {
                 "PUT /twins/{}/modules/{}",
                 "POST /twins/{}/methods",
                 "POST /twins/{}/modules/{}/methods",
+                "DELETE /devices/{}/commands",
+                "GET /messages/serviceBound/feedback",
+                "DELETE /messages/serviceBound/feedback/{}",
+                "POST /messages/serviceBound/feedback/{}/abandon",
             ],
         ),
     ],
@@ -105,7 +109,8 @@ const SERVICE: Rights = Rights {
 
 #[tokio::test]
 async fn each_operation_of_a_hub_needs_exactly_its_right() {
-    try_rights("hub", Api::Hub, &["hub-registry", "hub-twin", "hub-method"], &HUB, "IotHubs/hub").await;
+    let tables = ["hub-registry", "hub-twin", "hub-method", "hub-messages"];
+    try_rights("hub", Api::Hub, &tables, &HUB, "IotHubs/hub").await;
 }
 
 #[tokio::test]

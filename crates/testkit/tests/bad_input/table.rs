@@ -26,6 +26,8 @@ pub enum Api {
     ProvisioningDevice,
     /// An operator at a hub.
     Hub,
+    /// A device at a hub.
+    HubDevice,
     /// The operator at the management port.
     Management,
 }

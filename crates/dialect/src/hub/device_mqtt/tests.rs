@@ -30,6 +30,7 @@ wire_scripts! {
     failed_twin_requests_carry_a_code_in_the_body: "twin-failures.script",
     subscriptions_are_written_before_they_are_granted: "subscriptions.script",
     changes_of_desired_properties_are_told_in_order: "desired.script",
+    messages_to_the_device_are_sent_in_order_and_done_with_when_acknowledged: "devicebound.script",
     wills_become_telemetry_unless_the_device_said_goodbye: "wills.script",
     methods_are_requested_and_answered: "methods.script",
     a_module_has_topics_of_its_own: "module.script",

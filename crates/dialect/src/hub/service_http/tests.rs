@@ -90,6 +90,13 @@ fn show(operation: &Operation) -> Vec<String> {
                 page.after.as_ref().map_or("from the beginning".to_owned(), |after| format!("after {}", after.0));
             vec![format!("query {text}"), after, format!("at most {}", page.limit)]
         }
+        Operation::CloudToDevice(cloud_to_device::Ask::Purge(name)) => vec![format!("purge {name}")],
+        Operation::CloudToDevice(cloud_to_device::Ask::TakeFeedback(AtHub::Dialled)) => {
+            vec!["take feedback".to_owned()]
+        }
+        Operation::CloudToDevice(cloud_to_device::Ask::SettleFeedback { hub: AtHub::Dialled, lock, settlement }) => {
+            vec![format!("{settlement:?} feedback {lock}")]
+        }
         other => panic!("{other:?}"),
     }
 }

@@ -1,6 +1,8 @@
+use std::time::Duration;
+
 use domain::clock::{SeededEntropy, UnixTime};
 use domain::ids::Etag;
-use domain::operation::resource::{HubDraft, LinkDraft, PolicyDraft, ServiceDraft, ShownHub, ShownService};
+use domain::operation::resource::{HubDraft, LinkDraft, PolicyDraft, QueueDraft, ServiceDraft, ShownHub, ShownService};
 use domain::resource::{Hub, LinkedHub, ProvisioningService};
 use proptest::prelude::*;
 
@@ -88,10 +90,25 @@ fn show_hub_draft(draft: &HubDraft) -> String {
     }
     parts.extend(draft.sku.iter().map(|sku| format!("sku {}", json!(sku))));
     parts.extend(draft.policies.iter().flatten().map(show_policy_draft));
+    if draft.cloud_to_device != QueueDraft::default() {
+        parts.push(show_queue_draft(draft.cloud_to_device));
+    }
     if !draft.extra.is_empty() {
         parts.push(format!("extra {}", json!(draft.extra)));
     }
     after_bars(&parts)
+}
+
+fn show_queue_draft(draft: QueueDraft) -> String {
+    let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs());
+    format!(
+        "messages {:?} s {:?} times, feedback {:?} s {:?} times {:?} s each",
+        seconds(draft.default_ttl),
+        draft.deliveries_max,
+        seconds(draft.feedback_ttl),
+        draft.feedback_deliveries_max,
+        seconds(draft.feedback_lock)
+    )
 }
 
 fn show_service_draft(draft: &ServiceDraft) -> String {

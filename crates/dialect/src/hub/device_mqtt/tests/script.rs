@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use domain::ids::{DeviceId, HubKey, MethodName, ModuleId};
+use domain::clock::UnixTime;
+use domain::cloud_to_device::{self as message_to_device, Delivery, Settlement, SystemProperties};
+use domain::ids::{DeviceId, HubKey, LockToken, MethodName, ModuleId};
 use domain::operation::identity::IdentityName;
 use domain::operation::session::{AuthenticationMethod, Filter as Known, Seat};
 use domain::operation::twin::DesiredChange;
@@ -99,6 +101,10 @@ fn show_ask(ask: &session::Ask) -> String {
         }
         Operation::Telemetry(telemetry::Ask::Send { message, .. }) => format!("send{}", show_draft(message)),
         Operation::Telemetry(telemetry::Ask::Will { message, .. }) => format!("will{}", show_draft(message)),
+        Operation::CloudToDevice(cloud_to_device::Ask::Receive { limit, .. }) => format!("receive | {limit}"),
+        Operation::CloudToDevice(cloud_to_device::Ask::Settle { lock, settlement: Settlement::Complete, .. }) => {
+            format!("complete | {}", lock.bits())
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -154,8 +160,31 @@ fn read_reply(fields: &[&str]) -> Reply {
         ["noted"] => Reply::Method(method::Answer::Noted),
         ["stored"] => Reply::Telemetry(telemetry::Answer::Stored),
         ["document", text] => Reply::Twin(twin::Answer::Document(serde_json::from_str(text).unwrap())),
+        ["received", messages @ ..] => {
+            let messages = messages.iter().map(|message| read_delivery(message)).collect();
+            Reply::CloudToDevice(cloud_to_device::Answer::Received(messages))
+        }
+        ["settled"] => Reply::CloudToDevice(cloud_to_device::Answer::Settled),
         ["reported", version] => Reply::Twin(twin::Answer::Reported { version: version.parse().unwrap() }),
         other => panic!("{other:?}"),
+    }
+}
+
+/// A message whose lock is the number before its body.
+fn read_delivery(text: &str) -> Delivery {
+    let (number, body) = text.split_once(' ').unwrap();
+    let system = SystemProperties { message_id: Some(format!("m{number}")), ..SystemProperties::default() };
+    Delivery {
+        lock: LockToken::from_bits(number.parse().unwrap()),
+        sequence: number.parse().unwrap(),
+        enqueued_at: UnixTime::from_seconds(0),
+        expires_at: UnixTime::from_seconds(1),
+        delivery_count: 0,
+        message: message_to_device::Draft {
+            system,
+            body: body.to_owned().into(),
+            ..message_to_device::Draft::default()
+        },
     }
 }
 
@@ -172,6 +201,7 @@ fn read_push(fields: &[&str]) -> Push {
             let id = MethodRequestId::parse(id).unwrap();
             Push::Method(waiter.request(id, MethodName::parse(name).unwrap(), payload))
         }
+        ["messages wait"] => Push::MessagesWaiting,
         ["cut off", reason] => Push::CutOff(match *reason {
             "Displaced" => CutOff::Displaced,
             "Disabled" => CutOff::Disabled,
