@@ -1,0 +1,155 @@
+// azure-iot-device receives cloud-to-device messages over MQTT and HTTPS: properties, order, complete, abandon, reject.
+
+import '../trust.mjs';
+import assert from 'node:assert/strict';
+import { EventEmitter, once } from 'node:events';
+import device from 'azure-iot-device';
+import http from 'azure-iot-device-http';
+import { TRANSPORTS, connect, create } from '../devices.mjs';
+import { check, client } from '../muster.mjs';
+import { within } from '../process.mjs';
+
+const DEVICE = client('azure-iot-device-mqtt');
+const HTTP_DEVICE = { ...client('azure-iot-device-http'), transport: 'https', credential: 'symmetric key' };
+const TOLD_MS = 20_000;
+const BACK_MS = 60_000;
+const NUMBERS = Array.from({ length: 20 }, (_, index) => `number ${index}`);
+
+/** Keeps the messages that a client is given, and hands them out in order; each is settled as `settle` says. */
+class Inbox {
+  #messages = [];
+  #heard = new EventEmitter();
+
+  constructor(hub, settle = (message) => hub.complete(message)) {
+    hub.on('message', (message) => {
+      this.#messages.push(message);
+      settle(message);
+      this.#heard.emit('message');
+    });
+  }
+
+  async take(count) {
+    const enough = async () => {
+      while (this.#messages.length < count) await once(this.#heard, 'message');
+      return this.#messages.splice(0, count);
+    };
+    return within(TOLD_MS, `${count} messages arrive`, enough());
+  }
+}
+
+const texts = (messages) => messages.map((message) => message.getData().toString());
+
+async function send(muster, text, ...options) {
+  return (await muster.command('message', 'send', 'dev-1', text, ...options)).messageId;
+}
+
+/** What became of messages, by their IDs, once there is feedback on `count`. */
+async function feedback(muster, count) {
+  const told = {};
+  const all = async () => {
+    while (Object.keys(told).length < count) {
+      for (const record of await muster.command('message', 'feedback')) {
+        told[record.originalMessageId] = record.statusCode;
+      }
+    }
+    return told;
+  };
+  return within(TOLD_MS, `feedback on ${count} messages`, all());
+}
+
+for (const transport of Object.keys(TRANSPORTS)) {
+  const shows = (feature) => ({ ...DEVICE, transport, credential: 'symmetric key', feature });
+
+  check(
+    `messages arrive with their properties and in order over ${transport}`,
+    shows('cloud-to-device: properties, order, complete, feedback'),
+    async (muster) => {
+      const hub = await connect(muster, transport, 'dev-1', await create(muster, 'dev-1'));
+      const inbox = new Inbox(hub);
+      const options = ['--correlation-id', 'c 1', '--user-id', 'u', '--content-type', 'application/json'];
+      await send(muster, '{"é": 1}', ...options, '--content-encoding', 'utf-8', '--message-id', 'm/1', '--ack', 'full',
+        '--property', 'plain=value', '--property', 'odd & key=v/ä +=%');
+      const [message] = await inbox.take(1);
+      assert.equal(message.getData().toString(), '{"é": 1}');
+      const { messageId, correlationId, userId, contentType, contentEncoding, to } = message;
+      assert.deepEqual([messageId, correlationId, userId], ['m/1', 'c 1', 'u']);
+      assert.deepEqual([contentType, contentEncoding], ['application/json', 'utf-8']);
+      assert.equal(to, '/devices/dev-1/messages/deviceBound');
+      const properties = message.properties.propertyList.map(({ key, value }) => [key, value]);
+      // What feedback is asked for counts as a property with this client.
+      const expected = { plain: 'value', 'odd & key': 'v/ä +=%', 'iothub-ack': 'full' };
+      assert.deepEqual(Object.fromEntries(properties), expected);
+      assert.deepEqual(await feedback(muster, 1), { 'm/1': 'Success' });
+      for (const text of NUMBERS) await send(muster, text);
+      assert.deepEqual(texts(await inbox.take(NUMBERS.length)), NUMBERS);
+    },
+  );
+
+  check(
+    `messages wait for a device over a restart, and for one that comes back, over ${transport}`,
+    shows('cloud-to-device: queued over a restart, received after a reconnect'),
+    async (muster) => {
+      const key = await create(muster, 'dev-1');
+      await send(muster, 'queued', '--ack', 'full', '--message-id', 'm1');
+      await muster.restart();
+      const hub = await connect(muster, transport, 'dev-1', key);
+      const inbox = new Inbox(hub);
+      assert.deepEqual(texts(await inbox.take(1)), ['queued']);
+      // Until it is completed, it would rightly come again.
+      assert.deepEqual(await feedback(muster, 1), { m1: 'Success' });
+      const back = once(hub, 'connect');
+      await muster.restart();
+      await send(muster, 'while it is away');
+      await within(BACK_MS, 'the device is back', back);
+      assert.deepEqual(texts(await inbox.take(1)), ['while it is away']);
+    },
+  );
+}
+
+/** A device that asks over HTTPS, again and again. */
+async function polling(muster, key) {
+  const text = `HostName=${muster.hub.hostName};DeviceId=dev-1;SharedAccessKey=${key}`;
+  const hub = device.Client.fromConnectionString(text, http.Http);
+  muster.closing(() => hub.close());
+  // The promise of this client never resolves without a policy of receiving.
+  await hub.setOptions({ http: { receivePolicy: { interval: 1, drain: true } } });
+  await hub.open();
+  return hub;
+}
+
+check(
+  'messages are polled with their properties, in order, and completed over https',
+  { ...HTTP_DEVICE, feature: 'cloud-to-device: properties, order, complete, feedback' },
+  async (muster) => {
+    const key = await create(muster, 'dev-1');
+    await send(muster, 'first', '--correlation-id', 'c', '--message-id', 'm1', '--ack', 'full', '--property', 'plain=value');
+    for (const text of NUMBERS) await send(muster, text);
+    const hub = await polling(muster, key);
+    const inbox = new Inbox(hub);
+    const [message, ...others] = await inbox.take(1 + NUMBERS.length);
+    assert.equal(message.getData().toString(), 'first');
+    const { messageId, correlationId, to } = message;
+    assert.deepEqual([messageId, correlationId, to], ['m1', 'c', '/devices/dev-1/messages/deviceBound']);
+    // The client leaves the prefix on the names that it shows.
+    assert.equal(message.properties.getValue('iothub-app-plain'), 'value');
+    assert.deepEqual(texts(others), NUMBERS);
+    assert.deepEqual(await feedback(muster, 1), { m1: 'Success' });
+  },
+);
+
+check(
+  'a message is abandoned, comes again, and is rejected over https',
+  { ...HTTP_DEVICE, feature: 'cloud-to-device: abandon, reject' },
+  async (muster) => {
+    await send(muster, 'never', '--ack', 'full').then(assert.fail, (error) => assert.match(`${error}`, /not found/));
+    const hub = await polling(muster, await create(muster, 'dev-1'));
+    const seen = [];
+    new Inbox(hub, (message) => {
+      seen.push(message.messageId);
+      return seen.length === 1 ? hub.abandon(message) : hub.reject(message);
+    });
+    await send(muster, 'again', '--ack', 'full', '--message-id', 'm1');
+    assert.deepEqual(await feedback(muster, 1), { m1: 'Rejected' });
+    assert.deepEqual(seen, ['m1', 'm1']);
+  },
+);
