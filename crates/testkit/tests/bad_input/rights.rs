@@ -55,6 +55,7 @@ const HUB: Rights = Rights {
                 "GET /twins/{}/modules/{}",
                 "PATCH /twins/{}/modules/{}",
                 "PUT /twins/{}/modules/{}",
+                "POST /devices/query",
                 "POST /twins/{}/methods",
                 "POST /twins/{}/modules/{}/methods",
                 "DELETE /devices/{}/commands",
@@ -109,7 +110,7 @@ const SERVICE: Rights = Rights {
 
 #[tokio::test]
 async fn each_operation_of_a_hub_needs_exactly_its_right() {
-    let tables = ["hub-registry", "hub-twin", "hub-method", "hub-messages"];
+    let tables = ["hub-registry", "hub-twin", "hub-method", "hub-query", "hub-messages"];
     try_rights("hub", Api::Hub, &tables, &HUB, "IotHubs/hub").await;
 }
 
