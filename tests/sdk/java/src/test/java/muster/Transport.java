@@ -7,9 +7,16 @@ import java.util.Set;
 
 /** How devices reach Muster, and which tests are run that way: a transport is added by one line. */
 enum Transport {
-    HTTPS("https", Feature.PROVISIONING, Feature.ERROR_CODES),
-    MQTT("mqtt", Feature.PROVISIONING, Feature.ERROR_CODES, Feature.TELEMETRY, Feature.TWINS, Feature.METHODS),
-    MQTT_WS("mqtt-ws", Feature.PROVISIONING, Feature.ERROR_CODES, Feature.TELEMETRY, Feature.TWINS, Feature.METHODS);
+    HTTPS("https", Feature.PROVISIONING, Feature.ERROR_CODES, Feature.MESSAGES),
+    MQTT(
+            "mqtt",
+            Feature.PROVISIONING,
+            Feature.ERROR_CODES,
+            Feature.TELEMETRY,
+            Feature.TWINS,
+            Feature.METHODS,
+            Feature.MESSAGES),
+    MQTT_WS("mqtt-ws", MQTT);
 
     /** What may be done over a transport. */
     enum Feature {
@@ -19,6 +26,8 @@ enum Transport {
         TELEMETRY,
         TWINS,
         METHODS,
+        /** From the cloud to a device. */
+        MESSAGES,
     }
 
     private static final String SECURE_AMQP = "AMQPS";
@@ -29,6 +38,12 @@ enum Transport {
     Transport(String text, Feature... features) {
         this.text = text;
         this.features = Set.of(features);
+    }
+
+    /** Another way to carry the same protocol. */
+    Transport(String text, Transport same) {
+        this.text = text;
+        this.features = same.features;
     }
 
     boolean offers(Feature feature) {
