@@ -1,5 +1,9 @@
 //! Replays what fuzzing has found worth keeping, through the checks of the fuzz targets.
 
+#[path = "../../../fuzz/src/amqp_frame.rs"]
+mod amqp_frame;
+#[path = "../../../fuzz/src/amqp_value.rs"]
+mod amqp_value;
 #[path = "../../../fuzz/src/mqtt_client.rs"]
 mod mqtt_client;
 #[path = "../../../fuzz/src/mqtt_decode.rs"]
@@ -10,6 +14,16 @@ mod mqtt_session;
 mod replay;
 
 use replay::replay;
+
+#[test]
+fn the_corpus_of_amqp_frame_holds() {
+    replay("amqp_frame", amqp_frame::check);
+}
+
+#[test]
+fn the_corpus_of_amqp_value_holds() {
+    replay("amqp_value", amqp_value::check);
+}
 
 #[test]
 fn the_corpus_of_mqtt_client_holds() {
