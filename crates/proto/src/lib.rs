@@ -6,3 +6,4 @@
 
 pub mod amqp;
 pub mod mqtt;
+mod output;
