@@ -14,7 +14,7 @@ const FRAME_BYTES_MAX: u32 = 512;
 /// When a frame is longer than allowed, when pieces make a difference, or when something changes by being written.
 pub fn check(input: &[u8]) {
     let Some((&[piece_bytes, kind], input)) = input.split_first_chunk() else { return };
-    let frame_type = if kind % 2 == 0 { FrameType::Amqp } else { FrameType::Sasl };
+    let frame_type = if kind.is_multiple_of(2) { FrameType::Amqp } else { FrameType::Sasl };
     let whole = decode_in_pieces(input, input.len(), frame_type);
     assert_eq!(whole, decode_in_pieces(input, usize::from(piece_bytes), frame_type));
     for Frame { body, .. } in whole.0 {

@@ -3,6 +3,7 @@
 //! Of the server only the files that read bytes are taken in: the rest of it would be compiled for nothing.
 
 pub mod amqp_frame;
+pub mod amqp_session;
 pub mod amqp_value;
 pub mod balancer_header;
 pub mod certificate;

@@ -2,6 +2,8 @@
 
 #[path = "../../../fuzz/src/amqp_frame.rs"]
 mod amqp_frame;
+#[path = "../../../fuzz/src/amqp_session.rs"]
+mod amqp_session;
 #[path = "../../../fuzz/src/amqp_value.rs"]
 mod amqp_value;
 #[path = "../../../fuzz/src/mqtt_client.rs"]
@@ -18,6 +20,11 @@ use replay::replay;
 #[test]
 fn the_corpus_of_amqp_frame_holds() {
     replay("amqp_frame", amqp_frame::check);
+}
+
+#[test]
+fn the_corpus_of_amqp_session_holds() {
+    replay("amqp_session", amqp_session::check);
 }
 
 #[test]

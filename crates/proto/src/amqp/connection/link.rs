@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::SessionId;
 use crate::amqp::performative::{Attach, Flow, ReceiverSettleMode, Role, SenderSettleMode, Transfer};
-use crate::amqp::terminus::{AttachTarget, Source};
+use crate::amqp::terminus::{AttachTarget, Source, Target};
 use crate::amqp::text::{Symbol, Text};
 use crate::amqp::value::Map;
 
@@ -266,6 +266,17 @@ impl Link {
         }
     }
 
+    /// What we say to attach where there is nothing to attach to (part 2, section 2.6.3): the terminus that the peer asks
+    /// for is absent, its own is there because Python's decoder wants one (`contract/eventhub-endpoint.md` 3.1).
+    pub(super) fn refusal(&mut self) -> Attach {
+        let mut terms = LinkTerms::between(Source::default(), Target::default(), 0);
+        match self.role {
+            Role::Sender => terms.source = None,
+            Role::Receiver => terms.target = None,
+        }
+        self.attach(terms)
+    }
+
     /// How many deliveries the receiver still takes.
     pub(super) const fn credit(&self) -> u32 {
         self.credit
@@ -321,7 +332,8 @@ impl Link {
     pub(super) fn flow(&self, session: Flow) -> Flow {
         Flow {
             handle: Some(self.local_handle),
-            delivery_count: Some(self.delivery_count),
+            // A receiver does not know it before the sender has attached (part 2, section 2.7.4).
+            delivery_count: (self.role == Role::Sender || self.peer_handle.is_some()).then_some(self.delivery_count),
             link_credit: Some(self.credit),
             available: (self.role == Role::Sender).then_some(self.queue.len() as u32),
             drain: self.is_draining,

@@ -5,11 +5,9 @@ use std::collections::VecDeque;
 use super::link::{Link, LinkState, LinkTerms};
 use super::session::SessionState;
 use super::{Connection, Event, LinkId, SessionId, Unsent};
-use crate::amqp::performative::{Attach, Detach, Flow, Performative, ReceiverSettleMode, Role, SenderSettleMode};
+use crate::amqp::performative::{Attach, Detach, Flow, Performative, Role};
 use crate::amqp::state::{Error, condition};
-use crate::amqp::terminus::{Source, Target};
 use crate::amqp::text::{Symbol, Text};
-use crate::amqp::value::Map;
 
 impl Connection {
     /// Attaches a link. [`Event::Attached`] follows, or [`Event::Detach`].
@@ -42,20 +40,9 @@ impl Connection {
     /// Refuses what [`Event::Attach`] asks for: attaches without the terminus that was asked for, then closes the link
     /// (part 2, section 2.6.3). Does nothing if the link is gone or was answered.
     pub fn refuse_link(&mut self, id: LinkId, error: Error) {
-        let Some(link) = self.links.get_mut(&id).filter(|link| link.state == LinkState::Deciding) else { return };
-        let terms = LinkTerms {
-            source: (link.role == Role::Receiver).then(|| Box::new(Source::default())),
-            target: (link.role == Role::Sender).then(|| Box::new(Target::default().into())),
-            snd_settle_mode: SenderSettleMode::Mixed,
-            rcv_settle_mode: ReceiverSettleMode::First,
-            max_message_size: 0,
-            offered_capabilities: Vec::new(),
-            desired_capabilities: Vec::new(),
-            properties: Map::EMPTY,
-        };
-        let (session, attach) = (link.session, link.attach(terms));
-        self.push_on_session(session, &Performative::Attach(Box::new(attach)));
-        self.start_detaching(id, true, Some(Box::new(error)), false);
+        if self.links.get(&id).is_some_and(|link| link.state == LinkState::Deciding) {
+            self.start_detaching(id, true, Some(Box::new(error)), false);
+        }
     }
 
     /// Detaches a link: for good if `is_closed`, else so that the peer may attach it again. What waits on it is
@@ -139,9 +126,9 @@ impl Connection {
         let is_reported = match link.state {
             LinkState::Detaching { is_reported } => is_reported,
             state => {
+                // A peer may wait for the answer to its attach before it takes that to its detach.
                 if state == LinkState::Deciding {
-                    // A peer may wait for the answer to its attach before it takes that to its detach.
-                    let attach = link.attach(LinkTerms::between(Source::default(), Target::default(), 0));
+                    let attach = link.refusal();
                     self.push_on_session(session_id, &Performative::Attach(Box::new(attach)));
                 }
                 self.push_detach(session_id, link.local_handle, detach.closed, None);
@@ -169,8 +156,12 @@ impl Connection {
         if matches!(link.state, LinkState::Detaching { .. }) {
             return;
         }
+        let refusal = (link.state == LinkState::Deciding).then(|| link.refusal());
         link.state = LinkState::Detaching { is_reported };
         let (session, handle) = (link.session, link.local_handle);
+        if let Some(attach) = refusal {
+            self.push_on_session(session, &Performative::Attach(Box::new(attach)));
+        }
         self.empty_link(id);
         self.push_detach(session, handle, is_closed, error);
     }

@@ -63,12 +63,12 @@ impl Script {
 
     /// A link on which the peer has `role`, accepted, with what was said so far out of the way.
     fn link(&mut self, handle: u32, role: Role) -> LinkId {
-        self.link_with(attach(handle, role), |_| {})
+        self.link_with(&attach(handle, role), |_| {})
     }
 
-    fn link_with(&mut self, attach: Attach, change: impl FnOnce(&mut LinkTerms)) -> LinkId {
+    fn link_with(&mut self, attach: &Attach, change: impl FnOnce(&mut LinkTerms)) -> LinkId {
         let link = self.attached(attach.clone());
-        let mut terms = LinkTerms::echo(&attach, 1000);
+        let mut terms = LinkTerms::echo(attach, 1000);
         change(&mut terms);
         self.connection.accept_link(link, terms);
         assert!(matches!(self.sent()[..], [(1, Performative::Attach(_), _)]));

@@ -252,7 +252,7 @@ mod tests {
         ];
         for (numbers, first, last, expected) in cases {
             assert_eq!(gaps(numbers, *first, *last), *expected, "{numbers:?} in {first} to {last}");
-            let kept: BTreeMap<u32, ()> = numbers.iter().map(|number| (*number, ())).collect();
+            let kept: BTreeMap<u32, u8> = numbers.iter().map(|number| (*number, 0)).collect();
             assert_eq!(numbers_in(&kept, *first, *last), *numbers, "{first} to {last}");
         }
     }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Every file of `testdata/wire/amqp`: its name without `.hex`, and its bytes. Lines that begin with `#` name the source.
+/// The bytes of a file of `testdata/wire/amqp`. Lines that begin with `#` name the source.
 fn vector(name: &str) -> Bytes {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata/wire/amqp").join(name);
     let file = std::fs::read_to_string(path.with_extension("hex")).unwrap();
@@ -36,6 +36,13 @@ fn the_start_of_a_put_token_of_the_c_client_is_read() {
     let message = Message::decode(&properties).unwrap();
     assert_eq!(message.message_id(), Some(&MessageId::Ulong(0)));
     assert!(Message::decode(&bytes).is_err(), "the rest is missing");
+}
+
+#[test]
+fn the_start_of_a_reply_that_rhea_wrote_is_read() {
+    let message = Message::decode(&vector("put-token-reply-rhea-start")).unwrap();
+    assert_eq!(message.correlation_id(), Some(&MessageId::Ulong(0)));
+    assert_eq!((message.header, message.body), (Some(Header::default()), Body::Empty));
 }
 
 #[test]

@@ -152,7 +152,7 @@ fn a_receiver_that_settles_second_waits_for_the_sender() {
     // C# with cloud-to-device messages (`contract/hub-device.md` 4.7).
     let (mut script, _) = Script::with_session(Limits::default());
     let second = Attach { rcv_settle_mode: ReceiverSettleMode::Second, ..attach(0, Role::Receiver) };
-    let link = script.link_with(second, |_| {});
+    let link = script.link_with(&second, |_| {});
     script.receive(&[(1, Performative::Flow(flow(0, 0, 50)))]);
     script.events();
     script.connection.send(link, outgoing(b"t", b"m")).unwrap();
@@ -172,7 +172,7 @@ fn a_receiver_that_settles_second_waits_for_the_sender() {
 fn a_sender_that_settles_first_is_waited_for() {
     let (mut script, _) = Script::with_session(Limits::default());
     let second = Attach { rcv_settle_mode: ReceiverSettleMode::Second, ..attach(0, Role::Sender) };
-    let link = script.link_with(second, |_| {});
+    let link = script.link_with(&second, |_| {});
     script.connection.grant_credit(link, 1);
     script.sent();
     script.receive_with(1, &Performative::Transfer(transfer(0, 0)), b"m");
@@ -327,7 +327,7 @@ fn a_caller_is_told_when_too_much_waits() {
     let limits = Limits { queued_max: 3, queued_bytes_max: 10, in_flight_max: 2, ..Limits::default() };
     let (mut script, _) = Script::with_session(limits);
     let attach = Attach { max_message_size: Some(100), ..attach(0, Role::Receiver) };
-    let link = script.link_with(attach, |_| {});
+    let link = script.link_with(&attach, |_| {});
     let settled = |payload| Outgoing { settlement: Settlement::Settled, ..outgoing(b"t", payload) };
     assert_eq!(script.connection.send(link, settled(&[0; 101])), Err(Unsent::TooLarge { bytes: 101, max: 100 }));
     assert_eq!(script.connection.send(link, outgoing(&[0; 33], b"")), Err(Unsent::Tag));
@@ -341,6 +341,23 @@ fn a_caller_is_told_when_too_much_waits() {
     assert_eq!(script.sent().len(), 3);
     assert_eq!(script.connection.queued(), 0);
     assert_eq!(script.connection.send(link, settled(b"")), Ok(()));
+}
+
+#[test]
+fn a_link_that_is_not_answered_is_attached_before_it_is_detached() {
+    let transfer = Performative::Transfer(transfer(0, 0));
+    let detach = Performative::Detach(Detach { handle: 0, closed: true, error: None });
+    for (name, frame) in [("a transfer without credit", transfer), ("a detach", detach)] {
+        let (mut script, _) = Script::with_session(Limits::default());
+        let attach = attach(0, Role::Sender);
+        let link = script.attached(attach.clone());
+        script.receive(&[(1, frame)]);
+        assert!(matches!(script.events()[..], [Event::Detach { .. }]), "{name}");
+        let sent = script.performatives();
+        assert!(matches!(&sent[..], [Performative::Attach(_), Performative::Detach(_)]), "{name}: {sent:?}");
+        script.connection.accept_link(link, LinkTerms::echo(&attach, 0));
+        assert_eq!(script.sent(), [], "{name}: it is too late");
+    }
 }
 
 #[test]

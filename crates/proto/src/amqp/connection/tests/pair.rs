@@ -212,28 +212,29 @@ impl Pair {
     fn run(&mut self, plan: &Plan) {
         let mut plan = plan.clone();
         for _ in 0..2 {
-            let mut silent = 0;
             let mut pieces = plan.pieces.clone().into_iter().cycle();
+            let mut next = || pieces.next().unwrap();
+            let mut silent = 0;
             while silent < 2 {
-                silent += 1;
-                for is_client in [true, false] {
-                    let Self { client, server, .. } = self;
-                    let (one, other) = if is_client { (client, server) } else { (server, client) };
-                    one.turn(&plan, self.now);
-                    if !other.connection.wants_input() {
-                        other.turn(&plan, self.now);
-                        continue;
-                    }
-                    let bytes = one.say(pieces.next().unwrap(), self.now);
-                    if !bytes.is_empty() {
-                        silent = 0;
-                        other.connection.handle_input(&bytes, self.now);
-                    }
-                }
+                let Self { client, server, now } = self;
+                let has_talked = pass(client, server, &plan, next(), *now) | pass(server, client, &plan, next(), *now);
+                silent = if has_talked { 0 } else { silent + 1 };
             }
             plan.held = 0;
         }
     }
+}
+
+/// Brings up to `count` bytes from one end to the other, if that reads. Returns whether there were any.
+fn pass(one: &mut End, other: &mut End, plan: &Plan, count: usize, now: Instant) -> bool {
+    one.turn(plan, now);
+    other.turn(plan, now);
+    if !other.connection.wants_input() {
+        return false;
+    }
+    let bytes = one.say(count, now);
+    other.connection.handle_input(&bytes, now);
+    !bytes.is_empty()
 }
 
 fn server(limits: Arc<Limits>, now: Instant) -> Connection {
