@@ -403,6 +403,7 @@ impl Session {
             3 => {
                 if let Some(&id) = self.sessions.first() {
                     self.connection.end_session(id, None);
+                    self.links.retain(|_, link| link.session != id);
                 }
             }
             4 => self.connection.begin().map_or((), |id| self.sessions.push(id)),

@@ -47,12 +47,19 @@ pub struct LinkTerms {
 
 impl LinkTerms {
     /// The terms that `attach` asks for, with a bound on messages: same ends, same settle modes.
+    ///
+    /// A peer that sends gets a receiver that settles first, whatever it asks for: Python's uAMQP asks for second, and
+    /// then waits for ever instead of settling.
     pub fn echo(attach: &Attach, max_message_size: u64) -> Self {
+        let rcv_settle_mode = match attach.role {
+            Role::Sender => ReceiverSettleMode::First,
+            Role::Receiver => attach.rcv_settle_mode,
+        };
         Self {
             source: attach.source.clone(),
             target: attach.target.clone(),
             snd_settle_mode: attach.snd_settle_mode,
-            rcv_settle_mode: attach.rcv_settle_mode,
+            rcv_settle_mode,
             max_message_size,
             offered_capabilities: Vec::new(),
             desired_capabilities: Vec::new(),

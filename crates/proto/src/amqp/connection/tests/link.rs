@@ -171,8 +171,8 @@ fn a_receiver_that_settles_second_waits_for_the_sender() {
 #[test]
 fn a_sender_that_settles_first_is_waited_for() {
     let (mut script, _) = Script::with_session(Limits::default());
-    let second = Attach { rcv_settle_mode: ReceiverSettleMode::Second, ..attach(0, Role::Sender) };
-    let link = script.link_with(&second, |_| {});
+    let settle_second = |terms: &mut LinkTerms| terms.rcv_settle_mode = ReceiverSettleMode::Second;
+    let link = script.link_with(&attach(0, Role::Sender), settle_second);
     script.connection.grant_credit(link, 1);
     script.sent();
     script.receive_with(1, &Performative::Transfer(transfer(0, 0)), b"m");
@@ -183,6 +183,21 @@ fn a_sender_that_settles_first_is_waited_for() {
     script.receive(&[(1, disposition(Role::Sender, 0, 0, true, DeliveryState::Accepted))]);
     assert_eq!(script.events(), []);
     assert_eq!(script.connection.unsettled(), 0);
+}
+
+#[test]
+fn a_sender_that_asks_us_to_settle_second_is_not_waited_for() {
+    // Python's uAMQP asks so, and never settles.
+    let (mut script, _) = Script::with_session(Limits::default());
+    let second = Attach { rcv_settle_mode: ReceiverSettleMode::Second, ..attach(0, Role::Sender) };
+    assert_eq!(LinkTerms::echo(&second, 0).rcv_settle_mode, ReceiverSettleMode::First);
+    let link = script.link_with(&second, |_| {});
+    script.connection.grant_credit(link, 1);
+    script.sent();
+    script.receive_with(1, &Performative::Transfer(transfer(0, 0)), b"m");
+    let delivery = script.delivery();
+    script.connection.settle(delivery.id, DeliveryState::Accepted);
+    assert_eq!(script.performatives(), [disposition(Role::Receiver, 0, 0, true, DeliveryState::Accepted)]);
 }
 
 #[test]

@@ -139,7 +139,8 @@ impl End {
             Event::Begin { session } if self.is_client => self.attach_all(session, plan),
             Event::Attach { link, attach, .. } => {
                 let place: usize = attach.name.parse().unwrap();
-                self.connection.accept_link(link, LinkTerms::echo(&attach, 0));
+                let rcv_settle_mode = attach.rcv_settle_mode;
+                self.connection.accept_link(link, LinkTerms { rcv_settle_mode, ..LinkTerms::echo(&attach, 0) });
                 self.links[place] = Some(link);
             }
             Event::Attached { link, .. } => assert!(self.links.contains(&Some(link))),
