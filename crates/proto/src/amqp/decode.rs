@@ -285,7 +285,8 @@ impl<'a> Reader<'a> {
     /// A list of values of any types.
     pub(super) fn list(&mut self, code: u8) -> Result<Vec<Value>, Malformed> {
         if code == 0x45 {
-            return Ok(Vec::new());
+            // It counts as a level, as its longer forms do.
+            return self.deeper(|_| Ok(Vec::new()));
         }
         self.compound(code, "list", |reader, count| {
             let mut values = Vec::with_capacity(count.min(RESERVED_MAX));

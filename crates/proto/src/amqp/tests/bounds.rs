@@ -65,6 +65,11 @@ fn values_are_nested_only_so_deep() {
     for open in [&[0x00, 0x43][..], &[0x00]] {
         assert_eq!(Value::decode(&nested(100_000, open)).unwrap_err().fault, Fault::TooDeep);
     }
+    for empty in [&[0x45][..], &[0xc0, 1, 0], &[0xd0, 0, 0, 0, 4, 0, 0, 0, 0]] {
+        let described = |depth: usize| -> Bytes { [[0x00, 0x43].repeat(depth), empty.to_vec()].concat().into() };
+        assert!(Value::decode(&described(DEPTH_MAX - 1)).is_ok());
+        assert_eq!(Value::decode(&described(DEPTH_MAX)).unwrap_err().fault, Fault::TooDeep, "in every form");
+    }
     let arrays: Bytes = [vec![0xf0, 0, 0, 0xff, 0xff, 0, 0, 0, 1], vec![0x00; 0xffff]].concat().into();
     assert_eq!(Value::decode(&arrays).unwrap_err().fault, Fault::TooDeep, "descriptors of an array's constructor");
 }
