@@ -329,10 +329,10 @@ impl Link {
         }
     }
 
-    /// Gives up what credit is left, as a receiver that drains asks for. Returns whether there was any.
-    pub(super) fn give_up_credit(&mut self) -> bool {
+    /// Gives up what credit is left, as a receiver that drains asks for.
+    pub(super) fn give_up_credit(&mut self) {
         self.delivery_count = self.delivery_count.wrapping_add(self.credit);
-        std::mem::take(&mut self.credit) > 0
+        self.credit = 0;
     }
 
     /// Adds the state of the link to that of its session.

@@ -34,7 +34,7 @@ impl Connection {
         let (session, attach) = (link.session, link.attach(terms));
         self.push_on_session(session, &Performative::Attach(Box::new(attach)));
         // The peer's first flow may have come before.
-        self.drain_if_idle(id);
+        self.make_ready(id);
     }
 
     /// Refuses what [`Event::Attach`] asks for: attaches without the terminus that was asked for, then closes the link
@@ -213,28 +213,30 @@ impl Connection {
         if matches!(link.state, LinkState::Detaching { .. }) {
             return;
         }
-        if link.handle_flow(flow) {
+        let has_more = link.handle_flow(flow);
+        let is_draining = link.is_draining && link.role == Role::Sender;
+        if has_more {
             self.events.push_back(Event::Credit { link: id });
-            self.make_ready(id);
         }
-        if !self.drain_if_idle(id) && flow.echo {
+        // A link that drains is answered when its turn comes, so that the caller can use the credit before.
+        self.make_ready(id);
+        if flow.echo && !is_draining {
             self.push_link_flow(id);
         }
     }
 
-    /// Gives up the credit of a link that is to drain and has nothing to send; says so. `false` if that is not so.
-    pub(super) fn drain_if_idle(&mut self, id: LinkId) -> bool {
-        let Some(link) = self.links.get_mut(&id) else { return false };
-        let is_idle = link.state == LinkState::Attached && link.queue.is_empty();
-        if link.role != Role::Sender || !link.is_draining || !is_idle {
-            return false;
+    /// Gives up the credit of a link that is to drain and has nothing to send with it; says so.
+    pub(super) fn drain_if_idle(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let waits = link.queue.front().is_some_and(|front| link.credit() > 0 || front.number.is_some());
+        if link.role != Role::Sender || !link.is_draining || waits || link.state != LinkState::Attached {
+            return;
         }
         link.give_up_credit();
         self.push_link_flow(id);
         if let Some(link) = self.links.get_mut(&id) {
             link.is_draining = false;
         }
-        true
     }
 
     fn push_link_flow(&mut self, id: LinkId) {

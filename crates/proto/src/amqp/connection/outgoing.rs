@@ -75,12 +75,16 @@ impl Connection {
         encode_frame(self.output.back(), FrameType::Amqp, 0, |_| {});
     }
 
-    /// Puts a link among those that can send, if it has something to send.
+    /// Puts a link among those whose turn comes, if it has something to send, or credit to give up.
     pub(super) fn make_ready(&mut self, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };
         let is_under_way = link.queue.front().is_some_and(|queued| queued.number.is_some());
         let can_send = !link.queue.is_empty() && (link.credit() > 0 || is_under_way);
-        if can_send && link.state == LinkState::Attached && !std::mem::replace(&mut link.is_ready, true) {
+        let is_draining = link.is_draining && link.role == Role::Sender;
+        if (can_send || is_draining)
+            && link.state == LinkState::Attached
+            && !std::mem::replace(&mut link.is_ready, true)
+        {
             self.ready.push_back(id);
         }
     }

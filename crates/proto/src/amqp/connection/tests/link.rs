@@ -306,6 +306,19 @@ fn a_drained_link_gives_its_credit_up_when_it_has_nothing_to_send() {
     let [Performative::Transfer(_), Performative::Flow(answer)] = &sent[..] else { panic!("{sent:?}") };
     assert_eq!((answer.delivery_count, answer.link_credit), (Some(15), Some(0)), "what waits goes first");
     assert_eq!(script.connection.credit(link), 0);
+
+    script.receive(&[(1, drain(15, 2))]);
+    assert_eq!(script.events(), [Event::Credit { link }]);
+    script.connection.send(link, outgoing(b"t", b"m")).unwrap();
+    let sent = script.performatives();
+    assert!(matches!(&sent[..], [Performative::Transfer(_), Performative::Flow(_)]), "a caller at once is in time");
+    assert_eq!(script.sent(), []);
+
+    script.connection.send(link, outgoing(b"t", b"m")).unwrap();
+    script.receive(&[(1, drain(17, 0))]);
+    assert_eq!(script.events(), []);
+    let [Performative::Flow(answer)] = &script.performatives()[..] else { panic!("no flow") };
+    assert_eq!((answer.link_credit, answer.available), (Some(0), Some(1)), "there was no credit to use");
 }
 
 #[test]
