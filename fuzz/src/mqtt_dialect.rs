@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use dialect::mqtt::Session;
-use dialect::session::Ask;
+use dialect::session::{Ask, Session as _};
 use domain::clock::UnixTime;
 use domain::ids::{HubKey, TrackingId};
 use domain::operation::identity::IdentityName;

@@ -3,6 +3,7 @@
 //! Every key also comes from the environment as `MUSTER_SECTION_KEY`; a flag of `serve` wins over both. All problems
 //! are reported at once, each with the file (or the variable) and the key. Nothing here opens a file but [`load`].
 
+mod amqp;
 mod check;
 
 use std::net::IpAddr;
@@ -12,6 +13,7 @@ use domain::quota::Quotas;
 use serde::{Deserialize, Serialize};
 use server::balancer::Balancer;
 
+pub use amqp::Amqp;
 pub use check::{Problem, overlay};
 
 /// The most records of one kind that a limit can be set to.
@@ -31,6 +33,8 @@ pub struct Config {
     pub hub: Hub,
     /// Bounds that protect the server.
     pub limits: Limits,
+    /// What one AMQP connection may take.
+    pub amqp: Amqp,
     /// How many there may be of what operators and devices create.
     pub quotas: Quotas,
     /// How the server stops.
@@ -45,7 +49,7 @@ pub struct Listen {
     pub https_port: u16,
     /// MQTT over TLS; 0 takes a free port.
     pub mqtts_port: u16,
-    /// AMQP over TLS; not spoken yet, so that nothing listens there.
+    /// AMQP over TLS; 0 takes a free port.
     pub amqps_port: u16,
     /// Management, portal and metrics; 0 takes a free port.
     pub admin_port: u16,
@@ -220,6 +224,7 @@ impl Config {
         bound("quotas.ca_certificates", self.quotas.ca_certificates as u64, 1, 1_000);
         bound("quotas.messages_per_device", self.quotas.messages_per_device.into(), 1, 10_000);
         bound("quotas.linked_hubs", self.quotas.linked_hubs as u64, 1, 1_000);
+        self.amqp.check(&mut bound);
         bound("shutdown.drain_s", self.shutdown.drain_s.into(), 0, 3_600);
         self.check_names(source, problems);
     }

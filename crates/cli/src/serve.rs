@@ -46,7 +46,7 @@ pub struct ServeArgs {
     /// MQTT over TLS; 0 takes a free port
     #[arg(long, value_name = "PORT")]
     mqtts_port: Option<u16>,
-    /// AMQP over TLS; not spoken yet, so that nothing listens there
+    /// AMQP over TLS; 0 takes a free port
     #[arg(long, value_name = "PORT")]
     amqps_port: Option<u16>,
     /// Management and metrics; 0 takes a free port
@@ -247,14 +247,15 @@ fn serve_options(args: &ServeArgs, config: &Config, keys: Option<KeyFolder>, tas
         strict: config.listen.strict,
         https: port(config.listen.https_port, args.https_port, default.https_port),
         mqtts: port(config.listen.mqtts_port, args.mqtts_port, default.mqtts_port),
+        amqps: port(config.listen.amqps_port, args.amqps_port, default.amqps_port),
         admin: port(config.listen.admin_port, args.admin_port, default.admin_port),
-        limits: rim_limits(&config.limits),
+        limits: rim_limits(&config.limits, &config.amqp),
         balancers: config.balancers(),
         operator: config.certificate(),
     }
 }
 
-fn rim_limits(limits: &config::Limits) -> RimLimits {
+fn rim_limits(limits: &config::Limits, amqp: &config::Amqp) -> RimLimits {
     RimLimits {
         tls: TlsSettings {
             handshake_timeout: Duration::from_secs(limits.handshake_s.into()),
@@ -268,6 +269,7 @@ fn rim_limits(limits: &config::Limits) -> RimLimits {
         },
         failed_proofs_per_min: limits.failed_proofs_per_min,
         connections_max: limits.connections,
+        amqp: amqp.limits(),
     }
 }
 
@@ -286,7 +288,8 @@ impl KeySeal for SealedKeys {
 
 fn endpoints(service: &Service, server: &Server, config: &Config, folder: &Path) -> Result<Endpoints> {
     let resources = service.resources();
-    let (https, mqtts, admin) = server.ports();
+    let ports = server.ports();
+    let (https, mqtts, amqps, admin) = (ports.https, ports.mqtts, ports.amqps, ports.admin);
     let mut hubs = Vec::new();
     let mut services = Vec::new();
     for published in service.published() {
@@ -329,7 +332,7 @@ fn endpoints(service: &Service, server: &Server, config: &Config, folder: &Path)
         pid: std::process::id(),
         ca_file: folder.join(CERTIFICATE_FILE),
         domain: (!config.listen.domain.is_empty()).then(|| config.listen.domain.clone()),
-        ports: Ports { https, mqtts, amqps: 0, admin },
+        ports: Ports { https, mqtts, amqps, admin },
         provisioning_services: services,
         hubs,
         admin: Admin {

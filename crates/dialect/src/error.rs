@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use domain::operation::{ErrorKind, Failure};
 use http::StatusCode;
+use proto::amqp::{self, Symbol, Value as AmqpValue, condition};
 use proto::mqtt::Refusal;
 use serde_json::{Value, json};
 
@@ -204,6 +205,53 @@ pub const fn connack(kind: ErrorKind) -> Refusal {
         | ErrorKind::QueueFull
         | ErrorKind::DeviceUnanswering => Refusal::NotAuthorized,
     }
+}
+
+/// The AMQP condition of `kind` (`contract/dps-device.md 4.8`, `contract/hub-device.md 4.9`).
+pub const fn amqp_condition(kind: ErrorKind) -> Symbol {
+    match kind {
+        ErrorKind::InvalidArgument
+        | ErrorKind::InvalidBody
+        | ErrorKind::TooManyEnrollments
+        | ErrorKind::EnrollmentRepeated
+        | ErrorKind::TooManyDevices
+        | ErrorKind::TooManyModules => Symbol::from_static("com.microsoft:argument-error"),
+        ErrorKind::TooLarge => condition::MESSAGE_SIZE_EXCEEDED,
+        ErrorKind::NotSupported => condition::NOT_ALLOWED,
+        ErrorKind::Unauthorized | ErrorKind::Forbidden => condition::UNAUTHORIZED_ACCESS,
+        ErrorKind::HubNotFound => Symbol::from_static("com.microsoft:iot-hub-not-found-error"),
+        ErrorKind::ScopeNotFound
+        | ErrorKind::EnrollmentNotFound
+        | ErrorKind::EnrollmentGroupNotFound
+        | ErrorKind::RegistrationNotFound
+        | ErrorKind::OperationNotFound
+        | ErrorKind::DeviceNotFound
+        | ErrorKind::ModuleNotFound
+        | ErrorKind::DeviceNotOnline
+        | ErrorKind::ResourceNotFound => condition::NOT_FOUND,
+        ErrorKind::EnrollmentExists
+        | ErrorKind::EnrollmentGroupExists
+        | ErrorKind::DeviceExists
+        | ErrorKind::ModuleExists
+        | ErrorKind::ResourceExists => Symbol::from_static("com.microsoft:device-already-exists"),
+        ErrorKind::DeviceUnanswering => Symbol::from_static("com.microsoft:timeout"),
+        ErrorKind::PreconditionFailed => Symbol::from_static("com.microsoft:precondition-failed"),
+        ErrorKind::LockLost => Symbol::from_static("com.microsoft:message-lock-lost"),
+        ErrorKind::QuotaExceeded | ErrorKind::QueueFull => condition::RESOURCE_LIMIT_EXCEEDED,
+        ErrorKind::Throttled => Symbol::from_static("com.microsoft:device-container-throttled"),
+        ErrorKind::Unavailable | ErrorKind::Internal => condition::INTERNAL_ERROR,
+    }
+}
+
+/// An error as AMQP carries it: the JSON body as its description, and how long to wait under both names that clients look
+/// for (`contract/dps-device.md 4.8`).
+pub fn amqp_error(kind: ErrorKind, body: &Value, retry_after_s: Option<u32>) -> amqp::Error {
+    let mut error = amqp::Error::new(amqp_condition(kind), body.to_string());
+    for key in retry_after_s.iter().flat_map(|_| ["Retry-After", "retry-after"]) {
+        let seconds = retry_after_s.unwrap_or_default();
+        error.info.push(Symbol::from_static(key), AmqpValue::Int(i32::try_from(seconds).unwrap_or(i32::MAX)));
+    }
+    error
 }
 
 #[cfg(test)]

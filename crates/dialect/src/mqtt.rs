@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use domain::operation::session::ConnectedDevice;
 use domain::operation::{Failure, Push, Reply};
-use domain::sas::SasToken;
 use proto::mqtt::{Closed, Connect, Connection, Event, Limits, Refusal};
 
-use crate::session::{Ask, AskId, Asks, CloseReason, Machine, Port, cut};
+pub use self::machine::{Machine, Port};
+use crate::session::{self, Ask, AskId, Asks, CloseReason, RefusedNames, cut};
 use crate::{hub, provisioning};
 
+mod machine;
 #[cfg(test)]
 pub(crate) mod script;
 
-/// The sans-IO session of one connection. A driver repeats: one `handle_` call; [`Session::poll_ask`] until `None`; write
-/// [`Session::output`]; wait until [`Session::poll_timeout`], reading only while [`Session::wants_input`].
+/// The session of one MQTT connection. It belongs to at most one device, which every push is for.
 pub struct Session {
     connection: Connection,
     machine: Option<Box<dyn Machine>>,
@@ -22,7 +23,7 @@ pub struct Session {
     closed: Option<CloseReason>,
     has_certificate: bool,
     is_stopping: bool,
-    refused_filters: Vec<String>,
+    refused: RefusedNames,
 }
 
 impl Session {
@@ -35,109 +36,8 @@ impl Session {
             closed: None,
             has_certificate,
             is_stopping: false,
-            refused_filters: Vec::new(),
+            refused: RefusedNames::default(),
         }
-    }
-
-    /// Takes what the client sent.
-    pub fn handle_input(&mut self, bytes: &[u8], now: Instant) {
-        self.connection.handle_input(bytes, now);
-        self.run(now);
-    }
-
-    /// The client's bytes have ended.
-    pub fn handle_eof(&mut self, now: Instant) {
-        self.connection.handle_eof();
-        self.run(now);
-    }
-
-    /// The time that [`Session::poll_timeout`] named has come.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        self.connection.handle_timeout(now);
-        self.with_machine(|machine, port| machine.handle_timeout(port, now));
-        self.run(now);
-    }
-
-    /// The first `count` bytes of the output are written.
-    pub fn handle_written(&mut self, count: usize, now: Instant) {
-        self.connection.handle_written(count);
-        self.with_machine(|machine, port| machine.handle_room(port, now));
-        self.run(now);
-    }
-
-    /// The answer to an ask.
-    pub fn handle_reply(&mut self, id: AskId, reply: Result<Reply, Failure>, now: Instant) {
-        self.asks.finished(id);
-        self.with_machine(|machine, port| machine.handle_reply(id, reply, port, now));
-        self.run(now);
-    }
-
-    /// Something unasked.
-    pub fn handle_push(&mut self, push: Push, now: Instant) {
-        self.with_machine(|machine, port| machine.handle_push(push, port, now));
-        self.run(now);
-    }
-
-    /// The server is about to stop: from here on only a CONNECT is read, which is told to come again. Everything else
-    /// that was read is still dealt with.
-    pub fn stop(&mut self) {
-        self.is_stopping = true;
-    }
-
-    /// Whether the client has still to introduce itself, so that it is owed nothing.
-    pub fn is_opening(&self) -> bool {
-        self.connection.is_opening()
-    }
-
-    /// Whether everything that was read is dealt with and answered, as far as nothing that was asked still runs.
-    pub fn is_at_rest(&self) -> bool {
-        let holds_back = self.machine.as_ref().is_some_and(|machine| machine.poll_timeout().is_some());
-        self.asks.is_empty() && self.connection.unanswered() == 0 && !holds_back && self.output().is_empty()
-    }
-
-    /// The filters to which a subscription was refused since the last call, cut for the log.
-    pub fn take_refused_filters(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.refused_filters)
-    }
-
-    /// Ends the connection from our side.
-    pub fn close(&mut self, now: Instant) {
-        self.connection.close();
-        self.run(now);
-    }
-
-    /// The next thing to be performed.
-    pub fn poll_ask(&mut self) -> Option<Ask> {
-        self.asks.poll(self.connection.is_closed() || !self.connection.is_output_full())
-    }
-
-    /// When [`Session::handle_timeout`] is to be called.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let machine = self.machine.as_ref().and_then(|machine| machine.poll_timeout());
-        match (self.connection.poll_timeout(), machine) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        }
-    }
-
-    /// What to write.
-    pub fn output(&self) -> &[u8] {
-        self.connection.output()
-    }
-
-    /// Whether to read.
-    pub fn wants_input(&self) -> bool {
-        self.connection.wants_input() && (!self.is_stopping || self.is_opening())
-    }
-
-    /// Why the session is over, once it is; the last output may still be unwritten.
-    pub fn closed(&self) -> Option<&CloseReason> {
-        self.closed.as_ref().filter(|_| self.connection.is_closed())
-    }
-
-    /// The signature that came as password.
-    pub fn token(&self) -> Option<&SasToken> {
-        self.machine.as_ref().and_then(|machine| machine.token())
     }
 
     fn run(&mut self, now: Instant) {
@@ -179,9 +79,90 @@ impl Session {
 
     fn with_machine(&mut self, act: impl FnOnce(&mut dyn Machine, &mut Port<'_>)) {
         let Some(mut machine) = self.machine.take() else { return };
-        let Self { connection, asks, closed, refused_filters, .. } = self;
-        let mut port = Port { connection, asks, closed, refused_filters };
+        let Self { connection, asks, closed, refused, .. } = self;
+        let mut port = Port { connection, asks, closed, refused };
         act(machine.as_mut(), &mut port);
         self.machine = Some(machine);
+    }
+}
+
+impl session::Session for Session {
+    fn handle_input(&mut self, bytes: &[u8], now: Instant) {
+        self.connection.handle_input(bytes, now);
+        self.run(now);
+    }
+
+    fn handle_eof(&mut self, now: Instant) {
+        self.connection.handle_eof();
+        self.run(now);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.connection.handle_timeout(now);
+        self.with_machine(|machine, port| machine.handle_timeout(port, now));
+        self.run(now);
+    }
+
+    fn handle_written(&mut self, count: usize, now: Instant) {
+        self.connection.handle_written(count);
+        self.with_machine(|machine, port| machine.handle_room(port, now));
+        self.run(now);
+    }
+
+    fn handle_reply(&mut self, id: AskId, reply: Result<Reply, Failure>, now: Instant) {
+        self.asks.finished(id);
+        self.with_machine(|machine, port| machine.handle_reply(id, reply, port, now));
+        self.run(now);
+    }
+
+    fn handle_push(&mut self, _: &ConnectedDevice, push: Push, now: Instant) {
+        self.with_machine(|machine, port| machine.handle_push(push, port, now));
+        self.run(now);
+    }
+
+    fn stop(&mut self) {
+        self.is_stopping = true;
+    }
+
+    fn is_opening(&self) -> bool {
+        self.connection.is_opening()
+    }
+
+    fn is_at_rest(&mut self) -> bool {
+        let holds_back = self.machine.as_ref().is_some_and(|machine| machine.poll_timeout().is_some());
+        self.asks.is_empty() && self.connection.unanswered() == 0 && !holds_back && self.connection.output().is_empty()
+    }
+
+    fn take_refused(&mut self) -> Vec<String> {
+        self.refused.take()
+    }
+
+    fn close(&mut self, now: Instant) {
+        self.connection.close();
+        self.run(now);
+    }
+
+    fn poll_ask(&mut self) -> Option<Ask> {
+        self.asks.poll(self.connection.is_closed() || !self.connection.is_output_full())
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let machine = self.machine.as_ref().and_then(|machine| machine.poll_timeout());
+        match (self.connection.poll_timeout(), machine) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    fn output(&mut self) -> &[u8] {
+        self.connection.output()
+    }
+
+    fn wants_input(&self) -> bool {
+        self.connection.wants_input() && (!self.is_stopping || self.is_opening())
+    }
+
+    fn closed(&self) -> Option<&CloseReason> {
+        self.closed.as_ref().filter(|_| self.connection.is_closed())
     }
 }

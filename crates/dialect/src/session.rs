@@ -1,17 +1,18 @@
-//! The machine of one MQTT connection: what it asks, and the port through which it answers.
+//! What the session of a connection is to its driver, whatever it speaks: bytes in and out, [`Ask`]s, and an end with a
+//! reason.
 //!
-//! A machine emits [`Ask`]s; the driver has them performed and brings the reply back under the ask's number. Asks of the
-//! serial lane run one after another, those of the telemetry lane side by side (`rules.md` 8 and 9). Start at
-//! [`Machine`].
+//! A session emits [`Ask`]s; the driver has them performed and brings the reply back under the ask's number. Asks of the
+//! serial lane run one after another, those of the telemetry lane side by side (`rules.md` 8 and 9). Nothing here knows a
+//! protocol. Start at [`Session`].
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use domain::message::InvalidMessage;
-use domain::operation::session::CutOff;
+use domain::operation::session::{ConnectedDevice, CutOff};
 use domain::operation::{Failure, Lane, Operation, Push, Reply};
 use domain::sas::SasToken;
-use proto::mqtt::{self, Connection, Event, Refusal};
+use proto::{amqp, mqtt};
 
 /// Tells the asks of one connection apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,14 +27,72 @@ pub struct Ask {
     pub operation: Operation,
     /// How it may wait behind others.
     pub lane: Lane,
+    /// What is presented as proof, beside what the connection itself shows.
+    pub token: Option<SasToken>,
+}
+
+/// The sans-IO session of one connection. A driver repeats: one `handle_` call; [`Session::poll_ask`] until `None`; write
+/// [`Session::output`]; wait until [`Session::poll_timeout`], reading only while [`Session::wants_input`].
+pub trait Session: Send {
+    /// Takes what the client sent.
+    fn handle_input(&mut self, bytes: &[u8], now: Instant);
+
+    /// The client's bytes have ended.
+    fn handle_eof(&mut self, now: Instant);
+
+    /// The time that [`Session::poll_timeout`] named has come.
+    fn handle_timeout(&mut self, now: Instant);
+
+    /// The first `count` bytes of the output are written.
+    fn handle_written(&mut self, count: usize, now: Instant);
+
+    /// The answer to an ask. If it seats a device, the device's pushes follow from here on.
+    fn handle_reply(&mut self, id: AskId, reply: Result<Reply, Failure>, now: Instant);
+
+    /// Something that `device` is told unasked.
+    fn handle_push(&mut self, device: &ConnectedDevice, push: Push, now: Instant);
+
+    /// The server is about to stop: from here on only an introduction is read, which is told to come again. Everything
+    /// else that was read is still dealt with.
+    fn stop(&mut self);
+
+    /// Whether the client has still to introduce itself, so that it is owed nothing.
+    fn is_opening(&self) -> bool;
+
+    /// Whether everything that was read is dealt with and answered, as far as nothing that was asked still runs.
+    fn is_at_rest(&mut self) -> bool;
+
+    /// What the client wanted to listen to and may not, since the last call, cut for the log.
+    fn take_refused(&mut self) -> Vec<String>;
+
+    /// Ends the connection from our side.
+    fn close(&mut self, now: Instant);
+
+    /// The next thing to be performed.
+    fn poll_ask(&mut self) -> Option<Ask>;
+
+    /// When [`Session::handle_timeout`] is to be called.
+    fn poll_timeout(&self) -> Option<Instant>;
+
+    /// What to write.
+    fn output(&mut self) -> &[u8];
+
+    /// Whether to read.
+    fn wants_input(&self) -> bool;
+
+    /// Why the session is over, once it is; the last output may still be unwritten.
+    fn closed(&self) -> Option<&CloseReason>;
 }
 
 /// Why a session ended, for the log.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum CloseReason {
     /// The MQTT layer ended it.
     #[error("{0}")]
     Mqtt(mqtt::CloseReason),
+    /// The AMQP layer ended it.
+    #[error("{0}")]
+    Amqp(Box<amqp::CloseReason>),
     /// The user name is of neither a provisioning service nor a hub.
     #[error("the user name is not one: {0}")]
     UserName(String),
@@ -89,6 +148,20 @@ impl CloseReason {
                 | mqtt::CloseReason::KeepAlive
                 | mqtt::CloseReason::Server => false,
             },
+            Self::Amqp(reason) => match **reason {
+                amqp::CloseReason::ForeignProtocol(_)
+                | amqp::CloseReason::Misframed(_)
+                | amqp::CloseReason::Malformed(_)
+                | amqp::CloseReason::SaslMechanism(_)
+                | amqp::CloseReason::Sasl(_)
+                | amqp::CloseReason::Violation { .. }
+                | amqp::CloseReason::OpenTimeout
+                | amqp::CloseReason::Oversized { .. } => true,
+                amqp::CloseReason::Peer(_)
+                | amqp::CloseReason::Local(_)
+                | amqp::CloseReason::Lost
+                | amqp::CloseReason::Idle => false,
+            },
             Self::UserName(_) | Self::Topic(_) | Self::Message(_) | Self::Refused(_) => true,
             Self::Stopping
             | Self::CutOff(_)
@@ -116,10 +189,10 @@ pub struct Asks {
 }
 
 impl Asks {
-    fn push(&mut self, operation: Operation, lane: Lane) -> AskId {
+    pub(crate) fn push(&mut self, operation: Operation, lane: Lane, token: Option<SasToken>) -> AskId {
         let id = AskId(self.next);
         self.next += 1;
-        let ask = Ask { id, operation, lane };
+        let ask = Ask { id, operation, lane, token };
         match lane {
             Lane::Telemetry => self.telemetry.push_back(ask),
             Lane::Serial => self.serial.push_back(ask),
@@ -151,7 +224,7 @@ impl Asks {
     }
 
     /// Drops the asks that did not begin.
-    fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.telemetry = VecDeque::new();
         self.serial = VecDeque::new();
     }
@@ -164,72 +237,22 @@ impl Asks {
     }
 }
 
-/// Most refused filters that wait to be logged; more say nothing new.
-const REFUSED_FILTERS_MAX: usize = 8;
+/// Most refusals that wait to be logged; more say nothing new.
+const REFUSED_MAX: usize = 8;
 
-/// Through which a machine acts on its connection.
-#[derive(Debug)]
-pub struct Port<'a> {
-    /// The MQTT layer.
-    pub connection: &'a mut Connection,
-    pub(crate) asks: &'a mut Asks,
-    pub(crate) closed: &'a mut Option<CloseReason>,
-    pub(crate) refused_filters: &'a mut Vec<String>,
-}
+/// What a client wanted to listen to and may not, until it is logged.
+#[derive(Debug, Default)]
+pub(crate) struct RefusedNames(Vec<String>);
 
-impl Port<'_> {
-    /// Asks for `operation`.
-    pub fn ask(&mut self, operation: Operation, lane: Lane) -> AskId {
-        self.asks.push(operation, lane)
-    }
-
-    /// Takes note, for the log, that a subscription to `filter` is refused.
-    pub fn note_refused_filter(&mut self, filter: &str) {
-        if self.refused_filters.len() < REFUSED_FILTERS_MAX {
-            self.refused_filters.push(cut(filter));
+impl RefusedNames {
+    /// Takes note of a filter or an address.
+    pub(crate) fn note(&mut self, name: &str) {
+        if self.0.len() < REFUSED_MAX {
+            self.0.push(cut(name));
         }
     }
 
-    /// Refuses the CONNECT.
-    pub fn refuse(&mut self, refusal: Refusal, reason: CloseReason) {
-        self.closed.get_or_insert(reason);
-        self.connection.refuse(refusal);
+    pub(crate) fn take(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.0)
     }
-
-    /// Ends the connection at once: what is not written is never written, what was not begun is never begun.
-    pub fn cut_off(&mut self, reason: CutOff) {
-        self.closed.get_or_insert(CloseReason::CutOff(reason));
-        self.asks.forget();
-        self.connection.abort();
-    }
-
-    /// Ends the connection; the first reason stays.
-    pub fn close(&mut self, reason: CloseReason) {
-        self.closed.get_or_insert(reason);
-        self.connection.close();
-    }
-}
-
-/// What a dialect does with its connection. It is made from an accepted user name and sees every event behind CONNECT.
-pub trait Machine: Send {
-    /// The client did something. CONNECT itself is the machine's first event.
-    fn handle_event(&mut self, event: Event, port: &mut Port<'_>, now: Instant);
-
-    /// The answer to an earlier ask.
-    fn handle_reply(&mut self, id: AskId, reply: Result<Reply, Failure>, port: &mut Port<'_>, now: Instant);
-
-    /// The service says something unasked.
-    fn handle_push(&mut self, push: Push, port: &mut Port<'_>, now: Instant);
-
-    /// Something was written, so that there may be room again.
-    fn handle_room(&mut self, _port: &mut Port<'_>, _now: Instant) {}
-
-    /// Time has come that [`Machine::poll_timeout`] asked for.
-    fn handle_timeout(&mut self, port: &mut Port<'_>, now: Instant);
-
-    /// When the machine wants to act of itself.
-    fn poll_timeout(&self) -> Option<Instant>;
-
-    /// The signature that came as password.
-    fn token(&self) -> Option<&SasToken>;
 }

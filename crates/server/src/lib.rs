@@ -3,8 +3,10 @@
 //! Everything that waits lives here; what the bytes mean is decided in `proto` and `dialect`, and what is done about them
 //! in `service`. Nothing here may know a backend of the store. Start reading at [`listener`], then [`tls`].
 
+pub mod amqp;
 pub mod balancer;
 pub mod budget;
+mod connection;
 pub mod door;
 pub mod http;
 pub mod listener;

@@ -15,9 +15,9 @@ use http::{Request, Response, StatusCode, Uri};
 use serde_json::json;
 use service::{ReaderStart, TOKEN_LIFETIME};
 
+use crate::connection::caller;
 use crate::door::Door;
 use crate::http::{Body, Handler, Refusal};
-use crate::mqtt::caller;
 use crate::shutdown::Tasks;
 use crate::telemetry;
 use crate::tls::PeerContext;

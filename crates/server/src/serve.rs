@@ -10,14 +10,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::clock::{Clock, Entropy};
 use domain::operation::Transport;
-use proto::mqtt::Limits;
+use proto::{amqp, mqtt};
 use service::Service;
 
+use crate::amqp::AmqpServer;
 use crate::balancer::{Balancer, Balancers};
+use crate::connection::caller;
 use crate::door::Door;
 use crate::http::{HttpServer, HttpSettings};
 use crate::listener::{BindError, Binder, ConnectionLimit, Incoming, PortNotice, PortWanted, RunningListener};
-use crate::mqtt::{MqttServer, caller};
+use crate::mqtt::MqttServer;
 use crate::names::{CertificateNames, NameTable, Names};
 use crate::routes::{AdminRoutes, PublicRoutes};
 use crate::shutdown::{Drained, Tasks};
@@ -43,6 +45,8 @@ pub struct ServeOptions {
     pub https: (u16, bool),
     /// MQTT; the second part tells whether the operator named the port.
     pub mqtts: (u16, bool),
+    /// AMQP, in the same way.
+    pub amqps: (u16, bool),
     /// Management.
     pub admin: (u16, bool),
     /// Bounds before proof.
@@ -54,7 +58,7 @@ pub struct ServeOptions {
 }
 
 /// What clients that proved nothing may cost.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RimLimits {
     /// Before a handshake is done.
     pub tls: TlsSettings,
@@ -62,12 +66,19 @@ pub struct RimLimits {
     pub failed_proofs_per_min: u32,
     /// Connections at once, over all ports.
     pub connections_max: usize,
+    /// What one AMQP connection may take, proven or not.
+    pub amqp: amqp::Limits,
 }
 
 impl Default for RimLimits {
     /// Room for a large fleet behind one address.
     fn default() -> Self {
-        Self { tls: TlsSettings::default(), failed_proofs_per_min: 6_000, connections_max: 1_000_000 }
+        Self {
+            tls: TlsSettings::default(),
+            failed_proofs_per_min: 6_000,
+            connections_max: 1_000_000,
+            amqp: amqp::Limits::default(),
+        }
     }
 }
 
@@ -91,6 +102,19 @@ pub enum StartError {
     NoNames,
 }
 
+/// The ports that accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// HTTPS and WebSocket.
+    pub https: u16,
+    /// MQTT.
+    pub mqtts: u16,
+    /// AMQP.
+    pub amqps: u16,
+    /// Management.
+    pub admin: u16,
+}
+
 /// A server that accepts.
 pub struct Server {
     service: Service,
@@ -98,6 +122,7 @@ pub struct Server {
     certificates: Arc<ServerCertificates>,
     https: Arc<RunningListener>,
     mqtts: Arc<RunningListener>,
+    amqps: Arc<RunningListener>,
     admin: RunningListener,
     notices: Vec<PortNotice>,
 }
@@ -132,19 +157,21 @@ impl Server {
         let bind = |purpose, (port, explicit)| {
             binder.bind(PortWanted { purpose, port, explicit }).map(|listener| listener.limited(&connections))
         };
-        let (https, mqtts, admin) =
-            (bind("https", options.https)?, bind("mqtts", options.mqtts)?, bind("admin", options.admin)?);
-        let notices = [&https, &mqtts, &admin].into_iter().filter_map(|port| port.notice().cloned()).collect();
+        let (https, mqtts) = (bind("https", options.https)?, bind("mqtts", options.mqtts)?);
+        let (amqps, admin) = (bind("amqps", options.amqps)?, bind("admin", options.admin)?);
+        let notices = [&https, &mqtts, &amqps, &admin].into_iter().filter_map(|port| port.notice().cloned()).collect();
         let tasks = options.tasks;
         let acceptor = TlsAcceptor::new(Arc::clone(&certificates), options.limits.tls, PortProtocol::Other);
         let door = Door::new(service.clone(), options.limits.failed_proofs_per_min);
-        let mqtt = MqttServer::new(door.clone(), Limits::default());
+        let mqtt = MqttServer::new(door.clone(), mqtt::Limits::default());
+        let amqp = AmqpServer::new(door.clone(), options.limits.amqp);
         let balancers = Balancers::new(options.balancers, Arc::clone(&names), options.limits.tls.handshake_timeout);
-        let rim = Rim { tasks: tasks.clone(), balancers: Arc::new(balancers), acceptor, door, mqtt };
+        let rim = Rim { tasks: tasks.clone(), balancers: Arc::new(balancers), acceptor, door, mqtt, amqp };
         let server = Self {
             service: service.clone(),
             https: Arc::new(rim.start_https(https)?),
             mqtts: Arc::new(rim.start_mqtts(mqtts)?),
+            amqps: Arc::new(rim.start_amqps(amqps)?),
             admin: rim.start_admin(admin)?,
             tasks,
             certificates,
@@ -156,7 +183,7 @@ impl Server {
 
     fn start_workers(&self, service: &Service, names: Arc<Names>, own: Option<IpAddr>) {
         // Weak, since the ports hold the service.
-        let ports = [Arc::downgrade(&self.https), Arc::downgrade(&self.mqtts)];
+        let ports = [&self.https, &self.mqtts, &self.amqps].map(Arc::downgrade);
         service.publish_by(move |service| {
             if let Some(table) = name_table(service, own) {
                 names.replace(table);
@@ -181,9 +208,9 @@ impl Server {
         self.tasks.spawn_worker(name, move || work(service.clone()));
     }
 
-    /// The ports: HTTPS, MQTT, management.
-    pub fn ports(&self) -> (u16, u16, u16) {
-        (self.https.port(), self.mqtts.port(), self.admin.port())
+    /// The ports.
+    pub fn ports(&self) -> Ports {
+        Ports { https: self.https.port(), mqtts: self.mqtts.port(), amqps: self.amqps.port(), admin: self.admin.port() }
     }
 
     /// Ports that had to be replaced.
@@ -252,6 +279,7 @@ struct Rim {
     acceptor: TlsAcceptor,
     door: Door,
     mqtt: MqttServer,
+    amqp: AmqpServer,
 }
 
 impl Rim {
@@ -264,6 +292,19 @@ impl Rim {
                     return;
                 };
                 rim.mqtt.serve(stream, caller(&peer, Transport::Mqtt, None), &rim.tasks).await;
+            }
+        })
+    }
+
+    fn start_amqps(&self, listener: crate::listener::Listener) -> Result<RunningListener, BindError> {
+        let rim = self.clone();
+        listener.start(&self.tasks, move |incoming| {
+            let rim = rim.clone();
+            async move {
+                let Some(Connection { stream, peer }) = rim.handshake(&rim.acceptor, incoming).await else {
+                    return;
+                };
+                rim.amqp.serve(stream, caller(&peer, Transport::Amqp, None), &rim.tasks).await;
             }
         })
     }
@@ -326,6 +367,10 @@ impl WebSocketHandler for WebSockets {
             Subprotocol::Mqtt => {
                 let caller = caller(&peer, Transport::MqttWebSocket, host);
                 self.rim.mqtt.serve(stream, caller, &self.rim.tasks).await;
+            }
+            Subprotocol::Amqp => {
+                let caller = caller(&peer, Transport::AmqpWebSocket, host);
+                self.rim.amqp.serve(stream, caller, &self.rim.tasks).await;
             }
         }
     }

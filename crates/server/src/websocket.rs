@@ -1,6 +1,6 @@
 //! WebSocket as a transport: the upgrade, and the byte stream inside binary frames.
 //!
-//! MQTT runs over it as over a socket; where frames begin and end means nothing to them. It must never send a
+//! MQTT and AMQP run over it as over a socket; where frames begin and end means nothing to them. It must never send a
 //! frame on its own account before the client has, since one client reads the upgrade's reply through a buffer that
 //! would swallow it (`contract/dps-device.md 1.2`). Start reading at [`WebSocketStream`].
 

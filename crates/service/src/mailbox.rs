@@ -5,11 +5,12 @@
 //! however often it is pushed: it is a wake-up, and what it is about lies in the store.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use domain::operation::Push;
 use domain::operation::session::CutOff;
-use tokio::sync::Notify;
 
 /// Pushes waiting for one connection, calls of methods not counted; more cut it off.
 pub const PUSHES_WAITING_MAX: usize = 64;
@@ -25,7 +26,6 @@ pub struct Slot(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    wake: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +35,8 @@ struct State {
     /// Whether [`Push::MessagesWaiting`] was pushed and not given out.
     messages_wait: bool,
     cut: Option<CutOff>,
+    /// Whoever waits for the next push.
+    waker: Option<Waker>,
 }
 
 impl State {
@@ -75,8 +77,11 @@ impl Slot {
         } else {
             state.queue.push_back(push);
         }
+        let waker = state.waker.take();
         drop(state);
-        self.0.wake.notify_one();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     /// Ends the connection; what is queued is dropped. The first reason stays.
@@ -84,33 +89,48 @@ impl Slot {
         let mut state = self.0.state();
         state.cut.get_or_insert(reason);
         state.queue = VecDeque::new();
+        let waker = state.waker.take();
         drop(state);
-        self.0.wake.notify_one();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 }
 
 impl Mailbox {
     /// The next push; waits for one. After a [`Push::CutOff`] only that is ever given again. Safe to abandon.
     pub async fn next(&self) -> Push {
-        loop {
-            if let Some(push) = self.try_next() {
-                return push;
-            }
-            self.0.wake.notified().await;
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// The next push; without one, wakes the caller when there is. The latest caller alone is woken.
+    pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Push> {
+        let mut state = self.0.state();
+        if let Some(push) = state.take() {
+            return Poll::Ready(push);
         }
+        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            state.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
     }
 
     /// The next push, if there is one.
     pub fn try_next(&self) -> Option<Push> {
-        let mut state = self.0.state();
-        if let Some(reason) = state.cut {
+        self.0.state().take()
+    }
+}
+
+impl State {
+    fn take(&mut self) -> Option<Push> {
+        if let Some(reason) = self.cut {
             return Some(Push::CutOff(reason));
         }
-        let push = state.forget_unawaited().queue.pop_front();
-        if state.queue.is_empty() && state.queue.capacity() > 0 {
-            state.queue = VecDeque::new();
+        let push = self.forget_unawaited().queue.pop_front();
+        if self.queue.is_empty() && self.queue.capacity() > 0 {
+            self.queue = VecDeque::new();
         }
-        push.or_else(|| std::mem::take(&mut state.messages_wait).then_some(Push::MessagesWaiting))
+        push.or_else(|| std::mem::take(&mut self.messages_wait).then_some(Push::MessagesWaiting))
     }
 }
 

@@ -182,6 +182,7 @@ impl Muster {
             strict: true,
             https: ANY_PORT,
             mqtts: ANY_PORT,
+            amqps: ANY_PORT,
             admin: ANY_PORT,
             limits: rim.limits,
             balancers: rim.balancers,
@@ -210,17 +211,22 @@ impl Muster {
 
     /// The HTTPS port.
     pub fn https_port(&self) -> u16 {
-        self.server.ports().0
+        self.server.ports().https
     }
 
     /// The MQTT port.
     pub fn mqtts_port(&self) -> u16 {
-        self.server.ports().1
+        self.server.ports().mqtts
+    }
+
+    /// The AMQP port.
+    pub fn amqps_port(&self) -> u16 {
+        self.server.ports().amqps
     }
 
     /// The management port.
     pub fn admin_port(&self) -> u16 {
-        self.server.ports().2
+        self.server.ports().admin
     }
 
     /// The clock that everything runs by.
@@ -244,6 +250,11 @@ impl Muster {
     /// Dials the MQTT port of `host`.
     pub async fn dial_mqtt(&self, host: &str) -> Result<TlsStream<TcpStream>, HttpsError> {
         connect(&self.trust, &Place { host: host.to_owned(), port: self.mqtts_port() }).await
+    }
+
+    /// Dials the AMQP port of `host`, showing what `trust` shows.
+    pub async fn dial_amqp(&self, host: &str, trust: &Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, HttpsError> {
+        connect(trust, &Place { host: host.to_owned(), port: self.amqps_port() }).await
     }
 
     /// Dials the management port.

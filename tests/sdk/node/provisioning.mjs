@@ -2,6 +2,7 @@
 
 import { createHmac } from 'node:crypto';
 import provisioningDevice from 'azure-iot-provisioning-device';
+import amqp from 'azure-iot-provisioning-device-amqp';
 import http from 'azure-iot-provisioning-device-http';
 import mqtt from 'azure-iot-provisioning-device-mqtt';
 import provisioningService from 'azure-iot-provisioning-service';
@@ -10,7 +11,13 @@ import x509 from 'azure-iot-security-x509';
 import { watched } from './covered.mjs';
 
 /** Transports of the provisioning client, by their names in the results. */
-export const TRANSPORTS = { https: http.Http, mqtt: mqtt.Mqtt, 'mqtt-ws': mqtt.MqttWs };
+export const TRANSPORTS = {
+  https: http.Http,
+  mqtt: mqtt.Mqtt,
+  'mqtt-ws': mqtt.MqttWs,
+  amqp: amqp.Amqp,
+  'amqp-ws': amqp.AmqpWs,
+};
 
 export function serviceOf(muster) {
   const { ProvisioningServiceClient } = provisioningService;

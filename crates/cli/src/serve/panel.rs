@@ -39,7 +39,8 @@ pub fn print(endpoints: &Endpoints, server: &Server, told: &Told, output: Option
     for hub in &endpoints.hubs {
         writeln!(out, "  hub                   {} at {}", hub.name, hub.host_name)?;
     }
-    writeln!(out, "  ports                 HTTPS {}  MQTT {}  admin {}", ports.https, ports.mqtts, ports.admin)?;
+    let client::endpoints::Ports { https, mqtts, amqps, admin } = ports;
+    writeln!(out, "  ports                 HTTPS {https}  MQTT {mqtts}  AMQP {amqps}  admin {admin}")?;
     let folder = told.folder().display();
     match told.is_private() {
         false => writeln!(out, "  data                  {folder}")?,

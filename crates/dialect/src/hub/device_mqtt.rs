@@ -29,7 +29,8 @@ use super::desired::{Feed, Next};
 use super::topics::{self, Publication};
 use super::{property_bag, user_name::UserName};
 use crate::error;
-use crate::session::{AskId, CloseReason, Machine, Port, cut};
+use crate::mqtt::{Machine, Port};
+use crate::session::{AskId, CloseReason, cut};
 
 #[cfg(test)]
 mod tests;
@@ -133,7 +134,9 @@ impl Device {
     fn connect(&mut self, port: &mut Port<'_>) {
         match std::mem::replace(&mut self.stage, Stage::Connecting) {
             Stage::Introduced(Ok(introduction)) => {
-                self.ask(Operation::Session(Ask::Connect(introduction)), Lane::Serial, Waiting::Connect, port);
+                let connect = Operation::Session(Ask::Connect(introduction));
+                let id = port.ask_with(self.token.take(), connect, Lane::Serial);
+                self.waiting.push_back((id, Waiting::Connect));
             }
             Stage::Introduced(Err(reason)) => {
                 self.stage = Stage::Left;
@@ -583,9 +586,5 @@ impl Machine for Device {
 
     fn poll_timeout(&self) -> Option<Instant> {
         None
-    }
-
-    fn token(&self) -> Option<&SasToken> {
-        self.token.as_ref()
     }
 }

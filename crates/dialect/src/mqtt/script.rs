@@ -13,14 +13,16 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use domain::clock::UnixTime;
-use domain::ids::TrackingId;
+use domain::ids::{DeviceId, HubKey, TrackingId};
+use domain::operation::identity::IdentityName;
+use domain::operation::session::{AuthenticationMethod, ConnectedDevice, Seat};
 use domain::operation::{ErrorKind, Failure, Push, Reply};
 use proto::mqtt::{
     Connack, Connect, Delivery, Filter, Limits, Packet, PacketId, Publish, QoS, SubackCode, Text, Will, codec,
 };
 
 use super::Session;
-use crate::session::{Ask, AskId};
+use crate::session::{Ask, AskId, Session as _};
 
 /// What a dialect adds to the steps.
 #[derive(Clone, Copy)]
@@ -69,7 +71,7 @@ impl Script {
     }
 
     pub fn push(&mut self, push: Push) {
-        self.session.handle_push(push, self.now);
+        self.session.handle_push(&anyone(), push, self.now);
     }
 
     pub fn pass(&mut self, time: Duration) {
@@ -84,6 +86,19 @@ impl Script {
         assert!(bytes.is_empty());
         packets
     }
+}
+
+/// Whom a push is for: an MQTT connection belongs to one device only.
+fn anyone() -> ConnectedDevice {
+    let device = DeviceId::parse("dev-1").unwrap();
+    ConnectedDevice::seat(Seat {
+        hub: HubKey(1),
+        name: IdentityName { device, module: None },
+        generation: "1".into(),
+        epoch: 1,
+        authentication: AuthenticationMethod::X509,
+        model_id: None,
+    })
 }
 
 pub fn text(text: &str) -> Text {

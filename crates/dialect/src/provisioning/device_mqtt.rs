@@ -21,7 +21,8 @@ use serde_json::Value;
 use super::device_json::{self, BODY_BYTES_MAX};
 use crate::error::{self, Refused};
 use crate::json::to_ascii;
-use crate::session::{AskId, CloseReason, Machine, Port, cut};
+use crate::mqtt::{Machine, Port};
+use crate::session::{AskId, CloseReason, cut};
 
 const RESPONSES: &str = "$dps/registrations/res/#";
 const REGISTER: &str = "$dps/registrations/PUT/iotdps-register/?";
@@ -145,7 +146,8 @@ impl Device {
 
     fn ask(&self, request: Request, port: &mut Port<'_>) -> AskId {
         let (id_scope, registration_id) = (self.id_scope.to_string(), self.registration_id.to_string());
-        port.ask(Operation::Registration(Ask { id_scope, registration_id, request }), Lane::Serial)
+        let ask = Operation::Registration(Ask { id_scope, registration_id, request });
+        port.ask_with(self.token.clone(), ask, Lane::Serial)
     }
 
     fn subscribe(&mut self, packet_id: PacketId, filters: &[Filter], port: &mut Port<'_>) {
@@ -320,10 +322,6 @@ impl Machine for Device {
 
     fn poll_timeout(&self) -> Option<Instant> {
         self.held_back.front().map(|(due, _)| *due)
-    }
-
-    fn token(&self) -> Option<&SasToken> {
-        self.token.as_ref()
     }
 }
 

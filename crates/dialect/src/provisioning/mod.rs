@@ -3,6 +3,7 @@
 //! [`device_json`] holds what both device dialects say alike, this module how both HTTP dialects say that something
 //! failed. Nothing here judges a credential. Start at [`device_mqtt`].
 
+pub mod device_amqp;
 pub mod device_http;
 pub mod device_json;
 pub mod device_mqtt;

@@ -68,6 +68,11 @@ impl ConnectedDevice {
     pub fn seat(seat: Seat) -> Self {
         Self(Arc::new(seat))
     }
+
+    /// Whether both stand for the same connection of the same identity.
+    pub fn is_same_seat(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl std::ops::Deref for ConnectedDevice {

@@ -86,6 +86,7 @@ impl WebSocketHandler for Echo {
         if socket.stream.read_exact(&mut word).await.is_ok() {
             let protocol: &[u8] = match socket.protocol {
                 Subprotocol::Mqtt => b"mqtt ",
+                Subprotocol::Amqp => b"amqp ",
             };
             let _ = socket.stream.write_all(&[protocol, &word].concat()).await;
             let _ = socket.stream.shutdown().await;

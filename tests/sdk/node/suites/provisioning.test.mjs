@@ -7,7 +7,8 @@ import { derived, enroll, enrollGroup, registerByCertificate, registerByKey } fr
 
 const HTTP = client('azure-iot-provisioning-device-http');
 const MQTT = client('azure-iot-provisioning-device-mqtt');
-const TRANSPORTS = { https: HTTP, mqtt: MQTT, 'mqtt-ws': MQTT };
+const AMQP = client('azure-iot-provisioning-device-amqp');
+const TRANSPORTS = { https: HTTP, mqtt: MQTT, 'mqtt-ws': MQTT, amqp: AMQP, 'amqp-ws': AMQP };
 
 function assigned(muster, result, deviceId) {
   assert.equal(result.status, 'assigned');

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proto::mqtt::Packet;
 
 use super::*;
+use crate::session::Session as _;
 use script::{Script, change, document, failure, publish, ready, text};
 
 mod script;

@@ -6,7 +6,7 @@ use proto::mqtt::{Connack, Packet};
 use super::*;
 use crate::mqtt::script::{self, Script, Words, failure, publish, text};
 use crate::provisioning::wire;
-use crate::session;
+use crate::session::{self, Session as _};
 
 const WORDS: Words =
     Words { user_name, show_ask, read_reply: wire::read_reply, read_push: |_| panic!("nothing is pushed") };
@@ -83,7 +83,8 @@ fn recorded_connects_are_accepted() {
         let mut script = Script::open(has_certificate);
         script.session.handle_input(&hex::decode(digits).unwrap(), script.now);
         assert_eq!(script.sent(), [Packet::Connack(Connack::Accepted { session_present: false })]);
-        assert_eq!(script.session.token().is_some(), !has_certificate);
+        script.receive(&[register(1, "r")]);
+        assert_eq!(script.asks().pop().unwrap().token.is_some(), !has_certificate);
     }
 }
 

@@ -46,8 +46,11 @@ pub(super) struct Settled {
 impl Running {
     /// Begins to have `ask` performed; never waits.
     pub(super) async fn begin(&mut self, door: &Door, caller: &Arc<Caller>, ask: Ask) {
-        let (door, caller) = (door.clone(), Arc::clone(caller));
-        let Ask { id, operation, lane } = ask;
+        let Ask { id, operation, lane, token } = ask;
+        let (door, mut caller) = (door.clone(), Arc::clone(caller));
+        if token.is_some() {
+            Arc::make_mut(&mut caller).evidence.token = token;
+        }
         let performing = async move { (id, door.perform(&caller, operation).await) };
         match lane {
             Lane::Serial => self.begin_other(performing),
