@@ -130,7 +130,10 @@ fn check_name(text: &str) {
 fn check_public(request: &Request<Bytes>, target: &Target) {
     if hub_http::owns(target) {
         match hub_http::decode(request, target) {
-            Ok((operation, _)) => assert!(matches!(operation, Operation::Identity(_) | Operation::Twin(_))),
+            Ok((operation, _)) => {
+                use Operation::{Identity, Method, Query, Twin};
+                assert!(matches!(operation, Identity(_) | Twin(_) | Method(_) | Query(_)));
+            }
             Err(refused) => refusal::check(refused, hub_http::refuse),
         }
     }
