@@ -16,7 +16,9 @@ enum Transport {
             Feature.TWINS,
             Feature.METHODS,
             Feature.MESSAGES),
-    MQTT_WS("mqtt-ws", MQTT);
+    MQTT_WS("mqtt-ws", MQTT),
+    AMQP("amqp", Feature.PROVISIONING),
+    AMQP_WS("amqp-ws", AMQP);
 
     /** What may be done over a transport. */
     enum Feature {
