@@ -131,8 +131,8 @@ fn check_public(request: &Request<Bytes>, target: &Target) {
     if hub_http::owns(target) {
         match hub_http::decode(request, target) {
             Ok((operation, _)) => {
-                use Operation::{Identity, Method, Query, Twin};
-                assert!(matches!(operation, Identity(_) | Twin(_) | Method(_) | Query(_)));
+                use Operation::{CloudToDevice, Identity, Method, Query, Twin};
+                assert!(matches!(operation, Identity(_) | Twin(_) | Method(_) | Query(_) | CloudToDevice(_)));
             }
             Err(refused) => refusal::check(refused, hub_http::refuse),
         }
