@@ -13,12 +13,11 @@ pub mod enrollment_json;
 mod frame;
 #[path = "../../crates/server/src/balancer/header.rs"]
 mod header;
+#[path = "../../crates/server/src/http/host.rs"]
+mod host;
 /// What the server reads of a head, as its own files call it.
 mod http {
-    #[path = "../../../crates/server/src/http/host.rs"]
-    mod host;
-
-    pub(crate) use host::host_asked;
+    pub(crate) use crate::host::host_asked;
 }
 pub mod http_opening;
 pub mod http_request;
