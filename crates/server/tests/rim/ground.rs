@@ -72,7 +72,8 @@ pub async fn connect_device(muster: &Muster) -> DeviceClient {
     DeviceClient::connect(&dial, DEVICE, &credential, muster.clock().now()).await.expect("let in")
 }
 
-fn device_key() -> SymmetricKey {
+/// The key of [`DEVICE`].
+pub fn device_key() -> SymmetricKey {
     SymmetricKey::from_bytes(&DEVICE_KEY).expect("a key")
 }
 

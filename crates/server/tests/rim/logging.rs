@@ -71,7 +71,7 @@ async fn the_reason_of_a_refusal_and_of_misuse_is_in_the_log() {
     for expected in [
         "MQTT connection refused or misused peer=127.0.0.1 reason=",
         "reason=the user name is not one: no\\u{1b}such name",
-        "MQTT subscription refused peer=127.0.0.1 filter=\"some/",
+        "MQTT subscription or link refused peer=127.0.0.1 name=\"some/",
         "reason=a message to devices/another/messages/events/",
         "reason=refused: the registration ID breaks the rules for one",
     ] {

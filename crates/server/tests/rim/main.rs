@@ -3,6 +3,7 @@
 //! Start at [`ground`], then at a test of the topic.
 
 mod activity;
+mod amqp;
 mod balancers;
 mod budgets;
 mod decisions;
