@@ -121,7 +121,8 @@ impl Session {
 
     fn send_away(&mut self, now: Instant) {
         self.closed.get_or_insert(CloseReason::Stopping);
-        let mut error = amqp::Error::new(condition::CONNECTION_FORCED, "The server is stopping; come again.");
+        let condition = self.machine.as_ref().map_or(condition::CONNECTION_FORCED, |machine| machine.farewell());
+        let mut error = amqp::Error::new(condition, "The server is stopping; come again.");
         for key in ["Retry-After", "retry-after"] {
             error.info.push(Symbol::from_static(key), Value::Uint(COME_AGAIN_AFTER_S));
         }
@@ -211,7 +212,8 @@ impl session::Session for Session {
 
     fn wants_input(&self) -> bool {
         // Once it is closing, only the peer's close is looked at.
-        self.connection.wants_input() && (!self.is_stopping || !self.connection.is_open())
+        let has_room = self.machine.as_ref().is_none_or(|machine| machine.wants_input());
+        self.connection.wants_input() && has_room && (!self.is_stopping || !self.connection.is_open())
     }
 
     fn closed(&self) -> Option<&CloseReason> {

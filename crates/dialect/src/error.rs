@@ -254,6 +254,25 @@ pub fn amqp_error(kind: ErrorKind, body: &Value, retry_after_s: Option<u32>) -> 
     error
 }
 
+/// What a link at a hub is told of a failure (`contract/hub-device.md 4.9`).
+pub fn hub_amqp(failure: &Failure) -> amqp::Error {
+    let mut error = amqp_error(failure.kind, &hub_device_body(failure), failure.retry_after_s);
+    error.info.push(Symbol::from_static("com.microsoft:tracking-id"), failure.tracking.to_string());
+    error
+}
+
+/// What a link at a hub is told of what is refused on the spot, with nothing to find it by.
+pub fn hub_amqp_refusal(refused: &Refused) -> amqp::Error {
+    hub_amqp_error(amqp_condition(refused.kind), spelling(refused.kind).hub, &refused.public)
+}
+
+/// What a link at a hub is told, by a condition and a code of six digits.
+pub fn hub_amqp_error(condition: Symbol, code: u32, message: &str) -> amqp::Error {
+    let mut error = amqp::Error::new(condition, json!({ "errorCode": code, "message": message }).to_string());
+    error.info.push(Symbol::from_static("com.microsoft:is-filtered"), true);
+    error
+}
+
 #[cfg(test)]
 mod tests {
     use std::fmt::Write as _;
@@ -264,12 +283,12 @@ mod tests {
 
     #[test]
     fn the_golden_table_of_errors_is_the_one_that_was_reviewed() {
-        let mut table = String::from("kind | status | provisioning | hub | hub name | management | connack\n");
+        let mut table = String::from("kind | status | provisioning | hub | hub name | management | connack | AMQP\n");
         for kind in ErrorKind::ALL {
             let Spelling { status, provisioning, hub, hub_name, management } = spelling(kind);
-            let connack = connack(kind) as u8;
-            let _ =
-                writeln!(table, "{kind:?} | {status} | {provisioning} | {hub} | {hub_name} | {management} | {connack}");
+            let (connack, amqp) = (connack(kind) as u8, amqp_condition(kind));
+            let _ = write!(table, "{kind:?} | {status} | {provisioning} | {hub} | {hub_name} | {management} | ");
+            let _ = writeln!(table, "{connack} | {amqp}");
         }
         if std::env::var_os("MUSTER_GOLDEN").is_some_and(|mode| mode == "write") {
             std::fs::write(GOLDEN, &table).unwrap();

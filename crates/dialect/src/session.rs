@@ -229,6 +229,21 @@ impl Asks {
         self.serial = VecDeque::new();
     }
 
+    /// Drops those of `ids` that did not begin, and gives them.
+    pub(crate) fn forget_some(&mut self, ids: &[AskId]) -> Vec<AskId> {
+        let mut forgotten = Vec::new();
+        for queue in [&mut self.telemetry, &mut self.serial] {
+            queue.retain(|ask| {
+                let stays = !ids.contains(&ask.id);
+                if !stays {
+                    forgotten.push(ask.id);
+                }
+                stays
+            });
+        }
+        forgotten
+    }
+
     /// Takes note that the reply to `id` has come.
     pub fn finished(&mut self, id: AskId) {
         if self.serial_running == Some(id) {

@@ -4,6 +4,8 @@
 mod enrollment_json;
 #[path = "../../../fuzz/src/http_request.rs"]
 mod http_request;
+#[path = "../../../fuzz/src/hub_amqp.rs"]
+mod hub_amqp;
 #[path = "../../../fuzz/src/hub_topic.rs"]
 mod hub_topic;
 #[path = "../../../fuzz/src/identity_json.rs"]
@@ -31,6 +33,11 @@ fn the_corpus_of_enrollment_json_holds() {
 #[test]
 fn the_corpus_of_http_request_holds() {
     replay("http_request", http_request::check);
+}
+
+#[test]
+fn the_corpus_of_hub_amqp_holds() {
+    replay("hub_amqp", hub_amqp::check);
 }
 
 #[test]

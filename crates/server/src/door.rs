@@ -92,7 +92,9 @@ const fn is_proof(operation: &Operation) -> bool {
         | Operation::Query(_)
         | Operation::Resource(_)
         | Operation::Decision(_) => true,
-        Operation::Session(ask) => matches!(ask, session::Ask::Connect(_)),
+        Operation::Session(ask) => {
+            matches!(ask, session::Ask::Connect(_) | session::Ask::Verify(_) | session::Ask::Renew { .. })
+        }
         Operation::Telemetry(ask) => matches!(ask, telemetry::Ask::Watch { .. }),
         Operation::Method(ask) => matches!(ask, method::Ask::Invoke { .. }),
         Operation::CloudToDevice(ask) => !matches!(

@@ -19,20 +19,37 @@ pub fn authorize(
     action: Action,
     now: UnixTime,
 ) -> Result<(), Error> {
-    let Some(token) = &caller.evidence.token else { return Err(refused("no signature was presented")) };
-    let policy = signed_by(token, policies).ok_or_else(|| refused("no policy's key made the signature"))?;
-    let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
-    if !token.covers(&hosts, path) {
-        return Err(refused("the signature is for another resource"));
-    }
-    if token.expires_at().plus(LEEWAY) < now {
-        return Err(refused("the signature has expired"));
-    }
+    let policy = judge(caller, (hosts, Some(path)), policies, now)?;
     if !policy.rights.allow(action) {
         let text = format!("The policy {} holds {}, which does not allow this.", policy.name, policy.rights);
         return Err(Error::new(ErrorKind::Forbidden, text));
     }
     Ok(())
+}
+
+/// Judges a signature of a policy of a hub, whatever it may be used for: `hosts` are the hub's names.
+pub fn verify_policy(caller: &Caller, (hosts, policies): (&[String], &[Policy]), now: UnixTime) -> Result<(), Error> {
+    judge(caller, (hosts, None), policies, now).map(|_| ())
+}
+
+/// The policy whose key made the signature, if that holds for `path` at one of `hosts`, or for whatever path it names.
+fn judge<'a>(
+    caller: &Caller,
+    (hosts, path): (&[String], Option<&[&str]>),
+    policies: &'a [Policy],
+    now: UnixTime,
+) -> Result<&'a Policy, Error> {
+    let Some(token) = &caller.evidence.token else { return Err(refused("no signature was presented")) };
+    let policy = signed_by(token, policies).ok_or_else(|| refused("no policy's key made the signature"))?;
+    let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    let (_, own) = token.segments();
+    if !token.covers(&hosts, path.unwrap_or(&own)) {
+        return Err(refused("the signature is for another resource"));
+    }
+    if token.expires_at().plus(LEEWAY) < now {
+        return Err(refused("the signature has expired"));
+    }
+    Ok(policy)
 }
 
 /// The policy that the token names and whose key signed it. Without a name no policy fits: it would be a device's token.

@@ -173,6 +173,14 @@ impl Directory {
         }
     }
 
+    /// Has a connection last as long as a newer proof; says whether it is still the one of `seat`.
+    pub fn renew(&self, seat: &Seat, credential: UsedCredential, expires_at: UnixTime) -> bool {
+        let mut shard = self.shard(seat.hub, &seat.name);
+        let Some(entry) = shard.entry_of((seat.hub, &seat.name), seat.epoch) else { return false };
+        (entry.present.credential, entry.present.expires_at) = (credential, Some(expires_at));
+        true
+    }
+
     /// Notes that a connection was heard.
     pub fn hear(&self, seat: &Seat, now: UnixTime) {
         if let Some(entry) = self.shard(seat.hub, &seat.name).entry_of((seat.hub, &seat.name), seat.epoch) {
@@ -345,6 +353,19 @@ mod tests {
         assert_eq!(directory.connected(), 1);
         directory.leave(&seat(3));
         assert_eq!(directory.connected(), 0);
+    }
+
+    #[test]
+    fn a_newer_proof_counts_for_the_connection_it_was_shown_on() {
+        let directory = Directory::default();
+        let _mailbox = enter(&directory, 2);
+        let renew =
+            |epoch, key| directory.renew(&seat(epoch), UsedCredential::DeviceKey([key; 32]), UnixTime::from_seconds(9));
+        assert!(!renew(1, 7), "an earlier connection");
+        assert!(renew(2, 8));
+        let entry = directory.find(HubKey(1), &seat(2).name).unwrap();
+        assert_eq!(entry.credential, UsedCredential::DeviceKey([8; 32]));
+        assert_eq!(entry.expires_at, Some(UnixTime::from_seconds(9)));
     }
 
     #[test]

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use domain::identity::{Identity, proof};
 use domain::ids::HubKey;
 use domain::operation::identity::IdentityName;
-use domain::operation::session::{Answer, Ask, Connect, ConnectedDevice, Seat};
+use domain::operation::session::{Answer, Ask, Connect, ConnectedDevice, Seat, Verify};
 use domain::operation::{Caller, ErrorKind};
 use domain::resource::{CertificateOwner, Hub};
 use store::ports::ClaimWanted;
 
-use crate::access::unreached;
+use crate::access::{unreached, verify_policy};
 use crate::error::Error;
 use crate::mailbox::Mailbox;
 use crate::{Service, Snapshot};
@@ -20,6 +20,8 @@ impl Service {
     pub(crate) async fn perform_session(&self, caller: &Caller, ask: Ask) -> Result<Answer, Error> {
         match ask {
             Ask::Connect(connect) => self.connect(caller, *connect).await,
+            Ask::Verify(verify) => self.verify(caller, *verify).await,
+            Ask::Renew { device } => self.renew(caller, &device).await,
             Ask::Subscribe { device, subscriptions, is_kept } => {
                 if is_kept {
                     let store = &self.0.store;
@@ -92,6 +94,40 @@ impl Service {
         let claim = proof::Claim { identity: identity.as_ref(), device: device.as_ref() };
         judge(caller, hub, &resources, claim, self.now()).map_err(|rejection| refuse(name, &rejection.to_string()))?;
         Ok((Arc::clone(hub), identity.ok_or_else(Error::unauthorized)?))
+    }
+
+    /// Judges a signature that names nobody by its policy alone; what its policy lets its owner do is asked when it is done.
+    async fn verify(&self, caller: &Caller, verify: Verify) -> Result<Answer, Error> {
+        let Verify { host, scope } = verify;
+        let resources = self.resources();
+        let Some(hub) = resources.hub_at(&caller.endpoint, &host) else {
+            return Err(Error::new(ErrorKind::HubNotFound, "No hub of that name is at the address dialled."));
+        };
+        let Some(claimed) = scope else {
+            let hosts = resources.hub_aliases(hub);
+            verify_policy(caller, (hosts, &hub.policies), self.now())?;
+            return Ok(Answer::Done);
+        };
+        let (identity, device) = self.find_claimed(hub.key, &claimed).await?;
+        let claim = proof::Claim { identity: identity.as_ref(), device: device.as_ref() };
+        judge(caller, hub, &resources, claim, self.now())
+            .map_err(|rejection| refuse(&claimed, &rejection.to_string()))?;
+        Ok(Answer::Done)
+    }
+
+    async fn renew(&self, caller: &Caller, seat: &ConnectedDevice) -> Result<Answer, Error> {
+        let resources = self.resources();
+        let hub = resources.hub(seat.hub).ok_or_else(|| Error::new(ErrorKind::HubNotFound, "The hub is gone."))?;
+        let (identity, device) = self.find_claimed(hub.key, &seat.name).await?;
+        let claim = proof::Claim { identity: identity.as_ref(), device: device.as_ref() };
+        let proven = judge(caller, hub, &resources, claim, self.now())
+            .map_err(|rejection| refuse(&seat.name, &rejection.to_string()))?;
+        if !self.0.directory.renew(seat, proven.used().clone(), proven.expires_at()) {
+            return Err(Error::new(ErrorKind::Unauthorized, "Another connection has taken over."));
+        }
+        // The credential may have been changed between the judgement and the renewal.
+        self.judge_connection(hub.key, &seat.name).await?;
+        Ok(Answer::Done)
     }
 
     /// The identity, and the device whose module it is.

@@ -7,6 +7,8 @@ use domain::message::{Draft, WILL_MARK};
 use domain::operation::session::Seat;
 use domain::operation::telemetry::{Answer, Ask};
 use domain::operation::{Caller, ErrorKind, Failure};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
 use store::ports::{ReadFrom, StoredMessage};
 use tokio::sync::watch;
 
@@ -34,6 +36,11 @@ impl Service {
                 self.hear(&device);
                 kept
             }
+            Ask::SendBatch { device, messages } => {
+                let kept = self.keep_all(&device, messages).await;
+                self.hear(&device);
+                kept
+            }
             Ask::Will { device, message } => self.keep(&device, message.marked(WILL_MARK)).await,
             Ask::Watch { hub } => {
                 self.authorize_operator(caller)?;
@@ -53,6 +60,20 @@ impl Service {
         let hub = resources.hub(seat.hub).ok_or_else(|| Error::new(ErrorKind::HubNotFound, "The hub is gone."))?;
         self.0.telemetry.append(draft.stamp(seat, hub.partitions)).await?;
         Ok(Answer::Stored)
+    }
+
+    /// Keeps all of `drafts`, in their order and with one sync of the disk. One that breaks a limit keeps all out; where
+    /// the log fails half-way, the sender is told, and sends the batch again.
+    async fn keep_all(&self, seat: &Seat, drafts: Vec<Draft>) -> Result<Answer, Error> {
+        if let Some(invalid) = drafts.iter().find_map(|draft| draft.check().err()) {
+            return Err(Error::new(ErrorKind::TooLarge, invalid.to_string()));
+        }
+        let mut appends: FuturesOrdered<_> = drafts.into_iter().map(|draft| self.keep(seat, draft)).collect();
+        let mut outcome = Ok(Answer::Stored);
+        while let Some(kept) = appends.next().await {
+            outcome = outcome.and(kept);
+        }
+        outcome
     }
 
     /// A reader of all partitions of a hub. Whether anybody may read was decided by an ask ([`Ask::Watch`]).

@@ -1,13 +1,14 @@
 // What the suites share about devices at a hub: how a provisioned device connects, and what the hub's operators hold.
 
 import device from 'azure-iot-device';
+import amqp from 'azure-iot-device-amqp';
 import mqtt from 'azure-iot-device-mqtt';
 import iothub from 'azure-iothub';
 import { watched } from './covered.mjs';
 import { enroll, registerByKey } from './provisioning.mjs';
 
 /** Transports of the device client, by their names in the results. */
-export const TRANSPORTS = { mqtt: mqtt.Mqtt, 'mqtt-ws': mqtt.MqttWs };
+export const TRANSPORTS = { mqtt: mqtt.Mqtt, 'mqtt-ws': mqtt.MqttWs, amqp: amqp.Amqp, 'amqp-ws': amqp.AmqpWs };
 
 export function registryOf(muster) {
   return watched(watched(iothub.Registry).fromConnectionString(muster.hub.connectionString));
@@ -41,6 +42,16 @@ export async function provision(muster, name, initialTwin) {
 /** Connects a device by its key. */
 export function connect(muster, transport, name, key) {
   return open(muster, transport, `DeviceId=${name};SharedAccessKey=${key}`);
+}
+
+/** Connects a device by its key, with tokens that last `seconds`, each renewed half-way. */
+export async function connectWithTokens(muster, transport, name, key, seconds) {
+  const text = `HostName=${muster.hub.hostName};DeviceId=${name};SharedAccessKey=${key}`;
+  const provider = device.SharedAccessKeyAuthenticationProvider.fromConnectionString(text, seconds, seconds / 2);
+  const client = device.Client.fromAuthenticationProvider(provider, TRANSPORTS[transport]);
+  muster.closing(() => client.close());
+  await client.open();
+  return client;
 }
 
 /** Connects a device by its certificate. */

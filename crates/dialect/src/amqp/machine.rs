@@ -6,7 +6,7 @@ use std::time::Instant;
 use domain::operation::session::ConnectedDevice;
 use domain::operation::{Failure, Lane, Operation, Push, Reply};
 use domain::sas::SasToken;
-use proto::amqp::{Connection, Error, Event, LinkId, SaslCode};
+use proto::amqp::{Connection, Error, Event, LinkId, SaslCode, Symbol, condition};
 
 use super::Plain;
 use crate::session::{AskId, Asks, CloseReason, RefusedNames};
@@ -51,14 +51,19 @@ impl Port<'_> {
         self.connection.refuse_link(link, error);
     }
 
-    /// Takes note of why the connection is about to end; the first reason stays.
-    pub fn note(&mut self, reason: CloseReason) {
-        self.closed.get_or_insert(reason);
-    }
-
     /// Answers what PLAIN presented. Any but `Ok` ends the connection.
     pub fn tell_outcome(&mut self, code: SaslCode) {
         tell_outcome(self.connection, code);
+    }
+
+    /// Drops those of `ids` that did not begin, and gives them: there will be no reply to them.
+    pub fn forget(&mut self, ids: &[AskId]) -> Vec<AskId> {
+        self.asks.forget_some(ids)
+    }
+
+    /// Takes note of why the connection is about to end; the first reason stays.
+    pub fn note(&mut self, reason: CloseReason) {
+        self.closed.get_or_insert(reason);
     }
 
     /// Ends the connection; the first reason stays.
@@ -104,6 +109,16 @@ pub trait Machine: Send {
 
     /// When the machine wants to act of itself.
     fn poll_timeout(&self) -> Option<Instant>;
+
+    /// With which condition clients are sent away while the server stops, so that they come again.
+    fn farewell(&self) -> Symbol {
+        condition::CONNECTION_FORCED
+    }
+
+    /// Whether more may be read; `false` while too much is under way.
+    fn wants_input(&self) -> bool {
+        true
+    }
 
     /// Whether an answer is at hand and held back, so that a drain has to wait for it.
     fn holds_back(&self) -> bool {

@@ -1,46 +1,176 @@
 //! A hub's side of an AMQP connection: which of its nodes a link belongs to. Start at [`Side`].
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use domain::operation::session::ConnectedDevice;
-use domain::operation::{Failure, Push, Reply};
-use proto::amqp::{Error, Event, SaslCode, condition};
+use domain::operation::session::{Ask, ConnectedDevice, CutOff, Verify};
+use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply};
+use proto::amqp::{Event, LinkId, SaslCode, SessionId, Symbol, condition};
 
-use crate::amqp::{Machine, Port, address_of};
-use crate::session::{AskId, cut};
+use super::cbs::{self, Cbs, PutToken};
+use super::device_amqp::{Devices, cut_off};
+use super::link_address::read_identity;
+use crate::amqp::{Machine, Plain, Port, address_of};
+use crate::error;
+use crate::session::{AskId, CloseReason};
 
 /// The links of one connection to a hub: each belongs to a node that its address names.
-#[derive(Debug)]
-pub struct Side {}
+#[derive(Debug, Default)]
+pub struct Side {
+    /// What PLAIN presented, while it is judged.
+    introduced: Option<(AskId, PutToken)>,
+    cbs: Cbs,
+    devices: Devices,
+    /// When the connection ends if nobody is on it then, because the last device was cut off.
+    ending: Option<(Instant, CutOff)>,
+}
+
+/// How long a client has to leave by itself whose last device was cut off. Node never finishes closing a connection that
+/// is closed from here while it ends its session.
+const LEAVE_TIME: Duration = Duration::from_secs(5);
+
+/// The code of an address that leads nowhere (`contract/hub-device.md 4.9`).
+const BAD_ADDRESS: u32 = 404_006;
 
 impl Side {
     /// Without links, and nothing proven.
-    #[expect(clippy::new_without_default, reason = "made by a connection only")]
-    pub const fn new() -> Self {
-        Self {}
+    pub fn new() -> Self {
+        Self::default()
     }
-}
 
-impl Machine for Side {
-    fn handle_event(&mut self, event: Event, port: &mut Port<'_>, _now: Instant) {
-        match event {
-            Event::SaslInit(_) => port.tell_outcome(SaslCode::Auth),
-            Event::Attach { link, attach, .. } => {
-                let address = address_of(&attach).map(|address| cut(address.path())).unwrap_or_default();
-                let error = Error::new(condition::NOT_IMPLEMENTED, "The hub does not serve this address over AMQP.");
-                port.refuse_link(link, &address, error);
+    fn introduce(&mut self, port: &mut Port<'_>) {
+        let put = port.opened.plain.as_deref().and_then(introduced);
+        let Some(put) = put else { return port.tell_outcome(SaslCode::Auth) };
+        let verify = Verify { host: put.host.clone(), scope: put.scope.clone() };
+        let operation = Operation::Session(Ask::Verify(Box::new(verify)));
+        let ask = port.ask_with(Some(put.token.clone()), operation, Lane::Serial);
+        self.introduced = Some((ask, put));
+    }
+
+    fn introduced(&mut self, put: PutToken, reply: Result<Reply, Failure>, port: &mut Port<'_>) {
+        match reply {
+            Ok(_) => {
+                // The first token of a connection always has room.
+                let _ = self.cbs.keep(put);
+                port.tell_outcome(SaslCode::Ok);
             }
-            _ => {}
+            Err(failure) => {
+                port.note(CloseReason::Refused(failure.to_string()));
+                port.tell_outcome(match failure.kind {
+                    ErrorKind::Throttled | ErrorKind::Unavailable | ErrorKind::Internal => SaslCode::SysTemp,
+                    _ => SaslCode::Auth,
+                });
+            }
         }
     }
 
-    fn handle_reply(&mut self, _: AskId, _: Result<Reply, Failure>, _: &mut Port<'_>, _: Instant) {}
+    fn attach(&mut self, (link, session): (LinkId, SessionId), attach: &proto::amqp::Attach, port: &mut Port<'_>) {
+        let Some(address) = address_of(attach) else {
+            return port.refuse_link(link, "", bad_address("The link has no address."));
+        };
+        if address.path().eq_ignore_ascii_case(cbs::NODE) {
+            return self.cbs.attach((link, session), attach, port);
+        }
+        if !self.devices.attach((link, session), (attach, &address), &self.cbs, port) {
+            port.refuse_link(link, address.path(), bad_address("Nothing is at this address."));
+        }
+    }
+}
 
-    fn handle_push(&mut self, _: &ConnectedDevice, _: Push, _: &mut Port<'_>, _: Instant) {}
+fn bad_address(message: &str) -> proto::amqp::Error {
+    error::hub_amqp_error(condition::NOT_FOUND, BAD_ADDRESS, message)
+}
 
-    fn handle_timeout(&mut self, _: &mut Port<'_>, _: Instant) {}
+/// What PLAIN presents: `{d}@sas.{hub}`, or `{policy}@sas.root.{hub}`, with a token for a password. The hub is told by the
+/// token and not by the user name, which holds a first label that means nothing where a host is a literal.
+fn introduced(plain: &Plain) -> Option<PutToken> {
+    let (name, hub) = plain.user().rsplit_once("@sas.")?;
+    let put = PutToken::parse(plain.password().expose()).ok()?;
+    let is_meant = match hub.strip_prefix("root.") {
+        Some(_) => put.token.policy().is_some_and(|policy| policy.eq_ignore_ascii_case(name)),
+        None => read_identity(name).is_ok_and(|identity| put.is_for(&identity)),
+    };
+    is_meant.then_some(put)
+}
+
+impl Machine for Side {
+    fn handle_event(&mut self, event: Event, port: &mut Port<'_>, _: Instant) {
+        match event {
+            Event::SaslInit(_) => self.introduce(port),
+            Event::Attach { link, session, attach } => self.attach((link, session), &attach, port),
+            Event::Delivery(delivery) if self.cbs.owns(delivery.link) => self.cbs.deliver(&delivery, port),
+            Event::Delivery(delivery) => self.devices.deliver(&delivery, port),
+            Event::Detach { link, .. } => {
+                self.cbs.forget_link(link);
+                self.devices.forget_link(link, port);
+            }
+            Event::End { session, .. } => {
+                self.cbs.forget_session(session);
+                self.devices.forget_session(session, port);
+            }
+            Event::Credit { link } => {
+                self.cbs.flush(port);
+                self.devices.flush_link(link, port);
+            }
+            // What is sent is settled, or settled whatever becomes of it.
+            Event::Outcome { id, state, is_settled, .. } => {
+                if let Some(state) = state.filter(|_| !is_settled) {
+                    port.connection.settle(id, state);
+                }
+            }
+            Event::Closed(_)
+            | Event::SaslMechanisms(_)
+            | Event::SaslChallenge(_)
+            | Event::SaslResponse(_)
+            | Event::Open(_)
+            | Event::Begin { .. }
+            | Event::Attached { .. } => {}
+        }
+    }
+
+    fn handle_reply(&mut self, id: AskId, reply: Result<Reply, Failure>, port: &mut Port<'_>, _: Instant) {
+        if let Some((_, put)) = self.introduced.take_if(|(ask, _)| *ask == id) {
+            return self.introduced(put, reply, port);
+        }
+        if self.cbs.awaits(id) {
+            if let Some(put) = self.cbs.handle_reply(id, reply, port) {
+                self.devices.renew(&put, port);
+            }
+            return;
+        }
+        self.devices.handle_reply(id, reply, port);
+    }
+
+    fn handle_push(&mut self, device: &ConnectedDevice, push: Push, port: &mut Port<'_>, now: Instant) {
+        if let Some(reason) = self.devices.handle_push(device, push, port)
+            && self.devices.is_empty()
+        {
+            self.ending = Some((now + LEAVE_TIME, reason));
+        }
+    }
+
+    fn handle_room(&mut self, port: &mut Port<'_>, _: Instant) {
+        self.cbs.flush(port);
+        self.devices.flush(port);
+    }
+
+    fn handle_timeout(&mut self, port: &mut Port<'_>, now: Instant) {
+        if let Some((_, reason)) = self.ending.take_if(|(at, _)| now >= *at)
+            && self.devices.is_empty()
+        {
+            port.close(CloseReason::CutOff(reason), Some(cut_off::error_of(reason)), now);
+        }
+    }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        None
+        self.ending.map(|(at, _)| at)
+    }
+
+    /// Node comes back after this one, and takes `amqp:connection:forced` for the end.
+    fn farewell(&self) -> Symbol {
+        condition::DETACH_FORCED
+    }
+
+    fn wants_input(&self) -> bool {
+        !self.devices.is_full()
     }
 }

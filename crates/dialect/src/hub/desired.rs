@@ -72,6 +72,11 @@ impl Feed {
         None
     }
 
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Forgets what waits.
     pub fn clear(&mut self) {
         self.waiting = VecDeque::new();

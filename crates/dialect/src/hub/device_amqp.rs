@@ -1,1 +1,434 @@
 //! A hub's devices over AMQP (`contract/hub-device.md 4.4` to `4.8`).
+//!
+//! Several devices may share a connection. Each is seated when the first link of its own is attached, with the token that
+//! was put for it or with the certificate of the handshake, and leaves with its last link. A link is for one purpose and
+//! one direction; of two alike the later one stays. Nothing here stores a message or tells who may connect. Start at
+//! [`Devices::attach`].
+
+use std::collections::BTreeMap;
+
+use domain::message::MESSAGE_BYTES_MAX;
+use domain::operation::identity::IdentityName;
+use domain::operation::session::{Answer, Ask, Connect, ConnectedDevice, CutOff};
+use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply, telemetry, twin};
+use proto::amqp::{Attach, Delivery, DeliveryId, DeliveryState, LinkId, Message, MessageId, Role, SessionId};
+
+use self::device::{Device, Kind, Link};
+use super::cbs::{Cbs, PutToken};
+use super::link_address::{LinkAddress, Purpose};
+use super::links::{self, Credit, Sender};
+use super::telemetry_amqp;
+use super::twin_amqp::{self, TwinRequest};
+use super::twin_answer::TwinAnswer;
+use crate::amqp::{Address, Port};
+use crate::error::{self, Refused};
+use crate::session::AskId;
+
+pub(super) mod cut_off;
+mod device;
+#[cfg(test)]
+mod tests;
+
+/// Telemetry transfers that may be under way on a link.
+const TELEMETRY_CREDIT: u32 = 128;
+/// Requests and method results that may be under way on a link.
+const REQUEST_CREDIT: u32 = 32;
+/// Bytes of telemetry that a connection may have under way before nothing more is read.
+const TELEMETRY_BYTES_MAX: usize = 1024 * 1024;
+/// Longest message to a device (`contract/hub-device.md 4.5`).
+const DEVICE_BOUND_BYTES_MAX: u64 = 64 * 1024;
+
+/// The devices of one connection.
+#[derive(Debug, Default)]
+pub struct Devices {
+    present: BTreeMap<IdentityName, Device>,
+    /// Whose each link is.
+    links: BTreeMap<LinkId, Owner>,
+    waiting: BTreeMap<AskId, Waiting>,
+    /// Bytes of telemetry that are not answered.
+    telemetry_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Owner {
+    identity: IdentityName,
+    kind: Kind,
+    session: SessionId,
+}
+
+/// What to do when an answer comes.
+#[derive(Debug)]
+enum Waiting {
+    /// Let a device in.
+    Seat(IdentityName),
+    /// Settle a transfer of so many bytes.
+    Telemetry { link: LinkId, delivery: Option<DeliveryId>, bytes: usize },
+    /// Answer a request about the twin.
+    Twin { identity: IdentityName, link: LinkId, correlation_id: Option<MessageId> },
+    /// Nothing.
+    Nothing,
+}
+
+impl Devices {
+    /// Whether nobody is here.
+    pub fn is_empty(&self) -> bool {
+        self.present.is_empty()
+    }
+
+    /// Whether so much is under way that nothing more is to be read.
+    pub const fn is_full(&self) -> bool {
+        self.telemetry_bytes >= TELEMETRY_BYTES_MAX
+    }
+
+    /// Takes a link that a client attaches; `false` if its address is none of a device's. It is answered once its device is
+    /// seated.
+    pub fn attach(
+        &mut self,
+        (link, session): (LinkId, SessionId),
+        (attach, address): (&Attach, &Address),
+        tokens: &Cbs,
+        port: &mut Port<'_>,
+    ) -> bool {
+        let Ok(LinkAddress { identity, purpose }) = LinkAddress::read(address) else { return false };
+        let kind = Kind { purpose, role: attach.role };
+        if !kind.is_known(&identity) {
+            return false;
+        }
+        self.links.insert(link, Owner { identity: identity.clone(), kind, session });
+        let device = self.present.entry(identity.clone()).or_default();
+        device.arriving.push((link, Box::new(attach.clone())));
+        if device.seat.is_some() {
+            self.accept_arrived(&identity, port);
+        } else if !device.is_asked {
+            device.is_asked = true;
+            let put = tokens.token_for(&identity);
+            device.has_token = put.is_some();
+            let operation = Operation::Session(Ask::Connect(Box::new(connect(&identity, attach, address, port))));
+            let ask = port.ask_with(put.map(|put| put.token.clone()), operation, Lane::Serial);
+            self.waiting.insert(ask, Waiting::Seat(identity));
+        }
+        true
+    }
+
+    /// Asks that a newer token count for the devices that it is for.
+    pub fn renew(&mut self, put: &PutToken, port: &mut Port<'_>) {
+        for (identity, device) in &self.present {
+            let Some(seat) = device.seat.clone().filter(|_| device.has_token && put.is_for(identity)) else { continue };
+            let operation = Operation::Session(Ask::Renew { device: seat });
+            let ask = port.ask_with(Some(put.token.clone()), operation, Lane::Serial);
+            self.waiting.insert(ask, Waiting::Nothing);
+        }
+    }
+
+    /// Takes a message of a client.
+    pub fn deliver(&mut self, delivery: &Delivery, port: &mut Port<'_>) {
+        // Nothing counts that comes on a link which is given up.
+        let Some(Owner { identity, kind, .. }) = self.links.get(&delivery.link) else { return };
+        let (identity, purpose) = (identity.clone(), kind.purpose);
+        let Some(seat) = self.present.get(&identity).and_then(|device| device.seat.clone()) else { return };
+        match purpose {
+            Purpose::Events => self.take_telemetry(seat, delivery, port),
+            Purpose::Twin => self.take_twin_request(seat, delivery, port),
+            // Nobody waits for a result that comes late or unasked (`contract/hub-device.md 4.8`).
+            Purpose::Methods | Purpose::DeviceBound => {
+                settle(delivery, DeliveryState::Accepted, port);
+                self.use_credit(delivery.link, port);
+            }
+        }
+    }
+
+    fn take_telemetry(&mut self, device: ConnectedDevice, delivery: &Delivery, port: &mut Port<'_>) {
+        let mut drafts = match telemetry_amqp::decode(delivery.message_format, &delivery.payload) {
+            Ok(drafts) => drafts,
+            Err(invalid) => {
+                let refused = Refused::new(invalid.kind(), invalid.to_string());
+                settle(delivery, DeliveryState::rejected(error::hub_amqp_refusal(&refused)), port);
+                return self.use_credit(delivery.link, port);
+            }
+        };
+        let ask = match drafts.pop() {
+            Some(message) if drafts.is_empty() => telemetry::Ask::Send { device, message: Box::new(message) },
+            last => {
+                drafts.extend(last);
+                telemetry::Ask::SendBatch { device, messages: drafts }
+            }
+        };
+        let ask = port.ask(Operation::Telemetry(ask), Lane::Telemetry);
+        let bytes = delivery.payload.len();
+        self.telemetry_bytes += bytes;
+        let answered = (!delivery.is_settled).then_some(delivery.id);
+        self.waiting.insert(ask, Waiting::Telemetry { link: delivery.link, delivery: answered, bytes });
+    }
+
+    /// Disposition first, then the answer.
+    fn take_twin_request(&mut self, device: ConnectedDevice, delivery: &Delivery, port: &mut Port<'_>) {
+        settle(delivery, DeliveryState::Accepted, port);
+        let identity = device.name.clone();
+        let message = Message::decode(&delivery.payload);
+        let correlation_id = message.as_ref().ok().and_then(|message| message.correlation_id().cloned());
+        let request = match &message {
+            Ok(message) => TwinRequest::parse(message),
+            Err(malformed) => Err(Refused::new(ErrorKind::InvalidArgument, malformed.to_string())),
+        };
+        let ask = match request {
+            Ok(TwinRequest::Read) => twin::Ask::Read(device),
+            Ok(TwinRequest::Report { patch, expected_version }) => {
+                twin::Ask::Report { device, patch, expected_version }
+            }
+            Ok(request @ (TwinRequest::Listen | TwinRequest::Cease)) => {
+                if let Some(device) = self.present.get_mut(&identity) {
+                    device.is_listening = request == TwinRequest::Listen;
+                }
+                return self.answer_twin(&identity, delivery.link, (twin_amqp::done(), correlation_id), port);
+            }
+            Err(refused) => {
+                let answer = (TwinAnswer::refused(&refused), correlation_id);
+                return self.answer_twin(&identity, delivery.link, answer, port);
+            }
+        };
+        if let Some(device) = self.present.get_mut(&identity) {
+            device.twin_requests += 1;
+        }
+        let ask = port.ask(Operation::Twin(ask), Lane::Serial);
+        self.waiting.insert(ask, Waiting::Twin { identity, link: delivery.link, correlation_id });
+    }
+
+    fn answer_twin(
+        &mut self,
+        identity: &IdentityName,
+        link: LinkId,
+        (answer, correlation_id): (TwinAnswer, Option<MessageId>),
+        port: &mut Port<'_>,
+    ) {
+        // A device that has left, or attached the link afresh, does not wait for it.
+        if self.links.contains_key(&link)
+            && let Some(device) = self.present.get_mut(identity)
+        {
+            device.answers.push_back((link, twin_amqp::response(answer, correlation_id)));
+        }
+        self.flush_device(identity, port);
+    }
+
+    /// The answer to an earlier ask.
+    pub fn handle_reply(&mut self, id: AskId, reply: Result<Reply, Failure>, port: &mut Port<'_>) {
+        match self.waiting.remove(&id) {
+            None | Some(Waiting::Nothing) => {}
+            Some(Waiting::Seat(identity)) => self.seated(&identity, reply, port),
+            Some(Waiting::Telemetry { link, delivery, bytes }) => {
+                self.telemetry_bytes -= bytes;
+                if let Some(delivery) = delivery {
+                    port.connection.settle(delivery, outcome(reply));
+                }
+                self.use_credit(link, port);
+            }
+            Some(Waiting::Twin { identity, link, correlation_id }) => {
+                let Some(device) = self.present.get_mut(&identity) else { return };
+                device.twin_requests = device.twin_requests.saturating_sub(1);
+                let answer = TwinAnswer::new(reply, &mut device.feed);
+                self.answer_twin(&identity, link, (answer, correlation_id), port);
+            }
+        }
+    }
+
+    fn seated(&mut self, identity: &IdentityName, reply: Result<Reply, Failure>, port: &mut Port<'_>) {
+        let failed = match reply {
+            Ok(Reply::Session(Answer::Connected { device: seat, .. })) => {
+                if let Some(device) = self.present.get_mut(identity) {
+                    device.seat = Some(seat);
+                    self.accept_arrived(identity, port);
+                    self.let_go(identity, port);
+                } else {
+                    leave(seat, port, &mut self.waiting);
+                }
+                return;
+            }
+            Ok(_) => error::hub_amqp_refusal(&Refused::new(ErrorKind::Internal, "Internal error.")),
+            Err(failure) => error::hub_amqp(&failure),
+        };
+        let Some(device) = self.present.remove(identity) else { return };
+        for (link, _) in device.arriving {
+            if let Some(owner) = self.links.remove(&link) {
+                port.refuse_link(link, &owner.identity.to_string(), failed.clone());
+            }
+        }
+    }
+
+    /// Accepts the links that waited for their device to be seated.
+    fn accept_arrived(&mut self, identity: &IdentityName, port: &mut Port<'_>) {
+        let Some(device) = self.present.get_mut(identity) else { return };
+        for (id, attach) in std::mem::take(&mut device.arriving) {
+            let Some(owner) = self.links.get(&id) else { continue };
+            let kind = owner.kind;
+            let message_bytes_max = match (kind.purpose, kind.role) {
+                (Purpose::DeviceBound, _) => DEVICE_BOUND_BYTES_MAX,
+                _ => MESSAGE_BYTES_MAX as u64,
+            };
+            links::accept(id, &attach, message_bytes_max, port.connection);
+            let credit = match (kind.role, kind.purpose) {
+                (Role::Receiver, _) => None,
+                (Role::Sender, Purpose::Events) => Some(TELEMETRY_CREDIT),
+                (Role::Sender, _) => Some(REQUEST_CREDIT),
+            };
+            let link = Link {
+                id,
+                pair: device::pair_of(&attach),
+                credit: credit.map(|count| Credit::grant(id, count, port.connection)),
+                sender: (kind.role == Role::Receiver).then(|| Sender::new(id, &attach)),
+            };
+            for stolen in device.enter(kind, link) {
+                self.links.remove(&stolen);
+                port.connection.detach(stolen, true, Some(cut_off::error_of(CutOff::Displaced)));
+            }
+        }
+        self.flush_device(identity, port);
+    }
+
+    /// The client may send another message on a link.
+    fn use_credit(&mut self, link: LinkId, port: &mut Port<'_>) {
+        let Some(owner) = self.links.get(&link) else { return };
+        let device = self.present.get_mut(&owner.identity);
+        if let Some(credit) = device.and_then(|device| device.credit_of(owner.kind)) {
+            credit.use_one(port.connection);
+        }
+    }
+
+    /// Tells a device something unasked. Gives the reason if it was cut off.
+    pub fn handle_push(&mut self, seat: &ConnectedDevice, push: Push, port: &mut Port<'_>) -> Option<CutOff> {
+        let identity = &seat.name;
+        let device = self.present.get_mut(identity)?;
+        if !device.seat.as_ref().is_some_and(|present| present.is_same_seat(seat)) {
+            return None;
+        }
+        let reason = match push {
+            Push::Desired(change) => match device.feed.push(change) {
+                Ok(()) => return self.flush_device(identity, port),
+                Err(_) => CutOff::Overrun,
+            },
+            // Neither calls nor messages are taken over AMQP: no device here says that it listens.
+            Push::Method(_) | Push::MessagesWaiting => return None,
+            Push::CutOff(reason) => reason,
+        };
+        self.cut_off(identity, reason, port);
+        Some(reason)
+    }
+
+    /// Detaches all links of a device; what it asked and was not begun is never begun.
+    fn cut_off(&mut self, identity: &IdentityName, reason: CutOff, port: &mut Port<'_>) {
+        let error = cut_off::error_of(reason);
+        let Some(device) = self.present.remove(identity) else { return };
+        let mut links = Vec::new();
+        self.links.retain(|link, owner| {
+            let stays = owner.identity != *identity;
+            if !stays {
+                links.push(*link);
+            }
+            stays
+        });
+        let asked = self.waiting.iter().filter(|(_, waiting)| match waiting {
+            Waiting::Telemetry { link, .. } | Waiting::Twin { link, .. } => links.contains(link),
+            Waiting::Seat(_) | Waiting::Nothing => false,
+        });
+        let asked: Vec<AskId> = asked.map(|(ask, _)| *ask).collect();
+        for ask in port.forget(&asked) {
+            if let Some(Waiting::Telemetry { bytes, .. }) = self.waiting.remove(&ask) {
+                self.telemetry_bytes -= bytes;
+            }
+        }
+        for link in links {
+            port.connection.detach(link, true, Some(error.clone()));
+        }
+        if let Some(seat) = device.seat {
+            leave(seat, port, &mut self.waiting);
+        }
+    }
+
+    /// Sends what there is room for on all links.
+    pub fn flush(&mut self, port: &mut Port<'_>) {
+        let waiting = self.present.iter().filter(|(_, device)| device.has_something_to_say());
+        let identities: Vec<IdentityName> = waiting.map(|(identity, _)| identity.clone()).collect();
+        for identity in identities {
+            self.flush_device(&identity, port);
+        }
+    }
+
+    /// Sends what there is room for to whom `link` belongs.
+    pub fn flush_link(&mut self, link: LinkId, port: &mut Port<'_>) {
+        if let Some(owner) = self.links.get(&link) {
+            let identity = owner.identity.clone();
+            self.flush_device(&identity, port);
+        }
+    }
+
+    /// Sends what there is room for. Gives the reason if the device was cut off.
+    fn flush_device(&mut self, identity: &IdentityName, port: &mut Port<'_>) -> Option<CutOff> {
+        let device = self.present.get_mut(identity)?;
+        let flushed = device.flush(port.connection);
+        for link in flushed.answered {
+            self.use_credit(link, port);
+        }
+        // Versions are missing: the device reads its twin afresh when it comes back.
+        if !flushed.has_gap {
+            return None;
+        }
+        self.cut_off(identity, CutOff::Overrun, port);
+        Some(CutOff::Overrun)
+    }
+
+    /// Forgets a link that is over, and lets its device go with its last one.
+    pub fn forget_link(&mut self, link: LinkId, port: &mut Port<'_>) {
+        let Some(owner) = self.links.remove(&link) else { return };
+        if let Some(device) = self.present.get_mut(&owner.identity) {
+            device.forget(link);
+        }
+        self.let_go(&owner.identity, port);
+    }
+
+    /// Forgets the links of a session that is over.
+    pub fn forget_session(&mut self, session: SessionId, port: &mut Port<'_>) {
+        let over = self.links.iter().filter(|(_, owner)| owner.session == session);
+        let over: Vec<LinkId> = over.map(|(link, _)| *link).collect();
+        for link in over {
+            self.forget_link(link, port);
+        }
+    }
+
+    fn let_go(&mut self, identity: &IdentityName, port: &mut Port<'_>) {
+        // Who is judged is let go once that is over.
+        if self.present.get(identity).is_some_and(|device| device.seat.is_some() && device.has_no_links())
+            && let Some(seat) = self.present.remove(identity).and_then(|device| device.seat)
+        {
+            leave(seat, port, &mut self.waiting);
+        }
+    }
+}
+
+fn leave(device: ConnectedDevice, port: &mut Port<'_>, waiting: &mut BTreeMap<AskId, Waiting>) {
+    let ask = port.ask(Operation::Session(Ask::Disconnect { device }), Lane::Serial);
+    waiting.insert(ask, Waiting::Nothing);
+}
+
+fn settle(delivery: &Delivery, state: DeliveryState, port: &mut Port<'_>) {
+    if !delivery.is_settled {
+        port.connection.settle(delivery.id, state);
+    }
+}
+
+/// A refusal always says why: Node takes one without a reason for success (`contract/hub-device.md 4.6`).
+fn outcome(reply: Result<Reply, Failure>) -> DeliveryState {
+    match reply {
+        Ok(_) => DeliveryState::Accepted,
+        Err(failure) => DeliveryState::rejected(error::hub_amqp(&failure)),
+    }
+}
+
+/// How the device introduces itself by its first link. The sessions of MQTT are none of AMQP's: nothing is forgotten.
+fn connect(identity: &IdentityName, attach: &Attach, address: &Address, port: &Port<'_>) -> Connect {
+    let property = |name| attach.properties.find(name).and_then(proto::amqp::Value::as_str).map(str::to_owned);
+    Connect {
+        host: address.authority.as_deref().or(port.opened.host.as_deref()).unwrap_or_default().to_owned(),
+        claimed: identity.clone(),
+        clean_session: false,
+        model_id: property("com.microsoft:model-id").filter(|model| !model.is_empty()),
+        client: property("com.microsoft:client-version"),
+    }
+}

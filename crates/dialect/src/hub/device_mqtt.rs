@@ -22,11 +22,11 @@ use domain::sas::SasToken;
 use proto::mqtt::{
     Connect, Event, Filter, Message, PacketId, QoS, Refusal, SubackCode, Text, Ticket, Unpublished, Will,
 };
-use serde_json::{Map, Value, json};
 
 use super::deliveries::Deliveries;
 use super::desired::{Feed, Next};
 use super::topics::{self, Publication};
+use super::twin_answer::{self, TwinAnswer, no_text};
 use super::{property_bag, user_name::UserName};
 use crate::error;
 use crate::mqtt::{Machine, Port};
@@ -240,7 +240,7 @@ impl Device {
                     let waiting = Waiting::Twin(ticket, request_id.into());
                     self.ask(Operation::Twin(ask), Lane::Serial, waiting, port);
                 }
-                Err(_) => self.answer_twin(ticket, refused_patch(request_id), port),
+                Err(_) => self.answer_twin(ticket, twin_result(TwinAnswer::refused(&no_text()), request_id), port),
             },
             Some(Publication::MethodResult { status, request_id }) => match MethodRequestId::parse(request_id) {
                 Some(request) => {
@@ -435,47 +435,14 @@ const fn ends_rights(reason: CutOff) -> bool {
     }
 }
 
-/// The answer to a twin request. The feed learns which desired properties a document holds.
-fn twin_answer(reply: Result<Reply, Failure>, request_id: &str, feed: &mut Feed) -> Message {
-    let (status, version, payload) = match reply {
-        Ok(Reply::Twin(twin::Answer::Document(document))) => {
-            if let Some(version) = desired_version(&document) {
-                feed.read(version);
-            }
-            (200, None, Value::Object(document).to_string())
-        }
-        Ok(Reply::Twin(twin::Answer::Reported { version })) => (204, Some(version), String::new()),
-        Ok(_) => {
-            let code = error::spelling(ErrorKind::Internal);
-            (code.status, None, json!({ "errorCode": code.hub, "message": "Internal error." }).to_string())
-        }
-        Err(failure) => {
-            // A twin that is too large is a bad request here, not an entity too large (`contract/hub-device.md 2.9`).
-            let kind = match failure.kind {
-                ErrorKind::TooLarge => ErrorKind::InvalidArgument,
-                kind => kind,
-            };
-            let failure = Failure { kind, ..failure };
-            (error::spelling(kind).status, None, error::hub_device_body(&failure).to_string())
-        }
-    };
-    message(topics::twin_result(status, request_id, version), payload.into())
-}
-
-fn desired_version(document: &Map<String, Value>) -> Option<u64> {
-    document.get("desired")?.get(domain::twin::VERSION)?.as_u64()
-}
-
-/// The answer to a patch that is no text; only its topic could be read.
-fn refused_patch(request_id: &str) -> Message {
-    let code = error::spelling(ErrorKind::InvalidArgument);
-    let body = json!({ "errorCode": code.hub, "message": "the patch is not UTF-8" });
-    message(topics::twin_result(code.status, request_id, None), Bytes::from(body.to_string()))
+/// The answer to a twin request, as a message.
+fn twin_result(answer: TwinAnswer, request_id: &str) -> Message {
+    let TwinAnswer { status, version, body } = answer;
+    message(topics::twin_result(status, request_id, version), body)
 }
 
 fn send_change(change: &twin::DesiredChange, port: &mut Port<'_>) {
-    let payload = serde_json::to_vec(&*change.patch).expect("JSON values have text for keys and can be written");
-    let sent = port.connection.publish(&message(topics::desired_change(change.version), payload.into()));
+    let sent = port.connection.publish(&message(topics::desired_change(change.version), twin_answer::change(change)));
     if sent.is_err() {
         port.close(CloseReason::CutOff(CutOff::Overrun));
     }
@@ -551,8 +518,8 @@ impl Machine for Device {
             (Some(Waiting::Telemetry(ticket, QoS::AtMostOnce)), Err(_)) => port.connection.acknowledge(ticket),
             (Some(Waiting::Telemetry(..)), Err(failure)) => port.close(CloseReason::Unstored(failure.to_string())),
             (Some(Waiting::Twin(ticket, request_id)), reply) => {
-                let answer = twin_answer(reply, &request_id, &mut self.feed);
-                self.answer_twin(ticket, answer, port);
+                let answer = TwinAnswer::new(reply, &mut self.feed);
+                self.answer_twin(ticket, twin_result(answer, &request_id), port);
             }
         }
     }

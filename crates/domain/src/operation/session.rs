@@ -11,6 +11,13 @@ use super::identity::IdentityName;
 pub enum Ask {
     /// Prove who it is and take over the identity's connection.
     Connect(Box<Connect>),
+    /// Prove that a signature is good at a hub, without taking any connection over.
+    Verify(Box<Verify>),
+    /// Have a newer signature count for a connection, in the place of the one it was let in by.
+    Renew {
+        /// Who.
+        device: ConnectedDevice,
+    },
     /// Change the subscriptions; answered once they are in force, and durable if they are kept.
     Subscribe {
         /// Who.
@@ -40,6 +47,15 @@ pub struct Connect {
     pub model_id: Option<String>,
     /// The client's name for itself, for diagnostics.
     pub client: Option<String>,
+}
+
+/// A signature that is presented before it is used.
+#[derive(Clone, Debug)]
+pub struct Verify {
+    /// The host name that the signature names; only narrows what was dialled.
+    pub host: String,
+    /// The identity that it names; `None` for a policy's signature that names none.
+    pub scope: Option<IdentityName>,
 }
 
 /// Proof that a device was let in, carried by everything it asks afterwards. Only `service` makes one.

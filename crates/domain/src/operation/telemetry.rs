@@ -15,6 +15,14 @@ pub enum Ask {
         /// Body and properties; the hub stamps the rest.
         message: Box<Draft>,
     },
+    /// Several messages, of which either all are kept or the sender is told that not all are; answered once they are
+    /// durable.
+    SendBatch {
+        /// Who.
+        device: ConnectedDevice,
+        /// Bodies and properties; the hub stamps the rest.
+        messages: Vec<Draft>,
+    },
     /// The will of a device whose connection broke.
     Will {
         /// Who.

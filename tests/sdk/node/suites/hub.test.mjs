@@ -1,23 +1,27 @@
-// azure-iot-device-mqtt at a hub: telemetry, twins, desired properties, refusals, and a restart in the middle.
+// azure-iot-device at a hub, over MQTT and AMQP: telemetry, twins, desired properties, refusals, and a restart in the middle.
 
 import '../trust.mjs';
 import assert from 'node:assert/strict';
 import { EventEmitter, once } from 'node:events';
+import { setTimeout } from 'node:timers/promises';
 import common from 'azure-iot-common';
 import device from 'azure-iot-device';
 import {
-  TRANSPORTS, connect, connectByCertificate, create, provision, registryOf, report, section,
+  TRANSPORTS, connect, connectByCertificate, connectWithTokens, create, provision, registryOf, report, section,
 } from '../devices.mjs';
 import { check, client } from '../muster.mjs';
 import { within } from '../process.mjs';
 import { enroll, enrollGroup, registerByCertificate } from '../provisioning.mjs';
 
-const DEVICE = client('azure-iot-device-mqtt');
+const MQTT = client('azure-iot-device-mqtt');
+const AMQP = client('azure-iot-device-amqp');
+const DEVICES = { mqtt: MQTT, 'mqtt-ws': MQTT, amqp: AMQP, 'amqp-ws': AMQP };
 const OTHER_KEY = Buffer.from('another key of thirty-two bytes!').toString('base64');
 const OTHER_KEYS = { primaryKey: OTHER_KEY, secondaryKey: OTHER_KEY };
 const NUMBERS = Array.from({ length: 100 }, (_, index) => index);
 const TOLD_MS = 20_000;
 const BACK_MS = 60_000;
+const TOKEN_S = 4;
 // A device whose right is gone is cut off within a second.
 const CUT_OFF_MS = 1_000;
 
@@ -53,8 +57,14 @@ class Told {
   }
 }
 
+/** Connects and sends a message: over AMQP a certificate is judged with the first link, which belongs to the message. */
+async function sendByCertificate(muster, transport, name, certificate) {
+  const hub = await connectByCertificate(muster, transport, name, certificate);
+  return hub.sendEvent(new device.Message('25.1'));
+}
+
 for (const transport of Object.keys(TRANSPORTS)) {
-  const shows = (credential, feature) => ({ ...DEVICE, transport, credential, feature });
+  const shows = (credential, feature) => ({ ...DEVICES[transport], transport, credential, feature });
 
   check(
     `a provisioned device sends and reports over ${transport}`,
@@ -132,8 +142,7 @@ for (const transport of Object.keys(TRANSPORTS)) {
         assert.deepEqual(section(await hub.getTwin(), 'reported'), { $version: 1 });
       }));
       const impostor = await muster.certificate('device', 'dev-x', '--file', 'impostor');
-      const refused = connectByCertificate(muster, transport, 'dev-x', impostor);
-      await assert.rejects(refused, { name: 'UnauthorizedError' });
+      await assert.rejects(sendByCertificate(muster, transport, 'dev-x', impostor), { name: 'UnauthorizedError' });
     },
   );
 
@@ -147,15 +156,15 @@ for (const transport of Object.keys(TRANSPORTS)) {
       const certificate = await muster.certificate('device', 'dev-ca', '--issuer', 'factory');
       await muster.certificate('root', 'other');
       const strange = await muster.certificate('device', 'dev-ca', '--issuer', 'other', '--file', 'strange');
-      const connecting = (evidence) => connectByCertificate(muster, transport, 'dev-ca', evidence);
+      const sending = (evidence) => sendByCertificate(muster, transport, 'dev-ca', evidence);
       const refused = { name: 'UnauthorizedError' };
       await create(muster, 'dev-ca', { authentication: { type: 'certificateAuthority' } });
-      await assert.rejects(connecting(certificate), refused);
+      await assert.rejects(sending(certificate), refused);
       assert.equal((await muster.prove('root', hub)).properties.isVerified, true);
-      await assert.rejects(connecting(strange), refused);
-      await (await connecting(certificate)).sendEvent(new device.Message('25.1'));
+      await assert.rejects(sending(strange), refused);
+      await sending(certificate);
       await muster.command('certificate', 'delete', 'root', ...hub);
-      await assert.rejects(connecting(certificate), refused);
+      await assert.rejects(sending(certificate), refused);
     },
   );
 
@@ -209,6 +218,36 @@ for (const transport of Object.keys(TRANSPORTS)) {
   );
 }
 
+for (const transport of ['amqp', 'amqp-ws']) {
+  check(
+    `a device that renews its token stays connected over ${transport}`,
+    { ...AMQP, transport, credential: 'symmetric key', feature: 'token renewal on a living connection' },
+    async (muster) => {
+      const key = await create(muster, 'dev-1');
+      const hub = await connectWithTokens(muster, transport, 'dev-1', key, TOKEN_S);
+      hub.setRetryPolicy(new common.NoRetry());
+      const lost = once(hub, 'disconnect').then(() => assert.fail('the device was cut off'));
+      await hub.sendEvent(new device.Message('first'));
+      const told = await Told.of(await hub.getTwin());
+      // Past the end of the token that it came with, and the hub's leeway of five seconds.
+      await Promise.race([lost, setTimeout((TOKEN_S + 8) * 1_000)]);
+      await hub.sendEvent(new device.Message('second'));
+      await registryOf(muster).updateTwin('dev-1', { properties: { desired: { after: true } } }, '*');
+      assert.deepEqual(await told.patches(1), [{ after: true, $version: 2 }]);
+    },
+  );
+
+  check(
+    `a message beyond the limit is refused over ${transport}`,
+    { ...AMQP, transport, credential: 'symmetric key', feature: 'a message that is too large is refused' },
+    async (muster) => {
+      const hub = await connect(muster, transport, 'dev-1', await create(muster, 'dev-1'));
+      hub.setRetryPolicy(new common.NoRetry());
+      await assert.rejects(hub.sendEvent(new device.Message('x'.repeat(300_000))), { name: 'MessageTooLargeError' });
+    },
+  );
+}
+
 const CUTS = {
   disabled: (registry, identity) => registry.update({ ...identity, status: 'disabled' }),
   're-keyed': (registry, { deviceId }) => registry.update({ deviceId, authentication: { symmetricKey: OTHER_KEYS } }),
@@ -219,10 +258,12 @@ for (const [cut, change] of Object.entries(CUTS)) {
   for (const transport of Object.keys(TRANSPORTS)) {
     check(
       `a device that is ${cut} is cut off over ${transport}`,
-      { ...DEVICE, transport, credential: 'symmetric key', feature: `cut off within a second when ${cut}` },
+      { ...DEVICES[transport], transport, credential: 'symmetric key', feature: `cut off within a second when ${cut}` },
       async (muster) => {
         const hub = await connect(muster, transport, 'dev-1', await create(muster, 'dev-1'));
         hub.setRetryPolicy(new common.NoRetry());
+        // Over AMQP the hub knows a device by its links, and this client makes none before it is needed.
+        await hub.sendEvent(new device.Message('25.1'));
         const registry = registryOf(muster);
         const identity = (await registry.get('dev-1')).responseBody;
         const gone = once(hub, 'disconnect');

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use domain::ids::MethodName;
+use domain::operation::ErrorKind;
 use domain::operation::session::Filter as Known;
 use proptest::prelude::*;
 use proto::mqtt::Packet;
+use serde_json::json;
 
 use super::*;
 use crate::session::Session as _;

@@ -10,6 +10,7 @@ use domain::operation::identity::IdentityName;
 use domain::operation::session::{AuthenticationMethod, Filter as Known, Seat};
 use domain::operation::twin::DesiredChange;
 use proto::mqtt::{Connack, Packet};
+use serde_json::json;
 
 use super::super::*;
 use crate::mqtt::script::{self, Words, read_qos};

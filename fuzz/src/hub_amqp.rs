@@ -1,0 +1,263 @@
+//! Devices that share an AMQP connection to a hub and do anything, while the service says anything: nothing is asked for who
+//! is not let in, and whoever was let in leaves once.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use dialect::amqp::Session;
+use dialect::session::{Ask, Session as _};
+use domain::clock::UnixTime;
+use domain::ids::{HubKey, TrackingId};
+use domain::operation::identity::IdentityName;
+use domain::operation::session::{Answer, AuthenticationMethod, ConnectedDevice, CutOff, Seat, Subscriptions};
+use domain::operation::{ErrorKind, Failure, Operation, Push, Reply, session, telemetry, twin};
+use proto::amqp::{
+    ClientOpening, Connection, Event, Limits, LinkId, LinkTerms, Map, Outgoing, Role, SessionId, Settlement, Source,
+    Target,
+};
+
+const ADDRESSES: [&str; 10] = [
+    "$cbs",
+    "/devices/a/messages/events",
+    "devices/a/messages/deviceBound",
+    "/devices/a/twin",
+    "amqps://h:5671/devices/a/methods/devicebound",
+    "/devices/b/messages/events",
+    "/devices/b/twin",
+    "/devices/b/modules/m/messages/events",
+    "/devices/b/modules/m/twin",
+    "/elsewhere",
+];
+const CUT_OFFS: [CutOff; 4] = [CutOff::Displaced, CutOff::Disabled, CutOff::TokenExpired, CutOff::Overrun];
+const FORMATS: [u32; 3] = [0, 0x8001_3700, 7];
+
+/// Reads `input` as a script: a byte for what is done, and what it takes.
+///
+/// # Panics
+/// When a promise of [`Session`] is broken.
+pub fn check(input: &[u8]) {
+    let mut script = Script(input);
+    let mut pair = Pair::open();
+    while !script.0.is_empty() {
+        pair.step(&mut script);
+        pair.pump();
+    }
+    pair.finish();
+}
+
+/// Bytes read as choices. At the end every choice is 0.
+struct Script<'a>(&'a [u8]);
+
+impl<'a> Script<'a> {
+    fn byte(&mut self) -> usize {
+        let Some((&first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        usize::from(first)
+    }
+
+    fn choose<T: Copy>(&mut self, choices: &[T]) -> Option<T> {
+        let index = self.byte().checked_rem(choices.len())?;
+        choices.get(index).copied()
+    }
+
+    fn bytes(&mut self) -> &'a [u8] {
+        let count = (self.byte() * 4).min(self.0.len());
+        let (taken, rest) = self.0.split_at(count);
+        self.0 = rest;
+        taken
+    }
+}
+
+/// A client's end, the session, and what is known of both from outside.
+struct Pair {
+    client: Connection,
+    session: Session,
+    now: Instant,
+    link_session: Option<SessionId>,
+    links: Vec<LinkId>,
+    open: VecDeque<Ask>,
+    /// Who is in, by the epoch of the seat.
+    seats: BTreeMap<u64, ConnectedDevice>,
+    next_epoch: u64,
+}
+
+impl Pair {
+    fn open() -> Self {
+        let (limits, now) = (Arc::new(Limits::default()), Instant::now());
+        let opening = ClientOpening {
+            container_id: "client".into(),
+            hostname: Some("h".into()),
+            properties: Map::EMPTY,
+            with_sasl: false,
+        };
+        let client = Connection::client(Arc::clone(&limits), opening, now);
+        let session = Session::new(limits, true, now);
+        let (links, open, seats) = (Vec::new(), VecDeque::new(), BTreeMap::new());
+        let mut pair = Self { client, session, now, link_session: None, links, open, seats, next_epoch: 1 };
+        pair.pump();
+        pair.link_session = pair.client.begin().ok();
+        pair.pump();
+        pair
+    }
+
+    fn step(&mut self, script: &mut Script) {
+        match script.byte() % 8 {
+            0 | 1 => self.attach(script),
+            2 | 3 => self.send(script),
+            4 => {
+                if let Some(link) = script.choose(&self.links) {
+                    self.client.detach(link, script.byte().is_multiple_of(2), None);
+                }
+            }
+            5 => self.reply(script),
+            6 => self.push(script),
+            _ => {
+                if let Some(session) = self.link_session.take_if(|_| script.byte().is_multiple_of(4)) {
+                    self.client.end_session(session, None);
+                    self.pump();
+                    self.link_session = self.client.begin().ok();
+                }
+            }
+        }
+    }
+
+    fn attach(&mut self, script: &mut Script) {
+        let (Some(address), Some(session)) = (script.choose(&ADDRESSES), self.link_session) else { return };
+        let is_sender = script.byte().is_multiple_of(2);
+        let (role, source, target) = match is_sender {
+            true => (Role::Sender, Source::default(), Target::at(address)),
+            false => (Role::Receiver, Source::at(address), Target::default()),
+        };
+        let name = format!("link-{}", self.links.len());
+        let attached = self.client.attach(session, name.into(), role, LinkTerms::between(source, target, 0));
+        if let Ok(link) = attached {
+            self.client.grant_credit(link, script.byte() as u32);
+            self.links.push(link);
+        }
+    }
+
+    fn send(&mut self, script: &mut Script) {
+        let Some(link) = script.choose(&self.links) else { return };
+        let settlement = if script.byte().is_multiple_of(2) { Settlement::Settled } else { Settlement::Forgotten };
+        let message_format = script.choose(&FORMATS).unwrap_or_default();
+        let payload = vec![Bytes::copy_from_slice(script.bytes())];
+        let tag = Bytes::from_static(b"tag");
+        // Without a link there is nothing to send on.
+        let _ = self.client.send(link, Outgoing { tag, message_format, settlement, payload });
+    }
+
+    fn push(&mut self, script: &mut Script) {
+        let devices: Vec<u64> = self.seats.keys().copied().collect();
+        let Some(device) = script.choose(&devices).and_then(|epoch| self.seats.get(&epoch).cloned()) else { return };
+        let push = match script.byte() {
+            cut if cut.is_multiple_of(4) => Push::CutOff(script.choose(&CUT_OFFS).unwrap_or(CutOff::Disabled)),
+            version => Push::Desired(twin::DesiredChange { version: version as u64, patch: Arc::default() }),
+        };
+        self.session.handle_push(&device, push, self.now);
+    }
+
+    fn reply(&mut self, script: &mut Script) {
+        let index = script.byte().checked_rem(self.open.len()).unwrap_or_default();
+        let Some(ask) = self.open.remove(index) else { return };
+        let reply = self.answer(&ask, script.byte().is_multiple_of(4));
+        self.session.handle_reply(ask.id, reply, self.now);
+    }
+
+    fn answer(&mut self, ask: &Ask, fails: bool) -> Result<Reply, Failure> {
+        match &ask.operation {
+            // Leaving does not fail.
+            Operation::Session(session::Ask::Disconnect { .. }) => Ok(Reply::Session(Answer::Done)),
+            _ if fails => Err(failure()),
+            Operation::Session(session::Ask::Connect(connect)) => {
+                let device = self.seat(connect.claimed.clone());
+                let subscriptions = Subscriptions::default();
+                Ok(Reply::Session(Answer::Connected { device, subscriptions, session_present: false }))
+            }
+            Operation::Session(_) => Ok(Reply::Session(Answer::Done)),
+            Operation::Telemetry(_) => Ok(Reply::Telemetry(telemetry::Answer::Stored)),
+            Operation::Twin(twin::Ask::Report { .. }) => Ok(Reply::Twin(twin::Answer::Reported { version: 2 })),
+            _ => Ok(Reply::Twin(twin::Answer::Document(serde_json::Map::new()))),
+        }
+    }
+
+    fn seat(&mut self, name: IdentityName) -> ConnectedDevice {
+        assert!(self.seats.values().all(|seat| seat.name != name), "{name} is let in twice");
+        let epoch = self.next_epoch;
+        self.next_epoch += 1;
+        let authentication = AuthenticationMethod::X509;
+        let seat = Seat { hub: HubKey(1), name, generation: "1".into(), epoch, authentication, model_id: None };
+        let device = ConnectedDevice::seat(seat);
+        self.seats.insert(epoch, device.clone());
+        device
+    }
+
+    /// Carries bytes to and fro, and looks at what is asked.
+    fn pump(&mut self) {
+        loop {
+            let up = Bytes::copy_from_slice(self.client.output());
+            self.client.handle_written(up.len(), self.now);
+            if !up.is_empty() && self.session.closed().is_none() {
+                self.session.handle_input(&up, self.now);
+            }
+            let down = Bytes::copy_from_slice(self.session.output());
+            self.session.handle_written(down.len(), self.now);
+            if !down.is_empty() {
+                self.client.handle_input(&down, self.now);
+            }
+            while let Some(event) = self.client.poll_event() {
+                if let Event::Detach { link, .. } = event {
+                    self.links.retain(|kept| *kept != link);
+                }
+            }
+            while let Some(ask) = self.session.poll_ask() {
+                self.look_at(&ask);
+                self.open.push_back(ask);
+            }
+            if up.is_empty() && down.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn look_at(&mut self, ask: &Ask) {
+        let (Operation::Telemetry(telemetry::Ask::Send { device, .. } | telemetry::Ask::SendBatch { device, .. })
+        | Operation::Twin(twin::Ask::Read(device) | twin::Ask::Report { device, .. })
+        | Operation::Session(session::Ask::Renew { device } | session::Ask::Disconnect { device })) = &ask.operation
+        else {
+            return;
+        };
+        assert!(self.seats.contains_key(&device.epoch), "{} is not in: {:?}", device.name, ask.operation);
+        if matches!(ask.operation, Operation::Session(session::Ask::Disconnect { .. })) {
+            self.seats.remove(&device.epoch);
+        }
+    }
+
+    /// Answers everything and takes all links away: then nobody is left, unless the connection ended.
+    fn finish(mut self) {
+        while let Some(ask) = self.open.pop_front() {
+            let reply = self.answer(&ask, false);
+            self.session.handle_reply(ask.id, reply, self.now);
+            self.pump();
+        }
+        for link in std::mem::take(&mut self.links) {
+            self.client.detach(link, true, None);
+            self.pump();
+        }
+        while let Some(ask) = self.open.pop_front() {
+            let reply = self.answer(&ask, false);
+            self.session.handle_reply(ask.id, reply, self.now);
+            self.pump();
+        }
+        assert!(self.seats.is_empty() || self.session.closed().is_some(), "somebody stays without a link");
+        self.session.handle_eof(self.now);
+        assert!(self.session.closed().is_some(), "a connection ends with its bytes");
+    }
+}
+
+fn failure() -> Failure {
+    let tracking = TrackingId::from_bits(1);
+    let (public, at) = ("Because.".into(), UnixTime::from_micros(0));
+    Failure { kind: ErrorKind::Unauthorized, public, tracking, retry_after_s: None, at }
+}
