@@ -25,7 +25,7 @@ for (const [how, terms] of Object.entries({ 'by ANONYMOUS': { username: 'anonymo
       await within(TOLD_MS, 'the connection is open', once(connection, 'connection_open'));
       const scope = muster.provisioning.idScope;
       for (const [address, condition] of [
-        ['nobody/here', 'amqp:not-implemented'],
+        ['nobody/here', 'amqp:not-found'],
         [`${scope}/registrations/nobody`, 'amqp:unauthorized-access'],
       ]) {
         const fresh = open(muster, terms);

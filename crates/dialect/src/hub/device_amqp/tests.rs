@@ -388,8 +388,10 @@ fn addresses_that_lead_nowhere_are_refused() {
     }
     client.attach("receiver", Role::Receiver, "/devices/dev-1/messages/events");
     assert_eq!(client.noticed(), ["refused", "detached amqp:not-found"], "inputs are a module's");
-    client.attach("sender", Role::Sender, "/devices/dev-1/messages/devicebound");
-    assert_eq!(client.noticed(), ["refused", "detached amqp:not-found"], "nobody sends there");
+    for address in ["/devices/dev-1/messages/devicebound", "/devices/dev-1/methods/deviceBound"] {
+        client.attach(address, Role::Receiver, address);
+        assert_eq!(client.noticed(), ["refused", "detached amqp:not-implemented"], "{address}");
+    }
     assert_eq!(asked(&mut client), Vec::<String>::new());
 }
 
