@@ -50,7 +50,7 @@ impl fmt::Display for Continuation {
 }
 
 impl Continuation {
-    /// Reads what [`Self::to_string`] wrote for a plan of this kind.
+    /// Reads what [`fmt::Display`] wrote for a plan of this kind.
     fn parse(cursor: &Cursor, plan: &Plan) -> Option<Self> {
         let mut parts = cursor.0.splitn(3, ':');
         let (given, kind, start) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?);
