@@ -142,7 +142,7 @@ impl Machine for Side {
         if let Some((_, put)) = self.introduced.take_if(|(ask, _)| *ask == id) {
             return self.introduced(put, reply, port);
         }
-        if self.cbs.awaits(id) {
+        if self.cbs.has_asked(id) {
             if let Some(put) = self.cbs.handle_reply(id, reply, port) {
                 self.devices.renew(&put, port);
             }

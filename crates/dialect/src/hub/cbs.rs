@@ -169,7 +169,7 @@ impl Cbs {
     }
 
     /// Whether `id` is an ask of this node.
-    pub fn awaits(&self, id: AskId) -> bool {
+    pub fn has_asked(&self, id: AskId) -> bool {
         self.judged.contains_key(&id)
     }
 
