@@ -17,6 +17,9 @@ mod tests;
 /// How a line ends whose call was not over when the process was killed, or when `strace` let go of it.
 const CUT_OFF: [&str; 3] = [" = ?", "<detached ...>", "<unfinished ...>"];
 
+/// What stands for the result where the process was killed just as the call ended: an error by a number that no error has.
+const NO_RESULT: &str = ") = -1 (errno ";
+
 /// A finished system call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -95,7 +98,7 @@ fn parse(line: &str, folder: &str) -> Result<Option<Event>> {
     let Some((time, rest)) = line.split_once(' ') else { return Ok(None) };
     let Some((name, rest)) = rest.split_once('(') else { return Ok(None) };
     let began_at = nanoseconds(time)?;
-    if CUT_OFF.iter().any(|end| rest.trim_end().ends_with(end)) {
+    if CUT_OFF.iter().any(|end| rest.trim_end().ends_with(end)) || rest.contains(NO_RESULT) {
         let call = Arguments(rest).sent(name)?;
         return Ok(call.map(|call| Event { began_at, ended_at: began_at, call }));
     }

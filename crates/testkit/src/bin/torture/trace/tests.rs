@@ -77,6 +77,10 @@ fn of_what_was_cut_off_only_bytes_to_a_socket_may_have_left() {
             r#"writev(7<TCP:[127.0.0.1:8883->127.0.0.1:9]>, [{iov_base="h", iov_len=1}], 1 <detached ...>"#,
             Some(ends("127.0.0.1:8883", "127.0.0.1:9")),
         ),
+        (
+            r#"writev(7<TCP:[127.0.0.1:8883->127.0.0.1:9]>, [{iov_base="h", iov_len=1}], 1) = -1 (errno 18446744073709551598) "#,
+            Some(ends("127.0.0.1:8883", "127.0.0.1:9")),
+        ),
         (r#"write(7</d/x>, "h", 1) = ?"#, None),
         ("fdatasync(3</d/x>) = ?", None),
     ];
