@@ -8,10 +8,10 @@ import { watched } from './covered.mjs';
 import { enroll, registerByKey } from './provisioning.mjs';
 
 /** Transports of the device client, by their names in the results. */
+export const TRANSPORTS = { mqtt: mqtt.Mqtt, 'mqtt-ws': mqtt.MqttWs, amqp: amqp.Amqp, 'amqp-ws': amqp.AmqpWs };
+
 /** Those over which devices are called and are sent messages. */
 export const TOLD_OVER = ['mqtt', 'mqtt-ws'];
-
-export const TRANSPORTS = { mqtt: mqtt.Mqtt, 'mqtt-ws': mqtt.MqttWs, amqp: amqp.Amqp, 'amqp-ws': amqp.AmqpWs };
 
 export function registryOf(muster) {
   return watched(watched(iothub.Registry).fromConnectionString(muster.hub.connectionString));
