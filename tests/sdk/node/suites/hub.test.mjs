@@ -7,7 +7,7 @@ import { setTimeout } from 'node:timers/promises';
 import common from 'azure-iot-common';
 import device from 'azure-iot-device';
 import {
-  TRANSPORTS, connect, connectByCertificate, connectWithTokens, create, provision, registryOf, report, section,
+  TOLD_OVER, TRANSPORTS, connect, connectByCertificate, connectWithTokens, create, provision, registryOf, report, section,
 } from '../devices.mjs';
 import { check, client } from '../muster.mjs';
 import { within } from '../process.mjs';
@@ -188,25 +188,28 @@ for (const transport of Object.keys(TRANSPORTS)) {
     },
   );
 
-  check(
-    `a device comes back after a restart without subscribing again over ${transport}`,
-    shows('symmetric key', 'reconnect after a server restart'),
-    async (muster) => {
-      const hub = await connect(muster, transport, 'dev-1', await create(muster, 'dev-1'));
-      const twin = await hub.getTwin();
-      await report(twin, { before: true });
-      const told = await Told.of(twin);
-      const back = once(hub, 'connect');
-      await muster.restart();
-      await within(BACK_MS, 'the device comes back', back);
-      // This client subscribes to neither of its twin topics twice: what arrives, arrives because the hub remembered.
-      await registryOf(muster).updateTwin('dev-1', { properties: { desired: { after: true } } }, '*');
-      assert.deepEqual(await told.patches(1), [{ after: true, $version: 2 }]);
-      await twin.get();
-      assert.deepEqual(section(twin, 'reported'), { before: true, $version: 2 });
-      await hub.sendEvent(new device.Message('after'));
-    },
-  );
+  // Over AMQP the client subscribes again by itself, at a time that it does not tell.
+  if (TOLD_OVER.includes(transport)) {
+    check(
+      `a device comes back after a restart without subscribing again over ${transport}`,
+      shows('symmetric key', 'reconnect after a server restart'),
+      async (muster) => {
+        const hub = await connect(muster, transport, 'dev-1', await create(muster, 'dev-1'));
+        const twin = await hub.getTwin();
+        await report(twin, { before: true });
+        const told = await Told.of(twin);
+        const back = once(hub, 'connect');
+        await muster.restart();
+        await within(BACK_MS, 'the device comes back', back);
+        // This client subscribes to neither of its twin topics twice: what arrives, arrives because the hub remembered.
+        await registryOf(muster).updateTwin('dev-1', { properties: { desired: { after: true } } }, '*');
+        assert.deepEqual(await told.patches(1), [{ after: true, $version: 2 }]);
+        await twin.get();
+        assert.deepEqual(section(twin, 'reported'), { before: true, $version: 2 });
+        await hub.sendEvent(new device.Message('after'));
+      },
+    );
+  }
 
   check(
     `a wrong key is refused by the hub over ${transport}`,
