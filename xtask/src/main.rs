@@ -9,6 +9,7 @@ mod ci;
 mod clients;
 mod counts;
 mod debian;
+mod failures;
 mod fuzz;
 mod golden;
 mod java;

@@ -2,9 +2,13 @@
 //!
 //! A failed step does not hide the ones after it: the report goes on where the caller lets it, and ends as failed.
 
+use std::fs;
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+
+use crate::metadata;
 
 /// The longest a whole run may take.
 const RUN_LIMIT: Duration = Duration::from_mins(40);
@@ -71,15 +75,35 @@ impl Report {
                 println!("{}: {line}", step.name);
             }
         }
-        let failed: Vec<&str> =
-            self.steps.iter().filter(|step| step.failure.is_some()).map(|step| step.name.as_str()).collect();
+        let failed: Vec<String> = self
+            .steps
+            .iter()
+            .filter_map(|step| step.failure.as_ref().map(|failure| format!("{}: {failure}", step.name)))
+            .collect();
+        self.keep(&failed)?;
         if !failed.is_empty() {
-            bail!("failed: {}", failed.join(", "));
+            bail!("failed:\n  {}", failed.join("\n  "));
         }
         if total > RUN_LIMIT {
             bail!("took {} s; the hard limit is {} s", total.as_secs(), RUN_LIMIT.as_secs());
         }
         Ok(())
+    }
+
+    /// Leaves what failed in a file of `target/failed`, or none: another command's output may come after ours.
+    fn keep(&self, failed: &[String]) -> Result<()> {
+        let folder = metadata::target_folder()?.join("failed");
+        let file = folder.join(self.title.rsplit(' ').next().unwrap_or(self.title));
+        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        if failed.is_empty() {
+            match fs::remove_file(&file) {
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            }
+        } else {
+            fs::write(&file, format!("{} failed:\n  {}\n", self.title, failed.join("\n  ")))
+        }
+        .with_context(|| file.display().to_string())
     }
 }
 

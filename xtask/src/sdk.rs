@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::counts::{self, Counts};
+use crate::failures::Failures;
 use crate::{java, metadata, process, suites};
 
 /// One suite and the folder it lives in.
@@ -96,20 +97,23 @@ pub fn results_of_run() -> Result<Vec<Value>> {
 }
 
 /// Runs the suites at the same time, each in its own namespace, since they mostly wait; one after the other where they
-/// would share the machine's ports. What a suite prints is shown when it ends.
+/// would share the machine's ports. What a suite prints is shown when it fails.
 fn run_side_by_side(arguments: &[String], results: &Path) -> Vec<Result<String>> {
     if !namespaces_allowed().unwrap_or(false) {
         let run = |suite| run_suite(suite, arguments, Some(results), |line| println!("{line}"));
         return SUITES.iter().map(run).collect();
     }
     std::thread::scope(|scope| {
-        let run = |suite| {
-            let mut shown = String::new();
+        let run = |suite: &Suite| {
+            let mut printed = String::new();
             let outcome = run_suite(suite, arguments, Some(results), |line| {
-                shown.push_str(line);
-                shown.push('\n');
+                printed.push_str(line);
+                printed.push('\n');
             });
-            print!("{shown}");
+            match &outcome {
+                Ok(closing) => println!("{}: {closing}", suite.name),
+                Err(_) => print!("{printed}"),
+            }
             outcome
         };
         let running: Vec<_> = SUITES.iter().map(|suite| scope.spawn(move || run(suite))).collect();
@@ -156,20 +160,27 @@ fn run_suite(
     if let Some(results) = results {
         command.env("MUSTER_SDK_RESULTS", results);
     }
-    let mut last = String::new();
     let mut endings = Vec::new();
+    let mut failures = Failures::default();
     let succeeded = process::follow(&mut command, |line| {
         show(line);
-        endings.extend(java::closing(line).map(str::to_owned));
-        if !line.trim().is_empty() {
-            line.trim().clone_into(&mut last);
-        }
+        failures.read(line);
+        endings.extend(closing(suite, line).map(str::to_owned));
     })?;
-    let closing = if endings.is_empty() { last } else { endings.join(", ") };
+    let closing = endings.join(", ");
     if !succeeded {
-        bail!("the {} suite failed: {closing}", suite.name);
+        bail!("the {} suite failed: {}", suite.name, failures.after(&closing));
     }
     Ok(closing)
+}
+
+/// What a line says if it is among those with which the suite's runner tells how many tests ended in which way.
+fn closing<'a>(suite: &Suite, line: &'a str) -> Option<&'a str> {
+    match suite.name {
+        "python" => (line.contains(" in ") && (line.contains(" passed") || line.contains(" failed"))).then_some(line),
+        "java" => java::closing(line),
+        _ => line.strip_prefix("# ").filter(|text| text.starts_with("pass ") || text.starts_with("fail ")),
+    }
 }
 
 /// A command in a network namespace of its own with loopback up, or none where that is forbidden.
@@ -211,4 +222,24 @@ pub fn cells(results: &[Value]) -> BTreeMap<String, Vec<[String; 3]>> {
         rows.dedup();
     }
     cells
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_closing_lines_are_the_runners_own_whatever_comes_after_them() {
+        let printed = [
+            ("python", "160 passed, 348 warnings in 227.94s (0:03:47)", true),
+            ("python", "RuntimeError: cannot schedule new futures after shutdown", false),
+            ("node", "# pass 129", true),
+            ("node", "# duration_ms 157439.305333", false),
+            ("java", "[        65 tests successful      ]", true),
+        ];
+        for (name, line, expected) in printed {
+            let suite = SUITES.iter().find(|suite| suite.name == name).expect("a suite of that name");
+            assert_eq!(closing(suite, line).is_some(), expected, "{line}");
+        }
+    }
 }

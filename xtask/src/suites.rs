@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::counts::{self, Counts};
+use crate::failures::Failures;
 use crate::process;
 
 /// What everything is compiled with, so that each crate is compiled once.
@@ -43,13 +44,17 @@ pub fn rust_tests() -> Result<Vec<String>> {
     let mut tally = Tally::new(&suites);
     let mut command = process::command("cargo")?;
     command.args(["test", "--workspace", "--no-fail-fast", "--locked", "--profile", PROFILE]);
+    let mut failures = Failures::default();
     let succeeded = process::follow(&mut command, |line| {
-        println!("{line}");
+        if !(line.starts_with("test ") && line.ends_with(" ... ok")) {
+            println!("{line}");
+        }
+        failures.read(line);
         tally.read(line);
     })?;
     let closing = tally.closing();
     if !succeeded {
-        bail!("{closing}");
+        bail!("{}", failures.after(&closing));
     }
     counts::compare("rust", &tally.counts)?;
     Ok(vec![closing])
