@@ -61,11 +61,23 @@ pub fn write() -> Result<Vec<String>> {
     Ok(vec![format!("{FILE} written")])
 }
 
-/// The file's name if the last run would write it otherwise.
+/// The file's name and the lines that differ, if the last run would write it otherwise.
 pub fn stale() -> Result<Vec<String>> {
     let Some(text) = text_of_run()? else { return Ok(Vec::new()) };
     let present = fs::read_to_string(process::root()?.join(FILE)).unwrap_or_default();
-    Ok(if present == text { Vec::new() } else { vec![FILE.to_owned()] })
+    Ok(if present == text { Vec::new() } else { vec![difference(&present, &text)] })
+}
+
+/// The lines that only one of the two has, those of the run first.
+fn difference(present: &str, run: &str) -> String {
+    let only = |of: &str, other: &str, sign: char| -> Vec<String> {
+        let others: BTreeSet<&str> = other.lines().collect();
+        of.lines().filter(|line| !others.contains(line)).map(|line| format!("  {sign} {line}")).collect()
+    };
+    let mut told = vec![FILE.to_owned()];
+    told.extend(only(run, present, '+'));
+    told.extend(only(present, run, '-'));
+    told.join("\n")
 }
 
 fn text_of_run() -> Result<Option<String>> {
@@ -168,6 +180,11 @@ mod tests {
 
     fn list(package: &str, method: &str, reason: &str) -> List {
         BTreeMap::from([(package.to_owned(), BTreeMap::from([(method.to_owned(), reason.to_owned())]))])
+    }
+
+    #[test]
+    fn lines_that_only_one_side_has_are_told_with_their_side() {
+        assert_eq!(difference("a\nb\n", "a\nc\n"), format!("{FILE}\n  + c\n  - b"));
     }
 
     /// What a suite keeps of a test that passed.
