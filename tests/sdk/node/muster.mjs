@@ -32,8 +32,13 @@ export class Muster {
   static async start() {
     const muster = new Muster();
     muster.#folder = await mkdtemp(join(tmpdir(), 'muster-node-'));
-    await cp(origin, muster.data, { recursive: true });
-    await muster.#start();
+    try {
+      await cp(origin, muster.data, { recursive: true });
+      await muster.#start();
+    } catch (failure) {
+      await rm(muster.#folder, { recursive: true });
+      throw failure;
+    }
     return muster;
   }
 

@@ -34,8 +34,13 @@ export async function launch(data) {
   server.stderr.pipe(createWriteStream(log, { flags: 'a' }));
   const exited = once(server, 'exit').then(([status]) => status);
   const said = once(createInterface(server.stdout), 'line').then(([line]) => line.trim());
-  const first = await within(READY_MS, 'the server is ready', Promise.race([said, exited]));
-  assert.equal(first, 'ready', await readFile(log, 'utf8'));
+  try {
+    const first = await within(READY_MS, 'the server is ready', Promise.race([said, exited]));
+    assert.equal(first, 'ready', await readFile(log, 'utf8'));
+  } catch (failure) {
+    server.kill('SIGKILL');
+    throw failure;
+  }
   return { server, exited, data, log };
 }
 
