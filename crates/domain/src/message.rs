@@ -122,6 +122,33 @@ impl SystemProperties {
     }
 }
 
+/// How a message came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A device sent it, having authenticated in this way.
+    Telemetry(AuthenticationMethod),
+    /// The hub tells of a change by itself.
+    Hub(EventSource),
+}
+
+/// What the hub tells of by itself, where it is asked to (`contract/hub-device.md 7`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventSource {
+    /// Changes of twins: tags, desired and reported properties.
+    TwinChange,
+    /// Identities that are made and removed.
+    Lifecycle,
+    /// Devices that connect and leave.
+    ConnectionState,
+    /// Changes of digital twins.
+    DigitalTwinChange,
+}
+
+impl EventSource {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::TwinChange, Self::Lifecycle, Self::ConnectionState, Self::DigitalTwinChange];
+}
+
 /// A message as it is kept: what was sent, and what the hub vouches for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -129,12 +156,12 @@ pub struct Message {
     pub hub: HubKey,
     /// The partition, below the hub's number of partitions.
     pub partition: u16,
-    /// Who sent it.
+    /// Who sent it, or whose change it tells of.
     pub sender: IdentityName,
     /// The generation of that identity.
     pub generation: String,
-    /// How it had authenticated.
-    pub authentication: AuthenticationMethod,
+    /// How it came about.
+    pub origin: Origin,
     /// The model it had announced.
     pub model_id: Option<String>,
     /// Body and properties.
@@ -186,7 +213,7 @@ impl Draft {
             partition: partition_of(&seat.name.device, partitions),
             sender: seat.name.clone(),
             generation: seat.generation.to_string(),
-            authentication: seat.authentication,
+            origin: Origin::Telemetry(seat.authentication),
             model_id: seat.model_id.as_deref().map(str::to_owned),
             draft: self,
         }
@@ -277,7 +304,8 @@ mod tests {
         let kept: Vec<&str> = message.draft.properties.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(kept, ["a", "iothub-connection", "iothub-creation-time-utc", "änderung-des-anschlusses"]);
         assert_eq!((message.sender, message.generation.as_str(), message.hub), (seat().name, "7", HubKey(1)));
-        assert_eq!((message.authentication, message.model_id.as_deref()), (seat().authentication, Some("dtmi:a;1")));
+        let origin = Origin::Telemetry(seat().authentication);
+        assert_eq!((message.origin, message.model_id.as_deref()), (origin, Some("dtmi:a;1")));
     }
 
     #[test]

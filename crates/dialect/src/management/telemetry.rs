@@ -128,7 +128,7 @@ fn show_body(body: &Bytes, content_type: Option<&str>) -> (&'static str, Value) 
 #[cfg(test)]
 mod tests {
     use domain::ids::{DeviceId, HubKey};
-    use domain::message::Draft;
+    use domain::message::{Draft, Origin};
     use domain::operation::identity::IdentityName;
     use domain::operation::session::AuthenticationMethod;
 
@@ -164,7 +164,7 @@ mod tests {
             partition: 2,
             sender: IdentityName::device(DeviceId::parse("dev-1").unwrap()),
             generation: "7".to_owned(),
-            authentication: AuthenticationMethod::X509,
+            origin: Origin::Telemetry(AuthenticationMethod::X509),
             model_id: None,
             draft,
         }

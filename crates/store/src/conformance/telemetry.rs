@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use domain::ids::HubKey;
-use domain::message::{Draft, Message, SystemProperties};
+use domain::message::{Draft, Message, Origin, SystemProperties};
 use domain::operation::session::AuthenticationMethod;
 
 use super::Backend;
@@ -23,7 +23,7 @@ pub fn message(hub: HubKey, partition: u16, body: &str) -> Message {
         partition,
         sender: device("dev"),
         generation: "1".to_owned(),
-        authentication: AuthenticationMethod::DeviceKey,
+        origin: Origin::Telemetry(AuthenticationMethod::DeviceKey),
         model_id: None,
         draft: Draft { body: Bytes::from(body.to_owned()), ..Draft::default() },
     }
@@ -41,7 +41,7 @@ async fn bodies(log: &Arc<dyn TelemetryLog>, partition: u16, from: ReadFrom) -> 
 pub async fn a_message_comes_back_whole(backend: &Backend) {
     let wanted = Message {
         sender: module("dev", "m"),
-        authentication: AuthenticationMethod::X509,
+        origin: Origin::Telemetry(AuthenticationMethod::X509),
         model_id: Some("dtmi:com:example;1".to_owned()),
         draft: Draft {
             body: Bytes::from_static(&[0, 255, 10]),

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use domain::ids::{DeviceId, HubKey, ModuleId};
-use domain::message::{Draft, Message, SystemProperties};
+use domain::message::{Draft, EventSource, Message, Origin, SystemProperties};
 use domain::operation::identity::IdentityName;
 use domain::operation::session::AuthenticationMethod;
 
@@ -20,10 +20,14 @@ pub(super) fn encode(message: &Message) -> Vec<u8> {
     let draft = &message.draft;
     let mut out = Vec::with_capacity(draft.size() + 4 * draft.properties.len() + 160);
     out.push(VERSION);
-    out.push(match message.authentication {
-        AuthenticationMethod::DeviceKey => 0,
-        AuthenticationMethod::PolicyKey => 1,
-        AuthenticationMethod::X509 => 2,
+    out.push(match message.origin {
+        Origin::Telemetry(AuthenticationMethod::DeviceKey) => 0,
+        Origin::Telemetry(AuthenticationMethod::PolicyKey) => 1,
+        Origin::Telemetry(AuthenticationMethod::X509) => 2,
+        Origin::Hub(EventSource::TwinChange) => 3,
+        Origin::Hub(EventSource::Lifecycle) => 4,
+        Origin::Hub(EventSource::ConnectionState) => 5,
+        Origin::Hub(EventSource::DigitalTwinChange) => 6,
     });
     put_text(&mut out, message.sender.device.as_str());
     put_optional(&mut out, message.sender.module.as_ref().map(ModuleId::as_str));
@@ -90,10 +94,14 @@ pub(super) fn decode(hub: HubKey, partition: u16, record: Vec<u8>) -> Result<Mes
     if rest.byte()? != VERSION {
         return Err(NotARecord);
     }
-    let authentication = match rest.byte()? {
-        0 => AuthenticationMethod::DeviceKey,
-        1 => AuthenticationMethod::PolicyKey,
-        2 => AuthenticationMethod::X509,
+    let origin = match rest.byte()? {
+        0 => Origin::Telemetry(AuthenticationMethod::DeviceKey),
+        1 => Origin::Telemetry(AuthenticationMethod::PolicyKey),
+        2 => Origin::Telemetry(AuthenticationMethod::X509),
+        3 => Origin::Hub(EventSource::TwinChange),
+        4 => Origin::Hub(EventSource::Lifecycle),
+        5 => Origin::Hub(EventSource::ConnectionState),
+        6 => Origin::Hub(EventSource::DigitalTwinChange),
         _ => return Err(NotARecord),
     };
     let device = DeviceId::parse(rest.text()?).map_err(|_| NotARecord)?;
@@ -113,7 +121,7 @@ pub(super) fn decode(hub: HubKey, partition: u16, record: Vec<u8>) -> Result<Mes
     let body = record.slice_ref(rest.0);
     let sender = IdentityName { device, module };
     let draft = Draft { body, system, properties };
-    Ok(Message { hub, partition, sender, generation, authentication, model_id, draft })
+    Ok(Message { hub, partition, sender, generation, origin, model_id, draft })
 }
 
 struct Reader<'r>(&'r [u8]);
@@ -188,8 +196,8 @@ mod tests {
             system,
             proptest::collection::vec((text(), optional()), 0..5),
         );
-        (draft, proptest::option::of("[a-z]{1,9}"), 0..3, optional()).prop_map(
-            |((body, system, properties), module, method, model_id)| Message {
+        (draft, proptest::option::of("[a-z]{1,9}"), 0..7_usize, optional()).prop_map(
+            |((body, system, properties), module, origin, model_id)| Message {
                 hub: HubKey(7),
                 partition: 3,
                 sender: IdentityName {
@@ -197,10 +205,11 @@ mod tests {
                     module: module.map(|module| ModuleId::parse(&module).unwrap()),
                 },
                 generation: "638000000000000001".to_owned(),
-                authentication: match method {
-                    0 => AuthenticationMethod::DeviceKey,
-                    1 => AuthenticationMethod::PolicyKey,
-                    _ => AuthenticationMethod::X509,
+                origin: match origin {
+                    0 => Origin::Telemetry(AuthenticationMethod::DeviceKey),
+                    1 => Origin::Telemetry(AuthenticationMethod::PolicyKey),
+                    2 => Origin::Telemetry(AuthenticationMethod::X509),
+                    event => Origin::Hub(EventSource::ALL[event - 3]),
                 },
                 model_id,
                 draft: Draft { body: Bytes::from(body), system, properties },
