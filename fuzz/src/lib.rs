@@ -36,6 +36,7 @@ pub mod property_bag;
 pub mod query_text;
 mod refusal;
 pub mod sas_token;
+pub mod telemetry_http;
 pub mod twin_patch;
 #[path = "../../crates/server/src/websocket/upgrade.rs"]
 mod upgrade;

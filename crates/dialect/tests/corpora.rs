@@ -20,6 +20,8 @@ mod property_bag;
 mod refusal;
 #[path = "../../../fuzz/src/replay.rs"]
 mod replay;
+#[path = "../../../fuzz/src/telemetry_http.rs"]
+mod telemetry_http;
 #[path = "../../../fuzz/src/user_name.rs"]
 mod user_name;
 
@@ -63,6 +65,11 @@ fn the_corpus_of_mqtt_dialect_holds() {
 #[test]
 fn the_corpus_of_property_bag_holds() {
     replay("property_bag", property_bag::check);
+}
+
+#[test]
+fn the_corpus_of_telemetry_http_holds() {
+    replay("telemetry_http", telemetry_http::check);
 }
 
 #[test]

@@ -13,6 +13,8 @@ use crate::sas::sha256;
 
 /// Most bytes of a message, body and properties together (`contract/hub-device.md 2.11`).
 pub const MESSAGE_BYTES_MAX: usize = 262_144;
+/// Most bytes of all messages of a batch together, counted as for one (`contract/hub-device.md 5.2`).
+pub const BATCH_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 /// Most application properties of a message. No client comes near; a bag of bare separators would.
 pub const PROPERTIES_MAX: usize = 256;
 /// Beginning of the names under which the hub alone vouches for a sender (`contract/hub-device.md 7`).

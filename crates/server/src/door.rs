@@ -95,7 +95,7 @@ const fn is_proof(operation: &Operation) -> bool {
         Operation::Session(ask) => {
             matches!(ask, session::Ask::Connect(_) | session::Ask::Verify(_) | session::Ask::Renew { .. })
         }
-        Operation::Telemetry(ask) => matches!(ask, telemetry::Ask::Watch { .. }),
+        Operation::Telemetry(ask) => matches!(ask, telemetry::Ask::Watch { .. } | telemetry::Ask::Post { .. }),
         Operation::Method(ask) => matches!(ask, method::Ask::Invoke { .. }),
         Operation::CloudToDevice(ask) => !matches!(
             ask,

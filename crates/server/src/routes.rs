@@ -60,7 +60,7 @@ fn unread(refusal: Refusal) -> Refused {
         Refusal::HeadTooLong { .. } | Refusal::BodyTooLong { .. } => ErrorKind::TooLarge,
         Refusal::Host => ErrorKind::InvalidArgument,
         Refusal::BodyTooSlow(_) | Refusal::BodyBroken => ErrorKind::InvalidBody,
-        Refusal::Crowded => return Refused::new(ErrorKind::Unavailable, "The server is busy; try again."),
+        Refusal::Crowded => return Refused::new(ErrorKind::Throttled, "The server is busy; try again."),
         Refusal::Draining => return Refused::new(ErrorKind::Unavailable, "The server is stopping; try again."),
     };
     Refused::not_understood(kind, &refusal)

@@ -30,6 +30,8 @@ pub struct Directory {
     hasher: RandomState,
     /// When connections were last heard that have ended since [`Directory::take_heard`].
     departed: Mutex<Vec<ActivityMark>>,
+    /// When identities without a connection were last heard since [`Directory::take_heard`].
+    unseated: Mutex<HashMap<Key, UnixTime>>,
     /// Whether calls are refused, because the server is about to stop.
     is_stopping: AtomicBool,
 }
@@ -109,7 +111,13 @@ impl Entry {
 impl Default for Directory {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, hasher: RandomState::new(), departed: Mutex::default(), is_stopping: AtomicBool::new(false) }
+        Self {
+            shards,
+            hasher: RandomState::new(),
+            departed: Mutex::default(),
+            unseated: Mutex::default(),
+            is_stopping: AtomicBool::new(false),
+        }
     }
 }
 
@@ -188,9 +196,17 @@ impl Directory {
         }
     }
 
-    /// When each connection was last heard that was heard since this was last asked.
+    /// Notes that an identity was heard over no connection of its own.
+    pub fn hear_unseated(&self, seat: &Seat, now: UnixTime) {
+        let mut unseated = self.unseated.lock().unwrap_or_else(PoisonError::into_inner);
+        unseated.insert((seat.hub, seat.name.clone()), now);
+    }
+
+    /// When each identity was last heard that was heard since this was last asked.
     pub fn take_heard(&self) -> Vec<ActivityMark> {
         let mut marks = std::mem::take(&mut *self.departed.lock().unwrap_or_else(PoisonError::into_inner));
+        let unseated = std::mem::take(&mut *self.unseated.lock().unwrap_or_else(PoisonError::into_inner));
+        marks.extend(unseated.into_iter().map(|((hub, name), at)| ActivityMark { hub, name, at }));
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             for (&hub, at_hub) in &mut shard.connections {

@@ -125,6 +125,8 @@ struct Inner {
     directory: Directory,
     /// Direct method calls under way.
     calls: Places,
+    /// Room, in bytes, for messages that were sent over HTTPS and wait to be durable.
+    posts: Semaphore,
     assignments: Notify,
     key_groups: KeyGroups,
     /// Counts changes of what clients can dial.
@@ -155,6 +157,7 @@ impl Service {
             changing: tokio::sync::Mutex::new(()),
             directory: Directory::default(),
             calls: Places::default(),
+            posts: Semaphore::new(telemetry::POSTS_BYTES_MAX),
             assignments: Notify::new(),
             key_groups: KeyGroups::new(store.as_ref()),
             store,

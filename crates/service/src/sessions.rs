@@ -86,14 +86,36 @@ impl Service {
         caller: &Caller,
         name: &IdentityName,
     ) -> Result<(Arc<Hub>, Identity), Error> {
+        self.prove_claimed(caller, name).await.map(|(hub, identity, _)| (hub, identity))
+    }
+
+    /// As [`Self::prove_device`], as a seat for the one request: it takes no connection over and is told nothing.
+    pub(crate) async fn seat_for_request(&self, caller: &Caller, name: &IdentityName) -> Result<Seat, Error> {
+        let (hub, identity, proven) = self.prove_claimed(caller, name).await?;
+        Ok(Seat {
+            hub: hub.key,
+            name: identity.name,
+            generation: identity.generation.into(),
+            epoch: 0,
+            authentication: proven.used().method(),
+            model_id: None,
+        })
+    }
+
+    async fn prove_claimed(
+        &self,
+        caller: &Caller,
+        name: &IdentityName,
+    ) -> Result<(Arc<Hub>, Identity, proof::ProvenIdentity), Error> {
         let resources = self.resources();
         let hub = resources
             .hub_at(&caller.endpoint, "")
             .ok_or_else(|| unreached(caller, ErrorKind::HubNotFound, "No hub answers at this host."))?;
         let (identity, device) = self.find_claimed(hub.key, name).await?;
         let claim = proof::Claim { identity: identity.as_ref(), device: device.as_ref() };
-        judge(caller, hub, &resources, claim, self.now()).map_err(|rejection| refuse(name, &rejection.to_string()))?;
-        Ok((Arc::clone(hub), identity.ok_or_else(Error::unauthorized)?))
+        let proven = judge(caller, hub, &resources, claim, self.now())
+            .map_err(|rejection| refuse(name, &rejection.to_string()))?;
+        Ok((Arc::clone(hub), identity.ok_or_else(Error::unauthorized)?, proven))
     }
 
     /// Judges a signature that names nobody by its policy alone; what its policy lets its owner do is asked when it is done.

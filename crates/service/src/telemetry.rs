@@ -4,6 +4,7 @@
 
 use domain::ids::HubKey;
 use domain::message::{Draft, WILL_MARK};
+use domain::operation::identity::IdentityName;
 use domain::operation::session::Seat;
 use domain::operation::telemetry::{Answer, Ask};
 use domain::operation::{Caller, ErrorKind, Failure};
@@ -17,6 +18,10 @@ use crate::error::Error;
 
 /// Messages that a reader takes at once; with messages of the greatest size these are 16 MiB.
 const BATCH_MESSAGES_MAX: usize = 64;
+
+/// Most bytes of messages that were sent over HTTPS and wait to be durable: so many that they are kept as fast as the disk
+/// takes them, and so few that connected devices find room in the log.
+pub(crate) const POSTS_BYTES_MAX: usize = 8 << 20;
 
 /// Where a reader of telemetry begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +46,7 @@ impl Service {
                 self.hear(&device);
                 kept
             }
+            Ask::Post { name, messages } => self.post(caller, &name, messages).await,
             Ask::Will { device, message } => self.keep(&device, message.marked(WILL_MARK)).await,
             Ask::Watch { hub } => {
                 self.authorize_operator(caller)?;
@@ -50,6 +56,18 @@ impl Service {
                 Ok(Answer::Readable { hub: hub.key, partitions: hub.partitions })
             }
         }
+    }
+
+    /// Keeps what a device without a connection sends. Nothing holds back who sends like that, so that whoever finds as
+    /// much under way as may be is told to come again.
+    async fn post(&self, caller: &Caller, name: &IdentityName, messages: Vec<Draft>) -> Result<Answer, Error> {
+        let seat = self.seat_for_request(caller, name).await?;
+        let bytes = messages.iter().map(Draft::size).sum::<usize>();
+        let room = u32::try_from(bytes).ok().and_then(|bytes| self.0.posts.try_acquire_many(bytes).ok());
+        let _room = room.ok_or_else(|| Error::new(ErrorKind::Throttled, "The hub is busy; try again later."))?;
+        let kept = self.keep_all(&seat, messages).await?;
+        self.0.directory.hear_unseated(&seat, self.now());
+        Ok(kept)
     }
 
     /// Nothing is awaited before the append, so that the messages of a device are kept in the order in which their

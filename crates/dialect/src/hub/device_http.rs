@@ -1,4 +1,4 @@
-//! A device at a hub over HTTPS: cloud-to-device messages (`contract/hub-device.md 5.3`).
+//! A device at a hub over HTTPS: telemetry and cloud-to-device messages (`contract/hub-device.md 5.2` and `5.3`).
 //!
 //! The device proves itself with each request. Names in paths are compared without regard to case, identities with.
 //! Whether a lock holds is for the service to say. Start at [`decode`].
@@ -8,20 +8,21 @@ use domain::cloud_to_device::{Delivery, Settlement};
 use domain::ids::LockToken;
 use domain::operation::cloud_to_device::{Answer, Ask, Receiver};
 use domain::operation::identity::IdentityName;
-use domain::operation::{ErrorKind, Failure, Operation, Reply};
+use domain::operation::{ErrorKind, Failure, Operation, Reply, telemetry};
 use http::header::{CONTENT_TYPE, ETAG};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
 use super::registry_json::parse_name;
 use super::service_http::refuse;
-use super::{topics, words};
+use super::{telemetry_http, topics, words};
 use crate::error::Refused;
 use crate::http::{Target, empty, is};
 use crate::time;
 
 /// Whether `target` belongs to this dialect.
 pub fn owns(target: &Target) -> bool {
-    split(&target.segments()).is_some_and(|(_, rest)| matches!(rest, [word, ..] if is(word, "devicebound")))
+    let is_known = |word: &str| is(word, "devicebound") || is(word, "events");
+    split(&target.segments()).is_some_and(|(_, rest)| rest.first().is_some_and(|word| is_known(word)))
 }
 
 /// The identity that a path is about, and what follows `messages`.
@@ -44,6 +45,17 @@ pub fn decode(request: &Request<Bytes>, target: &Target) -> Result<(Operation, I
     let segments = target.segments();
     let ((device, module), rest) = split(&segments).ok_or_else(Refused::nothing_here)?;
     let name = parse_name(device, module)?;
+    match rest {
+        [word] if is(word, "events") => {
+            if *request.method() != Method::POST {
+                return Err(Refused::wrong_method());
+            }
+            let messages = telemetry_http::decode(request)?;
+            return Ok((Operation::Telemetry(telemetry::Ask::Post { name: name.clone(), messages }), name));
+        }
+        [word, ..] if is(word, "events") => return Err(Refused::nothing_here()),
+        _ => {}
+    }
     let receiver = Receiver::Claimed(name.clone());
     let ask = match (rest, request.method()) {
         ([_], &Method::GET) => Ask::Receive { receiver, limit: 1 },
@@ -79,7 +91,9 @@ pub fn encode(reply: Result<Reply, Failure>, name: &IdentityName) -> Response<By
             Some(delivery) => show(delivery, name),
             None => empty(StatusCode::NO_CONTENT),
         },
-        Ok(Reply::CloudToDevice(Answer::Settled)) => empty(StatusCode::NO_CONTENT),
+        Ok(Reply::CloudToDevice(Answer::Settled) | Reply::Telemetry(telemetry::Answer::Stored)) => {
+            empty(StatusCode::NO_CONTENT)
+        }
         Ok(_) => empty(StatusCode::INTERNAL_SERVER_ERROR),
         Err(failure) => refuse(&failure),
     }
@@ -146,6 +160,9 @@ mod tests {
             }
             Operation::CloudToDevice(Ask::Settle { receiver, lock, settlement }) => {
                 format!("{settlement:?} {lock} of {}", claimed(receiver))
+            }
+            Operation::Telemetry(telemetry::Ask::Post { name, messages }) => {
+                format!("keep {} of {name}", messages.len())
             }
             other => panic!("{other:?}"),
         }

@@ -1,7 +1,8 @@
 //! The hub's dialects: devices over MQTT, AMQP and HTTPS, operators' programs over HTTPS.
 //!
 //! What is only grammar stands by itself and knows no session: [`user_name`], [`topics`], [`property_bag`] for devices over
-//! MQTT, [`cbs`], [`link_address`], [`telemetry_amqp`], [`twin_amqp`] over AMQP, [`registry_json`], [`twin_json`]
+//! MQTT, [`cbs`], [`link_address`], [`telemetry_amqp`], [`twin_amqp`] over AMQP,
+//! [`telemetry_http`] over HTTPS, [`registry_json`], [`twin_json`]
 //! and [`method_json`] for operators. Nothing here decides who may do what. Start at [`device_mqtt`].
 
 pub mod amqp;
@@ -19,6 +20,7 @@ pub mod property_bag;
 pub mod registry_json;
 pub mod service_http;
 pub mod telemetry_amqp;
+pub mod telemetry_http;
 pub mod topics;
 pub mod twin_amqp;
 pub mod twin_answer;

@@ -10,7 +10,7 @@ use domain::method::Timeouts;
 use domain::operation::cloud_to_device::AtHub;
 use domain::operation::identity::{self, IdentityName};
 use domain::operation::{ErrorKind, Failure, Operation, Reply, cloud_to_device, method, query, twin};
-use http::header::ETAG;
+use http::header::{ETAG, RETRY_AFTER};
 use http::{HeaderName, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -278,10 +278,14 @@ fn refuse_call(failure: &Failure, timeouts: Timeouts) -> Response<Bytes> {
     with_header(response, ERROR_CODE, spelling(failure.kind).hub_name)
 }
 
-/// A failure in this dialect's form, with its code in the body and in a header.
+/// A failure in this dialect's form, with its code in the body and in a header, and when to come again.
 pub fn refuse(failure: &Failure) -> Response<Bytes> {
     let response = respond(error::status(failure.kind), &error::hub_body(failure));
-    with_header(response, ERROR_CODE, spelling(failure.kind).hub_name)
+    let response = with_header(response, ERROR_CODE, spelling(failure.kind).hub_name);
+    match failure.retry_after_s {
+        Some(seconds) => with_header(response, RETRY_AFTER, &seconds.to_string()),
+        None => response,
+    }
 }
 
 fn encode_cloud_to_device(answer: cloud_to_device::Answer) -> Response<Bytes> {

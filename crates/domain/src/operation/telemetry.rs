@@ -3,6 +3,7 @@
 use crate::ids::{HubKey, HubName};
 use crate::message::Draft;
 
+use super::identity::IdentityName;
 use super::session::ConnectedDevice;
 
 /// What is sent or asked.
@@ -20,6 +21,14 @@ pub enum Ask {
     SendBatch {
         /// Who.
         device: ConnectedDevice,
+        /// Bodies and properties; the hub stamps the rest.
+        messages: Vec<Draft>,
+    },
+    /// One or several messages of a device that proves itself with the request; kept and answered as
+    /// [`Self::SendBatch`] is.
+    Post {
+        /// Who it claims to be.
+        name: IdentityName,
         /// Bodies and properties; the hub stamps the rest.
         messages: Vec<Draft>,
     },

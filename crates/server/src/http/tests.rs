@@ -262,7 +262,7 @@ async fn bodies_share_a_bounded_room() {
         }
     };
     let reply = timeout(PATIENCE, refused).await.expect("the room is full in the end");
-    assert!(reply.starts_with("HTTP/1.1 503 ") && reply.contains("retry-after: 3"), "{reply}");
+    assert!(reply.starts_with("HTTP/1.1 429 ") && reply.contains("retry-after: 3"), "{reply}");
     first.write_all(rest.as_bytes()).await.unwrap();
     read_reply(&mut first, &format!("{most}{rest}")).await;
     let reply = served.exchange(second.as_bytes()).await;

@@ -17,7 +17,7 @@ use domain::sas::{SasToken, SymmetricKey};
 use service::{Defaults, EndpointOf, Mailbox, Parts, Service, Settings, Spawner, Task};
 use store::conformance::sample::{NOON, individual, keys, registration_id};
 use store::faults::Faulty;
-use store::ports::{EnrollmentStore as _, RegistrationStore as _};
+use store::ports::{EnrollmentStore as _, RegistrationStore as _, TelemetryLog};
 use store::sqlite::{Embedded, Options};
 
 /// The default provisioning service's address, which is the common one.
@@ -57,9 +57,19 @@ pub async fn open(
     clock: &Arc<ManualClock>,
     settings: Settings,
 ) -> Result<Service, service::Error> {
+    open_over(store, Arc::new(store.inner().telemetry().clone()), clock, settings).await
+}
+
+/// A service over `store` that keeps telemetry in `telemetry`.
+pub async fn open_over(
+    store: &Arc<Faulty<Embedded>>,
+    telemetry: Arc<dyn TelemetryLog>,
+    clock: &Arc<ManualClock>,
+    settings: Settings,
+) -> Result<Service, service::Error> {
     let parts = Parts {
         store: Arc::clone(store) as _,
-        telemetry: Arc::new(store.inner().telemetry().clone()),
+        telemetry,
         clock: Arc::clone(clock) as _,
         entropy: Arc::new(SeededEntropy::new(7)),
         tasks: Arc::new(Tasks),

@@ -10,5 +10,6 @@ mod ground;
 mod interrupted;
 mod messages;
 mod operating;
+mod posting;
 mod querying;
 mod reaching;

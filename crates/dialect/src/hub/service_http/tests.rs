@@ -297,7 +297,9 @@ fn a_failure_carries_its_code_in_the_body_and_in_a_header() {
     assert_eq!(response.status(), StatusCode::PRECONDITION_FAILED);
     assert_eq!(response.headers()["iothub-errorcode"], "PreconditionFailed");
     assert_eq!(body(&response), replies().failure.to_string());
-    assert!(!encode(Err(failure(ErrorKind::Throttled)), &Asked::Other).headers().contains_key("retry-after"));
+    assert_eq!(response.headers()["retry-after"], "5");
+    let unhurried = Failure { retry_after_s: None, ..failure(ErrorKind::Throttled) };
+    assert!(!encode(Err(unhurried), &Asked::Other).headers().contains_key("retry-after"));
 
     for kind in ErrorKind::ALL {
         let response = encode(Err(failure(kind)), &Asked::Other);

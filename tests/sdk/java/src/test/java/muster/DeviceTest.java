@@ -113,6 +113,27 @@ final class DeviceTest {
         assertEquals(IntStream.range(0, MESSAGES).mapToObj(n -> "number " + n).toList(), bodies);
     }
 
+    @Over(Transport.Feature.BATCHES)
+    @Shows(client = Sdk.DEVICE, credential = "symmetric key", feature = "telemetry in a batch, with properties")
+    void aBatchArrivesInOrderWithTheProperties(Transport transport, Muster muster) throws Exception {
+        String name = muster.fresh("dev");
+        DeviceClient client = Devices.open(Devices.client(muster, transport, name, Devices.create(muster, name)));
+        List<Message> numbers = IntStream.range(0, MESSAGES).mapToObj(n -> new Message("number " + n)).toList();
+        numbers.get(0).setProperty("Alert", "no & yes/maybe");
+        numbers.get(0).setMessageId("m/1");
+        try {
+            client.sendEvents(numbers);
+        } finally {
+            client.close();
+        }
+        List<JsonObject> arrived = muster.telemetry(name, MESSAGES);
+        List<String> bodies = arrived.stream().map(one -> one.get("body").getAsString()).toList();
+        assertEquals(IntStream.range(0, MESSAGES).mapToObj(n -> "number " + n).toList(), bodies);
+        JsonObject first = arrived.get(0);
+        assertEquals("no & yes/maybe", first.getAsJsonObject("properties").get("Alert").getAsString());
+        assertEquals("m/1", first.getAsJsonObject("systemProperties").get("messageId").getAsString());
+    }
+
     @Over(Transport.Feature.TWINS)
     @Shows(
             client = Sdk.DEVICE,

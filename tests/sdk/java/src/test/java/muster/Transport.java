@@ -7,7 +7,7 @@ import java.util.Set;
 
 /** How devices reach Muster, and which tests are run that way: a transport is added by one line. */
 enum Transport {
-    HTTPS("https", Feature.PROVISIONING, Feature.ERROR_CODES, Feature.MESSAGES),
+    HTTPS("https", Feature.PROVISIONING, Feature.ERROR_CODES, Feature.TELEMETRY, Feature.BATCHES, Feature.MESSAGES),
     MQTT(
             "mqtt",
             Feature.PROVISIONING,
@@ -26,6 +26,8 @@ enum Transport {
         /** A device that may not register is told the code of the error. */
         ERROR_CODES,
         TELEMETRY,
+        /** Several messages of telemetry in one request. */
+        BATCHES,
         TWINS,
         METHODS,
         /** From the cloud to a device. */
