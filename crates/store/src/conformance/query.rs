@@ -163,6 +163,30 @@ pub async fn states_of_connections_are_found(backend: &Backend) {
     }
 }
 
+pub async fn a_zero_within_a_text_is_a_character_like_others(backend: &Backend) {
+    let hub = make_hub(&*backend.store, "hub").await;
+    let texts = ["x\0y", "xy", "y\0x", "\0", "é\0é", "y"];
+    for (number, text) in texts.into_iter().enumerate() {
+        put(backend, hub, &device(&number.to_string()), [json!({ "t": text }), json!({}), json!({})]).await;
+    }
+    let cases: &[(&str, &[&str])] = &[
+        ("ENDS_WITH(tags.t, 'y')", &["0", "1", "5"]),
+        ("ENDS_WITH(tags.t, 'xy')", &["1"]),
+        ("ENDS_WITH(tags.t, 'é')", &["4"]),
+        ("NOT ENDS_WITH(tags.t, 'x')", &["0", "1", "3", "4", "5"]),
+        ("ENDS_WITH(tags.t, '')", &["0", "1", "2", "3", "4", "5"]),
+        ("STARTS_WITH(tags.t, 'y')", &["2", "5"]),
+        ("STARTS_WITH(tags.t, 'xy')", &["1"]),
+        ("CONTAINS(tags.t, 'y')", &["0", "1", "2", "5"]),
+        ("tags.t = 'y'", &["5"]),
+        ("tags.t > 'y'", &["2", "4"]),
+    ];
+    for (condition, expected) in cases {
+        let text = format!("SELECT * FROM devices WHERE {condition}");
+        assert_eq!(names(backend, hub, &text).await, *expected, "{text}");
+    }
+}
+
 pub async fn large_twins_come_in_bounded_pieces(backend: &Backend) {
     const LARGE: usize = 160;
     let hub = make_hub(&*backend.store, "hub").await;
@@ -215,6 +239,7 @@ fn text() -> impl Strategy<Value = String> {
         Just("{}".to_owned()),
         Just("é\"\\\u{1f600}".to_owned()),
         Just("x\u{0}y".to_owned()),
+        Just("y".to_owned()),
         "[ -~]{0,6}",
         any::<String>().prop_map(|text| text.chars().take(8).collect()),
     ]

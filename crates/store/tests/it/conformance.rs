@@ -108,6 +108,7 @@ conformance! {
         found_twins_come_whole_with_their_identities
         what_changes_is_found_by_what_it_is_then
         states_of_connections_are_found
+        a_zero_within_a_text_is_a_character_like_others
         large_twins_come_in_bounded_pieces
         groups_are_counted_over_all_pieces
     }

@@ -293,12 +293,14 @@ impl Compiler<'_> {
             Source::Text(sql) => (sql, String::new()),
             Source::Truth(_) => return Some(sql_bool(false)),
         };
-        let characters = i64::try_from(piece.chars().count()).ok()?;
+        let (characters, bytes) = (piece.chars().count(), piece.len());
         let piece = self.bound.bind(piece.to_owned());
         let fits = match function {
             Function::StartsWith => format!("substr({value}, 1, {characters}) = {piece}"),
             Function::EndsWith if characters == 0 => format!("length({value}) >= 0"),
-            Function::EndsWith => format!("substr({value}, -{characters}) = {piece}"),
+            // Bytes and not characters, whose end SQLite looks for behind the first zero. A text that ends with the bytes
+            // of another ends with its characters.
+            Function::EndsWith => format!("substr(CAST({value} AS BLOB), -{bytes}) = CAST({piece} AS BLOB)"),
             _ => format!("instr({value}, {piece}) > 0"),
         };
         let is = if negated { "NOT " } else { "" };
