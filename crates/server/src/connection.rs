@@ -9,8 +9,10 @@ mod misuse;
 mod running;
 mod seated;
 
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use dialect::session::Session;
@@ -205,16 +207,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, T: Session> Driven<S, T> {
         let Self { link, talk, drain, stage, .. } = self;
         let Talk { session, running, seated, .. } = &mut **talk;
         let deadline = session.poll_timeout();
-        let (wants_input, has_output) = (session.wants_input(), !session.output().is_empty());
-        if has_output {
-            // Nothing is read while something is unwritten; a client that does not read can still be cut off.
-            return tokio::select! {
-                biased;
-                (device, push) = seated.next_push(), if !seated.is_deaf() => Step::Pushed(device, push),
-                written = link.write(session.output()) => Step::Written(written),
-                () = sleep_until(deadline), if deadline.is_some() => Step::Timeout,
-                step = next_stage(drain, *stage) => step,
-            };
+        // A client that never pauses puts nothing off.
+        if deadline.is_some_and(|at| at <= Instant::now()) {
+            return Step::Timeout;
         }
         tokio::select! {
             biased;
@@ -222,10 +217,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, T: Session> Driven<S, T> {
             (device, push) = seated.next_push(), if !seated.is_deaf() => Step::Pushed(device, push),
             // Before what the client says: whoever introduces itself once others are turned away is turned away too.
             step = next_stage(drain, *stage) => step,
-            read = link.read(wants_input, |bytes| session.handle_input(bytes, Instant::now())) => Step::Read(read),
+            step = exchange(link, session) => step,
             () = sleep_until(deadline), if deadline.is_some() => Step::Timeout,
         }
     }
+}
+
+/// Writes what there is to write. Where the client does not take it, reads what the session wants: the client may be
+/// waiting to be read itself, and what piles up meanwhile is the session's to bound. Safe to abandon.
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin, T: Session>(link: &mut Link<S>, session: &mut T) -> Step {
+    poll_fn(|cx| {
+        let output = session.output();
+        if !output.is_empty()
+            && let Poll::Ready(written) = link.poll_write(cx, output)
+        {
+            return Poll::Ready(Step::Written(written));
+        }
+        let wants_input = session.wants_input();
+        link.poll_read(cx, wants_input, |bytes| session.handle_input(bytes, Instant::now())).map(Step::Read)
+    })
+    .await
 }
 
 /// Waits for the server's next stage.
@@ -307,22 +318,4 @@ async fn sleep_until(deadline: Option<Instant>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::amqp::AmqpServer;
-    use crate::mqtt::MqttServer;
-    use crate::tls::SecureStream;
-
-    /// What a connection's task may hold beside [`Talk`] and TLS while nothing is said; ten thousand of them are idle at
-    /// once (`docs/performance.md`).
-    const TASK_BYTES_MAX: usize = 1_536;
-
-    #[test]
-    fn the_task_of_a_quiet_connection_is_small() {
-        fn size<'a, S: 'a, F: Future>(_: impl FnOnce(&'a S, SecureStream, Caller, &'a Tasks) -> F) -> usize {
-            size_of::<F>()
-        }
-        let (mqtt, amqp) = (size(MqttServer::serve), size(AmqpServer::serve));
-        assert!(mqtt <= TASK_BYTES_MAX && amqp <= TASK_BYTES_MAX, "{mqtt} and {amqp} bytes");
-    }
-}
+mod tests;

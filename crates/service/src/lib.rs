@@ -42,7 +42,7 @@ use directory::Directory;
 use provisioning::KeyGroups;
 
 pub use error::Error;
-pub use mailbox::Mailbox;
+pub use mailbox::{Mailbox, Slot, mailbox};
 pub use resources::{Defaults, EndpointOf, Published};
 pub use snapshot::Snapshot;
 pub use tasks::{Spawner, Task};

@@ -29,45 +29,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         Self { stream, unflushed: false }
     }
 
-    /// Writes some of `bytes`, at least one. Safe to abandon: nothing is written then.
-    pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.stream.write(bytes).await?;
+    /// Writes some of `bytes`, at least one. Nothing is written while it is pending.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let count = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
         self.unflushed = true;
-        if count == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(count) }
+        Poll::Ready(if count == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(count) })
     }
 
-    /// Reads once, if `wants_input`, straight into `take`, and meanwhile lets go of what was written. Safe to abandon.
-    /// Without a wish for input it ends only if the stream does.
-    pub(super) async fn read(&mut self, wants_input: bool, mut take: impl FnMut(&[u8])) -> io::Result<usize> {
-        poll_fn(|cx| {
-            if self.unflushed {
-                match Pin::new(&mut self.stream).poll_flush(cx) {
-                    Poll::Ready(Ok(())) => self.unflushed = false,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => {}
-                }
-            }
-            if !wants_input {
-                return Poll::Pending;
-            }
-            READ_BUFFER.with_borrow_mut(|buffer| self.poll_read(cx, buffer, &mut take))
-        })
-        .await
-    }
-
-    fn poll_read(
+    /// Reads once, if `wants_input`, straight into `take`, and meanwhile lets go of what was written. Without a wish for
+    /// input it ends only if the stream does.
+    pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
-        buffer: &mut [u8],
-        take: &mut impl FnMut(&[u8]),
+        wants_input: bool,
+        take: impl FnOnce(&[u8]),
     ) -> Poll<io::Result<usize>> {
-        let mut read = ReadBuf::new(buffer);
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
-        let filled = read.filled();
-        if !filled.is_empty() {
-            take(filled);
+        if self.unflushed {
+            match Pin::new(&mut self.stream).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {}
+            }
         }
-        Poll::Ready(Ok(filled.len()))
+        if !wants_input {
+            return Poll::Pending;
+        }
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let mut read = ReadBuf::new(buffer);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+            let filled = read.filled();
+            if !filled.is_empty() {
+                take(filled);
+            }
+            Poll::Ready(Ok(filled.len()))
+        })
     }
 
     /// Writes what is left and says goodbye.
@@ -79,7 +74,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
 
     /// Throws away what still comes, until the peer has left.
     pub(super) async fn discard(&mut self) {
-        while self.read(true, |_| {}).await.is_ok_and(|count| count > 0) {}
+        while poll_fn(|cx| self.poll_read(cx, true, |_| {})).await.is_ok_and(|count| count > 0) {}
     }
 }
 
@@ -112,7 +107,7 @@ mod tests {
         let sent: Vec<u8> = (0..WRITTEN_BYTES).map(|index| (index % 251) as u8).collect();
         let mut written = 0;
         while let Some(rest) = sent.get(written..).filter(|rest| !rest.is_empty()) {
-            written += link.write(rest).await.unwrap();
+            written += poll_fn(|cx| link.poll_write(cx, rest)).await.unwrap();
         }
         let reading = async {
             let mut received = vec![0; WRITTEN_BYTES];
@@ -121,7 +116,7 @@ mod tests {
         };
         let received = tokio::select! {
             received = tokio::time::timeout(PATIENCE, reading) => received.expect("the rest arrives"),
-            read = link.read(true, |_| {}) => panic!("the client sent nothing, but {read:?}"),
+            read = poll_fn(|cx| link.poll_read(cx, true, |_| {})) => panic!("the client sent nothing, but {read:?}"),
         };
         assert!(received == sent, "the bytes differ");
     }
