@@ -428,7 +428,7 @@ impl Session {
             assert!(!self.was_closed, "{event:?} after the end");
             match event {
                 Event::SaslInit(_) | Event::SaslResponse(_) => {
-                    self.connection.sasl_outcome(SaslCode::Ok).expect("it is short");
+                    self.connection.sasl_outcome(SaslCode::Ok, self.now).expect("it is short");
                 }
                 Event::Open(_) => self.connection.open(Map::EMPTY, self.now),
                 Event::Begin { session } => self.sessions.push(session),

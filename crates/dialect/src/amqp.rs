@@ -6,7 +6,7 @@
 //! [`Machine`].
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use domain::operation::session::ConnectedDevice;
 use domain::operation::{Failure, Push, Reply};
@@ -32,6 +32,10 @@ pub struct Session {
     asks: Asks,
     opened: Opened,
     closed: Option<CloseReason>,
+    /// How long a client that is let in has to prove something.
+    proof_timeout: Duration,
+    /// When that time is up; `None` before the client is let in, and once something is proven.
+    proof_due: Option<Instant>,
     is_stopping: bool,
     refused: RefusedNames,
 }
@@ -40,12 +44,15 @@ impl Session {
     /// A session that has heard nothing. `has_certificate` tells whether the TLS handshake showed a client certificate.
     pub fn new(limits: Arc<Limits>, has_certificate: bool, now: Instant) -> Self {
         let container_id = Text::from_static("muster");
+        let proof_timeout = limits.open_timeout;
         Self {
             connection: Connection::server(limits, container_id, sasl::mechanisms(has_certificate), now),
             machine: None,
             asks: Asks::default(),
             opened: Opened { has_certificate, ..Opened::default() },
             closed: None,
+            proof_timeout,
+            proof_due: None,
             is_stopping: false,
             refused: RefusedNames::default(),
         }
@@ -61,6 +68,8 @@ impl Session {
                         self.send_away(now);
                     } else {
                         self.connection.open(Map::EMPTY, now);
+                        self.proof_due = Some(now + self.proof_timeout);
+                        self.look_for_proof();
                     }
                 }
                 Event::Closed(reason) => {
@@ -104,7 +113,7 @@ impl Session {
             }
             _ => SaslCode::Ok,
         };
-        machine::tell_outcome(&mut self.connection, outcome);
+        machine::tell_outcome(&mut self.connection, outcome, now);
     }
 
     fn become_by_address(&mut self, link: LinkId, address: Option<Address>) {
@@ -117,6 +126,25 @@ impl Session {
                 None
             }
         };
+    }
+
+    fn look_for_proof(&mut self) {
+        if self.machine.as_ref().is_some_and(|machine| machine.has_proof()) {
+            self.proof_due = None;
+        }
+    }
+
+    /// When whoever has proved nothing is sent away. What the service takes to judge is not the client's time.
+    fn proof_deadline(&self) -> Option<Instant> {
+        self.proof_due.filter(|_| self.connection.is_open() && self.asks.is_empty())
+    }
+
+    fn end_unproven(&mut self, now: Instant) {
+        if self.proof_deadline().is_some_and(|due| now >= due) {
+            self.closed.get_or_insert(CloseReason::Unproven);
+            let error = amqp::Error::new(condition::UNAUTHORIZED_ACCESS, "Nothing was proven in time.");
+            self.connection.close(Some(error), now);
+        }
     }
 
     fn send_away(&mut self, now: Instant) {
@@ -152,6 +180,7 @@ impl session::Session for Session {
     fn handle_timeout(&mut self, now: Instant) {
         self.connection.handle_timeout(now);
         self.with_machine(|machine, port| machine.handle_timeout(port, now));
+        self.end_unproven(now);
         self.run(now);
     }
 
@@ -164,6 +193,7 @@ impl session::Session for Session {
     fn handle_reply(&mut self, id: AskId, reply: Result<Reply, Failure>, now: Instant) {
         self.asks.finished(id);
         self.with_machine(|machine, port| machine.handle_reply(id, reply, port, now));
+        self.look_for_proof();
         self.run(now);
     }
 
@@ -200,10 +230,7 @@ impl session::Session for Session {
 
     fn poll_timeout(&self) -> Option<Instant> {
         let machine = self.machine.as_ref().and_then(|machine| machine.poll_timeout());
-        match (self.connection.poll_timeout(), machine) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        }
+        [self.connection.poll_timeout(), machine, self.proof_deadline()].into_iter().flatten().min()
     }
 
     fn output(&mut self) -> &[u8] {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use domain::operation::{ErrorKind, Failure};
 use http::StatusCode;
-use proto::amqp::{self, Symbol, Value as AmqpValue, condition};
+use proto::amqp::{self, SaslCode, Symbol, Value as AmqpValue, condition};
 use proto::mqtt::Refusal;
 use serde_json::{Value, json};
 
@@ -207,6 +207,18 @@ pub const fn connack(kind: ErrorKind) -> Refusal {
     }
 }
 
+/// The outcome of a SASL exchange in which a credential was refused: what passes is told apart, so that the client tries
+/// again (AMQP 1.0, part 5, section 5.3.3.6).
+pub const fn sasl_code(kind: ErrorKind) -> SaslCode {
+    match connack(kind) {
+        Refusal::ServerUnavailable => SaslCode::SysTemp,
+        Refusal::ProtocolVersion
+        | Refusal::IdentifierRejected
+        | Refusal::BadUsernameOrPassword
+        | Refusal::NotAuthorized => SaslCode::Auth,
+    }
+}
+
 /// The AMQP condition of `kind` (`contract/dps-device.md 4.8`, `contract/hub-device.md 4.9`).
 pub const fn amqp_condition(kind: ErrorKind) -> Symbol {
     match kind {
@@ -283,12 +295,13 @@ mod tests {
 
     #[test]
     fn the_golden_table_of_errors_is_the_one_that_was_reviewed() {
-        let mut table = String::from("kind | status | provisioning | hub | hub name | management | connack | AMQP\n");
+        let mut table =
+            String::from("kind | status | provisioning | hub | hub name | management | connack | SASL | AMQP\n");
         for kind in ErrorKind::ALL {
             let Spelling { status, provisioning, hub, hub_name, management } = spelling(kind);
-            let (connack, amqp) = (connack(kind) as u8, amqp_condition(kind));
+            let (connack, sasl, amqp) = (connack(kind) as u8, sasl_code(kind) as u8, amqp_condition(kind));
             let _ = write!(table, "{kind:?} | {status} | {provisioning} | {hub} | {hub_name} | {management} | ");
-            let _ = writeln!(table, "{connack} | {amqp}");
+            let _ = writeln!(table, "{connack} | {sasl} | {amqp}");
         }
         if std::env::var_os("MUSTER_GOLDEN").is_some_and(|mode| mode == "write") {
             std::fs::write(GOLDEN, &table).unwrap();

@@ -105,6 +105,9 @@ pub enum CloseReason {
     /// The service refused the connection.
     #[error("refused: {0}")]
     Refused(String),
+    /// The client was let in and has proved nothing for too long.
+    #[error("nothing was proven in time")]
+    Unproven,
     /// The server is about to stop, and lets nobody in.
     #[error("the server is stopping")]
     Stopping,
@@ -162,7 +165,7 @@ impl CloseReason {
                 | amqp::CloseReason::Lost
                 | amqp::CloseReason::Idle => false,
             },
-            Self::UserName(_) | Self::Topic(_) | Self::Message(_) | Self::Refused(_) => true,
+            Self::UserName(_) | Self::Topic(_) | Self::Message(_) | Self::Refused(_) | Self::Unproven => true,
             Self::Stopping
             | Self::CutOff(_)
             | Self::Unstored(_)

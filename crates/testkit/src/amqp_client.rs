@@ -81,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AmqpClient<S> {
             initial_response: response.map(Bytes::copy_from_slice),
             hostname: None,
         };
-        self.connection.sasl_init(init).expect("the answer fits into a frame");
+        self.connection.sasl_init(init, Instant::now()).expect("the answer fits into a frame");
         offered.iter().map(ToString::to_string).collect()
     }
 

@@ -52,8 +52,8 @@ impl Port<'_> {
     }
 
     /// Answers what PLAIN presented. Any but `Ok` ends the connection.
-    pub fn tell_outcome(&mut self, code: SaslCode) {
-        tell_outcome(self.connection, code);
+    pub fn tell_outcome(&mut self, code: SaslCode, now: Instant) {
+        tell_outcome(self.connection, code, now);
     }
 
     /// Drops those of `ids` that did not begin, and gives them: there will be no reply to them.
@@ -71,19 +71,12 @@ impl Port<'_> {
         self.closed.get_or_insert(reason);
         self.connection.close(error, now);
     }
-
-    /// Ends the connection without a word: what is not written is never written, what was not begun is never begun.
-    pub fn abort(&mut self, reason: CloseReason) {
-        self.closed.get_or_insert(reason);
-        self.asks.forget();
-        self.connection.abort();
-    }
 }
 
 /// Answers the client's choice of a mechanism.
-pub(super) fn tell_outcome(connection: &mut Connection, code: SaslCode) {
+pub(super) fn tell_outcome(connection: &mut Connection, code: SaslCode, now: Instant) {
     // An outcome without additional data fits into every frame.
-    let _ = connection.sasl_outcome(code);
+    let _ = connection.sasl_outcome(code, now);
 }
 
 /// What a dialect does with its connection. It sees every event behind the one that made it: the [`Event::SaslInit`] of
@@ -114,6 +107,9 @@ pub trait Machine: Send {
     fn farewell(&self) -> Symbol {
         condition::CONNECTION_FORCED
     }
+
+    /// Whether somebody has proved to be whom this connection is for. Who has not is not kept for long.
+    fn has_proof(&self) -> bool;
 
     /// Whether more may be read; `false` while too much is under way.
     fn wants_input(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use domain::operation::session::{Ask, ConnectedDevice, CutOff, Verify};
-use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply};
+use domain::operation::{Failure, Lane, Operation, Push, Reply};
 use proto::amqp::{Event, LinkId, SaslCode, SessionId, Symbol, condition};
 
 use super::cbs::{self, Cbs, PutToken};
@@ -37,28 +37,25 @@ impl Side {
         Self::default()
     }
 
-    fn introduce(&mut self, port: &mut Port<'_>) {
+    fn introduce(&mut self, port: &mut Port<'_>, now: Instant) {
         let put = port.opened.plain.as_deref().and_then(introduced);
-        let Some(put) = put else { return port.tell_outcome(SaslCode::Auth) };
+        let Some(put) = put else { return port.tell_outcome(SaslCode::Auth, now) };
         let verify = Verify { host: put.host.clone(), scope: put.scope.clone() };
         let operation = Operation::Session(Ask::Verify(Box::new(verify)));
         let ask = port.ask_with(Some(put.token.clone()), operation, Lane::Serial);
         self.introduced = Some((ask, put));
     }
 
-    fn introduced(&mut self, put: PutToken, reply: Result<Reply, Failure>, port: &mut Port<'_>) {
+    fn introduced(&mut self, put: PutToken, reply: Result<Reply, Failure>, port: &mut Port<'_>, now: Instant) {
         match reply {
             Ok(_) => {
                 // The first token of a connection always has room.
                 let _ = self.cbs.keep(put);
-                port.tell_outcome(SaslCode::Ok);
+                port.tell_outcome(SaslCode::Ok, now);
             }
             Err(failure) => {
                 port.note(CloseReason::Refused(failure.to_string()));
-                port.tell_outcome(match failure.kind {
-                    ErrorKind::Throttled | ErrorKind::Unavailable | ErrorKind::Internal => SaslCode::SysTemp,
-                    _ => SaslCode::Auth,
-                });
+                port.tell_outcome(error::sasl_code(failure.kind), now);
             }
         }
     }
@@ -104,9 +101,9 @@ fn introduced(plain: &Plain) -> Option<PutToken> {
 }
 
 impl Machine for Side {
-    fn handle_event(&mut self, event: Event, port: &mut Port<'_>, _: Instant) {
+    fn handle_event(&mut self, event: Event, port: &mut Port<'_>, now: Instant) {
         match event {
-            Event::SaslInit(_) => self.introduce(port),
+            Event::SaslInit(_) => self.introduce(port, now),
             Event::Attach { link, session, attach } => self.attach((link, session), &attach, port),
             Event::Delivery(delivery) if self.cbs.owns(delivery.link) => self.cbs.deliver(&delivery, port),
             Event::Delivery(delivery) => self.devices.deliver(&delivery, port),
@@ -138,9 +135,9 @@ impl Machine for Side {
         }
     }
 
-    fn handle_reply(&mut self, id: AskId, reply: Result<Reply, Failure>, port: &mut Port<'_>, _: Instant) {
+    fn handle_reply(&mut self, id: AskId, reply: Result<Reply, Failure>, port: &mut Port<'_>, now: Instant) {
         if let Some((_, put)) = self.introduced.take_if(|(ask, _)| *ask == id) {
-            return self.introduced(put, reply, port);
+            return self.introduced(put, reply, port, now);
         }
         if self.cbs.has_asked(id) {
             if let Some(put) = self.cbs.handle_reply(id, reply, port) {
@@ -179,6 +176,10 @@ impl Machine for Side {
     /// Node comes back after this one, and takes `amqp:connection:forced` for the end.
     fn farewell(&self) -> Symbol {
         condition::DETACH_FORCED
+    }
+
+    fn has_proof(&self) -> bool {
+        self.cbs.has_tokens() || self.devices.has_seats()
     }
 
     fn wants_input(&self) -> bool {

@@ -168,6 +168,11 @@ impl Cbs {
         self.requests.contains_key(&link)
     }
 
+    /// Whether a token was found good.
+    pub fn has_tokens(&self) -> bool {
+        !self.tokens.is_empty()
+    }
+
     /// Whether `id` is an ask of this node.
     pub fn has_asked(&self, id: AskId) -> bool {
         self.judged.contains_key(&id)

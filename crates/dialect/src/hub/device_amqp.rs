@@ -75,6 +75,11 @@ impl Devices {
         self.present.is_empty()
     }
 
+    /// Whether somebody was let in.
+    pub fn has_seats(&self) -> bool {
+        self.present.values().any(|device| device.seat.is_some())
+    }
+
     /// Whether so much is under way that nothing more is to be read.
     pub const fn is_full(&self) -> bool {
         self.telemetry_bytes >= TELEMETRY_BYTES_MAX

@@ -52,6 +52,8 @@ pub struct Device {
     held_back: VecDeque<(Instant, Outgoing)>,
     /// Answers sent, which gives each a tag of its own.
     answered: u64,
+    /// Whether the service has taken what PLAIN presents, or has dealt with a request.
+    has_proof: bool,
 }
 
 /// The link on which the client listens.
@@ -95,9 +97,9 @@ impl Device {
     }
 
     /// Has what PLAIN presents judged; the links' addresses must then agree with its user name.
-    fn enter(&mut self, plain: &Plain, port: &mut Port<'_>) {
+    fn enter(&mut self, plain: &Plain, port: &mut Port<'_>, now: Instant) {
         let Some((id_scope, registration_id)) = plain.registration() else {
-            return port.tell_outcome(SaslCode::Auth);
+            return port.tell_outcome(SaslCode::Auth, now);
         };
         let request = match plain.token() {
             Err(invalid) => Request::Refuse(Unfit::Credential(Rejection::Unreadable(invalid))),
@@ -220,18 +222,15 @@ impl Device {
 }
 
 /// Tells what came of PLAIN.
-fn entered(reply: Result<Reply, Failure>, port: &mut Port<'_>) {
+fn entered(reply: Result<Reply, Failure>, port: &mut Port<'_>, now: Instant) {
     let code = match reply {
         Ok(_) => SaslCode::Ok,
         Err(failure) => {
             port.note(CloseReason::Refused(failure.to_string()));
-            match failure.kind {
-                ErrorKind::Throttled | ErrorKind::Unavailable | ErrorKind::Internal => SaslCode::SysTemp,
-                _ => SaslCode::Auth,
-            }
+            error::sasl_code(failure.kind)
         }
     };
-    port.tell_outcome(code);
+    port.tell_outcome(code, now);
 }
 
 fn too_many() -> Refused {
@@ -327,7 +326,7 @@ impl Machine for Device {
             Event::SaslInit(_) => {
                 if let Some(plain) = &port.opened.plain {
                     let plain = std::sync::Arc::clone(plain);
-                    self.enter(&plain, port);
+                    self.enter(&plain, port, now);
                 }
             }
             Event::Attach { link, attach, .. } => self.attach(link, &attach, port),
@@ -353,7 +352,10 @@ impl Machine for Device {
     fn handle_reply(&mut self, id: AskId, reply: Result<Reply, Failure>, port: &mut Port<'_>, now: Instant) {
         let Some(index) = self.waiting.iter().position(|(asked, _)| *asked == id) else { return };
         match self.waiting.remove(index).1 {
-            Waiting::Entrance => entered(reply, port),
+            Waiting::Entrance => {
+                self.has_proof |= reply.is_ok();
+                entered(reply, port, now);
+            }
             Waiting::Link { link, address } => {
                 // Refusing is all that was asked for.
                 let Err(failure) = reply else { return };
@@ -362,6 +364,7 @@ impl Machine for Device {
             }
             Waiting::Request(asked) => match reply {
                 Ok(Reply::Registration(answer)) => {
+                    self.has_proof = true;
                     port.connection.settle(asked.delivery, DeliveryState::Accepted);
                     self.answer(asked, &device_json::show(&answer), port, now);
                 }
@@ -387,6 +390,10 @@ impl Machine for Device {
 
     fn poll_timeout(&self) -> Option<Instant> {
         self.held_back.front().map(|(due, _)| *due)
+    }
+
+    fn has_proof(&self) -> bool {
+        self.has_proof
     }
 
     fn holds_back(&self) -> bool {

@@ -325,7 +325,7 @@ pub struct Connection {
     deadline: Option<Instant>,
     /// When bytes of the peer last arrived.
     received_at: Instant,
-    /// When a frame of the peer was last complete.
+    /// When a frame of the peer was last complete; while nothing is read of it, when it last took bytes of ours.
     heard_at: Instant,
     /// When our bytes last left.
     written_at: Instant,
@@ -472,10 +472,14 @@ impl Connection {
 
     /// Takes note that the first `count` bytes of [`output`](Self::output) are written.
     pub fn handle_written(&mut self, count: usize, now: Instant) {
-        self.output.advance(count);
         if count > 0 {
             self.written_at = now;
+            // Its empty frames cannot be heard: that it takes what is long in coming is the sign of life it can give.
+            if self.is_deaf() {
+                self.heard_at = now;
+            }
         }
+        self.output.advance(count);
     }
 
     /// The next thing the peer did; `None` until something else happens.
@@ -575,12 +579,6 @@ impl Connection {
             }
             State::Closing(_) | State::Closed(_) => {}
         }
-    }
-
-    /// Ends the connection without a word, and forgets what is not written.
-    pub fn abort(&mut self) {
-        self.end(CloseReason::Local(None));
-        self.output = Output::default();
     }
 
     /// Takes the next thing off the input. `false` if more has to arrive, or the caller has to decide.

@@ -14,6 +14,7 @@ use crate::hub::telemetry_amqp::BATCH_FORMAT;
 use crate::session::{Ask as Asked, Session as _};
 
 mod client;
+mod unproven;
 
 const STORED: Reply = Reply::Telemetry(Stored);
 

@@ -68,6 +68,8 @@ pub(super) struct Opening {
     /// Whether the first frame of the peer's SASL exchange was taken.
     was_sasl_started: bool,
     was_open_sent: bool,
+    /// When the caller last answered within the SASL exchange.
+    answered_at: Option<Instant>,
 }
 
 impl Opening {
@@ -80,6 +82,7 @@ impl Opening {
             mechanisms,
             was_sasl_started: false,
             was_open_sent: false,
+            answered_at: None,
         }
     }
 
@@ -93,32 +96,33 @@ impl Opening {
             mechanisms: Vec::new(),
             was_sasl_started: false,
             was_open_sent: false,
+            answered_at: None,
         }
     }
 }
 
 impl Connection {
     /// Chooses a SASL mechanism, as [`Event::SaslMechanisms`] asks for. Does nothing if it is not the client's turn.
-    pub fn sasl_init(&mut self, init: SaslInit) -> Result<(), Unsent> {
-        self.answer_sasl(&SaslFrame::Init(init), Phase::Sasl)
+    pub fn sasl_init(&mut self, init: SaslInit, now: Instant) -> Result<(), Unsent> {
+        self.answer_sasl(&SaslFrame::Init(init), Phase::Sasl, now)
     }
 
     /// Answers [`Event::SaslChallenge`]. Does nothing if it is not the client's turn.
-    pub fn sasl_response(&mut self, response: Bytes) -> Result<(), Unsent> {
-        self.answer_sasl(&SaslFrame::Response(SaslResponse { response }), Phase::Sasl)
+    pub fn sasl_response(&mut self, response: Bytes, now: Instant) -> Result<(), Unsent> {
+        self.answer_sasl(&SaslFrame::Response(SaslResponse { response }), Phase::Sasl, now)
     }
 
     /// Answers [`Event::SaslInit`] or [`Event::SaslResponse`] with a question. Does nothing if it is not the server's
     /// turn.
-    pub fn sasl_challenge(&mut self, challenge: Bytes) -> Result<(), Unsent> {
-        self.answer_sasl(&SaslFrame::Challenge(SaslChallenge { challenge }), Phase::Sasl)
+    pub fn sasl_challenge(&mut self, challenge: Bytes, now: Instant) -> Result<(), Unsent> {
+        self.answer_sasl(&SaslFrame::Challenge(SaslChallenge { challenge }), Phase::Sasl, now)
     }
 
     /// Answers [`Event::SaslInit`] or [`Event::SaslResponse`] with a verdict. Any but `Ok` ends the connection. Does
     /// nothing if it is not the server's turn.
-    pub fn sasl_outcome(&mut self, code: SaslCode) -> Result<(), Unsent> {
+    pub fn sasl_outcome(&mut self, code: SaslCode, now: Instant) -> Result<(), Unsent> {
         let outcome = SaslFrame::Outcome(SaslOutcome { code, additional_data: None });
-        self.answer_sasl(&outcome, Phase::AmqpHeader)?;
+        self.answer_sasl(&outcome, Phase::AmqpHeader, now)?;
         if code != SaslCode::Ok && self.is_opening() {
             self.end(CloseReason::Sasl(code));
         }
@@ -133,7 +137,8 @@ impl Connection {
         }
     }
 
-    fn answer_sasl(&mut self, frame: &SaslFrame, next: Phase) -> Result<(), Unsent> {
+    /// Sends the caller's frame. The time it took to decide is none of the peer's.
+    fn answer_sasl(&mut self, frame: &SaslFrame, next: Phase, now: Instant) -> Result<(), Unsent> {
         if !matches!(self.state, State::Opening(Phase::SaslDeciding)) {
             return Ok(());
         }
@@ -141,6 +146,12 @@ impl Connection {
         if self.push_sasl(frame) > MIN_MAX_FRAME_SIZE as usize {
             self.output.back().truncate(before);
             return Err(Unsent::Sasl);
+        }
+        if let Some(opening) = &mut self.opening {
+            // What lay ready behind an earlier frame was not looked at before that was answered.
+            let asked_at = opening.answered_at.map_or(self.received_at, |at| at.max(self.received_at));
+            opening.answered_at = Some(now);
+            self.deadline = self.deadline.map(|deadline| deadline + now.saturating_duration_since(asked_at));
         }
         self.state = State::Opening(next);
         Ok(())

@@ -45,7 +45,7 @@ impl Client {
         assert!(matches!(offered, Some(Event::SaslMechanisms(_))), "{offered:?}");
         let initial_response = Some(format!("\0{user}\0{password}").into());
         let init = SaslInit { mechanism: Symbol::from_static("PLAIN"), initial_response, hostname: None };
-        client.connection.sasl_init(init).unwrap();
+        client.connection.sasl_init(init, client.now).unwrap();
         client.pump();
         client
     }

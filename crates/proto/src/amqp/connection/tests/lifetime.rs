@@ -53,6 +53,23 @@ fn a_silent_peer_is_told_and_dropped() {
 }
 
 #[test]
+fn a_peer_that_is_not_read_lives_as_long_as_it_takes_what_waits_for_it() {
+    let mut script = Script::open(Limits { output_bytes_max: 512, ..Limits::default() });
+    for channel in 0..100 {
+        script.receive(&[(channel, Performative::Begin(Box::new(begin())))]);
+        script.events();
+    }
+    assert!(!script.connection.wants_input());
+    for _ in 0..3 {
+        script.pass(seconds(239));
+        script.connection.handle_written(1, script.now);
+        assert_eq!(script.connection.poll_timeout(), Some(script.now + seconds(240)));
+    }
+    script.pass(seconds(240));
+    assert_eq!(script.closed(), CloseReason::Idle);
+}
+
+#[test]
 fn a_close_is_answered_and_the_last_thing() {
     let (mut script, _) = Script::with_session(Limits::default());
     let error = Error::new(condition::CONNECTION_FORCED, "bye");

@@ -37,7 +37,7 @@ fn a_client_with_sasl_is_led_through_it_byte_by_byte() {
     script.receive_bytes(&hex("00000017 02010000 005341 c0 0a 01 a3 07 4d535342434253"));
     let mechanism = Symbol::from_static("MSSBCBS");
     assert_eq!(script.events(), [Event::SaslInit(SaslInit { mechanism, initial_response: None, hostname: None })]);
-    script.connection.sasl_outcome(SaslCode::Ok).unwrap();
+    script.connection.sasl_outcome(SaslCode::Ok, script.now).unwrap();
     assert_eq!(script.sent_bytes(), hex("00000011 02010000 005344 c0 04 02 50 00 40"));
 
     script.receive_bytes(AMQP_HEADER);
@@ -56,7 +56,7 @@ fn bytes_behind_a_sasl_outcome_are_kept() {
     assert_eq!(script.events(), [Event::SaslInit(init("PLAIN", b"\0d\0key"))]);
     assert!(!script.connection.wants_input());
 
-    script.connection.sasl_outcome(SaslCode::Ok).unwrap();
+    script.connection.sasl_outcome(SaslCode::Ok, script.now).unwrap();
     assert_eq!(script.events(), [Event::Open(Box::new(open()))]);
     assert!(script.connection.is_opening());
     script.sent_bytes();
@@ -108,16 +108,20 @@ fn a_mechanism_of_several_steps_passes_through_as_it_is() {
     assert_eq!(script.events(), [Event::SaslInit(init("MSSBCBS", b"one"))]);
     script.sent_bytes();
 
-    script.connection.sasl_challenge(Bytes::from_static(b"two")).unwrap();
+    script.connection.sasl_challenge(Bytes::from_static(b"two"), script.now).unwrap();
     let challenge = SaslFrame::Challenge(SaslChallenge { challenge: Bytes::from_static(b"two") });
     assert_eq!(script.sent_bytes(), sasl_bytes(&challenge));
     let response = SaslResponse { response: Bytes::from_static(b"three") };
     script.receive_bytes(&sasl_bytes(&SaslFrame::Response(response)));
     assert_eq!(script.events(), [Event::SaslResponse(Bytes::from_static(b"three"))]);
 
-    assert_eq!(script.connection.sasl_challenge(Bytes::from(vec![0; 500])), Err(Unsent::Sasl), "over 512 bytes");
+    assert_eq!(
+        script.connection.sasl_challenge(Bytes::from(vec![0; 500]), script.now),
+        Err(Unsent::Sasl),
+        "over 512 bytes"
+    );
     assert_eq!(script.sent_bytes(), b"");
-    script.connection.sasl_outcome(SaslCode::Auth).unwrap();
+    script.connection.sasl_outcome(SaslCode::Auth, script.now).unwrap();
     assert_eq!(script.closed(), CloseReason::Sasl(SaslCode::Auth));
     assert_eq!(script.sent_bytes(), hex("00000011 02010000 005344 c0 04 02 50 01 40"));
 }
@@ -191,4 +195,27 @@ fn who_opens_too_late_is_dropped_unless_the_caller_is_late() {
     script.connection.open(Map::EMPTY, script.now);
     script.pass(seconds(100));
     assert!(script.connection.is_open());
+}
+
+#[test]
+fn what_the_caller_takes_for_its_verdicts_is_not_the_clients_time() {
+    let mut script = Script::new(Limits::default());
+    script.receive_bytes(SASL_HEADER);
+    script.events();
+    script.pass(seconds(10));
+    // The second answer lies ready before it is asked for.
+    let mut bytes = sasl_bytes(&SaslFrame::Init(init("MSSBCBS", b"one")));
+    bytes.extend(sasl_bytes(&SaslFrame::Response(SaslResponse { response: Bytes::from_static(b"two") })));
+    script.receive_bytes(&bytes);
+    script.events();
+    script.pass(seconds(25));
+    script.connection.sasl_challenge(Bytes::new(), script.now).unwrap();
+    script.events();
+    script.pass(seconds(25));
+    script.connection.sasl_outcome(SaslCode::Ok, script.now).unwrap();
+    script.events();
+    script.pass(seconds(19));
+    assert!(!script.connection.is_closed(), "29 of 30 seconds were the client's");
+    script.pass(seconds(1));
+    assert_eq!(script.closed(), CloseReason::OpenTimeout);
 }

@@ -127,11 +127,11 @@ impl End {
             Event::SaslMechanisms(mechanisms) => {
                 let mechanism = mechanisms[0].clone();
                 let init = SaslInit { mechanism, initial_response: Some(Bytes::from_static(b"1")), hostname: None };
-                self.connection.sasl_init(init).unwrap();
+                self.connection.sasl_init(init, now).unwrap();
             }
-            Event::SaslInit(_) => self.connection.sasl_challenge(Bytes::from_static(b"2")).unwrap(),
-            Event::SaslChallenge(_) => self.connection.sasl_response(Bytes::from_static(b"3")).unwrap(),
-            Event::SaslResponse(_) => self.connection.sasl_outcome(SaslCode::Ok).unwrap(),
+            Event::SaslInit(_) => self.connection.sasl_challenge(Bytes::from_static(b"2"), now).unwrap(),
+            Event::SaslChallenge(_) => self.connection.sasl_response(Bytes::from_static(b"3"), now).unwrap(),
+            Event::SaslResponse(_) => self.connection.sasl_outcome(SaslCode::Ok, now).unwrap(),
             Event::Open(_) if self.is_client => {
                 self.connection.begin().unwrap();
             }
@@ -293,8 +293,8 @@ fn replay(plan: &Plan, bytes: &[u8], cuts: &[usize]) -> (Vec<Event>, Vec<u8>) {
         connection.handle_input(&piece, now);
         while let Some(event) = connection.poll_event() {
             match &event {
-                Event::SaslInit(_) => connection.sasl_challenge(Bytes::from_static(b"2")).unwrap(),
-                Event::SaslResponse(_) => connection.sasl_outcome(SaslCode::Ok).unwrap(),
+                Event::SaslInit(_) => connection.sasl_challenge(Bytes::from_static(b"2"), now).unwrap(),
+                Event::SaslResponse(_) => connection.sasl_outcome(SaslCode::Ok, now).unwrap(),
                 Event::Open(_) => connection.open(Map::EMPTY, now),
                 Event::Attach { link, attach, .. } => {
                     connection.accept_link(*link, LinkTerms::echo(attach, 0));

@@ -1,0 +1,75 @@
+//! Connections that prove nothing, against a client's end, in virtual time.
+
+use std::time::Duration;
+
+use domain::operation::ErrorKind;
+use proto::amqp::{Limits, MessageId, Role};
+
+use super::client::{Client, DONE, connected, failure, seat};
+use super::put_token;
+use crate::session::{CloseReason, Session as _};
+
+/// A moment before a client that has proved nothing is sent away.
+fn almost() -> Duration {
+    Limits::default().open_timeout.saturating_sub(Duration::from_secs(1))
+}
+
+fn pass(client: &mut Client, time: Duration) {
+    client.now += time;
+    if client.session.poll_timeout().is_some_and(|at| at <= client.now) {
+        client.session.handle_timeout(client.now);
+    }
+    client.pump();
+}
+
+#[test]
+fn a_client_that_proves_nothing_is_sent_away() {
+    let nothing: fn(&mut Client) = |_| {};
+    let cases: [(&str, fn(&mut Client)); 3] = [
+        ("silence", nothing),
+        ("an open $cbs", |client| {
+            client.attach("cbs", Role::Sender, "$cbs");
+        }),
+        ("a token that is no good", |client| {
+            let link = client.attach("cbs", Role::Sender, "$cbs");
+            client.send(link, 1, &put_token(MessageId::Ulong(1), "127.0.0.2/devices/dev-1"));
+            let ask = client.ask();
+            client.reply(&ask, Err(failure(ErrorKind::Unauthorized)));
+        }),
+    ];
+    for (name, act) in cases {
+        let mut client = Client::open();
+        act(&mut client);
+        pass(&mut client, almost());
+        assert_eq!(client.session.closed(), None, "{name}");
+        client.noticed();
+        pass(&mut client, Duration::from_secs(1));
+        assert_eq!(client.noticed(), ["closed: closed by the peer: amqp:unauthorized-access: Nothin"], "{name}");
+        assert_eq!(client.session.closed(), Some(&CloseReason::Unproven), "{name}");
+    }
+}
+
+#[test]
+fn a_client_that_has_proved_something_stays() {
+    let cases: [(&str, fn(&mut Client)); 2] = [
+        ("a token", |client| {
+            let link = client.attach("cbs", Role::Sender, "$cbs");
+            client.send(link, 1, &put_token(MessageId::Ulong(1), "127.0.0.2/devices/dev-1"));
+            let ask = client.ask();
+            // The service may take its time.
+            pass(client, 2 * almost());
+            client.reply(&ask, Ok(DONE));
+        }),
+        ("a seat", |client| {
+            client.attach("telemetry", Role::Sender, "/devices/dev-1/messages/events");
+            let ask = client.ask();
+            client.reply(&ask, Ok(connected(&seat("dev-1", 1))));
+        }),
+    ];
+    for (name, act) in cases {
+        let mut client = Client::open();
+        act(&mut client);
+        pass(&mut client, 3 * almost());
+        assert_eq!(client.session.closed(), None, "{name}");
+    }
+}
