@@ -23,6 +23,8 @@ pub fn check(input: &[u8]) {
         ("PATCH", "/twins/dev-1?api-version=2021-04-12"),
         ("PUT", "/twins/dev-1/modules/part?api-version=2021-04-12"),
         ("POST", "/twins/dev-1/methods?api-version=2021-04-12"),
+        ("PATCH", "/digitaltwins/dev-1?api-version=2021-04-12"),
+        ("POST", "/digitaltwins/dev-1/components/c/commands/reboot?api-version=2021-04-12"),
     ] {
         let body = Bytes::copy_from_slice(input);
         let request = Request::builder().method(method).uri(target).body(body).expect("a request");

@@ -7,6 +7,7 @@ pub mod amqp_session;
 pub mod amqp_value;
 pub mod balancer_header;
 pub mod certificate;
+pub mod digital_twin;
 pub mod enrollment_json;
 #[expect(dead_code, reason = "only what reads is wanted")]
 #[path = "../../crates/server/src/websocket/frame.rs"]

@@ -15,7 +15,7 @@ pub use limits::{KeyFault, PatchError, SectionName};
 use crate::clock::UnixTime;
 use crate::ids::Etag;
 use merge::Stamp;
-pub(crate) use merge::timestamp;
+pub(crate) use merge::{LAST_UPDATED, LAST_UPDATED_VERSION, timestamp};
 
 /// Member that holds a section's version.
 pub const VERSION: &str = "$version";

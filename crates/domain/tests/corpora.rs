@@ -2,6 +2,8 @@
 
 #[path = "../../../fuzz/src/certificate.rs"]
 mod certificate;
+#[path = "../../../fuzz/src/digital_twin.rs"]
+mod digital_twin;
 #[path = "../../../fuzz/src/query_text.rs"]
 mod query_text;
 #[path = "../../../fuzz/src/replay.rs"]
@@ -16,6 +18,11 @@ use replay::replay;
 #[test]
 fn the_corpus_of_certificate_holds() {
     replay("certificate", certificate::check);
+}
+
+#[test]
+fn the_corpus_of_digital_twin_holds() {
+    replay("digital_twin", digital_twin::check);
 }
 
 #[test]

@@ -90,6 +90,7 @@ const fn is_proof(operation: &Operation) -> bool {
         | Operation::Enrollment(_)
         | Operation::Identity(_)
         | Operation::Query(_)
+        | Operation::DigitalTwin(_)
         | Operation::Resource(_)
         | Operation::Decision(_) => true,
         Operation::Session(ask) => {

@@ -8,6 +8,7 @@ mod activity;
 mod calls;
 pub mod clock;
 mod cloud_to_device;
+mod digital_twins;
 mod directory;
 mod enrollments;
 mod error;
@@ -192,6 +193,7 @@ impl Service {
             Operation::Enrollment(ask) => self.perform_enrollment(caller, ask).await.map(Reply::Enrollment),
             Operation::Identity(ask) => self.perform_identity(caller, ask).await.map(Reply::Identity),
             Operation::Twin(ask) => self.perform_twin(caller, ask).await.map(Reply::Twin),
+            Operation::DigitalTwin(ask) => self.perform_digital_twin(caller, ask).await.map(Reply::DigitalTwin),
             Operation::Method(ask) => self.perform_method(caller, ask).await.map(Reply::Method),
             Operation::Query(ask) => self.perform_query(caller, ask).await.map(Reply::Query),
             Operation::Session(ask) => self.perform_session(caller, ask).await.map(Reply::Session),

@@ -1,10 +1,10 @@
 //! Direct methods: an operator calls, the connected device answers (`contract/hub-service.md 7`).
 //!
 //! A call is a conversation, not a message: it reaches a connection that listens for methods while its caller waits, or
-//! it fails. It is never kept, repeated or answered from anything but that connection. Start at [`Service::invoke`].
+//! it fails. It is never kept, repeated or answered from anything but that connection. Start at [`Service::call_method`].
 
 use domain::access::Action;
-use domain::ids::MethodRequestId;
+use domain::ids::{HubKey, MethodRequestId};
 use domain::method::{Call, Response, Waiter};
 use domain::operation::identity::IdentityName;
 use domain::operation::method::{Answer, Ask};
@@ -21,7 +21,12 @@ impl Service {
     /// Performs `ask`.
     pub(crate) async fn perform_method(&self, caller: &Caller, ask: Ask) -> Result<Answer, Error> {
         match ask {
-            Ask::Invoke { name, call } => self.invoke(caller, name, *call).await.map(Answer::Responded),
+            Ask::Invoke { name, call } => {
+                let mut path = twins::path(&name);
+                path.push("methods".to_owned());
+                let hub = self.authorize_at_hub(caller, Action::InvokeMethods, &path)?;
+                self.call_method(hub.key, name, *call).await.map(|(_, response)| Answer::Responded(response))
+            }
             Ask::Respond { device, request, response } => {
                 self.hear(&device);
                 self.0.directory.answer_call(&device, request, response);
@@ -30,19 +35,23 @@ impl Service {
         }
     }
 
-    async fn invoke(&self, caller: &Caller, name: IdentityName, call: Call) -> Result<Response, Error> {
-        let mut path = twins::path(&name);
-        path.push("methods".to_owned());
-        let hub = self.authorize_at_hub(caller, Action::InvokeMethods, &path)?;
-        if self.0.store.find_identity(hub.key, &name).await?.is_none() {
+    /// Calls a method of an identity and waits for what it says, for a caller who may.
+    pub(crate) async fn call_method(
+        &self,
+        hub: HubKey,
+        name: IdentityName,
+        call: Call,
+    ) -> Result<(MethodRequestId, Response), Error> {
+        if self.0.store.find_identity(hub, &name).await?.is_none() {
             // The hub names the device, also where a module is missing, as for twins.
             return Err(not_found(&IdentityName::device(name.device)));
         }
         let Call { method, payload, timeouts } = call;
-        let _place = self.0.calls.take(hub.key).ok_or_else(|| untaken(Untaken::Crowded))?;
+        let _place = self.0.calls.take(hub).ok_or_else(|| untaken(Untaken::Crowded))?;
         let waiter = Waiter::new();
-        let request = waiter.request(MethodRequestId::generate(self.entropy()), method, payload);
-        let mut pending = self.0.directory.call((hub.key, name), waiter, request).map_err(untaken)?;
+        let id = MethodRequestId::generate(self.entropy());
+        let request = waiter.request(id, method, payload);
+        let mut pending = self.0.directory.call((hub, name), waiter, request).map_err(untaken)?;
         match timeout(timeouts.connect, pending.told()).await {
             Ok(Some(())) => {}
             Ok(None) => return Err(untaken(Untaken::Stopping)),
@@ -51,7 +60,7 @@ impl Service {
             }
         }
         match timeout(timeouts.response, pending.answer()).await {
-            Ok(answer) => read(answer),
+            Ok(answer) => read(answer).map(|response| (id, response)),
             Err(_) => Err(unanswered("Timed out waiting for the response from device.")),
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use domain::identity::{Identity, proof};
 use domain::ids::HubKey;
+use domain::model::ModelId;
 use domain::operation::identity::IdentityName;
 use domain::operation::session::{Answer, Ask, Connect, ConnectedDevice, Seat, Verify};
 use domain::operation::{Caller, ErrorKind};
@@ -53,6 +54,10 @@ impl Service {
         let proven = judge(caller, hub, &resources, claim, self.now())
             .map_err(|rejection| refuse(&connect.claimed, &rejection.to_string()))?;
         let Some(identity) = identity else { return Err(Error::unauthorized()) };
+        if let Some(Err(invalid)) = connect.model_id.as_deref().map(ModelId::parse) {
+            tracing::info!(identity = %connect.claimed, %invalid, "a connection was refused for the model it announced");
+            return Err(Error::invalid(format!("The model ID is not valid: {invalid}.")));
+        }
         let wanted = ClaimWanted {
             generation: identity.generation.clone(),
             clean_session: connect.clean_session,

@@ -66,7 +66,7 @@ impl Service {
     }
 }
 
-fn settle<T>(outcome: TwinOutcome<T>, name: &IdentityName) -> Result<T, Error> {
+pub(crate) fn settle<T>(outcome: TwinOutcome<T>, name: &IdentityName) -> Result<T, Error> {
     match outcome {
         TwinOutcome::Done(value) => Ok(value),
         TwinOutcome::NotFound => Err(not_found(&IdentityName::device(name.device.clone()))),

@@ -16,6 +16,11 @@ use super::registry_json::invalid;
 use crate::error::Refused;
 use crate::json::{InvalidJson, text};
 
+/// How long a caller waits for the device to connect, in seconds.
+pub const CONNECT_TIMEOUT: &str = "connectTimeoutInSeconds";
+/// How long it waits for the response, in seconds.
+pub const RESPONSE_TIMEOUT: &str = "responseTimeoutInSeconds";
+
 /// Reads a call. Without a payload the device is told `null`, since one SDK fails on nothing at all
 /// (`contract/hub-device.md 2.10`).
 pub fn parse_call(body: &Value) -> Result<Call, Refused> {
@@ -26,18 +31,26 @@ pub fn parse_call(body: &Value) -> Result<Call, Refused> {
     let method = MethodName::parse(&method).map_err(|error| invalid(format!("methodName is not valid: {error}.")))?;
     let payload = match body.get("payload") {
         None => Payload::NULL,
-        Some(payload) => Payload::parse(Bytes::from(payload.to_string())).map_err(|error| match error {
-            InvalidPayload::TooLong { .. } => Refused::new(ErrorKind::TooLarge, format!("{error}.")),
-            InvalidPayload::NotJson => InvalidJson::Malformed.into(),
-        })?,
+        Some(payload) => Payload::parse(Bytes::from(payload.to_string())).map_err(untaken)?,
     };
-    let connect_s = seconds(body, "connectTimeoutInSeconds")?;
-    let response_s = seconds(body, "responseTimeoutInSeconds")?;
-    let timeouts = Timeouts::new(connect_s, response_s).map_err(|error| match error {
-        InvalidTimeout::Connect => out_of_range("connectTimeoutInSeconds", &CONNECT_TIMEOUT_S),
-        InvalidTimeout::Response => out_of_range("responseTimeoutInSeconds", &RESPONSE_TIMEOUT_S),
-    })?;
+    let timeouts = timeouts(seconds(body, CONNECT_TIMEOUT)?, seconds(body, RESPONSE_TIMEOUT)?)?;
     Ok(Call { method, payload, timeouts })
+}
+
+/// The refusal of a payload.
+pub fn untaken(error: InvalidPayload) -> Refused {
+    match error {
+        InvalidPayload::TooLong { .. } => Refused::new(ErrorKind::TooLarge, format!("{error}.")),
+        InvalidPayload::NotJson => InvalidJson::Malformed.into(),
+    }
+}
+
+/// How long a caller waits, by seconds that it may leave out.
+pub fn timeouts(connect_s: Option<u64>, response_s: Option<u64>) -> Result<Timeouts, Refused> {
+    Timeouts::new(connect_s, response_s).map_err(|error| match error {
+        InvalidTimeout::Connect => out_of_range(CONNECT_TIMEOUT, &CONNECT_TIMEOUT_S),
+        InvalidTimeout::Response => out_of_range(RESPONSE_TIMEOUT, &RESPONSE_TIMEOUT_S),
+    })
 }
 
 /// What a device said: its own status, which is not that of the answer.

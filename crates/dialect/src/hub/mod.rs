@@ -13,6 +13,7 @@ pub mod desired;
 pub mod device_amqp;
 pub mod device_http;
 pub mod device_mqtt;
+pub mod digital_twin_http;
 pub mod link_address;
 mod links;
 pub mod method_json;

@@ -15,7 +15,7 @@ use http::{HeaderName, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::registry_json::{self, Mode, invalid, parse_name};
-use super::{method_json, twin_json, words};
+use super::{digital_twin_http, method_json, twin_json, words};
 use crate::error::{self, Refused, spelling};
 use crate::http::{Target, empty, is, json as respond, json_text, list, page, precondition, with_header};
 use crate::json::{self, InvalidJson};
@@ -55,7 +55,7 @@ pub fn owns_path(path: &str) -> bool {
 }
 
 fn is_root(segment: &str) -> bool {
-    ["devices", "twins", "statistics", "messages"].iter().any(|word| is(segment, word))
+    ["devices", "twins", "digitaltwins", "statistics", "messages"].iter().any(|word| is(segment, word))
 }
 
 /// Turns a request into an operation; or into its refusal.
@@ -80,6 +80,7 @@ pub fn decode(request: &Request<Bytes>, target: &Target) -> Result<(Operation, A
             let ask = decode_twin(request, &method, rest)?;
             Ok((Operation::Twin(ask), Asked::Twin))
         }
+        [first, rest @ ..] if is(first, "digitaltwins") => digital_twin_http::decode(request, &method, target, rest),
         [first, bound, word, rest @ ..]
             if is(first, "messages") && is(bound, "servicebound") && is(word, "feedback") =>
         {
@@ -253,6 +254,7 @@ pub fn encode(reply: Result<Reply, Failure>, asked: &Asked) -> Response<Bytes> {
         Ok(Reply::Method(method::Answer::Responded(response))) => {
             json_text(StatusCode::OK, method_json::show_response(&response))
         }
+        Ok(Reply::DigitalTwin(answer)) => digital_twin_http::encode(answer),
         Ok(Reply::Query(answer)) => encode_query(&answer),
         Ok(Reply::CloudToDevice(answer)) => encode_cloud_to_device(answer),
         Ok(_) => empty(StatusCode::INTERNAL_SERVER_ERROR),

@@ -21,6 +21,11 @@ pub fn parse_etag(text: &str) -> Option<Etag> {
     Some(Etag::from_number(u64::from_be_bytes(bytes.try_into().ok()?)))
 }
 
+/// An etag as the header of an answer: weak, since what a device reports does not move it.
+pub fn weak_etag(etag: Etag) -> String {
+    format!("W/\"{}\"", etag_text(etag))
+}
+
 /// A twin with what it shows of its identity: the document that queries address.
 pub fn show(twin: &Twin, identity: &Identity) -> Value {
     Value::Object(document::of_twin(twin, identity))

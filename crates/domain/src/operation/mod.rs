@@ -5,6 +5,7 @@
 
 pub mod cloud_to_device;
 pub mod decision;
+pub mod digital_twin;
 pub mod enrollment;
 pub mod identity;
 pub mod method;
@@ -37,6 +38,8 @@ pub enum Operation {
     Identity(identity::Ask),
     /// A device or an operator reads or changes a twin.
     Twin(twin::Ask),
+    /// An operator reads or changes a digital twin, or calls a command.
+    DigitalTwin(digital_twin::Ask),
     /// An operator calls a direct method, or a device responds to one.
     Method(method::Ask),
     /// An operator asks for twins and jobs in the query language.
@@ -64,6 +67,8 @@ pub enum Reply {
     Identity(identity::Answer),
     /// To [`Operation::Twin`].
     Twin(twin::Answer),
+    /// To [`Operation::DigitalTwin`].
+    DigitalTwin(digital_twin::Answer),
     /// To [`Operation::Method`].
     Method(method::Answer),
     /// To [`Operation::Query`].

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use crate::clock::UnixTime;
 
-const LAST_UPDATED: &str = "$lastUpdated";
-const LAST_UPDATED_VERSION: &str = "$lastUpdatedVersion";
+pub(crate) const LAST_UPDATED: &str = "$lastUpdated";
+pub(crate) const LAST_UPDATED_VERSION: &str = "$lastUpdatedVersion";
 
 /// What is written to each metadata node that a change touches.
 pub(super) struct Stamp {

@@ -50,6 +50,11 @@ async fn golden_bad_input_of_methods() {
 }
 
 #[tokio::test]
+async fn golden_bad_input_of_digital_twins() {
+    try_everything("hub-digital-twin").await;
+}
+
+#[tokio::test]
 async fn golden_bad_input_of_queries() {
     try_everything("hub-query").await;
 }

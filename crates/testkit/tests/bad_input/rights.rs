@@ -58,6 +58,10 @@ const HUB: Rights = Rights {
                 "POST /devices/query",
                 "POST /twins/{}/methods",
                 "POST /twins/{}/modules/{}/methods",
+                "GET /digitaltwins/{}",
+                "PATCH /digitaltwins/{}",
+                "POST /digitaltwins/{}/commands/{}",
+                "POST /digitaltwins/{}/components/{}/commands/{}",
                 "DELETE /devices/{}/commands",
                 "GET /messages/serviceBound/feedback",
                 "DELETE /messages/serviceBound/feedback/{}",
@@ -110,7 +114,7 @@ const SERVICE: Rights = Rights {
 
 #[tokio::test]
 async fn each_operation_of_a_hub_needs_exactly_its_right() {
-    let tables = ["hub-registry", "hub-twin", "hub-method", "hub-query", "hub-messages"];
+    let tables = ["hub-registry", "hub-twin", "hub-method", "hub-digital-twin", "hub-query", "hub-messages"];
     try_rights("hub", Api::Hub, &tables, &HUB, "IotHubs/hub").await;
 }
 

@@ -5,6 +5,7 @@ use domain::enrollment::Capabilities;
 use domain::identity::{Authentication, DraftAuthentication, Identity, IdentityDraft, IdentityStatus, Thumbprints};
 use domain::ids::{Etag, Precondition, TrackingId};
 use domain::method::{Call, Payload};
+use domain::operation::digital_twin;
 use domain::operation::identity::{Answer, Ask, BulkChange, BulkItem};
 use domain::sas::{KeyPair, SymmetricKey};
 use domain::twin::{ServiceChange, Twin};
@@ -85,6 +86,7 @@ fn show(operation: &Operation) -> Vec<String> {
             let waits = format!("{} s to connect, {} s to respond", connect.as_secs(), response.as_secs());
             vec![format!("call {method} of {name}"), String::from_utf8(payload.bytes().to_vec()).unwrap(), waits]
         }
+        Operation::DigitalTwin(ask) => show_digital_twin(ask),
         Operation::Query(query::Ask::Run { text, page }) => {
             let after =
                 page.after.as_ref().map_or("from the beginning".to_owned(), |after| format!("after {}", after.0));
@@ -98,6 +100,23 @@ fn show(operation: &Operation) -> Vec<String> {
             vec![format!("{settlement:?} feedback {lock}")]
         }
         other => panic!("{other:?}"),
+    }
+}
+
+fn show_digital_twin(ask: &digital_twin::Ask) -> Vec<String> {
+    match ask {
+        digital_twin::Ask::Find(device) => vec![format!("find digital twin {device}")],
+        digital_twin::Ask::Patch { device, patch, precondition } => {
+            let planned = patch.plan(&Twin::new(Etag::from_number(1))).unwrap();
+            let change = Value::Object(planned).to_string();
+            vec![format!("patch digital twin {device}"), show_precondition(*precondition), change]
+        }
+        digital_twin::Ask::Command { device, command } => {
+            let Call { method, payload, timeouts: Timeouts { connect, response } } = &command.call;
+            let waits = format!("{} s to connect, {} s to respond", connect.as_secs(), response.as_secs());
+            let payload = String::from_utf8(payload.bytes().to_vec()).unwrap();
+            vec![format!("command {method} of {device}"), payload, waits]
+        }
     }
 }
 
