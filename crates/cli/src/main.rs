@@ -69,6 +69,9 @@ enum Command {
     /// Twins of devices
     #[command(subcommand)]
     Twin(noun::twin::TwinCommand),
+    /// Digital twins of Plug and Play devices
+    #[command(subcommand)]
+    DigitalTwin(noun::digital_twin::DigitalTwinCommand),
     /// Direct methods of connected devices
     #[command(subcommand)]
     Method(noun::method::MethodCommand),
@@ -188,6 +191,7 @@ async fn run_remote(command: Command, context: &Context) -> Result<()> {
         Command::Registration(command) => noun::registration::run(&command, context).await,
         Command::Device(command) => noun::device::run(&command, context).await,
         Command::Twin(command) => noun::twin::run(&command, context).await,
+        Command::DigitalTwin(command) => noun::digital_twin::run(&command, context).await,
         Command::Method(command) => noun::method::run(&command, context).await,
         Command::Query(args) => noun::query::run(&args, context).await,
         Command::Message(command) => noun::message::run(&command, context).await,

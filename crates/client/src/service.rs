@@ -64,6 +64,8 @@ pub struct ServiceRequest<'a> {
     pub method: Method,
     /// The path's segments, not encoded.
     pub path: &'a [&'a str],
+    /// Parameters of the query, besides the API's version.
+    pub parameters: &'a [(&'static str, String)],
     /// Demanded version: `"*"` or an etag.
     pub if_match: Option<&'a str>,
     /// Body.
@@ -77,7 +79,7 @@ pub struct ServiceRequest<'a> {
 impl<'a> ServiceRequest<'a> {
     /// A request with nothing but a path.
     pub const fn new(method: Method, path: &'a [&'a str]) -> Self {
-        Self { method, path, if_match: None, body: None, headers: &[], waits: Duration::ZERO }
+        Self { method, path, parameters: &[], if_match: None, body: None, headers: &[], waits: Duration::ZERO }
     }
 }
 
@@ -109,12 +111,17 @@ impl ServiceClient {
             path.push('/');
             path.extend(utf8_percent_encode(segment, SEGMENT));
         }
+        let mut query = format!("api-version={}", self.api_version);
+        for (name, value) in request.parameters {
+            query.extend(["&", name, "="]);
+            query.extend(utf8_percent_encode(value, SEGMENT));
+        }
         let resource = utf8_percent_encode(&self.connection.host_name, SEGMENT).to_string();
         let expires_at = now.plus(SIGNATURE_LIFETIME);
         let token = SasToken::write(&self.connection.key, &resource, Some(self.connection.policy.as_str()), expires_at);
         let mut builder = Request::builder()
             .method(request.method)
-            .uri(format!("{path}?api-version={}", self.api_version))
+            .uri(format!("{path}?{query}"))
             .header(AUTHORIZATION, secret(&token));
         if let Some(etag) = request.if_match {
             builder = builder.header(IF_MATCH, etag);

@@ -28,6 +28,12 @@ export function callerOf(muster) {
   return watched(watched(iothub.Client).fromConnectionString(muster.hub.connectionString));
 }
 
+/** The client that reads, changes and commands digital twins. */
+export function digitalTwinsOf(muster) {
+  const credentials = watched(new iothub.IoTHubTokenCredentials(muster.hub.connectionString));
+  return watched(new iothub.DigitalTwinClient(credentials));
+}
+
 /** Creates an identity in the registry, by keys unless `terms` say otherwise; returns the key that the hub made for it. */
 export async function create(muster, name, terms = {}) {
   const { responseBody } = await registryOf(muster).create({ deviceId: name, ...terms });
@@ -42,9 +48,10 @@ export async function provision(muster, name, initialTwin) {
   return key;
 }
 
-/** Connects a device by its key. */
-export function connect(muster, transport, name, key) {
-  return open(muster, transport, `DeviceId=${name};SharedAccessKey=${key}`);
+/** Connects a device by its key, with the client's options, if there are any. */
+export function connect(muster, transport, name, key, options) {
+  const prepare = (client) => options && client.setOptions(options);
+  return open(muster, transport, `DeviceId=${name};SharedAccessKey=${key}`, prepare);
 }
 
 /** Connects a device by its key, with tokens that last `seconds`, each renewed half-way. */

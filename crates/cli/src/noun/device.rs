@@ -91,6 +91,11 @@ pub async fn run(command: &DeviceCommand, context: &Context) -> Result<()> {
         DeviceCommand::Show(name) => {
             let mut device = show(context, name).await?;
             hide_secrets(&mut device, context.show_keys);
+            // What a device announced to be is told by its twin alone.
+            let path = ["twins", name.id.as_str()];
+            let request = ServiceRequest::new(Method::GET, &path);
+            let twin = ask(&context.hub(name.hub.as_deref())?, "reading the twin", request).await?;
+            set(&mut device, "modelId", twin.get("modelId").cloned().unwrap_or_default());
             context.output.record(&device)
         }
         DeviceCommand::Delete(name) => {

@@ -2,6 +2,7 @@
 
 pub mod certificate;
 pub mod device;
+pub mod digital_twin;
 pub mod dps;
 pub mod enrollment;
 pub mod events;

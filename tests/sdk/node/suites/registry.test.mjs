@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { promisify } from 'node:util';
 import iothub from 'azure-iothub';
 import { assertComplete, watched } from '../covered.mjs';
-import { callerOf, connect, create, registryOf, report } from '../devices.mjs';
+import { callerOf, connect, create, digitalTwinsOf, registryOf, report } from '../devices.mjs';
 import { check, client, record } from '../muster.mjs';
 
 const SERVICE = client('azure-iothub');
@@ -242,6 +242,19 @@ check('a query that is none is refused', shows('queries: refused with the place'
     assert.match(error.responseBody ?? error.message, /at character 10: expected FROM, found FORM/);
     return true;
   });
+});
+
+check('digital twins are read, patched and commanded', shows('digital twins: read, patch, commands'), async (muster) => {
+  const hub = await connect(muster, 'mqtt', 'dev-1', await create(muster, 'dev-1'));
+  for (const name of ['reboot', 'pump*reboot']) hub.onDeviceMethod(name, (_, response) => response.send(200, name, () => {}));
+  const twins = digitalTwinsOf(muster);
+  await twins.updateDigitalTwin('dev-1', [{ op: 'add', path: '/pump', value: { rate: 2, $metadata: {} } }]);
+  const { pump } = await twins.getDigitalTwin('dev-1');
+  assert.deepEqual(pump, { $metadata: { rate: { desiredValue: 2, desiredVersion: 2 } } });
+  // The client does not tell when it listens: the command waits for it.
+  const options = { connectTimeoutInSeconds: 20 };
+  assert.equal((await twins.invokeCommand('dev-1', 'reboot', 1, options)).body, 'reboot');
+  assert.equal((await twins.invokeComponentCommand('dev-1', 'pump', 'reboot', 1, options)).body, 'pump*reboot');
 });
 
 record(`every method of ${SERVICE.client} is used here or listed as not covered`, shows('methods: all used or listed'), () => {
