@@ -65,6 +65,10 @@ impl Service {
                 let Place { hub, name, .. } = self.place_of(caller, receiver).await?;
                 self.settle_message(hub, name, (lock, settlement)).await
             }
+            Ask::GiveBack(device) => {
+                self.0.store.free_messages(device.hub, &device.name, device.epoch).await?;
+                Ok(Answer::Settled)
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use domain::identity::{Identity, proof};
 use domain::ids::HubKey;
 use domain::model::ModelId;
 use domain::operation::identity::IdentityName;
-use domain::operation::session::{Answer, Ask, Connect, ConnectedDevice, Seat, Verify};
+use domain::operation::session::{Answer, Ask, Connect, ConnectedDevice, Seat, Subscriptions, Verify};
 use domain::operation::{Caller, ErrorKind};
 use domain::resource::{CertificateOwner, Hub};
 use store::ports::ClaimWanted;
@@ -75,12 +75,13 @@ impl Service {
         });
         let mailbox = self.0.directory.enter(&device, proven.used().clone(), Some(proven.expires_at()));
         self.0.directory.keep_mailbox(&device, mailbox);
-        self.0.directory.subscribe(&device, claimed.subscriptions);
+        let subscriptions = if connect.listens_afresh { Subscriptions::default() } else { claimed.subscriptions };
+        self.0.directory.subscribe(&device, subscriptions);
         // The identity may have been changed between the judgement and the entry into the directory.
         self.judge_connection(hub.key, &device.name).await?;
         Ok(Answer::Connected {
             device,
-            subscriptions: claimed.subscriptions,
+            subscriptions,
             session_present: claimed.session_present && !connect.clean_session,
         })
     }

@@ -283,6 +283,7 @@ gated!(CloudToDeviceStore {
     fn enqueue_message(hub: HubKey, name: &IdentityName, sent: (Draft, QueueSettings), now: UnixTime) -> Enqueued;
     fn lease_messages(hub: HubKey, name: &IdentityName, lease: Lease, now: UnixTime) -> Vec<Delivery>;
     fn settle_message(hub: HubKey, name: &IdentityName, how: (LockToken, Settlement), now: UnixTime) -> Settled;
+    fn free_messages(hub: HubKey, name: &IdentityName, epoch: u64) -> ();
     fn purge_messages(hub: HubKey, name: &IdentityName, now: UnixTime) -> Option<u64>;
     fn sweep_messages(now: UnixTime, limit: usize) -> Swept;
     fn take_feedback(hub: HubKey, given: Given, now: UnixTime) -> Vec<Feedback>;

@@ -10,9 +10,6 @@ import { enroll, registerByKey } from './provisioning.mjs';
 /** Transports of the device client, by their names in the results. */
 export const TRANSPORTS = { mqtt: mqtt.Mqtt, 'mqtt-ws': mqtt.MqttWs, amqp: amqp.Amqp, 'amqp-ws': amqp.AmqpWs };
 
-/** Those over which devices are called and are sent messages. */
-export const TOLD_OVER = ['mqtt', 'mqtt-ws'];
-
 export function registryOf(muster) {
   return watched(watched(iothub.Registry).fromConnectionString(muster.hub.connectionString));
 }
@@ -69,9 +66,17 @@ export function connectByCertificate(muster, transport, name, { chain, key }) {
   return open(muster, transport, `DeviceId=${name};x509=true`, (client) => client.setOptions({ cert: chain, key }));
 }
 
-async function open(muster, transport, identity, prepare = async () => {}) {
+/** Makes a module of a device, and connects it by a key of its own. */
+export async function connectModule(muster, transport, deviceId, moduleId) {
+  const { responseBody } = await registryOf(muster).addModule({ deviceId, moduleId });
+  const key = responseBody.authentication.symmetricKey.primaryKey;
+  const identity = `DeviceId=${deviceId};ModuleId=${moduleId};SharedAccessKey=${key}`;
+  return open(muster, transport, identity, undefined, device.ModuleClient);
+}
+
+async function open(muster, transport, identity, prepare = async () => {}, kind = device.Client) {
   const text = `HostName=${muster.hub.hostName};${identity}`;
-  const client = device.Client.fromConnectionString(text, TRANSPORTS[transport]);
+  const client = kind.fromConnectionString(text, TRANSPORTS[transport]);
   muster.closing(() => client.close());
   await prepare(client);
   await client.open();

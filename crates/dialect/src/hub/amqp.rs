@@ -7,9 +7,9 @@ use domain::operation::{Failure, Lane, Operation, Push, Reply};
 use proto::amqp::{Event, LinkId, SaslCode, SessionId, Symbol, condition};
 
 use super::cbs::{self, Cbs, PutToken};
-use super::device_amqp::{Devices, cut_off};
-use super::link_address::{LinkAddress, Purpose, read_identity};
-use crate::amqp::{Address, Machine, Plain, Port, address_of};
+use super::device_amqp::{Devices, Told, cut_off};
+use super::link_address::read_identity;
+use crate::amqp::{Machine, Plain, Port, address_of};
 use crate::error;
 use crate::session::{AskId, CloseReason};
 
@@ -67,21 +67,10 @@ impl Side {
         if address.path().eq_ignore_ascii_case(cbs::NODE) {
             return self.cbs.attach((link, session), attach, port);
         }
-        if is_unserved(&address) {
-            let message = "This server tells devices of methods and messages over MQTT, and of messages over HTTPS.";
-            let error = error::hub_amqp_error(condition::NOT_IMPLEMENTED, BAD_ADDRESS, message);
-            return port.refuse_link(link, address.path(), error);
-        }
         if !self.devices.attach((link, session), (attach, &address), &self.cbs, port) {
             port.refuse_link(link, address.path(), bad_address("Nothing is at this address."));
         }
     }
-}
-
-/// Whether a link would be for what is not sent over AMQP: a device that waits for it must not wait for ever.
-fn is_unserved(address: &Address) -> bool {
-    let purpose = LinkAddress::read(address).map(|address| address.purpose);
-    matches!(purpose, Ok(Purpose::Methods | Purpose::DeviceBound))
 }
 
 fn bad_address(message: &str) -> proto::amqp::Error {
@@ -119,11 +108,8 @@ impl Machine for Side {
                 self.cbs.flush(port);
                 self.devices.flush_link(link, port);
             }
-            // What is sent is settled, or settled whatever becomes of it.
-            Event::Outcome { id, state, is_settled, .. } => {
-                if let Some(state) = state.filter(|_| !is_settled) {
-                    port.connection.settle(id, state);
-                }
+            Event::Outcome { link, id, tag, state, is_settled } => {
+                self.devices.take_outcome(Told { link, id, tag, state, is_settled }, port);
             }
             Event::Closed(_)
             | Event::SaslMechanisms(_)

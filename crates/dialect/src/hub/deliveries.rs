@@ -1,55 +1,70 @@
-//! Which cloud-to-device messages a connection has, and when it asks for more (`contract/hub-device.md 2.8`).
+//! Which cloud-to-device messages a connection has, and when it asks for more (`contract/hub-device.md 2.8` and `4.7`).
 //!
 //! Messages are sent in the order enqueued, a few at a time, since some clients acknowledge only when the application has
-//! done its work. What is not acknowledged stays the connection's own: nothing is ever sent twice on one connection.
-//! Knows packet identifiers and lock tokens, and neither topics nor bytes. Start at [`Deliveries::poll_wish`].
+//! done its work. What is not acknowledged stays the connection's own: it is sent again only if the client gives it back.
+//! Knows lock tokens and what the transport calls a message it has sent, and neither topics nor bytes. Start at
+//! [`Deliveries::poll_wish`].
 
 use std::collections::VecDeque;
 
 use domain::cloud_to_device::Delivery;
 use domain::ids::LockToken;
-use proto::mqtt::PacketId;
 
-/// Messages that a connection has at once, sent or not.
-pub const HELD_MAX: usize = 4;
+/// Messages that wait to be sent.
+const WAITING_MAX: usize = 4;
 
-/// The messages of one connection.
+/// The messages of one connection, which its transport calls `Name` from being sent to being acknowledged.
 #[derive(Debug)]
-pub struct Deliveries {
+pub struct Deliveries<Name> {
     /// To be sent, oldest first.
     waiting: VecDeque<Delivery>,
-    /// Sent at QoS 1 and not acknowledged.
-    sent: Vec<(PacketId, LockToken)>,
-    /// Sent at QoS 0 and not known to be written.
+    /// Sent, to be acknowledged.
+    sent: Vec<(Name, LockToken)>,
+    /// Sent for good, and not known to be written.
     unwritten: Vec<LockToken>,
     /// Whether an ask for messages is under way.
     is_asking: bool,
     /// Whether there may be messages that nobody has.
     may_wait: bool,
+    held_max: usize,
 }
 
-impl Default for Deliveries {
-    /// Nothing is known of the queue, so that there may be messages.
-    fn default() -> Self {
-        Self { waiting: VecDeque::new(), sent: Vec::new(), unwritten: Vec::new(), is_asking: false, may_wait: true }
+impl<Name: PartialEq> Deliveries<Name> {
+    /// Of a connection that has at most `held_max` messages at once, sent or not. Nothing is known of the queue, so that
+    /// there may be messages.
+    pub const fn new(held_max: usize) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            sent: Vec::new(),
+            unwritten: Vec::new(),
+            is_asking: false,
+            may_wait: true,
+            held_max,
+        }
     }
-}
 
-impl Deliveries {
     /// Takes note that there may be messages.
     pub const fn wake(&mut self) {
         self.may_wait = true;
     }
 
-    /// How many messages are to be asked for; `None` if none are, at present. The answer is for [`Self::received`].
-    pub fn poll_wish(&mut self) -> Option<usize> {
-        let held = self.waiting.len() + self.sent.len() + self.unwritten.len();
-        if !self.may_wait || self.is_asking || held >= HELD_MAX {
+    /// Whether there are, or may be in a moment, messages that nobody else gets.
+    pub fn holds_any(&self) -> bool {
+        self.is_asking || !self.waiting.is_empty() || !self.sent.is_empty() || !self.unwritten.is_empty()
+    }
+
+    /// How many messages are to be asked for where the client has room for `room`; `None` if none are, at present. The
+    /// answer is for [`Self::received`].
+    pub fn poll_wish(&mut self, room: usize) -> Option<usize> {
+        let waiting = self.waiting.len();
+        let held = waiting + self.sent.len() + self.unwritten.len();
+        let wished = self.held_max.saturating_sub(held).min(room.min(WAITING_MAX).saturating_sub(waiting));
+        if !self.may_wait || self.is_asking || wished == 0 {
             return None;
         }
         self.is_asking = true;
         self.may_wait = false;
-        Some(HELD_MAX - held)
+        Some(wished)
     }
 
     /// Takes the messages of an ask for up to `wished`. As many as that mean that there may be more.
@@ -64,21 +79,27 @@ impl Deliveries {
         self.waiting.front()
     }
 
-    /// The next message is in the output, under this identifier unless it was sent at QoS 0.
-    pub fn sent(&mut self, packet_id: Option<PacketId>) {
-        let Some(delivery) = self.waiting.pop_front() else { return };
-        match packet_id {
-            Some(packet_id) => self.sent.push((packet_id, delivery.lock)),
-            None => self.unwritten.push(delivery.lock),
-        }
-        if self.waiting.is_empty() {
-            self.waiting = VecDeque::new();
+    /// The next message is in the output, under this name unless nobody acknowledges it.
+    pub fn sent(&mut self, name: Option<Name>) {
+        let Some(lock) = self.pass_over() else { return };
+        match name {
+            Some(name) => self.sent.push((name, lock)),
+            None => self.unwritten.push(lock),
         }
     }
 
-    /// The message that the client acknowledges by `packet_id`, to be completed.
-    pub fn acknowledged(&mut self, packet_id: PacketId) -> Option<LockToken> {
-        let index = self.sent.iter().position(|(sent, _)| *sent == packet_id)?;
+    /// Takes out the next message, which cannot be sent.
+    pub fn pass_over(&mut self) -> Option<LockToken> {
+        let delivery = self.waiting.pop_front()?;
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+        }
+        Some(delivery.lock)
+    }
+
+    /// The message that the client acknowledges by its name, to be settled.
+    pub fn acknowledged(&mut self, name: &Name) -> Option<LockToken> {
+        let index = self.sent.iter().position(|(sent, _)| sent == name)?;
         Some(self.sent.remove(index).1)
     }
 
@@ -95,6 +116,13 @@ mod tests {
 
     use super::*;
 
+    /// Messages that the connections of these tests have at once.
+    const HELD_MAX: usize = 4;
+
+    fn deliveries() -> Deliveries<u16> {
+        Deliveries::new(HELD_MAX)
+    }
+
     fn delivery(number: u64) -> Delivery {
         Delivery {
             lock: LockToken::from_bits(number.into()),
@@ -106,48 +134,61 @@ mod tests {
         }
     }
 
-    fn id(number: u16) -> PacketId {
-        PacketId::new(number).unwrap()
-    }
-
     #[test]
     fn a_few_are_asked_for_and_more_as_soon_as_some_are_done() {
-        let mut deliveries = Deliveries::default();
-        assert_eq!(deliveries.poll_wish(), Some(HELD_MAX));
-        assert_eq!(deliveries.poll_wish(), None, "one ask at a time");
+        let mut deliveries = deliveries();
+        assert_eq!(deliveries.poll_wish(usize::MAX), Some(HELD_MAX));
+        assert_eq!(deliveries.poll_wish(usize::MAX), None, "one ask at a time");
         deliveries.received((1..=4).map(delivery).collect(), HELD_MAX);
         for number in 1..=4 {
             assert_eq!(deliveries.next().map(|next| next.sequence), Some(number.into()));
-            deliveries.sent(Some(id(number)));
+            deliveries.sent(Some(number));
         }
-        assert_eq!(deliveries.poll_wish(), None, "it has enough");
-        assert_eq!(deliveries.acknowledged(id(2)), Some(LockToken::from_bits(2)));
-        assert_eq!(deliveries.acknowledged(id(2)), None);
-        assert_eq!(deliveries.poll_wish(), Some(1));
+        assert_eq!(deliveries.poll_wish(usize::MAX), None, "it has enough");
+        assert_eq!(deliveries.acknowledged(&2), Some(LockToken::from_bits(2)));
+        assert_eq!(deliveries.acknowledged(&2), None);
+        assert_eq!(deliveries.poll_wish(usize::MAX), Some(1));
         deliveries.received(Vec::new(), 1);
-        assert_eq!(deliveries.acknowledged(id(1)), Some(LockToken::from_bits(1)));
-        assert_eq!(deliveries.poll_wish(), None, "nothing waits");
+        assert_eq!(deliveries.acknowledged(&1), Some(LockToken::from_bits(1)));
+        assert_eq!(deliveries.poll_wish(usize::MAX), None, "nothing waits");
         deliveries.wake();
-        assert_eq!(deliveries.poll_wish(), Some(2));
+        assert_eq!(deliveries.poll_wish(usize::MAX), Some(2));
     }
 
     #[test]
     fn a_wake_up_while_an_ask_is_under_way_is_not_lost() {
-        let mut deliveries = Deliveries::default();
-        assert_eq!(deliveries.poll_wish(), Some(HELD_MAX));
+        let mut deliveries = deliveries();
+        assert_eq!(deliveries.poll_wish(usize::MAX), Some(HELD_MAX));
         deliveries.wake();
         deliveries.received(Vec::new(), HELD_MAX);
-        assert_eq!(deliveries.poll_wish(), Some(HELD_MAX));
+        assert_eq!(deliveries.poll_wish(usize::MAX), Some(HELD_MAX));
     }
 
     #[test]
     fn at_qos_0_what_is_written_is_done() {
-        let mut deliveries = Deliveries::default();
-        assert_eq!(deliveries.poll_wish(), Some(HELD_MAX));
+        let mut deliveries = deliveries();
+        assert_eq!(deliveries.poll_wish(usize::MAX), Some(HELD_MAX));
         deliveries.received((1..=4).map(delivery).collect(), HELD_MAX);
         (1..=4).for_each(|_| deliveries.sent(None));
-        assert_eq!(deliveries.poll_wish(), None);
+        assert_eq!(deliveries.poll_wish(usize::MAX), None);
         assert_eq!(deliveries.written().len(), 4);
-        assert_eq!((deliveries.written(), deliveries.poll_wish()), (Vec::new(), Some(HELD_MAX)));
+        assert_eq!((deliveries.written(), deliveries.poll_wish(usize::MAX)), (Vec::new(), Some(HELD_MAX)));
+    }
+
+    #[test]
+    fn no_more_are_asked_for_than_the_client_has_room_for() {
+        let mut deliveries = Deliveries::<u16>::new(50);
+        assert_eq!(deliveries.poll_wish(0), None, "no room, no ask");
+        assert_eq!(deliveries.poll_wish(2), Some(2));
+        deliveries.received((1..=2).map(delivery).collect(), 2);
+        assert_eq!(deliveries.poll_wish(2), None, "what waits takes the room");
+        deliveries.sent(Some(1));
+        deliveries.sent(Some(2));
+        assert_eq!(deliveries.poll_wish(50), Some(WAITING_MAX), "a few at a time, however much room there is");
+        deliveries.received(vec![delivery(3)], WAITING_MAX);
+        assert_eq!(deliveries.pass_over(), Some(LockToken::from_bits(3)));
+        assert!(deliveries.holds_any());
+        assert!([1, 2].iter().all(|name| deliveries.acknowledged(name).is_some()));
+        assert!(!deliveries.holds_any());
     }
 }

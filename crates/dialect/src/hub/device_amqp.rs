@@ -14,6 +14,7 @@ use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply, teleme
 use proto::amqp::{Attach, Delivery, DeliveryId, DeliveryState, LinkId, Message, MessageId, Role, SessionId};
 
 use self::device::{Device, Kind, Link};
+pub use self::messages::Told;
 use super::cbs::{Cbs, PutToken};
 use super::link_address::{LinkAddress, Purpose};
 use super::links::{self, Credit, Sender};
@@ -26,6 +27,8 @@ use crate::session::AskId;
 
 pub(super) mod cut_off;
 mod device;
+mod messages;
+mod methods;
 #[cfg(test)]
 mod tests;
 
@@ -65,8 +68,30 @@ enum Waiting {
     Telemetry { link: LinkId, delivery: Option<DeliveryId>, bytes: usize },
     /// Answer a request about the twin.
     Twin { identity: IdentityName, link: LinkId, correlation_id: Option<MessageId> },
+    /// Accept the link on which a device is called.
+    Listening(IdentityName),
+    /// Settle the result of a method.
+    MethodResult { link: LinkId, delivery: Option<DeliveryId> },
+    /// Send the messages, of which so many were wished for.
+    Messages { link: LinkId, wished: usize },
+    /// Tell a client that waits for it what became of the message it settled, and ask for more.
+    Settled { link: LinkId, told: Option<(DeliveryId, DeliveryState)> },
     /// Nothing.
     Nothing,
+}
+
+impl Waiting {
+    /// The link that it is about.
+    const fn link(&self) -> Option<LinkId> {
+        match self {
+            Self::Telemetry { link, .. }
+            | Self::Twin { link, .. }
+            | Self::MethodResult { link, .. }
+            | Self::Messages { link, .. }
+            | Self::Settled { link, .. } => Some(*link),
+            Self::Seat(_) | Self::Listening(_) | Self::Nothing => None,
+        }
+    }
 }
 
 impl Devices {
@@ -134,11 +159,9 @@ impl Devices {
         match purpose {
             Purpose::Events => self.take_telemetry(seat, delivery, port),
             Purpose::Twin => self.take_twin_request(seat, delivery, port),
-            // Nobody waits for a result that comes late or unasked (`contract/hub-device.md 4.8`).
-            Purpose::Methods | Purpose::DeviceBound => {
-                settle(delivery, DeliveryState::Accepted, port);
-                self.use_credit(delivery.link, port);
-            }
+            Purpose::Methods => self.take_method_result(seat, delivery, port),
+            // No client sends here: such links are not accepted.
+            Purpose::DeviceBound => {}
         }
     }
 
@@ -218,6 +241,15 @@ impl Devices {
     pub fn handle_reply(&mut self, id: AskId, reply: Result<Reply, Failure>, port: &mut Port<'_>) {
         match self.waiting.remove(&id) {
             None | Some(Waiting::Nothing) => {}
+            Some(Waiting::Listening(identity)) => self.listening(&identity, id, reply, port),
+            Some(Waiting::MethodResult { link, delivery }) => {
+                if let Some(delivery) = delivery {
+                    port.connection.settle(delivery, outcome(reply));
+                }
+                self.use_credit(link, port);
+            }
+            Some(Waiting::Messages { link, wished }) => self.take_messages(link, wished, reply, port),
+            Some(Waiting::Settled { link, told }) => self.settled(link, told, reply, port),
             Some(Waiting::Seat(identity)) => self.seated(&identity, reply, port),
             Some(Waiting::Telemetry { link, delivery, bytes }) => {
                 self.telemetry_bytes -= bytes;
@@ -258,34 +290,50 @@ impl Devices {
         }
     }
 
-    /// Accepts the links that waited for their device to be seated.
+    /// Accepts the links that waited for their device to be seated. One on which it is called waits on, until calls come.
     fn accept_arrived(&mut self, identity: &IdentityName, port: &mut Port<'_>) {
         let Some(device) = self.present.get_mut(identity) else { return };
-        for (id, attach) in std::mem::take(&mut device.arriving) {
-            let Some(owner) = self.links.get(&id) else { continue };
-            let kind = owner.kind;
-            let message_bytes_max = match (kind.purpose, kind.role) {
-                (Purpose::DeviceBound, _) => DEVICE_BOUND_BYTES_MAX,
-                _ => MESSAGE_BYTES_MAX as u64,
-            };
-            links::accept(id, &attach, message_bytes_max, port.connection);
-            let credit = match (kind.role, kind.purpose) {
-                (Role::Receiver, _) => None,
-                (Role::Sender, Purpose::Events) => Some(TELEMETRY_CREDIT),
-                (Role::Sender, _) => Some(REQUEST_CREDIT),
-            };
-            let link = Link {
-                id,
-                pair: device::pair_of(&attach),
-                credit: credit.map(|count| Credit::grant(id, count, port.connection)),
-                sender: (kind.role == Role::Receiver).then(|| Sender::new(id, &attach)),
-            };
-            for stolen in device.enter(kind, link) {
-                self.links.remove(&stolen);
-                port.connection.detach(stolen, true, Some(cut_off::error_of(CutOff::Displaced)));
+        let arrived = std::mem::take(&mut device.arriving);
+        for (id, attach) in arrived {
+            let Some(kind) = self.links.get(&id).map(|owner| owner.kind) else { continue };
+            if kind == Kind::CALLS && !self.listens(identity, port) {
+                if let Some(device) = self.present.get_mut(identity) {
+                    device.arriving.push((id, attach));
+                }
+            } else {
+                self.accept(identity, (id, kind), &attach, port);
             }
         }
         self.flush_device(identity, port);
+    }
+
+    fn accept(&mut self, identity: &IdentityName, (id, kind): (LinkId, Kind), attach: &Attach, port: &mut Port<'_>) {
+        let message_bytes_max = match kind {
+            Kind::MESSAGES => DEVICE_BOUND_BYTES_MAX,
+            _ => MESSAGE_BYTES_MAX as u64,
+        };
+        links::accept(id, attach, message_bytes_max, port.connection);
+        let credit = match (kind.role, kind.purpose) {
+            (Role::Receiver, _) => None,
+            (Role::Sender, Purpose::Events) => Some(TELEMETRY_CREDIT),
+            (Role::Sender, _) => Some(REQUEST_CREDIT),
+        };
+        let link = Link {
+            id,
+            pair: device::pair_of(attach),
+            credit: credit.map(|count| Credit::grant(id, count, port.connection)),
+            sender: (kind.role == Role::Receiver && kind != Kind::MESSAGES).then(|| Sender::new(id, attach)),
+        };
+        let Some(device) = self.present.get_mut(identity) else { return };
+        let stolen = device.enter(kind, link);
+        if kind == Kind::MESSAGES {
+            self.give_back(identity, port);
+        }
+        for stolen in stolen {
+            self.links.remove(&stolen);
+            port.connection.detach(stolen, true, Some(cut_off::error_of(CutOff::Displaced)));
+        }
+        self.cease_if_deaf(identity, port);
     }
 
     /// The client may send another message on a link.
@@ -309,17 +357,26 @@ impl Devices {
                 Ok(()) => return self.flush_device(identity, port),
                 Err(_) => CutOff::Overrun,
             },
-            // Neither calls nor messages are taken over AMQP: no device here says that it listens.
-            Push::Method(_) | Push::MessagesWaiting => return None,
+            Push::Method(request) => {
+                device.requests.push_back(request);
+                return self.flush_device(identity, port);
+            }
+            Push::MessagesWaiting => {
+                device.deliveries.wake();
+                return self.flush_device(identity, port);
+            }
             Push::CutOff(reason) => reason,
         };
         self.cut_off(identity, reason, port);
         Some(reason)
     }
 
-    /// Detaches all links of a device; what it asked and was not begun is never begun.
     fn cut_off(&mut self, identity: &IdentityName, reason: CutOff, port: &mut Port<'_>) {
-        let error = cut_off::error_of(reason);
+        self.end(identity, &cut_off::error_of(reason), port);
+    }
+
+    /// Detaches all links of a device; what it asked and was not begun is never begun.
+    fn end(&mut self, identity: &IdentityName, error: &proto::amqp::Error, port: &mut Port<'_>) {
         let Some(device) = self.present.remove(identity) else { return };
         let mut links = Vec::new();
         self.links.retain(|link, owner| {
@@ -329,10 +386,7 @@ impl Devices {
             }
             stays
         });
-        let asked = self.waiting.iter().filter(|(_, waiting)| match waiting {
-            Waiting::Telemetry { link, .. } | Waiting::Twin { link, .. } => links.contains(link),
-            Waiting::Seat(_) | Waiting::Nothing => false,
-        });
+        let asked = self.waiting.iter().filter(|(_, waiting)| waiting.link().is_some_and(|link| links.contains(&link)));
         let asked: Vec<AskId> = asked.map(|(ask, _)| *ask).collect();
         for ask in port.forget(&asked) {
             if let Some(Waiting::Telemetry { bytes, .. }) = self.waiting.remove(&ask) {
@@ -372,20 +426,28 @@ impl Devices {
             self.use_credit(link, port);
         }
         // Versions are missing: the device reads its twin afresh when it comes back.
-        if !flushed.has_gap {
-            return None;
+        if flushed.has_gap {
+            self.cut_off(identity, CutOff::Overrun, port);
+            return Some(CutOff::Overrun);
         }
-        self.cut_off(identity, CutOff::Overrun, port);
-        Some(CutOff::Overrun)
+        if let Some(device) = self.present.get_mut(identity) {
+            device.send_requests(port.connection);
+        }
+        self.hand_out(identity, port);
+        None
     }
 
     /// Forgets a link that is over, and lets its device go with its last one.
     pub fn forget_link(&mut self, link: LinkId, port: &mut Port<'_>) {
-        let Some(owner) = self.links.remove(&link) else { return };
-        if let Some(device) = self.present.get_mut(&owner.identity) {
-            device.forget(link);
+        let Some(Owner { identity, kind, .. }) = self.links.remove(&link) else { return };
+        let Some(device) = self.present.get_mut(&identity) else { return };
+        let is_current = device.link(kind) == Some(link);
+        device.forget(link);
+        self.let_go(&identity, port);
+        if is_current && kind == Kind::MESSAGES {
+            self.give_back(&identity, port);
         }
-        self.let_go(&owner.identity, port);
+        self.cease_if_deaf(&identity, port);
     }
 
     /// Forgets the links of a session that is over.
@@ -433,6 +495,7 @@ fn connect(identity: &IdentityName, attach: &Attach, address: &Address, port: &P
         host: address.authority.as_deref().or(port.opened.host.as_deref()).unwrap_or_default().to_owned(),
         claimed: identity.clone(),
         clean_session: false,
+        listens_afresh: true,
         model_id: property("com.microsoft:model-id").filter(|model| !model.is_empty()),
         client: property("com.microsoft:client-version"),
     }

@@ -35,6 +35,9 @@ use crate::session::{AskId, CloseReason, cut};
 #[cfg(test)]
 mod tests;
 
+/// Messages that a client has at once: it has no other way to say how many it takes.
+const HELD_MAX: usize = 4;
+
 /// One device's connection.
 #[derive(Debug)]
 pub struct Device {
@@ -51,7 +54,7 @@ pub struct Device {
     feed: Feed,
     /// Method requests to be sent; as many as are awaited at once.
     requests: VecDeque<call::Request>,
-    deliveries: Deliveries,
+    deliveries: Deliveries<PacketId>,
 }
 
 #[derive(Debug)]
@@ -109,7 +112,7 @@ impl Device {
             answers: VecDeque::new(),
             feed: Feed::default(),
             requests: VecDeque::new(),
-            deliveries: Deliveries::default(),
+            deliveries: Deliveries::new(HELD_MAX),
         })
     }
 
@@ -327,7 +330,7 @@ impl Device {
             self.deliveries.sent(packet_id);
         }
         if !port.connection.is_closed()
-            && let Some(limit) = self.deliveries.poll_wish()
+            && let Some(limit) = self.deliveries.poll_wish(usize::MAX)
         {
             let ask = cloud_to_device::Ask::Receive { receiver: cloud_to_device::Receiver::Connected(device), limit };
             self.ask(Operation::CloudToDevice(ask), Lane::Serial, Waiting::Messages(limit), port);
@@ -407,6 +410,7 @@ fn introduce(name: &UserName<'_>, connect: &Connect) -> Result<(Introduction, Op
         host: name.host.to_owned(),
         claimed,
         clean_session: connect.clean_session,
+        listens_afresh: false,
         model_id: name.parameter("model-id").filter(|model| !model.is_empty()),
         client: name.parameter("DeviceClientType"),
     };
@@ -483,7 +487,7 @@ impl Machine for Device {
             Event::Subscribe { packet_id, filters } => self.subscribe(packet_id, &filters, port),
             Event::Unsubscribe { packet_id, filters } => self.unsubscribe(packet_id, &filters, port),
             Event::Acknowledged { packet_id } => {
-                if let Some(lock) = self.deliveries.acknowledged(packet_id) {
+                if let Some(lock) = self.deliveries.acknowledged(&packet_id) {
                     self.complete(lock, port);
                 }
             }

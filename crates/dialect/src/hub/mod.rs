@@ -1,14 +1,15 @@
 //! The hub's dialects: devices over MQTT, AMQP and HTTPS, operators' programs over HTTPS.
 //!
 //! What is only grammar stands by itself and knows no session: [`user_name`], [`topics`], [`property_bag`] for devices over
-//! MQTT, [`cbs`], [`link_address`], [`telemetry_amqp`], [`twin_amqp`] over AMQP,
-//! [`telemetry_http`] over HTTPS, [`registry_json`], [`twin_json`]
-//! and [`method_json`] for operators. Nothing here decides who may do what. Start at [`device_mqtt`].
+//! MQTT, [`cbs`], [`link_address`], [`telemetry_amqp`], [`twin_amqp`], [`method_amqp`], [`delivery_amqp`] over AMQP,
+//! [`telemetry_http`] over HTTPS, [`registry_json`], [`twin_json`] and [`method_json`] for operators. Nothing here decides
+//! who may do what. Start at [`device_mqtt`].
 
 pub mod amqp;
 pub mod annotations;
 pub mod cbs;
 pub mod deliveries;
+pub mod delivery_amqp;
 pub mod desired;
 pub mod device_amqp;
 pub mod device_http;
@@ -16,6 +17,7 @@ pub mod device_mqtt;
 pub mod digital_twin_http;
 pub mod link_address;
 mod links;
+pub mod method_amqp;
 pub mod method_json;
 pub mod property_bag;
 pub mod registry_json;

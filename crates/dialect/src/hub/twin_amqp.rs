@@ -60,7 +60,7 @@ impl TwinRequest {
 }
 
 /// The bytes of a body of bytes or text; nothing for any other.
-fn body_bytes(body: &Body) -> Vec<u8> {
+pub fn body_bytes(body: &Body) -> Vec<u8> {
     match body {
         Body::Data(sections) => sections.iter().flat_map(|section| section.iter().copied()).collect(),
         Body::Value(Value::String(text)) => text.as_bytes().to_vec(),

@@ -66,6 +66,8 @@ pub enum Ask {
         /// How.
         settlement: Settlement,
     },
+    /// Free what a connection has and did not settle, as if it had ended: it takes no messages any more.
+    GiveBack(ConnectedDevice),
 }
 
 /// What is answered.

@@ -43,6 +43,9 @@ pub struct Connect {
     pub claimed: IdentityName,
     /// Whether earlier subscriptions are to be forgotten.
     pub clean_session: bool,
+    /// Whether earlier subscriptions, though they stay remembered, count for nothing on this connection: its links tell
+    /// what it listens to.
+    pub listens_afresh: bool,
     /// The model it announces.
     pub model_id: Option<String>,
     /// The client's name for itself, for diagnostics.

@@ -159,6 +159,7 @@ impl Ground {
             host: address.to_string(),
             claimed: name.clone(),
             clean_session: true,
+            listens_afresh: false,
             model_id: None,
             client: None,
         };

@@ -247,6 +247,23 @@ pub async fn a_connection_has_what_it_was_given_for_as_long_as_it_lives(backend:
     assert_eq!((ids(std::slice::from_ref(&polled)), polled.delivery_count), (vec!["b"], 0));
 }
 
+pub async fn a_connection_frees_what_it_has_and_lives_on(backend: &Backend) {
+    let scene = scene(backend).await;
+    for id in ["a", "b"] {
+        scene.enqueue(message(id), NOON).await;
+    }
+    let overtaken = scene.connect().await;
+    let epoch = scene.connect().await;
+    scene.lease(Holder::Connection { epoch }, 1..3, NOON).await;
+    backend.store.free_messages(scene.hub, &device("dev"), overtaken).await.unwrap();
+    assert_eq!(scene.settle(1, Settlement::Complete, NOON).await, Settled::Done, "it is the later connection's");
+    backend.store.free_messages(scene.hub, &device("dev"), epoch).await.unwrap();
+    assert_eq!(scene.settle(2, Settlement::Complete, NOON).await, Settled::LockLost);
+    let again = scene.lease(Holder::Connection { epoch }, 3..5, NOON).await;
+    assert_eq!((ids(&again), again[0].delivery_count), (vec!["b"], 0), "that does not count as a delivery");
+    backend.store.free_messages(scene.hub, &device("nobody"), epoch).await.unwrap();
+}
+
 pub async fn a_late_release_leaves_a_later_connection_alone(backend: &Backend) {
     let scene = scene(backend).await;
     scene.enqueue(message("a"), NOON).await;

@@ -108,6 +108,9 @@ pub trait CloudToDeviceStore: Send + Sync {
         now: UnixTime,
     ) -> Result<Settled, Error>;
 
+    /// Frees the messages that a connection has and did not settle, as if it had ended. Need not survive a power cut.
+    async fn free_messages(&self, hub: HubKey, name: &IdentityName, epoch: u64) -> Result<(), Error>;
+
     /// Removes all messages of an identity, those that somebody has included; how many there were. `None` if there is no
     /// such identity.
     async fn purge_messages(&self, hub: HubKey, name: &IdentityName, now: UnixTime) -> Result<Option<u64>, Error>;

@@ -435,6 +435,15 @@ impl CloudToDeviceStore for Embedded {
         self.write(move |tx| settle(tx, (hub, &name), how, now)).await
     }
 
+    async fn free_messages(&self, hub: HubKey, name: &IdentityName, epoch: u64) -> Result<(), Error> {
+        let name = name.clone();
+        self.write_relaxed(move |tx| match find_id(tx.db(), hub, &name)? {
+            Some(id) => release(tx, id, epoch).map(drop),
+            None => Ok(()),
+        })
+        .await
+    }
+
     async fn purge_messages(&self, hub: HubKey, name: &IdentityName, now: UnixTime) -> Result<Option<u64>, Error> {
         let name = name.clone();
         self.write(move |tx| purge(tx, (hub, &name), now)).await

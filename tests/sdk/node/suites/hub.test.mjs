@@ -7,7 +7,8 @@ import { setTimeout } from 'node:timers/promises';
 import common from 'azure-iot-common';
 import device from 'azure-iot-device';
 import {
-  TOLD_OVER, TRANSPORTS, connect, connectByCertificate, connectWithTokens, create, provision, registryOf, report, section,
+  TRANSPORTS, connect, connectByCertificate, connectModule, connectWithTokens, create, invoke, provision, registryOf,
+  report, section,
 } from '../devices.mjs';
 import { check, client } from '../muster.mjs';
 import { within } from '../process.mjs';
@@ -21,6 +22,7 @@ const OTHER_KEYS = { primaryKey: OTHER_KEY, secondaryKey: OTHER_KEY };
 const NUMBERS = Array.from({ length: 100 }, (_, index) => index);
 const TOLD_MS = 20_000;
 const BACK_MS = 60_000;
+const BEAT_MS = 250;
 const TOKEN_S = 4;
 // A device whose right is gone is cut off within a second.
 const CUT_OFF_MS = 1_000;
@@ -44,6 +46,13 @@ class Told {
   #hear(patch) {
     this.#patches.push({ ...patch });
     this.#heard.emit('patch');
+  }
+
+  /** Has `change` made until the device is told of it: of what changes before it has subscribed, nobody tells it. */
+  async afresh(change) {
+    const told = once(this.#heard, 'patch').then(() => true);
+    while (!await Promise.race([change().then(() => setTimeout(BEAT_MS, false)), told]));
+    return this.#patches.at(-1);
   }
 
   /** The patches newer than the twin that the device had read, once there are `count` of them. */
@@ -188,8 +197,26 @@ for (const transport of Object.keys(TRANSPORTS)) {
     },
   );
 
+  check(
+    `a module sends, reports and is told of its own twin over ${transport}`,
+    shows('symmetric key', 'modules: telemetry, twin, desired callback'),
+    async (muster) => {
+      await create(muster, 'dev-1');
+      const module = await connectModule(muster, transport, 'dev-1', 'mod-1');
+      await module.sendEvent(new device.Message('from the module'));
+      const twin = await module.getTwin();
+      await report(twin, { running: true });
+      const told = await Told.of(twin);
+      assert.deepEqual(section(twin, 'reported'), { running: true, $version: 2 });
+      await registryOf(muster).updateModuleTwin('dev-1', 'mod-1', { properties: { desired: { pace: 1.5 } } }, '*');
+      assert.deepEqual(await told.patches(1), [{ pace: 1.5, $version: 2 }]);
+      const [{ deviceId, moduleId, body }] = await muster.telemetry(1);
+      assert.deepEqual([deviceId, moduleId, body], ['dev-1', 'mod-1', 'from the module']);
+    },
+  );
+
   // Over AMQP the client subscribes again by itself, at a time that it does not tell.
-  if (TOLD_OVER.includes(transport)) {
+  if (transport.startsWith('mqtt')) {
     check(
       `a device comes back after a restart without subscribing again over ${transport}`,
       shows('symmetric key', 'reconnect after a server restart'),
@@ -237,6 +264,34 @@ for (const transport of ['amqp', 'amqp-ws']) {
       await hub.sendEvent(new device.Message('second'));
       await registryOf(muster).updateTwin('dev-1', { properties: { desired: { after: true } } }, '*');
       assert.deepEqual(await told.patches(1), [{ after: true, $version: 2 }]);
+    },
+  );
+
+  check(
+    `a device comes back after a restart to its twin, its methods and its messages over ${transport}`,
+    { ...AMQP, transport, credential: 'symmetric key', feature: 'reconnect after a server restart' },
+    async (muster) => {
+      const hub = await connect(muster, transport, 'dev-1', await create(muster, 'dev-1'));
+      hub.onDeviceMethod('echo', (request, response) => response.send(200, request.payload, () => {}));
+      const messages = new EventEmitter();
+      hub.on('message', (message) => hub.complete(message, () => messages.emit('done', message.getData().toString())));
+      const twin = await hub.getTwin();
+      await report(twin, { before: true });
+      const told = await Told.of(twin);
+      await muster.restart();
+      const call = { methodName: 'echo', payload: 'after', connectTimeoutInSeconds: BACK_MS / 1_000 };
+      assert.deepEqual(await invoke(muster, 'dev-1', call), { status: 200, payload: 'after' });
+      const done = once(messages, 'done');
+      await muster.command('message', 'send', 'dev-1', 'while it comes back');
+      assert.deepEqual(await within(BACK_MS, 'the message arrives', done), ['while it comes back']);
+      // This client subscribes again by itself, at a time that it does not tell.
+      let beat = 0;
+      const change = () => registryOf(muster).updateTwin('dev-1', { properties: { desired: { beat: beat += 1 } } }, '*');
+      const patch = await within(BACK_MS, 'the device is told', told.afresh(change));
+      assert.deepEqual(patch, { beat: patch.beat, $version: 1 + patch.beat });
+      await twin.get();
+      assert.deepEqual(section(twin, 'reported'), { before: true, $version: 2 });
+      await hub.sendEvent(new device.Message('after'));
     },
   );
 

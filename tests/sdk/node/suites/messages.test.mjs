@@ -1,15 +1,17 @@
-// azure-iot-device receives cloud-to-device messages over MQTT and HTTPS: properties, order, complete, abandon, reject.
+// azure-iot-device receives cloud-to-device messages over MQTT, AMQP and HTTPS: properties, order, complete, abandon, reject.
 
 import '../trust.mjs';
 import assert from 'node:assert/strict';
 import { EventEmitter, once } from 'node:events';
 import device from 'azure-iot-device';
 import http from 'azure-iot-device-http';
-import { TOLD_OVER, connect, create } from '../devices.mjs';
+import { TRANSPORTS, connect, create } from '../devices.mjs';
 import { check, client } from '../muster.mjs';
 import { within } from '../process.mjs';
 
-const DEVICE = client('azure-iot-device-mqtt');
+const MQTT = client('azure-iot-device-mqtt');
+const AMQP = client('azure-iot-device-amqp');
+const DEVICES = { mqtt: MQTT, 'mqtt-ws': MQTT, amqp: AMQP, 'amqp-ws': AMQP };
 const HTTP_DEVICE = { ...client('azure-iot-device-http'), transport: 'https', credential: 'symmetric key' };
 const TOLD_MS = 20_000;
 const BACK_MS = 60_000;
@@ -57,8 +59,8 @@ async function feedback(muster, count) {
   return within(TOLD_MS, `feedback on ${count} messages`, all());
 }
 
-for (const transport of TOLD_OVER) {
-  const shows = (feature) => ({ ...DEVICE, transport, credential: 'symmetric key', feature });
+for (const transport of Object.keys(TRANSPORTS)) {
+  const shows = (feature) => ({ ...DEVICES[transport], transport, credential: 'symmetric key', feature });
 
   check(
     `messages arrive with their properties and in order over ${transport}`,
@@ -72,13 +74,16 @@ for (const transport of TOLD_OVER) {
       const [message] = await inbox.take(1);
       assert.equal(message.getData().toString(), '{"é": 1}');
       const { messageId, correlationId, userId, contentType, contentEncoding, to } = message;
-      assert.deepEqual([messageId, correlationId, userId], ['m/1', 'c 1', 'u']);
+      // Over AMQP this client drops the user ID, and tells apart what feedback is asked for.
+      const isAmqp = transport.startsWith('amqp');
+      assert.deepEqual([messageId, correlationId, userId], ['m/1', 'c 1', isAmqp ? '' : 'u']);
       assert.deepEqual([contentType, contentEncoding], ['application/json', 'utf-8']);
       assert.equal(to, '/devices/dev-1/messages/deviceBound');
       const properties = message.properties.propertyList.map(({ key, value }) => [key, value]);
-      // What feedback is asked for counts as a property with this client.
-      const expected = { plain: 'value', 'odd & key': 'v/ä +=%', 'iothub-ack': 'full' };
+      // Over MQTT what feedback is asked for counts as a property with this client.
+      const expected = { plain: 'value', 'odd & key': 'v/ä +=%', ...(isAmqp ? {} : { 'iothub-ack': 'full' }) };
       assert.deepEqual(Object.fromEntries(properties), expected);
+      assert.equal(isAmqp ? message.ack : 'full', 'full');
       assert.deepEqual(await feedback(muster, 1), { 'm/1': 'Success' });
       for (const text of NUMBERS) await send(muster, text);
       assert.deepEqual(texts(await inbox.take(NUMBERS.length)), NUMBERS);
@@ -102,6 +107,45 @@ for (const transport of TOLD_OVER) {
       await send(muster, 'while it is away');
       await within(BACK_MS, 'the device is back', back);
       assert.deepEqual(texts(await inbox.take(1)), ['while it is away']);
+    },
+  );
+}
+
+for (const transport of ['amqp', 'amqp-ws']) {
+  const shows = (feature) => ({ ...AMQP, transport, credential: 'symmetric key', feature });
+
+  check(
+    `messages are abandoned, come again, and are rejected in any order over ${transport}`,
+    shows('cloud-to-device: abandon, reject'),
+    async (muster) => {
+      const seen = [];
+      const hub = await connect(muster, transport, 'dev-1', await create(muster, 'dev-1'));
+      // The first is given back, and settled after the second.
+      new Inbox(hub, (message) => {
+        seen.push(message.messageId);
+        return seen.length === 1 ? hub.abandon(message) : hub.reject(message);
+      });
+      await send(muster, 'again', '--ack', 'full', '--message-id', 'm1');
+      await send(muster, 'once', '--ack', 'full', '--message-id', 'm2');
+      assert.deepEqual(await feedback(muster, 2), { m1: 'Rejected', m2: 'Rejected' });
+      assert.deepEqual([seen[0], seen.toSorted()], ['m1', ['m1', 'm1', 'm2']]);
+    },
+  );
+
+  check(
+    `messages that an application has not settled come again on a later link over ${transport}`,
+    shows('cloud-to-device: unsettled messages come again'),
+    async (muster) => {
+      const hub = await connect(muster, transport, 'dev-1', await create(muster, 'dev-1'));
+      await hub.sendEvent(new device.Message('the device stays'));
+      const unsettled = new Inbox(hub, () => {});
+      for (const text of ['one', 'two']) await send(muster, text, '--ack', 'full', '--message-id', text);
+      assert.deepEqual(texts(await unsettled.take(2)), ['one', 'two']);
+      // This client detaches the link with its last listener.
+      hub.removeAllListeners('message');
+      const inbox = new Inbox(hub);
+      assert.deepEqual(texts(await inbox.take(2)), ['one', 'two']);
+      assert.deepEqual(await feedback(muster, 2), { one: 'Success', two: 'Success' });
     },
   );
 }

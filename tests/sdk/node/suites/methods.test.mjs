@@ -1,14 +1,16 @@
-// Direct methods: azure-iothub calls, azure-iot-device-mqtt answers, and callers hear when nobody does.
+// Direct methods: azure-iothub calls, azure-iot-device answers over MQTT and AMQP, and callers hear when nobody does.
 
 import '../trust.mjs';
 import assert from 'node:assert/strict';
 import { EventEmitter, once } from 'node:events';
 import common from 'azure-iot-common';
-import { TOLD_OVER, connect, create, invoke, registryOf } from '../devices.mjs';
+import { TRANSPORTS, connect, connectModule, create, invoke, registryOf } from '../devices.mjs';
 import { check, client } from '../muster.mjs';
 import { within } from '../process.mjs';
 
-const DEVICE = client('azure-iot-device-mqtt');
+const MQTT = client('azure-iot-device-mqtt');
+const AMQP = client('azure-iot-device-amqp');
+const DEVICES = { mqtt: MQTT, 'mqtt-ws': MQTT, amqp: AMQP, 'amqp-ws': AMQP };
 const SERVICE = client('azure-iothub');
 const CONNECT_S = 20;
 const BACK_S = 60;
@@ -27,8 +29,8 @@ async function refusal(call) {
   return { name: error.name, status: statusCode, code: headers['iothub-errorcode'], body: JSON.parse(error.responseBody) };
 }
 
-for (const transport of TOLD_OVER) {
-  const shows = (feature) => ({ ...DEVICE, transport, credential: 'symmetric key', feature });
+for (const transport of Object.keys(TRANSPORTS)) {
+  const shows = (feature) => ({ ...DEVICES[transport], transport, credential: 'symmetric key', feature });
 
   check(
     `a device answers with a status and a payload of its own over ${transport}`,
@@ -46,6 +48,20 @@ for (const transport of TOLD_OVER) {
       answering(hub, 'thermostat1*echo', (payload) => [200, payload]);
       assert.deepEqual(await call('thermostat1*echo', 2), { status: 200, payload: 2 });
       assert.deepEqual(await call('void'), { status: 204, payload: null });
+    },
+  );
+
+  check(
+    `a module answers, and its device does not, over ${transport}`,
+    shows('direct methods: of a module'),
+    async (muster) => {
+      await create(muster, 'dev-1');
+      const module = await connectModule(muster, transport, 'dev-1', 'mod-1');
+      module.onMethod('echo', (request, response) => response.send(201, request.payload, () => {}));
+      const call = { methodName: 'echo', payload: { a: 1 } };
+      const answer = await invoke(muster, 'dev-1', 'mod-1', { ...call, connectTimeoutInSeconds: CONNECT_S });
+      assert.deepEqual(answer, { status: 201, payload: { a: 1 } });
+      assert.equal((await refusal(invoke(muster, 'dev-1', call))).code, 'DeviceNotOnline');
     },
   );
 

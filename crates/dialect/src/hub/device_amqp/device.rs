@@ -2,14 +2,22 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use domain::ids::LockToken;
+use domain::method::Request;
 use domain::operation::identity::IdentityName;
 use domain::operation::session::ConnectedDevice;
 use proto::amqp::{Attach, Connection, LinkId, Message, Role, Value};
 
+use crate::hub::deliveries::Deliveries;
 use crate::hub::desired::{Feed, Next};
 use crate::hub::link_address::Purpose;
 use crate::hub::links::{Credit, Sender};
-use crate::hub::twin_amqp;
+use crate::hub::{method_amqp, twin_amqp};
+use crate::session::AskId;
+
+/// Messages that a device has at once and did not settle: as many as may wait for it by default, so that an application
+/// may settle late and in any order.
+const MESSAGES_HELD_MAX: usize = 50;
 
 /// What a link carries, and which way: `role` is the client's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +26,20 @@ pub(super) struct Kind {
     pub(super) role: Role,
 }
 
+/// Whether the service knows that a device listens for methods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Listening {
+    /// It does not.
+    #[default]
+    No,
+    /// It is being told by this ask.
+    Asked(AskId),
+    /// It does.
+    Yes,
+}
+
 /// A device, from its first attach on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Device {
     /// `None` while the service judges.
     pub(super) seat: Option<ConnectedDevice>,
@@ -37,6 +57,36 @@ pub(super) struct Device {
     /// Whether changes of the desired properties are to be told.
     pub(super) is_listening: bool,
     pub(super) feed: Feed,
+    /// Whether calls of methods come.
+    pub(super) listening: Listening,
+    /// Calls to be sent; as many as are awaited at once.
+    pub(super) requests: VecDeque<Request>,
+    /// Messages on their way, by their locks.
+    pub(super) deliveries: Deliveries<LockToken>,
+}
+
+impl Default for Device {
+    fn default() -> Self {
+        Self {
+            seat: None,
+            is_asked: false,
+            has_token: false,
+            arriving: Vec::new(),
+            links: BTreeMap::new(),
+            answers: VecDeque::new(),
+            twin_requests: 0,
+            is_listening: false,
+            feed: Feed::default(),
+            listening: Listening::default(),
+            requests: VecDeque::new(),
+            deliveries: no_deliveries(),
+        }
+    }
+}
+
+/// Of a link that has just been attached.
+pub(super) const fn no_deliveries() -> Deliveries<LockToken> {
+    Deliveries::new(MESSAGES_HELD_MAX)
 }
 
 /// A link that is attached.
@@ -47,7 +97,7 @@ pub(super) struct Link {
     pub(super) pair: Option<Box<str>>,
     /// Of a link on which the client sends.
     pub(super) credit: Option<Credit>,
-    /// Of a link on which the hub sends.
+    /// Of a link on which the hub sends what nobody has to settle.
     pub(super) sender: Option<Sender>,
 }
 
@@ -61,6 +111,13 @@ pub(super) struct Flushed {
 }
 
 impl Kind {
+    /// What the twin says.
+    pub(super) const TWIN_ANSWERS: Self = Self { purpose: Purpose::Twin, role: Role::Receiver };
+    /// Calls of methods.
+    pub(super) const CALLS: Self = Self { purpose: Purpose::Methods, role: Role::Receiver };
+    /// Cloud-to-device messages.
+    pub(super) const MESSAGES: Self = Self { purpose: Purpose::DeviceBound, role: Role::Receiver };
+
     /// Whether `identity` has such links: inputs belong to modules alone, and nobody sends where messages come from.
     pub(super) fn is_known(self, identity: &IdentityName) -> bool {
         match (self.purpose, self.role) {
@@ -113,6 +170,11 @@ impl Device {
         }
     }
 
+    /// The link of a kind, if one is attached.
+    pub(super) fn link(&self, kind: Kind) -> Option<LinkId> {
+        self.links.get(&kind.key()).map(|link| link.id)
+    }
+
     /// Being told of changes ends with either link of the pair.
     fn end_twin(&mut self, links: &[LinkId]) {
         self.is_listening = false;
@@ -131,15 +193,31 @@ impl Device {
 
     /// Whether something waits to be sent.
     pub(super) fn has_something_to_say(&self) -> bool {
-        !self.answers.is_empty() || !self.feed.is_empty()
+        !self.answers.is_empty()
+            || !self.feed.is_empty()
+            || !self.requests.is_empty()
+            || self.deliveries.next().is_some()
+    }
+
+    /// Sends the calls that somebody still waits for.
+    pub(super) fn send_requests(&mut self, connection: &mut Connection) {
+        self.requests.retain(Request::is_awaited);
+        let link = self.links.get_mut(&Kind::CALLS.key());
+        let Some(sender) = link.and_then(|link| link.sender.as_mut()) else { return };
+        while let Some(request) = self.requests.front() {
+            if !sender.send(&method_amqp::request(request), connection) {
+                return;
+            }
+            self.requests.pop_front();
+        }
+        self.requests = VecDeque::new();
     }
 
     /// Sends what there is room for: answers, and after them, unless an answer about the twin is under way, changes of
     /// desired properties.
     pub(super) fn flush(&mut self, connection: &mut Connection) -> Flushed {
         let mut flushed = Flushed::default();
-        let key = Kind { purpose: Purpose::Twin, role: Role::Receiver }.key();
-        let mut sender = self.links.get_mut(&key).and_then(|link| link.sender.as_mut());
+        let mut sender = self.links.get_mut(&Kind::TWIN_ANSWERS.key()).and_then(|link| link.sender.as_mut());
         while let (Some((link, answer)), Some(sender)) = (self.answers.front(), &mut sender) {
             if !sender.send(answer, connection) {
                 return flushed;

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use domain::operation::ErrorKind;
-use domain::operation::session::{Ask, CutOff};
+use domain::operation::session::{Ask, CutOff, Filter};
 use domain::operation::telemetry::Answer::Stored;
-use domain::operation::{Operation, Push, Reply, telemetry, twin};
+use domain::operation::{Operation, Push, Reply, cloud_to_device, method, telemetry, twin};
 use domain::sas::SasToken;
 use proto::amqp::{Body, Map, Message, MessageId, Properties, Role, Settlement, Symbol, Value};
 use serde_json::json;
@@ -14,6 +14,8 @@ use crate::hub::telemetry_amqp::BATCH_FORMAT;
 use crate::session::{Ask as Asked, Session as _};
 
 mod client;
+mod messages;
+mod methods;
 mod unproven;
 
 const STORED: Reply = Reply::Telemetry(Stored);
@@ -80,6 +82,24 @@ fn show(ask: &Asked) -> String {
         }
         Operation::Twin(twin::Ask::Read(_)) => "read twin".to_owned(),
         Operation::Twin(twin::Ask::Report { patch, .. }) => format!("report {patch}"),
+        Operation::Session(Ask::Subscribe { subscriptions, is_kept: false, .. }) => {
+            match subscriptions.granted(Filter::Methods) {
+                Some(_) => "have calls come".to_owned(),
+                None => "have no calls come".to_owned(),
+            }
+        }
+        Operation::Method(method::Ask::Respond { request, response, .. }) => match response {
+            Ok(response) => {
+                let said = String::from_utf8_lossy(response.payload.bytes());
+                format!("respond to {} with {} {said}", request.bits(), response.status)
+            }
+            Err(invalid) => format!("respond to {}: {invalid}", request.bits()),
+        },
+        Operation::CloudToDevice(cloud_to_device::Ask::Receive { limit, .. }) => format!("receive {limit}"),
+        Operation::CloudToDevice(cloud_to_device::Ask::Settle { lock, settlement, .. }) => {
+            format!("{settlement:?} {}", lock.bits()).to_lowercase()
+        }
+        Operation::CloudToDevice(cloud_to_device::Ask::GiveBack(device)) => format!("give back of {}", device.name),
         other => panic!("{other:?}"),
     };
     words + &token
@@ -389,10 +409,8 @@ fn addresses_that_lead_nowhere_are_refused() {
     }
     client.attach("receiver", Role::Receiver, "/devices/dev-1/messages/events");
     assert_eq!(client.noticed(), ["refused", "detached amqp:not-found"], "inputs are a module's");
-    for address in ["/devices/dev-1/messages/devicebound", "/devices/dev-1/methods/deviceBound"] {
-        client.attach(address, Role::Receiver, address);
-        assert_eq!(client.noticed(), ["refused", "detached amqp:not-implemented"], "{address}");
-    }
+    client.attach("sender", Role::Sender, "/devices/dev-1/messages/devicebound");
+    assert_eq!(client.noticed(), ["refused", "detached amqp:not-found"], "nobody sends where messages come from");
     assert_eq!(asked(&mut client), Vec::<String>::new());
 }
 

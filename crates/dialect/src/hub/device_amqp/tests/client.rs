@@ -116,6 +116,13 @@ impl Client {
         self.pump();
     }
 
+    /// Answers the only ask there is, which is `expected`.
+    pub fn answer(&mut self, expected: &str, reply: Result<Reply, Failure>) {
+        let ask = self.ask();
+        assert_eq!(super::show(&ask), expected);
+        self.reply(&ask, reply);
+    }
+
     /// Attaches a link to `address`, with room for 50 messages if they come from there.
     pub fn attach(&mut self, name: &str, role: Role, address: &str) -> LinkId {
         self.attach_with(name, role, address, &[])
