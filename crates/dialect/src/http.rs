@@ -57,11 +57,18 @@ impl From<InvalidTarget> for Refused {
 
 impl Target {
     /// Takes `uri` apart, in origin or absolute form. Empty segments, as doubled and trailing slashes make, are passed
-    /// over.
+    /// over. A path that is encoded as a whole, slashes and all, as one client sends it, is split once it is decoded; no
+    /// name stands alone in a path, so that none is taken for one.
     pub fn parse(uri: &Uri) -> Result<Self, InvalidTarget> {
         let decode = |text: &str| percent_decode_str(text).decode_utf8().map(Cow::into_owned);
         let segments: Result<Vec<_>, _> =
             uri.path().split('/').filter(|segment| !segment.is_empty()).map(decode).collect();
+        let mut segments = segments.map_err(|_| InvalidTarget::Encoding)?;
+        if let [whole] = segments.as_slice()
+            && whole.contains('/')
+        {
+            segments = whole.split('/').filter(|segment| !segment.is_empty()).map(str::to_owned).collect();
+        }
         let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         let query: Result<Vec<_>, _> = pairs
             .map(|pair| {
@@ -70,7 +77,7 @@ impl Target {
             })
             .collect();
         let query = query.map_err(|_: std::str::Utf8Error| InvalidTarget::Encoding)?;
-        Ok(Self { segments: segments.map_err(|_| InvalidTarget::Encoding)?, query })
+        Ok(Self { segments, query })
     }
 
     /// The segments.
@@ -221,6 +228,8 @@ mod tests {
         assert_eq!(target.segments(), ["a", "b/c"]);
         assert_eq!((target.parameter("x"), target.parameter("z")), (Some(" y"), Some("")));
         assert_eq!(target.api_version(), Ok("1"));
+        let whole = Target::parse(&"/%2Fa%2Fb%252Fc?x=1".parse().unwrap()).unwrap();
+        assert_eq!(whole.segments(), ["a", "b%2Fc"]);
         let without = Target::parse(&"/a?api-version=".parse().unwrap()).unwrap();
         assert_eq!(without.api_version(), Err(InvalidTarget::ApiVersion));
         assert_eq!(Target::parse(&"/%ff".parse().unwrap()), Err(InvalidTarget::Encoding));
