@@ -6,7 +6,7 @@ use domain::identity::{Identity, proof};
 use domain::ids::HubKey;
 use domain::model::ModelId;
 use domain::operation::identity::IdentityName;
-use domain::operation::session::{Answer, Ask, Connect, ConnectedDevice, Seat, Subscriptions, Verify};
+use domain::operation::session::{Answer, Ask, Connect, ConnectedDevice, Seat, Verify};
 use domain::operation::{Caller, ErrorKind};
 use domain::resource::{CertificateOwner, Hub};
 use store::ports::ClaimWanted;
@@ -60,7 +60,7 @@ impl Service {
         }
         let wanted = ClaimWanted {
             generation: identity.generation.clone(),
-            clean_session: connect.clean_session,
+            memory: connect.memory,
             model_id: connect.model_id.clone(),
         };
         let claimed = self.0.store.claim_connection(hub.key, &connect.claimed, wanted, self.now()).await?;
@@ -71,19 +71,14 @@ impl Service {
             generation: identity.generation.into(),
             epoch: claimed.epoch,
             authentication: proven.used().method(),
-            model_id: connect.model_id.map(Into::into),
+            model_id: claimed.model_id.map(Into::into),
         });
         let mailbox = self.0.directory.enter(&device, proven.used().clone(), Some(proven.expires_at()));
         self.0.directory.keep_mailbox(&device, mailbox);
-        let subscriptions = if connect.listens_afresh { Subscriptions::default() } else { claimed.subscriptions };
-        self.0.directory.subscribe(&device, subscriptions);
+        self.0.directory.subscribe(&device, claimed.subscriptions);
         // The identity may have been changed between the judgement and the entry into the directory.
         self.judge_connection(hub.key, &device.name).await?;
-        Ok(Answer::Connected {
-            device,
-            subscriptions,
-            session_present: claimed.session_present && !connect.clean_session,
-        })
+        Ok(Answer::Connected { device, subscriptions: claimed.subscriptions, session_present: claimed.session_present })
     }
 
     /// The hub that a caller without a connection dialled, and the identity it has proved to be.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use domain::message::MESSAGE_BYTES_MAX;
 use domain::operation::identity::IdentityName;
-use domain::operation::session::{Answer, Ask, Connect, ConnectedDevice, CutOff};
+use domain::operation::session::{Answer, Ask, Connect, ConnectedDevice, CutOff, Memory};
 use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply, telemetry, twin};
 use proto::amqp::{Attach, Delivery, DeliveryId, DeliveryState, LinkId, Message, MessageId, Role, SessionId};
 
@@ -488,14 +488,13 @@ fn outcome(reply: Result<Reply, Failure>) -> DeliveryState {
     }
 }
 
-/// How the device introduces itself by its first link. The sessions of MQTT are none of AMQP's: nothing is forgotten.
+/// How the device introduces itself by its first link.
 fn connect(identity: &IdentityName, attach: &Attach, address: &Address, port: &Port<'_>) -> Connect {
     let property = |name| attach.properties.find(name).and_then(proto::amqp::Value::as_str).map(str::to_owned);
     Connect {
         host: address.authority.as_deref().or(port.opened.host.as_deref()).unwrap_or_default().to_owned(),
         claimed: identity.clone(),
-        clean_session: false,
-        listens_afresh: true,
+        memory: Memory::LeaveAlone,
         model_id: property("com.microsoft:model-id").filter(|model| !model.is_empty()),
         client: property("com.microsoft:client-version"),
     }

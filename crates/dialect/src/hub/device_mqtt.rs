@@ -15,7 +15,8 @@ use domain::message::{Draft, InvalidMessage, RETAIN_MARK};
 use domain::method::{self as call, Payload};
 use domain::operation::identity::IdentityName;
 use domain::operation::session::{
-    Answer, Ask, Connect as Introduction, ConnectedDevice, CutOff, Filter as Known, QualityOfService, Subscriptions,
+    Answer, Ask, Connect as Introduction, ConnectedDevice, CutOff, Filter as Known, Memory, QualityOfService,
+    Subscriptions,
 };
 use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply, cloud_to_device, method, telemetry, twin};
 use domain::sas::SasToken;
@@ -409,8 +410,7 @@ fn introduce(name: &UserName<'_>, connect: &Connect) -> Result<(Introduction, Op
     let introduction = Introduction {
         host: name.host.to_owned(),
         claimed,
-        clean_session: connect.clean_session,
-        listens_afresh: false,
+        memory: if connect.clean_session { Memory::Forget } else { Memory::Resume },
         model_id: name.parameter("model-id").filter(|model| !model.is_empty()),
         client: name.parameter("DeviceClientType"),
     };

@@ -41,15 +41,24 @@ pub struct Connect {
     pub host: String,
     /// The identity it claims.
     pub claimed: IdentityName,
-    /// Whether earlier subscriptions are to be forgotten.
-    pub clean_session: bool,
-    /// Whether earlier subscriptions, though they stay remembered, count for nothing on this connection: its links tell
-    /// what it listens to.
-    pub listens_afresh: bool,
+    /// What becomes of the session that is remembered.
+    pub memory: Memory,
     /// The model it announces.
     pub model_id: Option<String>,
     /// The client's name for itself, for diagnostics.
     pub client: Option<String>,
+}
+
+/// What a connection makes of the session by which its identity is remembered: what it subscribed to over MQTT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// It goes on with it.
+    Resume,
+    /// It forgets it.
+    Forget,
+    /// It leaves it as it is, for a later connection: its own protocol has no such sessions. Neither does it take a model
+    /// back by announcing none.
+    LeaveAlone,
 }
 
 /// A signature that is presented before it is used.
@@ -119,7 +128,7 @@ pub enum Answer {
     Connected {
         /// Its seat.
         device: ConnectedDevice,
-        /// What it subscribed to before; empty for a clean session.
+        /// What it subscribed to before; empty unless that was to be resumed.
         subscriptions: Subscriptions,
         /// Whether there was a session to resume.
         session_present: bool,

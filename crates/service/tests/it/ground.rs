@@ -10,7 +10,7 @@ use domain::ids::{HubName, ServiceKey, ServiceName};
 use domain::operation::identity::IdentityName;
 use domain::operation::registration::{Ask as RegistrationAsk, RegistrationState, Request};
 use domain::operation::resource::Place;
-use domain::operation::session::{Answer as SessionAnswer, Ask as SessionAsk, Connect};
+use domain::operation::session::{Answer as SessionAnswer, Ask as SessionAsk, Connect, Memory};
 use domain::operation::{Caller, Endpoint, Evidence, Failure, Operation, Reply, Secret, Transport};
 use domain::resource::{Hub, Naming, ProvisioningService};
 use domain::sas::{SasToken, SymmetricKey};
@@ -158,8 +158,7 @@ impl Ground {
         let ask = Connect {
             host: address.to_string(),
             claimed: name.clone(),
-            clean_session: true,
-            listens_afresh: false,
+            memory: Memory::Forget,
             model_id: None,
             client: None,
         };

@@ -8,6 +8,7 @@ use domain::cloud_to_device::{
 };
 use domain::ids::{HubKey, LockToken, Precondition};
 use domain::operation::identity::IdentityName;
+use domain::operation::session::Memory;
 
 use super::sample::{NOON, QUOTAS, after, claims, device, identity, make_hub};
 use super::{Backend, Done as _};
@@ -67,7 +68,7 @@ impl Scene<'_> {
     }
 
     async fn connect(&self) -> u64 {
-        let wanted = claims(&self.generation, false);
+        let wanted = claims(&self.generation, Memory::Resume);
         let claim = self.backend.store.claim_connection(self.hub, &device("dev"), wanted, NOON).await;
         claim.unwrap().done().epoch
     }

@@ -6,7 +6,7 @@ use domain::enrollment::Capabilities;
 use domain::identity::{Authentication, Identity, IdentityStatus, Thumbprints};
 use domain::ids::{DeviceId, HubKey, Precondition};
 use domain::operation::PageRequest;
-use domain::operation::session::{Filter, QualityOfService, Subscriptions};
+use domain::operation::session::{Filter, Memory, QualityOfService, Subscriptions};
 use domain::twin::ServiceChange;
 
 use super::sample::{NOON, QUOTAS, after, claims, device, identity, make_hub, module, object};
@@ -86,7 +86,7 @@ pub async fn a_replaced_identity_keeps_generation_twin_and_what_the_hub_alone_kn
     let hub = make_hub(&**store, "hub").await;
     let name = device("dev");
     let created = store.create_identity(hub, identity(name.clone(), 1), None, NOON).await.unwrap().done();
-    store.claim_connection(hub, &name, claims(&created.generation, true), after(1)).await.unwrap().done();
+    store.claim_connection(hub, &name, claims(&created.generation, Memory::Forget), after(1)).await.unwrap().done();
     let twin = store.find_twin(hub, &name).await.unwrap().done().0;
 
     let wanted = Identity {
@@ -146,7 +146,8 @@ pub async fn a_deleted_identity_is_gone_with_twin_and_session_and_comes_back_as_
     let hub = make_hub(&**store, "hub").await;
     let name = device("dev");
     let first = store.create_identity(hub, identity(name.clone(), 1), None, NOON).await.unwrap().done();
-    let claim = store.claim_connection(hub, &name, claims(&first.generation, false), NOON).await.unwrap().done();
+    let claim =
+        store.claim_connection(hub, &name, claims(&first.generation, Memory::Resume), NOON).await.unwrap().done();
     let mut subscriptions = Subscriptions::default();
     subscriptions.insert(Filter::Desired, QualityOfService::AtMostOnce);
     assert!(store.save_subscriptions(hub, &name, claim.epoch, subscriptions).await.unwrap());
@@ -159,8 +160,12 @@ pub async fn a_deleted_identity_is_gone_with_twin_and_session_and_comes_back_as_
     let second = store.create_identity(hub, identity(name.clone(), 1), None, NOON).await.unwrap().done();
     assert_ne!(first.generation, second.generation);
     assert!(second.generation.len() == 18 && second.generation.starts_with("63"), "not a time: {}", second.generation);
-    assert_eq!(store.claim_connection(hub, &name, claims(&first.generation, false), NOON).await.unwrap(), None);
-    let claim = store.claim_connection(hub, &name, claims(&second.generation, false), NOON).await.unwrap().done();
+    assert_eq!(
+        store.claim_connection(hub, &name, claims(&first.generation, Memory::Resume), NOON).await.unwrap(),
+        None
+    );
+    let claim =
+        store.claim_connection(hub, &name, claims(&second.generation, Memory::Resume), NOON).await.unwrap().done();
     assert!(!claim.session_present && claim.subscriptions.is_empty());
 }
 
@@ -188,7 +193,7 @@ pub async fn devices_are_listed_in_pages_without_modules_and_counted(backend: &B
     }
     assert_eq!(seen, ["B", "a", "c", "d"]);
     let generation = store.find_identity(hub, &device("d")).await.unwrap().done().generation;
-    store.claim_connection(hub, &device("d"), claims(&generation, true), NOON).await.unwrap().done();
+    store.claim_connection(hub, &device("d"), claims(&generation, Memory::Forget), NOON).await.unwrap().done();
     let expected = DeviceCounts { total: 4, enabled: 3, disabled: 1, connected: 1 };
     assert_eq!(store.count_devices(hub).await.unwrap(), expected);
 }

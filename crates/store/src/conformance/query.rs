@@ -5,6 +5,7 @@ use std::sync::Arc;
 use domain::clock::UnixTime;
 use domain::ids::{HubKey, Precondition};
 use domain::operation::identity::IdentityName;
+use domain::operation::session::Memory;
 use domain::query::{self, Groups, Plan, Select, TooManyGroups, document};
 use domain::twin::ServiceChange;
 use proptest::prelude::*;
@@ -142,7 +143,7 @@ pub async fn states_of_connections_are_found(backend: &Backend) {
     let hub = scene(backend).await;
     let (store, one) = (&backend.store, device("one"));
     let generation = store.find_identity(hub, &one).await.unwrap().done().generation;
-    store.claim_connection(hub, &one, claims(&generation, true), NOON).await.unwrap().done();
+    store.claim_connection(hub, &one, claims(&generation, Memory::Forget), NOON).await.unwrap().done();
     let marks = vec![ActivityMark { hub, name: one.clone(), at: after(60) }];
     store.note_activity(marks).await.unwrap();
     let moment = |at: UnixTime| document::moment(at);

@@ -21,6 +21,7 @@ use domain::ids::{
 use domain::operation::Transport;
 use domain::operation::identity::IdentityName;
 use domain::operation::registration::Substatus;
+use domain::operation::session::Memory;
 use domain::quota::Quotas;
 use domain::resource::{CaCertificate, Hub, ProvisioningService, default_hub_policies, default_service_policies};
 use domain::sas::{KeyPair, SasToken};
@@ -249,6 +250,6 @@ pub fn finish(seed: u64) -> Finish {
 }
 
 /// What a connection without a model claims.
-pub fn claims(generation: &str, clean_session: bool) -> ClaimWanted {
-    ClaimWanted { generation: generation.to_owned(), clean_session, model_id: None }
+pub fn claims(generation: &str, memory: Memory) -> ClaimWanted {
+    ClaimWanted { generation: generation.to_owned(), memory, model_id: None }
 }

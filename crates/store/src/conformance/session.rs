@@ -2,11 +2,11 @@
 
 use domain::clock::UnixTime;
 use domain::ids::HubKey;
-use domain::operation::session::{Filter, QualityOfService, Subscriptions};
+use domain::operation::session::{Filter, Memory, QualityOfService, Subscriptions};
 
 use super::sample::{NOON, after, claims, device, identity, make_hub};
 use super::{Backend, Done as _};
-use crate::ports::{ActivityMark, ConnectionClaim};
+use crate::ports::{ActivityMark, ClaimWanted, ConnectionClaim};
 
 struct Scene<'b> {
     backend: &'b Backend,
@@ -21,9 +21,9 @@ async fn scene(backend: &Backend) -> Scene<'_> {
 }
 
 impl Scene<'_> {
-    async fn claim(&self, clean: bool, at: UnixTime) -> ConnectionClaim {
+    async fn claim(&self, memory: Memory, at: UnixTime) -> ConnectionClaim {
         let claim =
-            self.backend.store.claim_connection(self.hub, &device("dev"), claims(&self.generation, clean), at).await;
+            self.backend.store.claim_connection(self.hub, &device("dev"), claims(&self.generation, memory), at).await;
         claim.unwrap().done()
     }
 
@@ -47,23 +47,24 @@ pub async fn each_claim_is_higher_than_the_one_before_and_ends_it(backend: &Back
     let scene = scene(backend).await;
     let store = &backend.store;
     assert_eq!(scene.is_connected().await, (false, UnixTime::NEVER));
-    let first = scene.claim(false, after(1)).await;
+    let first = scene.claim(Memory::Resume, after(1)).await;
     assert_eq!(scene.is_connected().await, (true, after(1)));
-    let second = scene.claim(false, after(2)).await;
+    let second = scene.claim(Memory::Resume, after(2)).await;
     assert!(second.epoch > first.epoch);
     assert!(!scene.save(first.epoch, desired()).await);
     assert!(!store.release_connection(scene.hub, &device("dev"), first.epoch, after(3)).await.unwrap());
     assert_eq!(scene.is_connected().await, (true, after(2)));
     assert!(store.release_connection(scene.hub, &device("dev"), second.epoch, after(4)).await.unwrap());
     assert_eq!(scene.is_connected().await, (false, after(4)));
-    assert!(scene.claim(false, after(5)).await.epoch > second.epoch);
+    assert!(scene.claim(Memory::Resume, after(5)).await.epoch > second.epoch);
 }
 
 pub async fn nobody_claims_what_is_gone_or_of_another_generation(backend: &Backend) {
     let scene = scene(backend).await;
     let store = &backend.store;
     for (name, generation) in [("dev", "0"), ("nobody", scene.generation.as_str())] {
-        let claim = store.claim_connection(scene.hub, &device(name), claims(generation, false), NOON).await.unwrap();
+        let claim =
+            store.claim_connection(scene.hub, &device(name), claims(generation, Memory::Resume), NOON).await.unwrap();
         assert_eq!(claim, None, "{name} {generation}");
     }
     assert!(!store.release_connection(scene.hub, &device("nobody"), 1, NOON).await.unwrap());
@@ -72,25 +73,58 @@ pub async fn nobody_claims_what_is_gone_or_of_another_generation(backend: &Backe
 
 pub async fn a_session_is_resumed_until_a_clean_one_forgets_it(backend: &Backend) {
     let scene = scene(backend).await;
-    let first = scene.claim(false, NOON).await;
+    let first = scene.claim(Memory::Resume, NOON).await;
     assert!(!first.session_present && first.subscriptions.is_empty());
     assert!(scene.save(first.epoch, desired()).await);
-    let second = scene.claim(false, NOON).await;
+    let second = scene.claim(Memory::Resume, NOON).await;
     assert!(second.session_present);
     assert_eq!(second.subscriptions, desired());
 
-    let clean = scene.claim(true, NOON).await;
+    let clean = scene.claim(Memory::Forget, NOON).await;
     assert!(!clean.session_present && clean.subscriptions.is_empty());
-    let fourth = scene.claim(false, NOON).await;
+    let fourth = scene.claim(Memory::Resume, NOON).await;
     assert!(!fourth.session_present && fourth.subscriptions.is_empty());
-    assert!(scene.claim(false, NOON).await.session_present, "a session without subscriptions is one");
+    assert!(scene.claim(Memory::Resume, NOON).await.session_present, "a session without subscriptions is one");
+}
+
+pub async fn a_connection_that_knows_no_sessions_leaves_them_as_they_are(backend: &Backend) {
+    let scene = scene(backend).await;
+    let without = scene.claim(Memory::LeaveAlone, NOON).await;
+    assert!(!without.session_present && without.subscriptions.is_empty());
+    let first = scene.claim(Memory::Resume, NOON).await;
+    assert!(!first.session_present, "none was made");
+    assert!(scene.save(first.epoch, desired()).await);
+
+    let between = scene.claim(Memory::LeaveAlone, NOON).await;
+    assert!(between.epoch > first.epoch && !between.session_present && between.subscriptions.is_empty());
+    let second = scene.claim(Memory::Resume, NOON).await;
+    assert!(second.session_present);
+    assert_eq!(second.subscriptions, desired());
+}
+
+pub async fn a_model_stays_known_to_connections_that_announce_none_by_their_protocol(backend: &Backend) {
+    let scene = scene(backend).await;
+    let announce = async |memory, model_id: Option<&str>| {
+        let wanted = ClaimWanted { model_id: model_id.map(str::to_owned), ..claims(&scene.generation, memory) };
+        let store = &scene.backend.store;
+        let claim = store.claim_connection(scene.hub, &device("dev"), wanted, NOON).await.unwrap().done();
+        let found = store.find_identity(scene.hub, &device("dev")).await.unwrap().done();
+        assert_eq!(claim.model_id, found.model_id);
+        found.model_id
+    };
+    let (first, second) = ("dtmi:com:example;1", "dtmi:com:example;2");
+    assert_eq!(announce(Memory::LeaveAlone, None).await, None);
+    assert_eq!(announce(Memory::LeaveAlone, Some(first)).await.as_deref(), Some(first));
+    assert_eq!(announce(Memory::LeaveAlone, None).await.as_deref(), Some(first));
+    assert_eq!(announce(Memory::LeaveAlone, Some(second)).await.as_deref(), Some(second));
+    assert_eq!(announce(Memory::Resume, None).await, None);
 }
 
 pub async fn a_clean_session_remembers_nothing(backend: &Backend) {
     let scene = scene(backend).await;
-    let clean = scene.claim(true, NOON).await;
+    let clean = scene.claim(Memory::Forget, NOON).await;
     assert!(scene.save(clean.epoch, desired()).await);
-    let next = scene.claim(false, NOON).await;
+    let next = scene.claim(Memory::Resume, NOON).await;
     assert!(!next.session_present && next.subscriptions.is_empty());
 }
 
@@ -104,7 +138,7 @@ pub async fn the_latest_activity_wins(backend: &Backend) {
         (found.last_activity_at, found.connected)
     };
     assert_eq!(heard().await, (after(5), false));
-    scene.claim(false, after(4)).await;
+    scene.claim(Memory::Resume, after(4)).await;
     assert_eq!(heard().await, (after(5), true));
     backend.store.note_activity(vec![mark("dev", after(7))]).await.unwrap();
     assert_eq!(heard().await, (after(7), true));

@@ -5,7 +5,7 @@ use domain::clock::UnixTime;
 use domain::identity::Identity;
 use domain::ids::{DeviceId, HubKey, Precondition};
 use domain::operation::identity::IdentityName;
-use domain::operation::session::Subscriptions;
+use domain::operation::session::{Memory, Subscriptions};
 use domain::operation::{Page, PageRequest};
 use domain::twin::ServiceChange;
 
@@ -32,8 +32,10 @@ pub struct ConnectionClaim {
     pub epoch: u64,
     /// What the identity had subscribed to; empty if the session was not to be resumed.
     pub subscriptions: Subscriptions,
-    /// Whether there was a session.
+    /// Whether there was a session, and it is resumed.
     pub session_present: bool,
+    /// The model that the identity is known by from here on.
+    pub model_id: Option<String>,
 }
 
 /// What a connection claims.
@@ -41,8 +43,8 @@ pub struct ConnectionClaim {
 pub struct ClaimWanted {
     /// The generation of the identity that proved itself.
     pub generation: String,
-    /// Whether a remembered session is to be forgotten.
-    pub clean_session: bool,
+    /// What becomes of a remembered session.
+    pub memory: Memory,
     /// The model that the device announces.
     pub model_id: Option<String>,
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::enrollment::{cut_page, page_limit};
 use super::rows::{Bits, Column, Senseless, from_json, moment, open_pair, row_limit, seal_keys, to_json};
-use super::session::{Memory, Outcome};
+use super::session::{Forgetting, Outcome};
 use super::tally::{self, Counted};
 use super::{Db, Embedded, Tx, WAKES_IDENTITIES, resource, session, twin};
 use crate::error::Error;
@@ -442,13 +442,12 @@ impl IdentityStore for Embedded {
         wanted: ClaimWanted,
         now: UnixTime,
     ) -> Result<Option<ConnectionClaim>, Error> {
-        let first = if wanted.clean_session { Memory::ExpectNone } else { Memory::Resume };
-        let verb = |memory| {
+        let verb = |forgetting| {
             let (name, wanted) = (name.clone(), wanted.clone());
-            move |tx: &mut Tx<'_, '_>| session::claim(tx, (hub, &name), &wanted, memory, now)
+            move |tx: &mut Tx<'_, '_>| session::claim(tx, (hub, &name), &wanted, forgetting, now)
         };
-        let outcome = match self.write_relaxed(verb(first)).await? {
-            Outcome::Remembered => self.write(verb(Memory::Forget)).await?,
+        let outcome = match self.write_relaxed(verb(Forgetting::Unfit)).await? {
+            Outcome::Remembered => self.write(verb(Forgetting::Fit)).await?,
             outcome => outcome,
         };
         match outcome {

@@ -6,7 +6,7 @@
 use domain::clock::UnixTime;
 use domain::ids::HubKey;
 use domain::operation::identity::IdentityName;
-use domain::operation::session::Subscriptions;
+use domain::operation::session::{Memory, Subscriptions};
 use rusqlite::params;
 
 use super::identity::{find_id, module_column};
@@ -18,15 +18,13 @@ use crate::ports::{ActivityMark, ClaimWanted, ConnectionClaim};
 /// Bits of an epoch that count within one run of the store.
 const EPOCH_BITS: u32 = 32;
 
-/// How a claim deals with a remembered session.
+/// Whether a claim can forget a remembered session: that must be durable.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Memory {
-    /// Takes it up.
-    Resume,
-    /// Refuses to go on if there is one: forgetting must be durable, and the verb is not.
-    ExpectNone,
-    /// Forgets it.
-    Forget,
+pub(super) enum Forgetting {
+    /// The verb is not durable: it refuses to go on if there is something to be forgotten.
+    Unfit,
+    /// It is.
+    Fit,
 }
 
 /// What became of a claim.
@@ -43,7 +41,7 @@ pub(super) fn claim(
     tx: &Tx<'_, '_>,
     (hub, name): (HubKey, &IdentityName),
     wanted: &ClaimWanted,
-    memory: Memory,
+    forgetting: Forgetting,
     now: UnixTime,
 ) -> Result<Outcome, Error> {
     let sql = "SELECT i.id, i.generation FROM identity i JOIN hub h ON h.key = i.hub \
@@ -51,16 +49,18 @@ pub(super) fn claim(
     let columns = params![hub.0, name.device.as_str(), module_column(name)];
     let found: Option<(i64, String)> = tx.db().row(sql, columns, |row| Ok((row.get(0)?, row.get(1)?)))?;
     let Some((id, _)) = found.filter(|(_, present)| *present == wanted.generation) else { return Ok(Outcome::Gone) };
-    let sql = "SELECT epoch, subscriptions FROM session WHERE identity = ?1";
-    let earlier: Option<(Bits, Option<u16>)> = tx.db().row(sql, [id], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let (last, remembered) = earlier.unwrap_or((Bits(0), None));
-    if memory == Memory::ExpectNone && remembered.is_some() {
-        return Ok(Outcome::Remembered);
-    }
-    let remembered = remembered.filter(|_| memory == Memory::Resume);
+    let sql = "SELECT epoch, subscriptions, model_id FROM session WHERE identity = ?1";
+    let earlier: Option<(Bits, Option<u16>, Option<String>)> =
+        tx.db().row(sql, [id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let (last, remembered, known_model) = earlier.unwrap_or((Bits(0), None, None));
+    let (resumed, kept, model_id) = match wanted.memory {
+        Memory::Resume => (remembered, Some(remembered.unwrap_or(0)), wanted.model_id.clone()),
+        Memory::Forget if remembered.is_some() && forgetting == Forgetting::Unfit => return Ok(Outcome::Remembered),
+        Memory::Forget => (None, None, wanted.model_id.clone()),
+        Memory::LeaveAlone => (None, remembered, wanted.model_id.clone().or(known_model)),
+    };
     // A claim that a power cut took back was of an earlier run, whose epochs are all lower.
     let epoch = (last.0 + 1).max(tx.context.run.cast_unsigned() << EPOCH_BITS);
-    let kept = (memory == Memory::Resume).then(|| remembered.unwrap_or(0));
     tx.change(
         "INSERT INTO session (identity, hub, is_device, subscriptions, epoch, connected_run, \
          connection_updated_at, last_activity_at, model_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8) \
@@ -75,13 +75,14 @@ pub(super) fn claim(
             Bits(epoch),
             tx.context.run,
             now.micros(),
-            wanted.model_id
+            model_id
         ],
     )?;
     Ok(Outcome::Claimed(ConnectionClaim {
         epoch,
-        subscriptions: Subscriptions::from_bits(remembered.unwrap_or(0)),
-        session_present: remembered.is_some(),
+        subscriptions: Subscriptions::from_bits(resumed.unwrap_or(0)),
+        session_present: resumed.is_some(),
+        model_id,
     }))
 }
 

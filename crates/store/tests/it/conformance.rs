@@ -158,6 +158,8 @@ conformance! {
         nobody_claims_what_is_gone_or_of_another_generation
         a_session_is_resumed_until_a_clean_one_forgets_it
         a_clean_session_remembers_nothing
+        a_connection_that_knows_no_sessions_leaves_them_as_they_are
+        a_model_stays_known_to_connections_that_announce_none_by_their_protocol
         the_latest_activity_wins
     }
     telemetry {

@@ -6,7 +6,7 @@ use domain::cloud_to_device::{Delivery, Draft, QueueSettings, Settlement};
 use domain::decision::Cause;
 use domain::ids::{HubKey, LockToken, Precondition, ServiceKey};
 use domain::operation::registration::RegistrationStatus;
-use domain::operation::session::{Filter, QualityOfService, Subscriptions};
+use domain::operation::session::{Filter, Memory, QualityOfService, Subscriptions};
 use domain::quota::Quotas;
 use domain::resource::{AddressPool, CertificateOwner};
 use domain::twin::ServiceChange;
@@ -50,7 +50,8 @@ async fn messages_survive_with_their_locks_and_what_a_connection_had_waits_again
         let sent = (Draft { body: body.into(), ..Draft::default() }, QueueSettings::default());
         assert_eq!(store.enqueue_message(hub, &name, sent, NOON).await.unwrap(), Enqueued::Done);
     }
-    let claim = store.claim_connection(hub, &name, claims(&made.generation, false), NOON).await.unwrap().done();
+    let claim =
+        store.claim_connection(hub, &name, claims(&made.generation, Memory::Resume), NOON).await.unwrap().done();
     let lease =
         |holder, token| Lease { generation: made.generation.clone(), holder, locks: vec![LockToken::from_bits(token)] };
     store.lease_messages(hub, &name, lease(Holder::Until(after(60)), 1), NOON).await.unwrap();
@@ -78,7 +79,8 @@ async fn sessions_survive_and_connections_do_not() {
     let hub = make_hub(&store, "hub").await;
     let name = device("dev");
     let made = store.create_identity(hub, identity(name.clone(), 1), None, NOON).await.unwrap().done();
-    let first = store.claim_connection(hub, &name, claims(&made.generation, false), after(1)).await.unwrap().done();
+    let first =
+        store.claim_connection(hub, &name, claims(&made.generation, Memory::Resume), after(1)).await.unwrap().done();
     let mut subscriptions = Subscriptions::default();
     subscriptions.insert(Filter::Desired, QualityOfService::AtMostOnce);
     assert!(store.save_subscriptions(hub, &name, first.epoch, subscriptions).await.unwrap());
@@ -88,7 +90,8 @@ async fn sessions_survive_and_connections_do_not() {
     let store = open(place.path());
     assert!(!store.find_identity(hub, &name).await.unwrap().done().connected);
     assert_eq!(store.count_devices(hub).await.unwrap().connected, 0);
-    let second = store.claim_connection(hub, &name, claims(&made.generation, false), after(2)).await.unwrap().done();
+    let second =
+        store.claim_connection(hub, &name, claims(&made.generation, Memory::Resume), after(2)).await.unwrap().done();
     assert!(second.epoch > first.epoch);
     assert_eq!((second.session_present, second.subscriptions), (true, subscriptions));
     store.close().await;
@@ -208,7 +211,10 @@ async fn a_hub_is_deleted_at_once_and_what_it_held_bit_by_bit() {
     let store = open(place.path());
     store.delete_hub(hub).await.unwrap().done();
     assert_eq!(store.find_identity(hub, &name).await.unwrap(), None);
-    assert_eq!(store.claim_connection(hub, &name, claims(&made.generation, false), after(1)).await.unwrap(), None);
+    assert_eq!(
+        store.claim_connection(hub, &name, claims(&made.generation, Memory::Resume), after(1)).await.unwrap(),
+        None
+    );
     assert_eq!(store.count_devices(hub).await.unwrap().total, 0);
     store.close().await;
     assert_ne!(identities_left(place.path()), 0, "the answer waited for the removal");

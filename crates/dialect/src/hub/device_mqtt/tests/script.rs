@@ -77,8 +77,8 @@ pub fn change(version: u64) -> Push {
 fn show_ask(ask: &session::Ask) -> String {
     match &ask.operation {
         Operation::Session(Ask::Connect(connect)) => {
-            let Introduction { host, claimed, clean_session, model_id, client, listens_afresh: _ } = &**connect;
-            let clean = if *clean_session { " | clean" } else { "" };
+            let Introduction { host, claimed, memory, model_id, client } = &**connect;
+            let clean = if *memory == Memory::Forget { " | clean" } else { "" };
             let model = model_id.as_ref().map(|model| format!(" | model {model}")).unwrap_or_default();
             let client = client.as_ref().map(|client| format!(" | client {client}")).unwrap_or_default();
             format!("connect | {host} | {claimed}{clean}{model}{client}")
