@@ -61,15 +61,20 @@ impl Sender {
         self.link
     }
 
-    /// Whether a message would leave, as far as the client's credit and the connection's output tell.
+    /// Whether a message would leave, as far as the client's credit, the connection's output and its queue tell.
     pub fn has_room(&self, connection: &Connection) -> bool {
-        connection.credit(self.link) > 0 && !connection.is_output_full()
+        connection.credit(self.link) > 0 && !connection.is_output_full() && !connection.is_queue_full()
     }
 
     /// Sends `message`; `false` if there is no room for it. What is longer than the client takes is dropped.
     pub fn send(&mut self, message: &Message, connection: &mut Connection) -> bool {
+        self.try_send(message, connection) != Err(Unsent::Full)
+    }
+
+    /// Sends `message`, or says why not; [`Unsent::Full`] if there is no room for it.
+    pub fn try_send(&mut self, message: &Message, connection: &mut Connection) -> Result<(), Unsent> {
         if !self.has_room(connection) {
-            return false;
+            return Err(Unsent::Full);
         }
         let outgoing = Outgoing {
             tag: Bytes::copy_from_slice(&self.next_tag.to_be_bytes()),
@@ -77,13 +82,8 @@ impl Sender {
             settlement: self.settlement,
             payload: vec![message.to_bytes()],
         };
-        match connection.send(self.link, outgoing) {
-            Ok(()) => {
-                self.next_tag += 1;
-                true
-            }
-            Err(Unsent::Full) => false,
-            Err(_) => true,
-        }
+        connection.send(self.link, outgoing)?;
+        self.next_tag += 1;
+        Ok(())
     }
 }

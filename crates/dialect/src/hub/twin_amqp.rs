@@ -85,6 +85,12 @@ pub fn response(answer: TwinAnswer, correlation_id: Option<MessageId>) -> Messag
     }
 }
 
+/// What is said instead of `answer` to a client that takes no message of its length.
+pub fn too_large(answer: &Message) -> Message {
+    let refused = Refused::new(ErrorKind::TooLarge, "The answer is longer than the link takes.");
+    response(TwinAnswer::refused(&refused), answer.correlation_id().cloned())
+}
+
 /// The answer to a request that is done with nothing to say.
 pub fn done() -> TwinAnswer {
     TwinAnswer { status: 200, version: None, body: Bytes::new() }

@@ -565,6 +565,11 @@ impl Connection {
         self.queued
     }
 
+    /// Whether so much waits to be sent that [`Self::send`] takes nothing more.
+    pub fn is_queue_full(&self) -> bool {
+        self.queued >= self.limits.queued_max || self.queued_bytes >= self.limits.queued_bytes_max
+    }
+
     /// Closes the connection, and waits for the peer to do so. Before anything was opened, it just ends.
     pub fn close(&mut self, error: Option<Error>, now: Instant) {
         let error = error.map(Box::new);

@@ -6,7 +6,7 @@ use domain::ids::LockToken;
 use domain::method::Request;
 use domain::operation::identity::IdentityName;
 use domain::operation::session::ConnectedDevice;
-use proto::amqp::{Attach, Connection, LinkId, Message, Role, Value};
+use proto::amqp::{Attach, Connection, LinkId, Message, Role, Unsent, Value};
 
 use crate::hub::deliveries::Deliveries;
 use crate::hub::desired::{Feed, Next};
@@ -219,8 +219,13 @@ impl Device {
         let mut flushed = Flushed::default();
         let mut sender = self.links.get_mut(&Kind::TWIN_ANSWERS.key()).and_then(|link| link.sender.as_mut());
         while let (Some((link, answer)), Some(sender)) = (self.answers.front(), &mut sender) {
-            if !sender.send(answer, connection) {
-                return flushed;
+            match sender.try_send(answer, connection) {
+                Err(Unsent::Full) => return flushed,
+                // Whoever asked waits for an answer.
+                Err(Unsent::TooLarge { .. }) => {
+                    sender.send(&twin_amqp::too_large(answer), connection);
+                }
+                Ok(()) | Err(_) => {}
             }
             flushed.answered.push(*link);
             self.answers.pop_front();
@@ -231,8 +236,11 @@ impl Device {
         while !self.is_listening || sender.as_ref().is_some_and(|sender| sender.has_room(connection)) {
             match self.feed.poll(self.is_listening) {
                 Some(Next::Tell(change)) => {
-                    if let Some(sender) = &mut sender {
-                        sender.send(&twin_amqp::notification(&change), connection);
+                    if let Some(sender) = &mut sender
+                        && sender.try_send(&twin_amqp::notification(&change), connection).is_err()
+                    {
+                        flushed.has_gap = true;
+                        break;
                     }
                 }
                 Some(Next::Gap { .. }) => {

@@ -16,6 +16,7 @@ use crate::session::{Ask as Asked, Session as _};
 mod client;
 mod messages;
 mod methods;
+mod room;
 mod unproven;
 
 const STORED: Reply = Reply::Telemetry(Stored);

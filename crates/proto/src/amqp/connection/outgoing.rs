@@ -26,6 +26,7 @@ impl Connection {
         if !self.is_open() {
             return Err(Unsent::NotOpen);
         }
+        let is_full = self.is_queue_full();
         let is_sender = |link: &&mut Box<super::Link>| link.state == LinkState::Attached && link.role == Role::Sender;
         let link = self.links.get_mut(&id).filter(is_sender).ok_or(Unsent::NoLink)?;
         if outgoing.tag.len() > DELIVERY_TAG_BYTES_MAX {
@@ -37,10 +38,7 @@ impl Connection {
             return Err(Unsent::TooLarge { bytes, max });
         }
         let is_tracked = queued.settlement == Settlement::Unsettled;
-        if self.queued >= self.limits.queued_max
-            || self.queued_bytes >= self.limits.queued_bytes_max
-            || is_tracked && link.in_flight >= self.limits.in_flight_max
-        {
+        if is_full || is_tracked && link.in_flight >= self.limits.in_flight_max {
             return Err(Unsent::Full);
         }
         link.in_flight += usize::from(is_tracked);
