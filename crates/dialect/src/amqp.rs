@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use domain::operation::backend::Backend;
 use domain::operation::session::ConnectedDevice;
 use domain::operation::{Failure, Push, Reply};
 use proto::amqp::{self, Connection, Event, Limits, LinkId, Map, SaslCode, SaslInit, Symbol, Text, Value, condition};
@@ -199,6 +200,11 @@ impl session::Session for Session {
 
     fn handle_push(&mut self, device: &ConnectedDevice, push: Push, now: Instant) {
         self.with_machine(|machine, port| machine.handle_push(device, push, port, now));
+        self.run(now);
+    }
+
+    fn handle_backend_push(&mut self, backend: &Backend, push: Push, now: Instant) {
+        self.with_machine(|machine, port| machine.handle_backend_push(backend, push, port, now));
         self.run(now);
     }
 

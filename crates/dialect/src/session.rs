@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use domain::message::InvalidMessage;
+use domain::operation::backend::Backend;
 use domain::operation::session::{ConnectedDevice, CutOff};
 use domain::operation::{Failure, Lane, Operation, Push, Reply};
 use domain::sas::SasToken;
@@ -51,6 +52,9 @@ pub trait Session: Send {
 
     /// Something that `device` is told unasked.
     fn handle_push(&mut self, device: &ConnectedDevice, push: Push, now: Instant);
+
+    /// Something that `backend` is told unasked, which was let in over this connection.
+    fn handle_backend_push(&mut self, _backend: &Backend, _push: Push, _now: Instant) {}
 
     /// The server is about to stop: from here on only an introduction is read, which is told to come again. Everything
     /// else that was read is still dealt with.

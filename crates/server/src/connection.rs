@@ -4,6 +4,7 @@
 //! devices', each with a mailbox of its own. A connection's buffers are given back when it is quiet: reading goes through
 //! a buffer of the thread (`link`). Start at [`Driver::serve`].
 
+mod guest;
 mod link;
 mod misuse;
 mod running;
@@ -17,11 +18,11 @@ use std::time::{Duration, Instant};
 
 use dialect::session::Session;
 use domain::host::HostName;
-use domain::operation::session::{Answer, Ask as SessionAsk, ConnectedDevice, CutOff};
-use domain::operation::{Caller, Endpoint, Evidence, Operation, Push, Reply, Transport};
+use domain::operation::{Caller, Endpoint, Evidence, Push, Transport};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
+use self::guest::Guest;
 use self::link::Link;
 use self::misuse::MisuseLog;
 use self::running::{Running, Settled};
@@ -76,7 +77,7 @@ enum Step {
     Read(io::Result<usize>),
     Written(io::Result<usize>),
     Settled(Settled),
-    Pushed(ConnectedDevice, Push),
+    Pushed(Guest, Push),
     Timeout,
     Drain,
     Close,
@@ -168,7 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, T: Session> Driven<S, T> {
                     break;
                 }
                 Step::Settled(settled) => self.talk.settled(settled, now),
-                Step::Pushed(device, push) => session.handle_push(&device, push, now),
+                Step::Pushed(guest, push) => self.talk.pushed(&guest, push, now),
                 Step::Timeout => session.handle_timeout(now),
                 Step::Read(Ok(_)) => {}
                 Step::Drain => self.begin_to_drain(),
@@ -214,7 +215,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, T: Session> Driven<S, T> {
         tokio::select! {
             biased;
             settled = running.settled(), if !running.is_empty() => Step::Settled(settled),
-            (device, push) = seated.next_push(), if !seated.is_deaf() => Step::Pushed(device, push),
+            (guest, push) = seated.next_push(), if !seated.is_deaf() => Step::Pushed(guest, push),
             // Before what the client says: whoever introduces itself once others are turned away is turned away too.
             step = next_stage(drain, *stage) => step,
             step = exchange(link, session) => step,
@@ -257,8 +258,8 @@ async fn next_stage(drain: &mut DrainSignal, stage: Stage) -> Step {
 impl<T: Session> Talk<T> {
     async fn begin_asks(&mut self) {
         while let Some(ask) = self.session.poll_ask() {
-            if let Operation::Session(SessionAsk::Disconnect { device }) = &ask.operation {
-                self.seated.leave(device);
+            if let Some(guest) = Guest::leaving(&ask.operation) {
+                self.seated.leave(&guest);
             }
             self.running.begin(&self.door, &self.caller, ask).await;
         }
@@ -269,19 +270,23 @@ impl<T: Session> Talk<T> {
             self.session.close(now);
         }
         for (id, reply) in settled.replies {
-            let connected = match &reply {
-                Ok(Reply::Session(Answer::Connected { device, .. })) => Some(device.clone()),
-                _ => None,
-            };
+            let entering = reply.as_ref().ok().and_then(Guest::entering);
             self.session.handle_reply(id, reply, now);
-            if let Some(device) = connected {
-                let mailbox = self.door.service().mailbox(&device);
-                if mailbox.is_none() {
+            if let Some(guest) = entering {
+                let mailbox = guest.mailbox(self.door.service());
+                if let Err(reason) = mailbox {
                     // Cut off before it was let in: nothing would ever end it otherwise.
-                    self.session.handle_push(&device, Push::CutOff(CutOff::Displaced), now);
+                    self.pushed(&guest, Push::CutOff(reason), now);
                 }
-                self.seated.enter(device, mailbox);
+                self.seated.enter(guest, mailbox.ok());
             }
+        }
+    }
+
+    fn pushed(&mut self, guest: &Guest, push: Push, now: Instant) {
+        match guest {
+            Guest::Device(device) => self.session.handle_push(device, push, now),
+            Guest::Backend(backend) => self.session.handle_backend_push(backend, push, now),
         }
     }
 
@@ -291,7 +296,7 @@ impl<T: Session> Talk<T> {
         !self.session.is_opening() && self.running.is_empty() && self.session.is_at_rest()
     }
 
-    /// Lets what was asked come to its end once the socket is closed, and lets the identity go.
+    /// Lets what was asked come to its end once the socket is closed, and lets everybody go.
     async fn finish(mut self) {
         if let Some(reason) = self.session.closed() {
             self.misuse.ended(self.caller.peer, reason);
@@ -302,10 +307,9 @@ impl<T: Session> Talk<T> {
             self.settled(settled, Instant::now());
             self.begin_asks().await;
         }
-        for device in self.seated.into_devices() {
-            let leave = Operation::Session(SessionAsk::Disconnect { device });
+        for guest in self.seated.into_guests() {
             // A failure is logged where it arises; the claim is taken over by the next connection.
-            let _ = self.door.perform(&self.caller, leave).await;
+            let _ = self.door.perform(&self.caller, guest.leave()).await;
         }
     }
 }

@@ -8,8 +8,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use domain::operation::cloud_to_device::{AtHub, Receiver};
 use domain::operation::{
-    Caller, ErrorKind, Failure, Operation, Reply, cloud_to_device, method, session, telemetry, twin,
+    Caller, ErrorKind, Failure, Operation, Reply, backend, cloud_to_device, method, session, telemetry, twin,
 };
 use service::Service;
 
@@ -96,12 +97,16 @@ const fn is_proof(operation: &Operation) -> bool {
         Operation::Session(ask) => {
             matches!(ask, session::Ask::Connect(_) | session::Ask::Verify(_) | session::Ask::Renew { .. })
         }
+        Operation::Backend(ask) => !matches!(ask, backend::Ask::Leave(_)),
         Operation::Telemetry(ask) => matches!(ask, telemetry::Ask::Watch { .. } | telemetry::Ask::Post { .. }),
         Operation::Method(ask) => matches!(ask, method::Ask::Invoke { .. }),
         Operation::CloudToDevice(ask) => !matches!(
             ask,
-            cloud_to_device::Ask::Receive { receiver: cloud_to_device::Receiver::Connected(_), .. }
-                | cloud_to_device::Ask::Settle { receiver: cloud_to_device::Receiver::Connected(_), .. }
+            cloud_to_device::Ask::Receive { receiver: Receiver::Connected(_), .. }
+                | cloud_to_device::Ask::Settle { receiver: Receiver::Connected(_), .. }
+                | cloud_to_device::Ask::Send { hub: AtHub::Entered(_), .. }
+                | cloud_to_device::Ask::TakeFeedback(AtHub::Entered(_))
+                | cloud_to_device::Ask::SettleFeedback { hub: AtHub::Entered(_), .. }
         ),
         Operation::Twin(ask) => !matches!(ask, twin::Ask::Read(_) | twin::Ask::Report { .. }),
     }

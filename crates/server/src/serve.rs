@@ -195,6 +195,7 @@ impl Server {
         self.run("notifications", service, |service| async move { service.run_notifications().await });
         self.run("cut-offs", service, |service| async move { service.run_cut_offs().await });
         self.run("expiry", service, |service| async move { service.run_expiry().await });
+        self.run("feedback", service, |service| async move { service.run_feedback_wakes().await });
         self.run("messages", service, |service| async move { service.run_message_sweeps().await });
         self.run("activity", service, |service| async move { service.run_activity().await });
     }

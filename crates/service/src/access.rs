@@ -11,6 +11,15 @@ use crate::error::Error;
 /// How long after its end a service signature is still taken.
 const LEEWAY: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// A signature that was found good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signed {
+    /// The SHA-256 of the policy's key that made it.
+    pub key: [u8; 32],
+    /// When it ends, leeway included.
+    pub expires_at: UnixTime,
+}
+
 /// Judges a signature against the policies of a resource: `hosts` are its names, `path` is what is asked for.
 pub fn authorize(
     caller: &Caller,
@@ -18,13 +27,13 @@ pub fn authorize(
     policies: &[Policy],
     action: Action,
     now: UnixTime,
-) -> Result<(), Error> {
-    let policy = judge(caller, (hosts, Some(path)), policies, now)?;
+) -> Result<Signed, Error> {
+    let (policy, signed) = judge(caller, (hosts, Some(path)), policies, now)?;
     if !policy.rights.allow(action) {
         let text = format!("The policy {} holds {}, which does not allow this.", policy.name, policy.rights);
         return Err(Error::new(ErrorKind::Forbidden, text));
     }
-    Ok(())
+    Ok(signed)
 }
 
 /// Judges a signature of a policy of a hub, whatever it may be used for: `hosts` are the hub's names.
@@ -32,31 +41,32 @@ pub fn verify_policy(caller: &Caller, (hosts, policies): (&[String], &[Policy]),
     judge(caller, (hosts, None), policies, now).map(|_| ())
 }
 
-/// The policy whose key made the signature, if that holds for `path` at one of `hosts`, or for whatever path it names.
+/// The policy whose key made the signature, if the signature holds for `path` at one of `hosts`, or for whatever path it names.
 fn judge<'a>(
     caller: &Caller,
     (hosts, path): (&[String], Option<&[&str]>),
     policies: &'a [Policy],
     now: UnixTime,
-) -> Result<&'a Policy, Error> {
+) -> Result<(&'a Policy, Signed), Error> {
     let Some(token) = &caller.evidence.token else { return Err(refused("no signature was presented")) };
-    let policy = signed_by(token, policies).ok_or_else(|| refused("no policy's key made the signature"))?;
+    let (policy, key) = signed_by(token, policies).ok_or_else(|| refused("no policy's key made the signature"))?;
     let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
     let (_, own) = token.segments();
     if !token.covers(&hosts, path.unwrap_or(&own)) {
         return Err(refused("the signature is for another resource"));
     }
-    if token.expires_at().plus(LEEWAY) < now {
+    let expires_at = token.expires_at().plus(LEEWAY);
+    if expires_at < now {
         return Err(refused("the signature has expired"));
     }
-    Ok(policy)
+    Ok((policy, Signed { key, expires_at }))
 }
 
-/// The policy that the token names and whose key signed it. Without a name no policy fits: it would be a device's token.
-fn signed_by<'a>(token: &SasToken, policies: &'a [Policy]) -> Option<&'a Policy> {
+/// The policy that the token names and whose key signed it, and the key's SHA-256. Without a name no policy fits: it would be a device's token.
+fn signed_by<'a>(token: &SasToken, policies: &'a [Policy]) -> Option<(&'a Policy, [u8; 32])> {
     let name = token.policy()?;
     let policy = policies.iter().find(|policy| policy.name.as_str().eq_ignore_ascii_case(name))?;
-    policy.signer(token).map(|_| policy)
+    policy.signer(token).map(|key| (policy, key))
 }
 
 /// Nobody is where `caller` dialled under the names that it gave; which those were is for the log alone.

@@ -79,6 +79,7 @@ impl Service {
                 let path: Vec<String> = path.iter().map(|&segment| segment.to_owned()).collect();
                 self.authorize_at_hub(caller, action, &path)
             }
+            AtHub::Entered(backend) => self.hub_of(backend, action),
             AtHub::Named(name) => {
                 self.authorize_operator(caller)?;
                 let resources = self.resources();
@@ -178,6 +179,14 @@ impl Service {
                 self.fail(error.into());
                 tokio::time::sleep(AFTER_FAILURE).await;
             }
+        }
+    }
+
+    /// Wakes back-end programs that read feedback whenever there is some, until the future is dropped.
+    pub async fn run_feedback_wakes(&self) {
+        let mut changes = self.0.store.feedback_changes();
+        while changes.changed().await.is_ok() {
+            self.0.backends.wake(Action::ReadFeedback);
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod access;
 mod activity;
+mod backends;
 mod calls;
 pub mod clock;
 mod cloud_to_device;
@@ -38,6 +39,7 @@ use domain::resource::{AddressPool, Naming};
 use store::ports::{Deployment, Store, TelemetryLog};
 use tokio::sync::{Notify, Semaphore, watch};
 
+use backends::Backends;
 use calls::Places;
 use directory::Directory;
 use provisioning::KeyGroups;
@@ -124,6 +126,8 @@ struct Inner {
     /// Changes of resources, one after another.
     changing: tokio::sync::Mutex<()>,
     directory: Directory,
+    /// Back-end programs that stay.
+    backends: Backends,
     /// Direct method calls under way.
     calls: Places,
     /// Room, in bytes, for messages that were sent over HTTPS and wait to be durable.
@@ -157,6 +161,7 @@ impl Service {
             resources: ArcSwap::from_pointee(snapshot),
             changing: tokio::sync::Mutex::new(()),
             directory: Directory::default(),
+            backends: Backends::default(),
             calls: Places::default(),
             posts: Semaphore::new(telemetry::POSTS_BYTES_MAX),
             assignments: Notify::new(),
@@ -197,6 +202,7 @@ impl Service {
             Operation::Method(ask) => self.perform_method(caller, ask).await.map(Reply::Method),
             Operation::Query(ask) => self.perform_query(caller, ask).await.map(Reply::Query),
             Operation::Session(ask) => self.perform_session(caller, ask).await.map(Reply::Session),
+            Operation::Backend(ask) => self.perform_backend(caller, ask).map(Reply::Backend),
             Operation::Telemetry(ask) => self.perform_telemetry(caller, ask).await.map(Reply::Telemetry),
             Operation::CloudToDevice(ask) => self.perform_cloud_to_device(caller, ask).await.map(Reply::CloudToDevice),
             Operation::Resource(ask) => self.perform_resource(caller, ask).await.map(Reply::Resource),

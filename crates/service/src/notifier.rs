@@ -132,13 +132,14 @@ impl Service {
         Ok(())
     }
 
-    /// Ends connections whose token or certificate has run out, until the future is dropped.
+    /// Ends connections whose token or certificate has run out, and what back-end programs were let in for, until the future is dropped.
     pub async fn run_expiry(&self) {
         let mut ticks = tokio::time::interval(EXPIRY_SWEEP);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let now = self.now();
+            self.0.backends.expire(now);
             self.0.directory.cut_where(|_, _, present| {
                 present.expires_at.is_some_and(|at| has_ended(at, now)).then_some(match present.credential {
                     UsedCredential::DeviceKey(_) | UsedCredential::PolicyKey(_) => CutOff::TokenExpired,
@@ -148,8 +149,10 @@ impl Service {
         }
     }
 
-    /// Judges every connection of a hub again, after its policies or certificates changed.
+    /// Judges every connection of a hub again, and what back-end programs do there, after its policies or certificates
+    /// changed.
     pub(crate) async fn judge_hub(&self, hub: HubKey) -> Result<(), Error> {
+        self.0.backends.judge(hub, &self.resources());
         for name in self.0.directory.names_at(hub) {
             self.insist(|| self.judge_connection(hub, &name)).await?;
         }

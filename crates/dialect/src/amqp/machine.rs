@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use domain::operation::backend::Backend;
 use domain::operation::session::ConnectedDevice;
 use domain::operation::{Failure, Lane, Operation, Push, Reply};
 use domain::sas::SasToken;
@@ -83,7 +84,8 @@ pub(super) fn tell_outcome(connection: &mut Connection, code: SaslCode, now: Ins
 /// PLAIN, which it answers by [`Port::tell_outcome`], or the first [`Event::Attach`]; never [`Event::Open`].
 ///
 /// Who is seated ([`domain::operation::session::Answer::Connected`]) gets its pushes by [`Machine::handle_push`] until the
-/// machine asks for its [`domain::operation::session::Ask::Disconnect`], or the connection ends.
+/// machine asks for its [`domain::operation::session::Ask::Disconnect`], or the connection ends; back-end programs that enter
+/// likewise by [`Machine::handle_backend_push`], until their [`domain::operation::backend::Ask::Leave`].
 pub trait Machine: Send {
     /// The client did something.
     fn handle_event(&mut self, event: Event, port: &mut Port<'_>, now: Instant);
@@ -93,6 +95,9 @@ pub trait Machine: Send {
 
     /// The service says something to `device` unasked.
     fn handle_push(&mut self, device: &ConnectedDevice, push: Push, port: &mut Port<'_>, now: Instant);
+
+    /// The service says something to `backend` unasked.
+    fn handle_backend_push(&mut self, _backend: &Backend, _push: Push, _port: &mut Port<'_>, _now: Instant) {}
 
     /// Something was written, so that there may be room again.
     fn handle_room(&mut self, _port: &mut Port<'_>, _now: Instant) {}

@@ -2,13 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use domain::operation::backend::Backend;
 use domain::operation::session::{Ask, ConnectedDevice, CutOff, Verify};
 use domain::operation::{Failure, Lane, Operation, Push, Reply};
 use proto::amqp::{Event, LinkId, SaslCode, SessionId, Symbol, condition};
 
 use super::cbs::{self, Cbs, PutToken};
-use super::device_amqp::{Devices, Told, cut_off};
+use super::cut_off;
+use super::device_amqp::Devices;
 use super::link_address::read_identity;
+use super::links::Told;
+use super::service_amqp::Backends;
 use crate::amqp::{Machine, Plain, Port, address_of};
 use crate::error;
 use crate::session::{AskId, CloseReason};
@@ -20,11 +24,12 @@ pub struct Side {
     introduced: Option<(AskId, PutToken)>,
     cbs: Cbs,
     devices: Devices,
-    /// When the connection ends if nobody is on it then, because the last device was cut off.
+    backends: Backends,
+    /// When the connection ends if nobody is on it then, because the last of them was cut off.
     ending: Option<(Instant, CutOff)>,
 }
 
-/// How long a client has to leave by itself whose last device was cut off. Node never finishes closing a connection that
+/// How long a client has to leave by itself of which the last device or back end was cut off. Node never finishes closing a connection that
 /// is closed from here while it ends its session.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
 
@@ -67,8 +72,22 @@ impl Side {
         if address.path().eq_ignore_ascii_case(cbs::NODE) {
             return self.cbs.attach((link, session), attach, port);
         }
-        if !self.devices.attach((link, session), (attach, &address), &self.cbs, port) {
+        let is_taken = self.backends.attach((link, session), (attach, &address), &self.cbs, port)
+            || self.devices.attach((link, session), (attach, &address), &self.cbs, port);
+        if !is_taken {
             port.refuse_link(link, address.path(), bad_address("Nothing is at this address."));
+        }
+    }
+
+    /// Whether nobody is on the connection.
+    fn is_empty(&self) -> bool {
+        self.devices.is_empty() && self.backends.is_empty()
+    }
+
+    /// Has the connection end in a while, if somebody was cut off and nobody is left.
+    fn end_later(&mut self, cut_off: Option<CutOff>, now: Instant) {
+        if let Some(reason) = cut_off.filter(|_| self.is_empty()) {
+            self.ending = Some((now + LEAVE_TIME, reason));
         }
     }
 }
@@ -95,24 +114,32 @@ impl Machine for Side {
             Event::SaslInit(_) => self.introduce(port, now),
             Event::Attach { link, session, attach } => self.attach((link, session), &attach, port),
             Event::Delivery(delivery) if self.cbs.owns(delivery.link) => self.cbs.deliver(&delivery, port),
+            Event::Delivery(delivery) if self.backends.owns(delivery.link) => self.backends.deliver(&delivery, port),
             Event::Delivery(delivery) => self.devices.deliver(&delivery, port),
             Event::Detach { link, .. } => {
                 self.cbs.forget_link(link);
+                self.backends.forget_link(link, port);
                 self.devices.forget_link(link, port);
             }
             Event::End { session, .. } => {
                 self.cbs.forget_session(session);
+                self.backends.forget_session(session, port);
                 self.devices.forget_session(session, port);
             }
             Event::Credit { link } => {
                 self.cbs.flush(port);
+                self.backends.flush_link(link, port);
                 self.devices.flush_link(link, port);
             }
             Event::Outcome { link, id, tag, state, is_settled } => {
-                self.devices.take_outcome(Told { link, id, tag, state, is_settled }, port);
+                let told = Told { link, id, tag, state, is_settled };
+                match self.backends.owns(link) {
+                    true => self.backends.take_outcome(told, port),
+                    false => self.devices.take_outcome(told, port),
+                }
             }
-            Event::Closed(_)
-            | Event::SaslMechanisms(_)
+            Event::Closed(_) => self.backends.forget_all(port),
+            Event::SaslMechanisms(_)
             | Event::SaslChallenge(_)
             | Event::SaslResponse(_)
             | Event::Open(_)
@@ -127,29 +154,36 @@ impl Machine for Side {
         }
         if self.cbs.has_asked(id) {
             if let Some(put) = self.cbs.handle_reply(id, reply, port) {
+                self.backends.renew(&put, port);
                 self.devices.renew(&put, port);
             }
             return;
+        }
+        if self.backends.has_asked(id) {
+            return self.backends.handle_reply(id, reply, port);
         }
         self.devices.handle_reply(id, reply, port);
     }
 
     fn handle_push(&mut self, device: &ConnectedDevice, push: Push, port: &mut Port<'_>, now: Instant) {
-        if let Some(reason) = self.devices.handle_push(device, push, port)
-            && self.devices.is_empty()
-        {
-            self.ending = Some((now + LEAVE_TIME, reason));
-        }
+        let cut_off = self.devices.handle_push(device, push, port);
+        self.end_later(cut_off, now);
+    }
+
+    fn handle_backend_push(&mut self, backend: &Backend, push: Push, port: &mut Port<'_>, now: Instant) {
+        let cut_off = self.backends.handle_push(backend, &push, port);
+        self.end_later(cut_off, now);
     }
 
     fn handle_room(&mut self, port: &mut Port<'_>, _: Instant) {
         self.cbs.flush(port);
+        self.backends.flush(port);
         self.devices.flush(port);
     }
 
     fn handle_timeout(&mut self, port: &mut Port<'_>, now: Instant) {
         if let Some((_, reason)) = self.ending.take_if(|(at, _)| now >= *at)
-            && self.devices.is_empty()
+            && self.is_empty()
         {
             port.close(CloseReason::CutOff(reason), Some(cut_off::error_of(reason)), now);
         }
@@ -169,6 +203,6 @@ impl Machine for Side {
     }
 
     fn wants_input(&self) -> bool {
-        !self.devices.is_full()
+        !self.devices.is_full() && !self.backends.is_full()
     }
 }

@@ -188,6 +188,11 @@ impl Cbs {
         })
     }
 
+    /// The token that speaks for a policy of the hub: the one kept last of those that name no device.
+    pub fn policy_token(&self) -> Option<&PutToken> {
+        self.tokens.iter().rev().find(|put| put.scope.is_none())
+    }
+
     /// Keeps a token that was found good, in the place of an earlier one for the same; `false` if there is no room.
     pub fn keep(&mut self, put: PutToken) -> bool {
         let is_full = self.tokens.len() >= TOKENS_MAX;

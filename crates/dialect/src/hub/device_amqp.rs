@@ -14,8 +14,8 @@ use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply, teleme
 use proto::amqp::{Attach, Delivery, DeliveryId, DeliveryState, LinkId, Message, MessageId, Role, SessionId};
 
 use self::device::{Device, Kind, Link};
-pub use self::messages::Told;
 use super::cbs::{Cbs, PutToken};
+use super::cut_off;
 use super::link_address::{LinkAddress, Purpose};
 use super::links::{self, Credit, Sender};
 use super::telemetry_amqp;
@@ -25,12 +25,11 @@ use crate::amqp::{Address, Port};
 use crate::error::{self, Refused};
 use crate::session::AskId;
 
-pub(super) mod cut_off;
 mod device;
 mod messages;
 mod methods;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// Telemetry transfers that may be under way on a link.
 const TELEMETRY_CREDIT: u32 = 128;

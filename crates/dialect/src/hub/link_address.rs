@@ -48,6 +48,15 @@ pub enum InvalidAddress {
 impl LinkAddress {
     /// Takes `address` apart. Names are percent-decoded; a plus is a plus, because no name holds a space.
     pub fn read(address: &Address) -> Result<Self, InvalidAddress> {
+        Self::read_with(address, decode)
+    }
+
+    /// Takes `address` apart with its names as they stand, as one client writes them that does not encode.
+    pub fn read_undecoded(address: &Address) -> Result<Self, InvalidAddress> {
+        Self::read_with(address, str::to_owned)
+    }
+
+    fn read_with(address: &Address, decode: fn(&str) -> String) -> Result<Self, InvalidAddress> {
         let mut segments = address.path().trim_matches('/').split('/').peekable();
         let is = |segment: Option<&str>, word: &str| segment.is_some_and(|text| text.eq_ignore_ascii_case(word));
         if !is(segments.next(), "devices") {

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use proto::amqp::{
-    Attach, Connection, LinkId, LinkTerms, Message, Outgoing, SenderSettleMode, Settlement, Source, Target, Unsent,
+    Attach, Connection, DeliveryId, DeliveryState, LinkId, LinkTerms, Message, Outgoing, SenderSettleMode, Settlement,
+    Source, Target, Unsent,
 };
 
 /// Accepts a link as it was asked for, with a bound on messages. Neither end is left out: Azure.Amqp reads both
@@ -36,6 +37,21 @@ impl Credit {
             connection.grant_credit(self.link, std::mem::take(&mut self.used));
         }
     }
+}
+
+/// What a client tells of a message it was sent.
+#[derive(Debug)]
+pub struct Told {
+    /// The link.
+    pub link: LinkId,
+    /// For the answer, if the client waits for one.
+    pub id: DeliveryId,
+    /// What the transfer was called.
+    pub tag: Bytes,
+    /// What became of it.
+    pub state: Option<DeliveryState>,
+    /// Whether the client waits for nothing.
+    pub is_settled: bool,
 }
 
 /// A link on which the hub sends what nobody has to settle.

@@ -1,4 +1,4 @@
-//! The hub's dialects: devices over MQTT, AMQP and HTTPS, operators' programs over HTTPS.
+//! The hub's dialects: devices over MQTT, AMQP and HTTPS, operators' programs over AMQP and HTTPS.
 //!
 //! What is only grammar stands by itself and knows no session: [`user_name`], [`topics`], [`property_bag`] for devices over
 //! MQTT, [`cbs`], [`link_address`], [`telemetry_amqp`], [`twin_amqp`], [`method_amqp`], [`delivery_amqp`] over AMQP,
@@ -8,6 +8,7 @@
 pub mod amqp;
 pub mod annotations;
 pub mod cbs;
+mod cut_off;
 pub mod deliveries;
 pub mod delivery_amqp;
 pub mod desired;
@@ -21,6 +22,7 @@ pub mod method_amqp;
 pub mod method_json;
 pub mod property_bag;
 pub mod registry_json;
+pub mod service_amqp;
 pub mod service_http;
 pub mod telemetry_amqp;
 pub mod telemetry_http;

@@ -102,7 +102,8 @@ fn draft(message: Message) -> Result<Draft, InvalidTelemetry> {
     Ok(draft)
 }
 
-fn body(body: Body) -> Result<Bytes, InvalidTelemetry> {
+/// The bytes of a body.
+pub(super) fn body(body: Body) -> Result<Bytes, InvalidTelemetry> {
     match body {
         Body::Empty | Body::Value(Value::Null) => Ok(Bytes::new()),
         Body::Data(sections) => Ok(match <[Bytes; 1]>::try_from(sections) {
@@ -143,7 +144,7 @@ fn meaningful<'a>(system: &'a mut SystemProperties, name: &str) -> Option<&'a mu
 }
 
 /// Identifiers that look like a GUID are sent as one by Node, so that all of them are text again here.
-fn id_text(id: MessageId) -> String {
+pub(super) fn id_text(id: MessageId) -> String {
     match id {
         MessageId::Ulong(number) => number.to_string(),
         MessageId::Uuid(bytes) => uuid_text(bytes),
@@ -166,7 +167,7 @@ fn moment_text(millis: i64) -> String {
 }
 
 /// A value as text; `None` for nothing, and for what has no text (lists, maps, decimal numbers).
-fn text(value: &Value) -> Option<String> {
+pub(super) fn text(value: &Value) -> Option<String> {
     Some(match value {
         Value::String(text) => text.to_string(),
         Value::Symbol(symbol) => symbol.to_string(),

@@ -3,6 +3,7 @@
 use crate::cloud_to_device::{Delivery, Draft, FeedbackBatch, Settlement};
 use crate::ids::{HubName, LockToken};
 
+use super::backend::Backend;
 use super::identity::IdentityName;
 use super::session::ConnectedDevice;
 
@@ -13,6 +14,8 @@ pub enum AtHub {
     Dialled,
     /// The one of this name, by a bearer token of the management API.
     Named(HubName),
+    /// The one that a back-end program was let in to.
+    Entered(Backend),
 }
 
 /// Which device receives.

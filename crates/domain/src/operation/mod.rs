@@ -3,6 +3,7 @@
 //!
 //! One file per noun; each has `Ask` (a variant per question) and `Answer`. No variant holds a wire spelling.
 
+pub mod backend;
 pub mod cloud_to_device;
 pub mod decision;
 pub mod digital_twin;
@@ -46,6 +47,8 @@ pub enum Operation {
     Query(query::Ask),
     /// A device connects to a hub, subscribes, leaves.
     Session(session::Ask),
+    /// A back-end program is let in, and leaves.
+    Backend(backend::Ask),
     /// A device sends telemetry.
     Telemetry(telemetry::Ask),
     /// A back-end program sends to a device, which receives.
@@ -75,6 +78,8 @@ pub enum Reply {
     Query(query::Answer),
     /// To [`Operation::Session`].
     Session(session::Answer),
+    /// To [`Operation::Backend`].
+    Backend(backend::Answer),
     /// To [`Operation::Telemetry`].
     Telemetry(telemetry::Answer),
     /// To [`Operation::CloudToDevice`].
@@ -85,16 +90,17 @@ pub enum Reply {
     Decision(decision::Answer),
 }
 
-/// What a connected device is told without having asked.
+/// What a connected device, or a back-end program that was let in, is told without having asked.
 #[derive(Clone, Debug)]
 pub enum Push {
     /// The desired properties changed.
     Desired(twin::DesiredChange),
     /// An operator calls a direct method.
     Method(crate::method::Request),
-    /// Cloud-to-device messages may wait for it; it has to ask for them.
+    /// Messages may wait for it, and it has to ask for them: cloud-to-device messages for a device, what it was let in to
+    /// read for a back-end program.
     MessagesWaiting,
-    /// The connection must end; nothing may be delivered after it.
+    /// The connection, or the stay, must end; nothing may be delivered after it.
     CutOff(session::CutOff),
 }
 

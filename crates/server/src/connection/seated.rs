@@ -1,4 +1,5 @@
-//! The devices that a connection is, each with what it is told unasked: one over MQTT, any number over AMQP.
+//! Who was let in over a connection, each with what it is told unasked: one device over MQTT, any number of devices and
+//! back-end programs over AMQP.
 //!
 //! Who has nothing to be told costs nothing: a mailbox is looked at when it has woken its seat, and whoever was told
 //! something goes to the end of the line. Start at [`Seated`].
@@ -10,8 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use domain::operation::Push;
-use domain::operation::session::ConnectedDevice;
 use service::Mailbox;
+
+use super::guest::Guest;
 
 /// Who was let in and has not left.
 #[derive(Default)]
@@ -24,8 +26,8 @@ pub(super) struct Seated {
 }
 
 struct Seat {
-    device: ConnectedDevice,
-    /// `None` once the device is cut off: nothing may be delivered after that.
+    guest: Guest,
+    /// `None` once the guest is cut off: nothing may be delivered after that.
     mailbox: Option<Mailbox>,
     bell: Arc<Bell>,
 }
@@ -50,13 +52,13 @@ struct Bell {
 }
 
 impl Seated {
-    /// A device was let in.
-    pub(super) fn enter(&mut self, device: ConnectedDevice, mailbox: Option<Mailbox>) {
+    /// Somebody was let in.
+    pub(super) fn enter(&mut self, guest: Guest, mailbox: Option<Mailbox>) {
         let number = self.seats.iter().position(Option::is_none).unwrap_or(self.seats.len());
         let bell = Arc::new(Bell { line: Arc::clone(&self.line), number, is_in_line: AtomicBool::new(false) });
         self.listening += usize::from(mailbox.is_some());
         bell.ring();
-        let seat = Some(Seat { device, mailbox, bell });
+        let seat = Some(Seat { guest, mailbox, bell });
         if let Some(free) = self.seats.get_mut(number) {
             *free = seat;
         } else {
@@ -68,9 +70,9 @@ impl Seated {
         }
     }
 
-    /// The session lets a device go, and keeps the connection.
-    pub(super) fn leave(&mut self, device: &ConnectedDevice) {
-        let is_leaving = |seat: &mut Seat| seat.device.is_same_seat(device);
+    /// The session lets somebody go, and keeps the connection.
+    pub(super) fn leave(&mut self, guest: &Guest) {
+        let is_leaving = |seat: &mut Seat| seat.guest.is_same(guest);
         if let Some(left) = self.seats.iter_mut().find_map(|seat| seat.take_if(is_leaving)) {
             self.listening -= usize::from(left.mailbox.is_some());
         }
@@ -81,31 +83,31 @@ impl Seated {
         self.listening == 0
     }
 
-    /// The next thing that any of the devices is told; waits for one. Safe to abandon.
-    pub(super) async fn next_push(&mut self) -> (ConnectedDevice, Push) {
+    /// The next thing that anybody is told; waits for one. Safe to abandon.
+    pub(super) async fn next_push(&mut self) -> (Guest, Push) {
         poll_fn(|cx| self.poll_push(cx)).await
     }
 
-    fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<(ConnectedDevice, Push)> {
+    fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<(Guest, Push)> {
         while let Some(number) = self.line.next(cx) {
             let Some(seat) = self.seats.get_mut(number).and_then(Option::as_mut) else { continue };
             let Some(push) = seat.poll_push() else { continue };
             if seat.mailbox.is_none() {
                 self.listening -= 1;
             }
-            return Poll::Ready((seat.device.clone(), push));
+            return Poll::Ready((seat.guest.clone(), push));
         }
         Poll::Pending
     }
 
     /// Who has still to leave.
-    pub(super) fn into_devices(self) -> impl Iterator<Item = ConnectedDevice> {
-        self.seats.into_iter().flatten().map(|seat| seat.device)
+    pub(super) fn into_guests(self) -> impl Iterator<Item = Guest> {
+        self.seats.into_iter().flatten().map(|seat| seat.guest)
     }
 }
 
 impl Seat {
-    /// What the device is told next. With something, it goes to the end of the line; without, once there is.
+    /// What the guest is told next. With something, it goes to the end of the line; without, once there is.
     fn poll_push(&mut self) -> Option<Push> {
         // Before the look, so that what comes behind it rings.
         self.bell.is_in_line.store(false, Ordering::SeqCst);
@@ -168,28 +170,35 @@ impl Wake for Bell {
 mod tests {
     use domain::ids::{DeviceId, HubKey};
     use domain::operation::identity::IdentityName;
-    use domain::operation::session::{AuthenticationMethod, CutOff, Seat as SeatOf};
+    use domain::operation::session::{AuthenticationMethod, ConnectedDevice, CutOff, Seat as SeatOf};
     use domain::operation::twin::DesiredChange;
     use service::{Slot, mailbox};
 
     use super::*;
 
-    fn device(name: &str) -> ConnectedDevice {
-        ConnectedDevice::seat(SeatOf {
+    fn device(name: &str) -> Guest {
+        Guest::Device(ConnectedDevice::seat(SeatOf {
             hub: HubKey(1),
             name: IdentityName::device(DeviceId::parse(name).unwrap()),
             generation: "1".into(),
             epoch: 1,
             authentication: AuthenticationMethod::DeviceKey,
             model_id: None,
-        })
+        }))
+    }
+
+    fn name(guest: &Guest) -> String {
+        match guest {
+            Guest::Device(device) => device.name.to_string(),
+            Guest::Backend(backend) => backend.number.to_string(),
+        }
     }
 
     fn change(version: u64) -> Push {
         Push::Desired(DesiredChange { version, patch: Arc::default() })
     }
 
-    fn enter(seated: &mut Seated, name: &str) -> (ConnectedDevice, Slot) {
+    fn enter(seated: &mut Seated, name: &str) -> (Guest, Slot) {
         let (device, (slot, mailbox)) = (device(name), mailbox());
         seated.enter(device.clone(), Some(mailbox));
         (device, slot)
@@ -199,8 +208,8 @@ mod tests {
     fn told(seated: &mut Seated) -> Vec<String> {
         let mut cx = Context::from_waker(Waker::noop());
         let mut told = Vec::new();
-        while let Poll::Ready((device, _)) = seated.poll_push(&mut cx) {
-            told.push(device.name.to_string());
+        while let Poll::Ready((guest, _)) = seated.poll_push(&mut cx) {
+            told.push(name(&guest));
         }
         told
     }
@@ -244,7 +253,7 @@ mod tests {
         let (_, c) = enter(&mut seated, "c");
         c.push(change(2));
         assert_eq!(told(&mut seated), ["c"]);
-        let here: Vec<String> = seated.into_devices().map(|device| device.name.to_string()).collect();
+        let here: Vec<String> = seated.into_guests().map(|guest| name(&guest)).collect();
         assert_eq!(here, ["a", "c"]);
     }
 
@@ -253,6 +262,6 @@ mod tests {
         let mut seated = Seated::default();
         let ((_, _a), (_, b)) = (enter(&mut seated, "a"), enter(&mut seated, "b"));
         let ((device, _), ()) = tokio::join!(seated.next_push(), async { b.push(change(9)) });
-        assert_eq!(device.name.to_string(), "b");
+        assert_eq!(name(&device), "b");
     }
 }

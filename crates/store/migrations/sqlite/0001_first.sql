@@ -267,6 +267,7 @@ CREATE INDEX feedback_by_hub ON feedback (hub, sequence);
 CREATE INDEX feedback_by_identity ON feedback (identity);
 CREATE INDEX feedback_by_expiry ON feedback (expires_at);
 CREATE INDEX feedback_by_lock ON feedback (lock) WHERE lock IS NOT NULL;
+CREATE INDEX feedback_by_deadline ON feedback (locked_until) WHERE lock IS NOT NULL;
 
 -- Why devices were admitted; refusals are in a file of their own.
 CREATE TABLE decision (

@@ -17,6 +17,9 @@ use crate::ports::{Enqueued, Given, Holder, Lease, Settled, Swept};
 /// How long a device has a message for itself in these tests.
 const LOCK_S: u64 = 60;
 
+/// How often feedback is handed out here.
+const FEEDBACK_DELIVERIES_MAX: u32 = 2;
+
 struct Scene<'b> {
     backend: &'b Backend,
     hub: HubKey,
@@ -78,7 +81,7 @@ impl Scene<'_> {
     }
 
     async fn take(&self, token: u128, limit: usize, at: UnixTime) -> Vec<Feedback> {
-        let settings = FeedbackSettings { deliveries_max: 2, ..self.settings.feedback };
+        let settings = FeedbackSettings { deliveries_max: FEEDBACK_DELIVERIES_MAX, ..self.settings.feedback };
         let given = Given { lock: lock(token), limit, settings };
         self.backend.store.take_feedback(self.hub, given, at).await.unwrap()
     }
@@ -319,6 +322,26 @@ pub async fn feedback_is_handed_out_until_it_is_settled_or_spent(backend: &Backe
     assert_eq!(told(&scene.take(14, 9, after(3)).await), ["b"]);
     assert_eq!(settle(14, Settlement::Complete, after(3 + lock_s)).await, Settled::LockLost);
     assert_eq!(scene.take(15, 9, after(3 + lock_s)).await, [], "its second lock ran out");
+}
+
+pub async fn feedback_whose_lock_runs_out_is_free_and_its_readers_are_woken(backend: &Backend) {
+    let scene = scene(backend).await;
+    let lock_s = scene.settings.feedback.lock.as_secs();
+    scene.enqueue(message("a"), NOON).await;
+    scene.poll(1, NOON).await.done();
+    scene.settle(1, Settlement::Complete, NOON).await;
+    let mut changes = backend.store.feedback_changes();
+    let most = u64::from(FEEDBACK_DELIVERIES_MAX);
+    for round in 0..most {
+        let (taken_at, ends_at) = (after(round * lock_s), after((round + 1) * lock_s));
+        assert_eq!(scene.take(2, 9, taken_at).await.len(), 1, "round {round}");
+        changes.borrow_and_update();
+        let early = backend.store.sweep_messages(taken_at, 10).await.unwrap();
+        assert_eq!((early.rows, changes.has_changed().unwrap()), (0, false));
+        let swept = backend.store.sweep_messages(ends_at, 10).await.unwrap();
+        assert_eq!((swept.rows, changes.has_changed().unwrap()), (1, true));
+    }
+    assert_eq!(scene.take(3, 9, after(most * lock_s)).await, [], "it was handed out as often as it may be");
 }
 
 pub async fn feedback_expires(backend: &Backend) {

@@ -115,7 +115,7 @@ pub trait CloudToDeviceStore: Send + Sync {
     /// such identity.
     async fn purge_messages(&self, hub: HubKey, name: &IdentityName, now: UnixTime) -> Result<Option<u64>, Error>;
 
-    /// Ends up to `limit` messages and records of feedback whose time has come, and locks that have run out.
+    /// Ends up to `limit` messages and records of feedback whose time has come, and locks of both that have run out.
     async fn sweep_messages(&self, now: UnixTime, limit: usize) -> Result<Swept, Error>;
 
     /// Hands out feedback of a hub that nobody has, oldest first. What was handed out as often as it may be is gone once
@@ -132,6 +132,6 @@ pub trait CloudToDeviceStore: Send + Sync {
         now: UnixTime,
     ) -> Result<Settled, Error>;
 
-    /// Counts up whenever a committed verb wrote feedback; losing or doubling a wake-up is harmless.
+    /// Counts up whenever a committed verb wrote feedback, or made some free again that somebody had; losing or doubling a wake-up is harmless.
     fn feedback_changes(&self) -> tokio::sync::watch::Receiver<u64>;
 }

@@ -303,7 +303,21 @@ fn sweep(tx: &mut Tx<'_, '_>, now: UnixTime, limit: usize) -> Result<Swept, Erro
     }
     let sql = "DELETE FROM feedback WHERE sequence IN (SELECT sequence FROM feedback WHERE expires_at <= ?1 LIMIT ?2)";
     swept.rows += tx.change(sql, params![now.micros(), row_limit(limit.saturating_sub(rows.len()))])?;
+    let freed = free_feedback(tx, now, limit.saturating_sub(swept.rows))?;
+    swept.rows += freed;
     Ok(swept)
+}
+
+/// Ends up to `limit` locks of feedback that have run out, so that whoever reads it is woken. What was handed out for the
+/// last time goes when feedback is taken next: the settings of its hub say which that is.
+fn free_feedback(tx: &mut Tx<'_, '_>, now: UnixTime, limit: usize) -> Result<usize, Error> {
+    let sql = "UPDATE feedback SET lock = NULL WHERE sequence IN \
+               (SELECT sequence FROM feedback WHERE lock IS NOT NULL AND locked_until <= ?1 LIMIT ?2)";
+    let freed = tx.change(sql, params![now.micros(), row_limit(limit)])?;
+    if freed > 0 {
+        tx.wake(WAKES_FEEDBACK);
+    }
+    Ok(freed)
 }
 
 fn receiver_of(db: Db<'_>, row: &MessageRow) -> Result<Option<(HubKey, IdentityName)>, Error> {
@@ -316,7 +330,8 @@ fn receiver_of(db: Db<'_>, row: &MessageRow) -> Result<Option<(HubKey, IdentityN
 /// Whether a sweep at `now` would find anything.
 fn is_sweep_due(db: Db<'_>, now: UnixTime) -> Result<bool, Error> {
     let sql = "SELECT EXISTS (SELECT 1 FROM message WHERE deadline <= ?1) \
-               OR EXISTS (SELECT 1 FROM feedback WHERE expires_at <= ?1)";
+               OR EXISTS (SELECT 1 FROM feedback WHERE expires_at <= ?1) \
+               OR EXISTS (SELECT 1 FROM feedback WHERE lock IS NOT NULL AND locked_until <= ?1)";
     Ok(db.row(sql, [now.micros()], |row| row.get(0))?.unwrap_or(false))
 }
 
@@ -338,7 +353,7 @@ fn is_feedback_waiting(db: Db<'_>, hub: HubKey, now: UnixTime) -> Result<bool, E
 
 fn take_feedback(tx: &Tx<'_, '_>, hub: HubKey, given: &Given, now: UnixTime) -> Result<Vec<Feedback>, Error> {
     tx.change(
-        "DELETE FROM feedback WHERE hub = ?1 AND lock IS NOT NULL AND locked_until <= ?2 AND delivery_count >= ?3",
+        "DELETE FROM feedback WHERE hub = ?1 AND (lock IS NULL OR locked_until <= ?2) AND delivery_count >= ?3",
         params![hub.0, now.micros(), given.settings.deliveries_max],
     )?;
     let sql = format!(

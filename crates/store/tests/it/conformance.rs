@@ -70,6 +70,7 @@ conformance! {
         a_late_release_leaves_a_later_connection_alone
         a_purged_queue_is_empty_and_the_senders_hear_of_it
         feedback_is_handed_out_until_it_is_settled_or_spent
+        feedback_whose_lock_runs_out_is_free_and_its_readers_are_woken
         feedback_expires
         messages_and_feedback_go_with_their_identity
     }

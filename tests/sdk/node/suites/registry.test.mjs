@@ -3,11 +3,14 @@
 
 import '../trust.mjs';
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { promisify } from 'node:util';
+import common from 'azure-iot-common';
 import iothub from 'azure-iothub';
 import { assertComplete, watched } from '../covered.mjs';
 import { callerOf, connect, create, digitalTwinsOf, registryOf, report } from '../devices.mjs';
 import { check, client, record } from '../muster.mjs';
+import { within } from '../process.mjs';
 
 const SERVICE = client('azure-iothub');
 const shows = (feature) => ({ ...SERVICE, transport: 'https', credential: 'policy', feature });
@@ -17,6 +20,9 @@ const KEYS = { primaryKey: key(32), secondaryKey: key(64) };
 const THUMBPRINTS = { primaryThumbprint: 'A'.repeat(40), secondaryThumbprint: 'b'.repeat(64) };
 const NO_KEYS = { primaryKey: null, secondaryKey: null };
 const NO_THUMBPRINTS = { primaryThumbprint: null, secondaryThumbprint: null };
+
+const overAmqp = (feature) => ({ ...shows(feature), transport: 'amqp' });
+const HEARD_MS = 20_000;
 
 const body = async (answered) => (await answered).responseBody;
 const plain = (value) => JSON.parse(JSON.stringify(value));
@@ -185,6 +191,43 @@ check('a method of a device is called', shows('direct methods'), async (muster) 
   hub.onDeviceMethod('echo', (request, response) => response.send(200, request.payload, () => {}));
   const call = { methodName: 'echo', payload: [1], connectTimeoutInSeconds: 20, responseTimeoutInSeconds: 10 };
   assert.deepEqual((await callerOf(muster).invokeDeviceMethod('dev-1', call)).result, { status: 200, payload: [1] });
+});
+
+/** A token of the owner's policy, which lasts an hour. */
+function ownersToken(muster) {
+  const { HostName, SharedAccessKeyName, SharedAccessKey } = iothub.ConnectionString.parse(muster.hub.connectionString);
+  const inAnHour = Math.ceil(Date.now() / 1000) + 3600;
+  return iothub.SharedAccessSignature.create(HostName, SharedAccessKeyName, SharedAccessKey, inAnHour);
+}
+
+check('a message is sent and its feedback read, with a client by a token', overAmqp('cloud-to-device'), async (muster) => {
+  const hub = await connect(muster, 'mqtt', 'dev-1', await create(muster, 'dev-1'));
+  const sender = watched(watched(iothub.Client).fromSharedAccessSignature(ownersToken(muster).toString()));
+  sender.setRetryPolicy(new common.NoRetry());
+  await sender.open();
+  const { result: receiver } = await sender.getFeedbackReceiver();
+  const told = once(receiver, 'message');
+  const heard = once(hub, 'message');
+  await sender.send('dev-1', Object.assign(new common.Message('hello'), { messageId: 'm1', ack: 'full' }));
+  const [message] = await within(HEARD_MS, 'the message arrives', heard);
+  await hub.complete(message);
+  const [batch] = await within(HEARD_MS, 'feedback arrives', told);
+  assert.equal(JSON.parse(batch.getData().toString())[0].originalMessageId, 'm1');
+  await sender.close();
+});
+
+check('the transport of a client is used by itself', overAmqp('cloud-to-device: the transport alone'), async (muster) => {
+  const hub = await connect(muster, 'mqtt', 'dev-1', await create(muster, 'dev-1'));
+  const config = { host: muster.hub.hostName, keyName: 'iothubowner', sharedAccessSignature: ownersToken(muster) };
+  const transport = watched(new iothub.Amqp(config), 'Amqp');
+  await promisify((done) => transport.connect(done))();
+  const heard = once(hub, 'message');
+  await promisify((done) => transport.send('dev-1', new common.Message('hello'), done))();
+  const [message] = await within(HEARD_MS, 'the message arrives', heard);
+  assert.equal(message.getData().toString(), 'hello');
+  await promisify((done) => transport.updateSharedAccessSignature(ownersToken(muster).toString(), done))();
+  await promisify((done) => transport.getFeedbackReceiver(done))();
+  await promisify((done) => transport.disconnect(done))();
 });
 
 /** Five devices, at even numbers in the north, at odd ones in the south. */

@@ -16,21 +16,7 @@ use crate::amqp::Port;
 use crate::error::{self, Refused};
 use crate::hub::deliveries::Deliveries;
 use crate::hub::delivery_amqp;
-
-/// What a client tells of a message it was sent.
-#[derive(Debug)]
-pub struct Told {
-    /// The link.
-    pub link: LinkId,
-    /// For the answer, if the client waits for one.
-    pub id: DeliveryId,
-    /// What the transfer was called.
-    pub tag: bytes::Bytes,
-    /// What became of it.
-    pub state: Option<DeliveryState>,
-    /// Whether the client waits for nothing.
-    pub is_settled: bool,
-}
+use crate::hub::links::Told;
 
 impl Devices {
     /// Sends the messages that a device has, and asks for more if there may be more, as far as it has credit for them.

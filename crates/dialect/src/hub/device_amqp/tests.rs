@@ -13,7 +13,7 @@ use self::client::{Client, DONE, SIGNATURE, connected, failure, seat};
 use crate::hub::telemetry_amqp::BATCH_FORMAT;
 use crate::session::{Ask as Asked, Session as _};
 
-mod client;
+pub(in crate::hub) mod client;
 mod messages;
 mod methods;
 mod room;
@@ -25,7 +25,7 @@ fn telemetry(body: &'static str) -> Message {
     Message { body: Body::data(body), ..Message::default() }
 }
 
-fn put_token(message_id: MessageId, resource: &str) -> Message {
+pub(in crate::hub) fn put_token(message_id: MessageId, resource: &str) -> Message {
     Message {
         properties: Some(Box::new(Properties { message_id: Some(message_id), ..Properties::default() })),
         application_properties: Map::from_iter([

@@ -1,4 +1,4 @@
-//! What the links of a device are told that is cut off (`contract/hub-device.md 4.9`).
+//! What the links of a device or a back-end program are told that is cut off (`contract/hub-device.md 4.9`).
 
 use domain::operation::ErrorKind;
 use domain::operation::session::CutOff;
@@ -7,11 +7,11 @@ use proto::amqp::{Error, condition};
 use crate::error;
 
 /// The error that links are detached with. Clients take some for the end, and come back after others.
-pub(in crate::hub) fn error_of(reason: CutOff) -> Error {
+pub fn error_of(reason: CutOff) -> Error {
     let (condition, code, message) = match reason {
         CutOff::Displaced => (condition::STOLEN, 400_027, "A newer link for the same device took its place."),
         CutOff::Disabled => (condition::UNAUTHORIZED_ACCESS, 401_003, "The device was disabled."),
-        CutOff::Rekeyed => (condition::UNAUTHORIZED_ACCESS, 401_003, "The credential of the device was changed."),
+        CutOff::Rekeyed => (condition::UNAUTHORIZED_ACCESS, 401_003, "The credential was changed."),
         CutOff::TokenExpired => (condition::UNAUTHORIZED_ACCESS, 401_003, "The token has expired."),
         CutOff::CertificateExpired => (condition::UNAUTHORIZED_ACCESS, 401_003, "The certificate has expired."),
         CutOff::Deleted => (condition::NOT_FOUND, 404_001, "The device was deleted."),
