@@ -8,7 +8,7 @@ use domain::method::{CALLS_PER_IDENTITY_MAX, Call, InvalidPayload, Payload, Requ
 use domain::operation::identity::IdentityName;
 use domain::operation::method::{Answer, Ask};
 use domain::operation::session::{
-    Answer as SessionAnswer, Ask as SessionAsk, ConnectedDevice, Filter, QualityOfService, Subscriptions,
+    Answer as SessionAnswer, Ask as SessionAsk, ConnectedDevice, Filter, Memory, QualityOfService, Subscriptions,
 };
 use domain::operation::{ErrorKind, Failure, Operation, Push, Reply};
 use futures_util::StreamExt as _;
@@ -40,16 +40,22 @@ struct Device {
 
 impl Device {
     async fn connect(ground: &Ground, name: &IdentityName) -> Self {
-        let Reply::Session(SessionAnswer::Connected { device: seat, .. }) = ground.seat_by_policy(name).await else {
-            panic!("let in")
-        };
+        Self::let_in(ground, ground.seat_by_policy(name).await)
+    }
+
+    fn let_in(ground: &Ground, reply: Reply) -> Self {
+        let Reply::Session(SessionAnswer::Connected { device: seat, .. }) = reply else { panic!("let in") };
         Self { mailbox: ground.service.mailbox(&seat).unwrap(), seat }
     }
 
     async fn listen(&self, ground: &Ground, filter: Filter) {
+        self.subscribe(ground, filter, false).await;
+    }
+
+    async fn subscribe(&self, ground: &Ground, filter: Filter, is_kept: bool) {
         let mut subscriptions = Subscriptions::default();
         subscriptions.insert(filter, QualityOfService::AtMostOnce);
-        let ask = SessionAsk::Subscribe { device: self.seat.clone(), subscriptions, is_kept: false };
+        let ask = SessionAsk::Subscribe { device: self.seat.clone(), subscriptions, is_kept };
         self.ask(ground, Operation::Session(ask)).await;
     }
 
@@ -121,6 +127,19 @@ async fn a_device_that_listens_is_told_and_its_caller_hears_what_it_says() {
         };
         let (heard, ()) = tokio::join!(invoke(&ground, &name, "[1]", [Duration::ZERO, LONG]), answer);
         assert_eq!(heard.unwrap(), said("true"));
+    }
+}
+
+#[tokio::test]
+async fn a_device_is_not_called_for_what_it_subscribed_to_on_a_connection_that_leaves_that_alone() {
+    let name = device("dev-1");
+    let ground = ground_with(&name).await;
+    let connected = Device::let_in(&ground, ground.resume_by_policy(&name, Memory::Resume).await);
+    connected.subscribe(&ground, Filter::Methods, true).await;
+    let cases = [(Memory::LeaveAlone, ErrorKind::DeviceNotOnline), (Memory::Resume, ErrorKind::DeviceUnanswering)];
+    for (memory, expected) in cases {
+        let _resumed = Device::let_in(&ground, ground.resume_by_policy(&name, memory).await);
+        assert_eq!(kind(invoke(&ground, &name, "1", [Duration::ZERO, SHORT]).await), expected);
     }
 }
 

@@ -153,15 +153,25 @@ impl Ground {
         self.seat(name, &self.program(&EndpointOf::Hub(self.hub()))).await.unwrap()
     }
 
-    async fn seat(&self, name: &IdentityName, device: &Caller) -> Result<Reply, Failure> {
-        let address = self.hub().address.unwrap();
-        let ask = Connect {
-            host: address.to_string(),
+    /// Connects a device of the hub as [`Self::seat_by_policy`] does, and has `memory` become of its session.
+    pub async fn resume_by_policy(&self, name: &IdentityName, memory: Memory) -> Reply {
+        let ask = Connect { memory, ..self.introduction(name) };
+        let ask = Operation::Session(SessionAsk::Connect(Box::new(ask)));
+        self.service.perform(&self.program(&EndpointOf::Hub(self.hub())), ask).await.unwrap()
+    }
+
+    fn introduction(&self, name: &IdentityName) -> Connect {
+        Connect {
+            host: self.hub().address.unwrap().to_string(),
             claimed: name.clone(),
             memory: Memory::Forget,
             model_id: None,
             client: None,
-        };
+        }
+    }
+
+    async fn seat(&self, name: &IdentityName, device: &Caller) -> Result<Reply, Failure> {
+        let ask = self.introduction(name);
         self.service.perform(device, Operation::Session(SessionAsk::Connect(Box::new(ask)))).await
     }
 

@@ -17,7 +17,14 @@ enum Transport {
             Feature.METHODS,
             Feature.MESSAGES),
     MQTT_WS("mqtt-ws", MQTT),
-    AMQP("amqp", Feature.PROVISIONING),
+    AMQP(
+            "amqp",
+            Feature.PROVISIONING,
+            Feature.TELEMETRY,
+            Feature.TWINS,
+            Feature.METHODS,
+            Feature.MESSAGES,
+            Feature.MULTIPLEXING),
     AMQP_WS("amqp-ws", AMQP);
 
     /** What may be done over a transport. */
@@ -32,6 +39,8 @@ enum Transport {
         METHODS,
         /** From the cloud to a device. */
         MESSAGES,
+        /** Several devices on one connection. */
+        MULTIPLEXING,
     }
 
     private static final String SECURE_AMQP = "AMQPS";
