@@ -9,7 +9,7 @@ use dialect::management::{self, arm, arm_json, oauth, own, telemetry};
 use dialect::provisioning::{self, device_http, service_http, service_json};
 use domain::access::{ResourceKind, Rights};
 use domain::ids::{
-    CertificateName, DeviceId, EnrollmentGroupId, Etag, HubName, IdScope, InvalidName, ModuleId, OperationId,
+    CertificateName, DeviceId, EnrollmentGroupId, Etag, HubName, IdScope, InvalidName, JobId, ModuleId, OperationId,
     PolicyName, Precondition, RegistrationId, ServiceName, TrackingId,
 };
 use domain::operation::registration::{Answer, Request as Wanted};
@@ -113,6 +113,7 @@ fn check_name(text: &str) {
     kept(PolicyName::parse(text).map(|name| name.to_string()));
     kept(CertificateName::parse(text).map(|name| name.to_string()));
     kept(DeviceId::parse(text).map(|name| name.to_string()));
+    kept(JobId::parse(text).map(|name| name.to_string()));
     kept(ModuleId::parse(text).map(|name| name.to_string()));
     kept(IdScope::parse(text).map(|name| name.to_string()));
     assert!(OperationId::parse(text).is_none_or(|operation| operation.to_string() == text), "{text:?}");
@@ -131,8 +132,8 @@ fn check_public(request: &Request<Bytes>, target: &Target) {
     if hub_http::owns(target) {
         match hub_http::decode(request, target) {
             Ok((operation, _)) => {
-                use Operation::{CloudToDevice, Identity, Method, Query, Twin};
-                assert!(matches!(operation, Identity(_) | Twin(_) | Method(_) | Query(_) | CloudToDevice(_)));
+                use Operation::{CloudToDevice, Identity, Job, Method, Query, Twin};
+                assert!(matches!(operation, Identity(_) | Twin(_) | Method(_) | Query(_) | Job(_) | CloudToDevice(_)));
             }
             Err(refused) => refusal::check(refused, hub_http::refuse),
         }

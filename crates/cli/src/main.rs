@@ -77,6 +77,9 @@ enum Command {
     Method(noun::method::MethodCommand),
     /// Ask a hub for twins in its query language
     Query(noun::query::QueryArgs),
+    /// Jobs: one thing done to many devices, at once or at a time
+    #[command(subcommand)]
+    Job(noun::job::JobCommand),
     /// Cloud-to-device messages, and what became of them
     #[command(subcommand, visible_alias = "c2d")]
     Message(noun::message::MessageCommand),
@@ -194,6 +197,7 @@ async fn run_remote(command: Command, context: &Context) -> Result<()> {
         Command::DigitalTwin(command) => noun::digital_twin::run(&command, context).await,
         Command::Method(command) => noun::method::run(&command, context).await,
         Command::Query(args) => noun::query::run(&args, context).await,
+        Command::Job(command) => noun::job::run(&command, context).await,
         Command::Message(command) => noun::message::run(&command, context).await,
         Command::Events(command) => noun::events::run(&command, context).await,
         Command::Why(args) => why::run(&args, context).await,

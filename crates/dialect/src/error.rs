@@ -57,15 +57,19 @@ pub const fn spelling(kind: ErrorKind) -> Spelling {
         ErrorKind::DeviceNotFound => spell(404, 404_001, 404_001, "DeviceNotFound", "ResourceNotFound"),
         ErrorKind::ModuleNotFound => spell(404, 404_010, 404_010, "ModuleNotFound", "ResourceNotFound"),
         ErrorKind::DeviceNotOnline => spell(404, 404_103, 404_103, "DeviceNotOnline", "ResourceNotFound"),
+        ErrorKind::JobNotFound => spell(404, 404_000, 404_002, "JobNotFound", "ResourceNotFound"),
         ErrorKind::ResourceNotFound => spell(404, 404_000, 404_000, "ResourceNotFound", "ResourceNotFound"),
         ErrorKind::EnrollmentExists => spell(409, 409_201, 409_201, "EnrollmentConflict", "Conflict"),
         ErrorKind::EnrollmentGroupExists => spell(409, 409_202, 409_202, "EnrollmentGroupConflict", "Conflict"),
         ErrorKind::DeviceExists => spell(409, 409_001, 409_001, "DeviceAlreadyExists", "Conflict"),
         ErrorKind::ModuleExists => spell(409, 409_301, 409_301, "ModuleAlreadyExistsOnDevice", "Conflict"),
+        // Its number is in no source (`contract/hub-service.md 3`).
+        ErrorKind::JobExists => spell(409, 409_000, 409_000, "JobAlreadyExists", "Conflict"),
         ErrorKind::ResourceExists => spell(409, 409_000, 409_000, "ResourceConflict", "Conflict"),
         ErrorKind::LockLost => spell(412, 412_002, 412_002, "DeviceMessageLockLost", "PreconditionFailed"),
         ErrorKind::PreconditionFailed => spell(412, 412_001, 412_001, "PreconditionFailed", "PreconditionFailed"),
         ErrorKind::QuotaExceeded => spell(403, 403_000, 403_002, "IotHubQuotaExceeded", "QuotaExceeded"),
+        ErrorKind::TooManyJobs => spell(403, 403_000, 403_003, "JobQuotaExceeded", "QuotaExceeded"),
         ErrorKind::QueueFull => spell(403, 403_004, 403_004, "DeviceMaximumQueueDepthExceeded", "QuotaExceeded"),
         ErrorKind::Throttled => spell(429, 429_001, 429_001, "ThrottlingException", "TooManyRequests"),
         ErrorKind::DeviceUnanswering => spell(504, 504_101, 504_101, "GatewayTimeout", "GatewayTimeout"),
@@ -193,15 +197,18 @@ pub const fn connack(kind: ErrorKind) -> Refusal {
         | ErrorKind::DeviceNotFound
         | ErrorKind::ModuleNotFound
         | ErrorKind::DeviceNotOnline
+        | ErrorKind::JobNotFound
         | ErrorKind::ResourceNotFound
         | ErrorKind::EnrollmentExists
         | ErrorKind::EnrollmentGroupExists
         | ErrorKind::DeviceExists
         | ErrorKind::ModuleExists
+        | ErrorKind::JobExists
         | ErrorKind::ResourceExists
         | ErrorKind::LockLost
         | ErrorKind::PreconditionFailed
         | ErrorKind::QuotaExceeded
+        | ErrorKind::TooManyJobs
         | ErrorKind::QueueFull
         | ErrorKind::DeviceUnanswering => Refusal::NotAuthorized,
     }
@@ -240,16 +247,18 @@ pub const fn amqp_condition(kind: ErrorKind) -> Symbol {
         | ErrorKind::DeviceNotFound
         | ErrorKind::ModuleNotFound
         | ErrorKind::DeviceNotOnline
+        | ErrorKind::JobNotFound
         | ErrorKind::ResourceNotFound => condition::NOT_FOUND,
         ErrorKind::EnrollmentExists
         | ErrorKind::EnrollmentGroupExists
         | ErrorKind::DeviceExists
         | ErrorKind::ModuleExists
+        | ErrorKind::JobExists
         | ErrorKind::ResourceExists => Symbol::from_static("com.microsoft:device-already-exists"),
         ErrorKind::DeviceUnanswering => Symbol::from_static("com.microsoft:timeout"),
         ErrorKind::PreconditionFailed => Symbol::from_static("com.microsoft:precondition-failed"),
         ErrorKind::LockLost => Symbol::from_static("com.microsoft:message-lock-lost"),
-        ErrorKind::QuotaExceeded | ErrorKind::QueueFull => condition::RESOURCE_LIMIT_EXCEEDED,
+        ErrorKind::QuotaExceeded | ErrorKind::TooManyJobs | ErrorKind::QueueFull => condition::RESOURCE_LIMIT_EXCEEDED,
         ErrorKind::Throttled => Symbol::from_static("com.microsoft:device-container-throttled"),
         ErrorKind::Unavailable | ErrorKind::Internal => condition::INTERNAL_ERROR,
     }

@@ -250,6 +250,11 @@ exact_name!(
     ModuleId,
     check_device
 );
+exact_name!(
+    /// Names a job of a hub. 1 to 128 characters, case matters.
+    JobId,
+    check_device
+);
 caseless_name!(
     /// The tenant key of a provisioning service, which devices are given; immutable and not to be guessed.
     IdScope,

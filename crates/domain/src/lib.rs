@@ -17,6 +17,7 @@ pub mod enrollment;
 pub mod host;
 pub mod identity;
 pub mod ids;
+pub mod job;
 pub mod message;
 pub mod method;
 pub mod model;

@@ -26,7 +26,7 @@ pub const RESPONSE_TIMEOUT_S: RangeInclusive<u64> = 5..=300;
 pub const CONNECT_TIMEOUT_S: RangeInclusive<u64> = 0..=300;
 
 /// A call of a method, as an operator asks for it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     /// The method.
     pub method: MethodName,

@@ -22,7 +22,7 @@ mod value;
 pub use aggregate::{Aggregate, GROUPS_MAX, Groups, TooManyGroups};
 pub use evaluate::Outcome;
 pub use function::Function;
-pub use parser::parse;
+pub use parser::{parse, parse_target};
 pub use path::{Path, Root};
 pub use value::{Constant, Number};
 
@@ -209,6 +209,27 @@ pub enum Operator {
 }
 
 impl Plan {
+    /// The text that `root` must equal for a row to be selected; `None` if the condition does not say it so plainly.
+    pub fn required_text(&self, root: &Root) -> Option<&str> {
+        let parts = match &self.condition {
+            Some(Expression::All(parts)) => parts.as_slice(),
+            Some(one) => std::slice::from_ref(one),
+            None => &[],
+        };
+        parts.iter().find_map(|part| {
+            let Expression::Compare(Comparison::Equal, left, right) = part else { return None };
+            match (&**left, &**right) {
+                (Expression::Path(path), Expression::Constant(Constant::Text(text)))
+                | (Expression::Constant(Constant::Text(text)), Expression::Path(path))
+                    if path.root == *root && path.rest.is_empty() =>
+                {
+                    Some(&**text)
+                }
+                _ => None,
+            }
+        })
+    }
+
     /// Calls `visit` with every path of the plan.
     pub fn visit_paths(&self, visit: &mut impl FnMut(&Path)) {
         if let Some(condition) = &self.condition {
@@ -327,6 +348,9 @@ pub enum Fault {
     /// Of jobs only whole documents can be selected.
     #[error("from devices.jobs only SELECT * is possible")]
     JobColumns,
+    /// What became of jobs is no target of others.
+    #[error("jobs and configurations are for devices and devices.modules")]
+    JobTarget,
 }
 
 #[cfg(test)]

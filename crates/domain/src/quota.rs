@@ -22,11 +22,14 @@ pub struct Quotas {
     pub linked_hubs: usize,
     /// Cloud-to-device messages that wait for a device or module, those that it has and did not settle included.
     pub messages_per_device: u32,
+    /// Jobs of a hub that have not ended, those that wait for their time included.
+    pub jobs_per_hub: u64,
 }
 
 /// Azure: 1,000,000 devices and enrollments, 100 groups of each attestation kind, 25 CA certificates and 50 linked hubs
 /// (`contract/dps-service.md 10`), which are no limits of this program; 50 modules (`contract/hub-service.md 4.3`);
-/// 50 messages (`contract/hub-device.md 8`).
+/// 50 messages (`contract/hub-device.md 8`). Jobs are bounded there by how many run at once
+/// (`contract/hub-service.md 12`), which [`crate::job::RUNNING_PER_HUB_MAX`] does here.
 impl Default for Quotas {
     fn default() -> Self {
         Self {
@@ -37,6 +40,7 @@ impl Default for Quotas {
             ca_certificates: 100,
             linked_hubs: 250,
             messages_per_device: 50,
+            jobs_per_hub: 10_000,
         }
     }
 }

@@ -92,6 +92,7 @@ const fn is_proof(operation: &Operation) -> bool {
         | Operation::Identity(_)
         | Operation::Query(_)
         | Operation::DigitalTwin(_)
+        | Operation::Job(_)
         | Operation::Resource(_)
         | Operation::Decision(_) => true,
         Operation::Session(ask) => {

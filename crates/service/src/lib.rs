@@ -13,6 +13,7 @@ mod digital_twins;
 mod directory;
 mod enrollments;
 mod error;
+mod jobs;
 mod mailbox;
 mod methods;
 mod notifier;
@@ -133,6 +134,7 @@ struct Inner {
     /// Room, in bytes, for messages that were sent over HTTPS and wait to be durable.
     posts: Semaphore,
     assignments: Notify,
+    jobs: Notify,
     key_groups: KeyGroups,
     /// Counts changes of what clients can dial.
     published: watch::Sender<u64>,
@@ -165,6 +167,7 @@ impl Service {
             calls: Places::default(),
             posts: Semaphore::new(telemetry::POSTS_BYTES_MAX),
             assignments: Notify::new(),
+            jobs: Notify::new(),
             key_groups: KeyGroups::new(store.as_ref()),
             store,
             telemetry,
@@ -201,6 +204,7 @@ impl Service {
             Operation::DigitalTwin(ask) => self.perform_digital_twin(caller, ask).await.map(Reply::DigitalTwin),
             Operation::Method(ask) => self.perform_method(caller, ask).await.map(Reply::Method),
             Operation::Query(ask) => self.perform_query(caller, ask).await.map(Reply::Query),
+            Operation::Job(ask) => self.perform_job(caller, ask).await.map(Reply::Job),
             Operation::Session(ask) => self.perform_session(caller, ask).await.map(Reply::Session),
             Operation::Backend(ask) => self.perform_backend(caller, ask).map(Reply::Backend),
             Operation::Telemetry(ask) => self.perform_telemetry(caller, ask).await.map(Reply::Telemetry),

@@ -1,4 +1,4 @@
-//! Queries over the twins of a hub, page by page.
+//! Queries over the twins of a hub and what became of its jobs, page by page.
 //!
 //! A page is put together of bounded pieces of a search. Nothing is kept between pages: a continuation says where the next
 //! one begins, and how many rows `TOP` still allows.
@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use domain::access::Action;
 use domain::ids::HubKey;
+use domain::job::{DeviceJob, DeviceOutcome};
 use domain::operation::query::{Answer, Ask};
 use domain::operation::{Caller, Cursor, Page, PageRequest};
-use domain::query::{self, Collection, Groups, Plan, Select, document};
+use domain::query::{self, Collection, Groups, Plan, Root, Select, document};
 use serde_json::{Map, Value};
-use store::ports::{Found, Place};
+use store::ports::{DeviceJobsWanted, Found, Place};
 
 use crate::Service;
 use crate::error::Error;
@@ -22,6 +23,9 @@ const PAGE_MAX: usize = 1_000;
 
 /// A page ends with the row that brings it to so many bytes, metadata not counted: columns can repeat a document.
 const PAGE_BYTES_MAX: usize = 16 << 20;
+
+/// Rows of jobs looked at in one go.
+const JOB_ROWS_MAX: usize = 1_000;
 
 /// Where a page begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +74,7 @@ impl Service {
         let hub = self.authorize_at_hub(caller, Action::Query, &["devices".to_owned(), "query".to_owned()])?;
         let plan = query::parse(&text).map_err(|invalid| Error::invalid(format!("The query, {invalid}.")))?;
         if plan.collection == Collection::Jobs {
-            return Err(Error::invalid("devices.jobs cannot be queried: this hub runs no jobs."));
+            return Ok(Answer::DeviceJobs(self.device_job_page(hub.key, &plan, &page).await?));
         }
         let plan = Arc::new(plan);
         match &plan.select {
@@ -122,6 +126,41 @@ impl Service {
         };
         let given = given + items.len() as u64;
         let last = items.last().map(|found: &Found| Start::Place(found.place));
+        Ok(Page { items, next: continuation(plan, given, last.filter(|_| has_more)) })
+    }
+
+    /// A page of what became of jobs. What the store does not know to ask for is asked here, row by row.
+    async fn device_job_page(&self, hub: HubKey, plan: &Plan, page: &PageRequest) -> Result<Page<DeviceJob>, Error> {
+        let (given, start) = begin(plan, page)?;
+        let limit = limit(plan, page, given);
+        let mut place = match start {
+            Some(Start::Place(place)) => Some(place),
+            Some(Start::Group(_)) | None => None,
+        };
+        let text = |root: &Root| plan.required_text(root).map(str::to_owned);
+        let wanted = DeviceJobsWanted { job: text(&Root::Other("jobId".into())), device: text(&Root::DeviceId) };
+        let (mut items, mut last, mut bytes) = (Vec::new(), None, 0_usize);
+        let has_more = 'search: loop {
+            let searched = self.0.store.find_device_jobs(hub, &wanted, place, JOB_ROWS_MAX).await?;
+            for (found, row) in searched.result {
+                if !plan.matches(&document::of_device_job(&row)) {
+                    continue;
+                }
+                if items.len() == limit || bytes >= PAGE_BYTES_MAX {
+                    break 'search true;
+                }
+                if let Some(DeviceOutcome::Responded(response)) = &row.outcome {
+                    bytes = bytes.saturating_add(response.payload.bytes().len());
+                }
+                last = Some(Start::Place(found));
+                items.push(row);
+            }
+            place = searched.next;
+            if place.is_none() {
+                break false;
+            }
+        };
+        let given = given + items.len() as u64;
         Ok(Page { items, next: continuation(plan, given, last.filter(|_| has_more)) })
     }
 

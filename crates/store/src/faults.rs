@@ -15,9 +15,10 @@ use domain::decision::Decision;
 use domain::enrollment::{Enrollment, EntryKind, EntryName};
 use domain::identity::Identity;
 use domain::ids::{
-    CertificateName, DeviceId, EnrollmentGroupId, HubKey, LockToken, OperationId, Precondition, RegistrationId,
+    CertificateName, DeviceId, EnrollmentGroupId, HubKey, JobId, LockToken, OperationId, Precondition, RegistrationId,
     ServiceKey, TrackingId,
 };
+use domain::job::{self, DeviceJob, DeviceOutcome, Job, JobFailure};
 use domain::message::Message;
 use domain::operation::identity::IdentityName;
 use domain::operation::registration::{RegistrationError, RegistrationState, RegistrationStatus};
@@ -32,9 +33,10 @@ use tokio::sync::watch;
 use crate::error::{Error, Unavailability};
 use crate::ports::{
     Accepted, ActivityMark, Changed, ClaimWanted, Claimed, CloudToDeviceStore, ConnectionClaim, Created, DecisionStore,
-    DefaultsStage, Deployment, DeviceCounts, Enqueued, EnrollmentStore, Finish, Finished, Found, Given, IdentityStore,
-    Lease, OperationView, Place, Placed, Planned, Position, QueryStore, ReadFrom, RegistrationStore, ResourceStore,
-    Resources, Searched, Settled, StoredMessage, Swept, TelemetryLog, TwinChange, TwinOutcome, TwinStore, X509Lookup,
+    DefaultsStage, Deployment, DeviceCounts, DeviceJobsWanted, DueJob, Enlisted, Enqueued, EnrollmentStore, Finish,
+    Finished, Found, Given, IdentityStore, JobKey, JobStore, Lease, OperationView, Place, Placed, Planned, Position,
+    QueryStore, ReadFrom, RegistrationStore, ResourceStore, Resources, Searched, Settled, StoredMessage, Swept,
+    TelemetryLog, TwinChange, TwinOutcome, TwinStore, X509Lookup,
 };
 
 /// How a call fails.
@@ -277,6 +279,23 @@ gated!(QueryStore {
     fn find_twins(hub: HubKey, plan: &Arc<Plan>, after: Option<Place>, limit: usize) -> Searched<Vec<Found>>;
     fn group_twins(hub: HubKey, plan: &Arc<Plan>, after: Option<Place>, groups: Groups)
         -> Result<Searched<Groups>, TooManyGroups>;
+});
+
+gated!(JobStore {
+    fn create_job(hub: HubKey, draft: job::Draft, now: UnixTime) -> Created<Job>;
+    fn find_job(hub: HubKey, id: &JobId, now: UnixTime) -> Option<Job>;
+    fn list_jobs(hub: HubKey, filter: job::Filter, page: PageRequest, now: UnixTime) -> Page<Job>;
+    fn cancel_job(hub: HubKey, id: &JobId, now: UnixTime) -> Option<Job>;
+    fn list_due_jobs(now: UnixTime) -> Vec<DueJob>;
+    fn enlist_devices(job: JobKey, piece: Enlisted, now: UnixTime) -> ();
+    fn patch_listed_twins(job: JobKey, limit: usize, now: UnixTime) -> usize;
+    fn begin_calls(job: JobKey, limit: usize, now: UnixTime) -> Vec<(Place, IdentityName)>;
+    fn end_call(job: JobKey, device: Place, outcome: DeviceOutcome, now: UnixTime) -> ();
+    fn interrupt_calls(now: UnixTime) -> ();
+    fn fail_job(job: JobKey, failure: JobFailure, now: UnixTime) -> ();
+    fn find_device_jobs(hub: HubKey, wanted: &DeviceJobsWanted, after: Option<Place>, limit: usize)
+        -> Searched<Vec<(Place, DeviceJob)>>;
+    fn prune_jobs(before: UnixTime, limit: usize) -> usize;
 });
 
 gated!(CloudToDeviceStore {

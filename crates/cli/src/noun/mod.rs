@@ -7,6 +7,7 @@ pub mod dps;
 pub mod enrollment;
 pub mod events;
 pub mod hub;
+pub mod job;
 pub mod linked_hub;
 pub mod message;
 pub mod method;

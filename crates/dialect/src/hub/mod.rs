@@ -16,6 +16,7 @@ pub mod device_amqp;
 pub mod device_http;
 pub mod device_mqtt;
 pub mod digital_twin_http;
+mod job_http;
 pub mod link_address;
 mod links;
 pub mod method_amqp;

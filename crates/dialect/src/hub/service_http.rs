@@ -1,5 +1,5 @@
-//! Operators' programs at a hub: identities, twins, direct methods, statistics (`contract/hub-service.md 3` to `7`), and of
-//! messages to devices what is done over HTTPS.
+//! Operators' programs at a hub: identities, twins, direct methods, jobs, statistics (`contract/hub-service.md 3` to `8`),
+//! and of messages to devices what is done over HTTPS.
 //!
 //! Decodes and encodes; who may do what, and whether a device exists, is for the service to say. Start at [`decode`].
 
@@ -10,12 +10,13 @@ use domain::method::Timeouts;
 use domain::operation::cloud_to_device::AtHub;
 use domain::operation::identity::{self, IdentityName};
 use domain::operation::{ErrorKind, Failure, Operation, Reply, cloud_to_device, method, query, twin};
+use domain::query::document;
 use http::header::{ETAG, RETRY_AFTER};
 use http::{HeaderName, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::registry_json::{self, Mode, invalid, parse_name};
-use super::{digital_twin_http, method_json, twin_json, words};
+use super::{digital_twin_http, job_http, method_json, twin_json, words};
 use crate::error::{self, Refused, spelling};
 use crate::http::{Target, empty, is, json as respond, json_text, list, page, precondition, with_header};
 use crate::json::{self, InvalidJson};
@@ -55,7 +56,7 @@ pub fn owns_path(path: &str) -> bool {
 }
 
 fn is_root(segment: &str) -> bool {
-    ["devices", "twins", "digitaltwins", "statistics", "messages"].iter().any(|word| is(segment, word))
+    ["devices", "twins", "digitaltwins", "statistics", "messages", "jobs"].iter().any(|word| is(segment, word))
 }
 
 /// Turns a request into an operation; or into its refusal.
@@ -85,6 +86,9 @@ pub fn decode(request: &Request<Bytes>, target: &Target) -> Result<(Operation, A
             if is(first, "messages") && is(bound, "servicebound") && is(word, "feedback") =>
         {
             Ok((Operation::CloudToDevice(decode_feedback(&method, rest)?), Asked::Other))
+        }
+        [first, version, rest @ ..] if is(first, "jobs") && is(version, "v2") => {
+            Ok((Operation::Job(job_http::decode(request, &method, target, rest)?), Asked::Other))
         }
         [first, word] if is(first, "statistics") => {
             let ask = match (is(word, "devices"), is(word, "service")) {
@@ -256,6 +260,7 @@ pub fn encode(reply: Result<Reply, Failure>, asked: &Asked) -> Response<Bytes> {
         }
         Ok(Reply::DigitalTwin(answer)) => digital_twin_http::encode(answer),
         Ok(Reply::Query(answer)) => encode_query(&answer),
+        Ok(Reply::Job(answer)) => job_http::encode(&answer),
         Ok(Reply::CloudToDevice(answer)) => encode_cloud_to_device(answer),
         Ok(_) => empty(StatusCode::INTERNAL_SERVER_ERROR),
         Err(failure) if *asked == Asked::Twin && failure.kind == ErrorKind::ModuleNotFound => {
@@ -335,6 +340,10 @@ fn encode_query(answer: &query::Answer) -> Response<Bytes> {
         query::Answer::Twins(page) => {
             let items = page.items.iter().map(|(twin, identity)| twin_json::show(twin, identity)).collect();
             (items, "Twin", &page.next)
+        }
+        query::Answer::DeviceJobs(page) => {
+            let items = page.items.iter().map(|row| Value::Object(document::of_device_job(row))).collect();
+            (items, "DeviceJob", &page.next)
         }
         query::Answer::Rows(page) => (page.items.iter().cloned().map(Value::Object).collect(), "Raw", &page.next),
     };

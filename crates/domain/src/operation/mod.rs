@@ -9,6 +9,7 @@ pub mod decision;
 pub mod digital_twin;
 pub mod enrollment;
 pub mod identity;
+pub mod job;
 pub mod method;
 pub mod query;
 pub mod registration;
@@ -45,6 +46,8 @@ pub enum Operation {
     Method(method::Ask),
     /// An operator asks for twins and jobs in the query language.
     Query(query::Ask),
+    /// An operator has something done to many devices.
+    Job(job::Ask),
     /// A device connects to a hub, subscribes, leaves.
     Session(session::Ask),
     /// A back-end program is let in, and leaves.
@@ -76,6 +79,8 @@ pub enum Reply {
     Method(method::Answer),
     /// To [`Operation::Query`].
     Query(query::Answer),
+    /// To [`Operation::Job`].
+    Job(job::Answer),
     /// To [`Operation::Session`].
     Session(session::Answer),
     /// To [`Operation::Backend`].
@@ -270,6 +275,8 @@ pub enum ErrorKind {
     ModuleNotFound,
     /// The device is not connected, or does not listen for direct methods.
     DeviceNotOnline,
+    /// No job has the ID.
+    JobNotFound,
     /// No resource, policy, certificate or decision has the name.
     ResourceNotFound,
     /// The individual enrollment exists.
@@ -280,6 +287,8 @@ pub enum ErrorKind {
     DeviceExists,
     /// The module exists.
     ModuleExists,
+    /// A job has the ID already.
+    JobExists,
     /// The resource exists or its name is taken.
     ResourceExists,
     /// The message, or the feedback, is not the caller's any more.
@@ -288,6 +297,8 @@ pub enum ErrorKind {
     PreconditionFailed,
     /// There are as many enrollments, CA certificates or links as there may be.
     QuotaExceeded,
+    /// There are as many jobs under way or scheduled as there may be.
+    TooManyJobs,
     /// As many messages wait for the device as may.
     QueueFull,
     /// Too much at once: try again later.
@@ -302,7 +313,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All kinds, for tables that must be complete.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 36] = [
         Self::InvalidArgument,
         Self::InvalidBody,
         Self::TooManyEnrollments,
@@ -322,15 +333,18 @@ impl ErrorKind {
         Self::DeviceNotFound,
         Self::ModuleNotFound,
         Self::DeviceNotOnline,
+        Self::JobNotFound,
         Self::ResourceNotFound,
         Self::EnrollmentExists,
         Self::EnrollmentGroupExists,
         Self::DeviceExists,
         Self::ModuleExists,
+        Self::JobExists,
         Self::ResourceExists,
         Self::LockLost,
         Self::PreconditionFailed,
         Self::QuotaExceeded,
+        Self::TooManyJobs,
         Self::QueueFull,
         Self::Throttled,
         Self::DeviceUnanswering,

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{Page, PageRequest};
 use crate::identity::Identity;
+use crate::job::DeviceJob;
 use crate::twin::Twin;
 
 /// What is asked.
@@ -23,6 +24,8 @@ pub enum Ask {
 pub enum Answer {
     /// Whole twins.
     Twins(Page<(Twin, Identity)>),
+    /// What became of jobs, device by device.
+    DeviceJobs(Page<DeviceJob>),
     /// Rows of columns or groups.
     Rows(Page<Map<String, Value>>),
 }

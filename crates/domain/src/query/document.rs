@@ -1,5 +1,5 @@
-//! The document that queries address and that `SELECT *` answers with: a twin with what it shows of its identity
-//! (`contract/hub-service.md 5`).
+//! The documents that queries address and that `SELECT *` answers with: a twin with what it shows of its identity
+//! (`contract/hub-service.md 5`), and what became of a job at a device (`contract/hub-service.md 6.1`).
 //!
 //! Its spellings stand here, and not in a dialect, because they are words of the language: `status = 'enabled'` means the
 //! text of this document, for every store.
@@ -12,6 +12,7 @@ use super::Root;
 use crate::clock::UnixTime;
 use crate::identity::{Authentication, Identity, IdentityStatus, Thumbprints};
 use crate::ids::Etag;
+use crate::job::{DeviceJob, DeviceJobStatus, DeviceOutcome, JobKind};
 use crate::twin::Twin;
 
 /// The document of a twin.
@@ -51,6 +52,55 @@ pub fn of_twin(twin: &Twin, identity: &Identity) -> Map<String, Value> {
         }
     }
     document
+}
+
+/// The document of what became of a job at one of its devices.
+pub fn of_device_job(row: &DeviceJob) -> Map<String, Value> {
+    let mut document = Map::new();
+    let mut put = |member: &str, value: Value| drop(document.insert(member.to_owned(), value));
+    put(Root::DeviceId.name(), json!(row.name.device));
+    if let Some(module) = &row.name.module {
+        put(Root::ModuleId.name(), json!(module));
+    }
+    put("jobId", json!(row.job));
+    put("jobType", json!(job_kind(row.kind)));
+    put(Root::Status.name(), json!(device_job_status(row.status)));
+    put("startTimeUtc", json!(moment(row.started_at)));
+    put("endTimeUtc", json!(moment(row.ended_at)));
+    put("createdDateTimeUtc", json!(moment(row.created_at)));
+    put("lastUpdatedDateTimeUtc", json!(moment(row.created_at.max(row.started_at).max(row.ended_at))));
+    match &row.outcome {
+        Some(DeviceOutcome::Responded(response)) => {
+            // A payload was checked to be JSON when it was taken.
+            let payload: Value = serde_json::from_slice(response.payload.bytes()).unwrap_or_default();
+            let response = json!({ "status": response.status, "payload": payload });
+            put("outcome", json!({ "deviceMethodResponse": response }));
+        }
+        Some(DeviceOutcome::Failed(fault)) => {
+            put("error", json!({ "code": fault.code(), "description": fault.to_string() }));
+        }
+        Some(DeviceOutcome::Patched) | None => {}
+    }
+    document
+}
+
+/// The name of a kind of job.
+pub const fn job_kind(kind: JobKind) -> &'static str {
+    match kind {
+        JobKind::PatchTwin => "scheduleUpdateTwin",
+        JobKind::Invoke => "scheduleDeviceMethod",
+    }
+}
+
+/// The name of where a job stands at a device.
+pub const fn device_job_status(status: DeviceJobStatus) -> &'static str {
+    match status {
+        DeviceJobStatus::Pending => "pending",
+        DeviceJobStatus::Running => "running",
+        DeviceJobStatus::Completed => "completed",
+        DeviceJobStatus::Failed => "failed",
+        DeviceJobStatus::Cancelled => "canceled",
+    }
 }
 
 /// A twin's etag: base64 of eight bytes, the highest first.

@@ -44,6 +44,16 @@ pub fn parse(text: &str) -> Result<Plan, InvalidQuery> {
     parser.query()
 }
 
+/// Reads what tells the twins of a job or a configuration from others: a condition on devices, `*` for all of them, or
+/// `FROM devices.modules WHERE` and a condition on modules.
+pub fn parse_target(text: &str) -> Result<Plan, InvalidQuery> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(InvalidQuery { at: 1, fault: Fault::TooLong });
+    }
+    let mut parser = Parser { tokens: tokens(text)?, next: 0, terms: 0, depth: 0 };
+    parser.target()
+}
+
 /// What stands behind `SELECT`.
 struct Selection {
     at: usize,
@@ -150,6 +160,25 @@ impl Parser {
         }
         let select = plan_selection(selection, keys)?;
         Ok(Plan { collection, top, select, condition })
+    }
+
+    fn target(&mut self) -> Result<Plan, InvalidQuery> {
+        let (collection, condition) = if self.eat("*") {
+            (Collection::Devices, None)
+        } else if self.eat_word("FROM") {
+            let at = self.at();
+            let collection = self.collection()?;
+            if collection == Collection::Jobs {
+                return Err(InvalidQuery { at, fault: Fault::JobTarget });
+            }
+            (collection, if self.eat_word("WHERE") { Some(self.condition()?) } else { None })
+        } else {
+            (Collection::Devices, Some(self.condition()?))
+        };
+        match self.peek() {
+            Token::End => Ok(Plan { collection, top: None, select: Select::Whole, condition }),
+            _ => self.expected("an operator or the end of the condition"),
+        }
     }
 
     fn top(&mut self) -> Result<Option<u64>, InvalidQuery> {

@@ -46,7 +46,7 @@ pub enum Root {
 }
 
 /// The members that the language does not treat apart, in the spelling of documents.
-const OTHERS: [&str; 17] = [
+const OTHERS: [&str; 18] = [
     "etag",
     "deviceEtag",
     "statusReason",
@@ -64,6 +64,7 @@ const OTHERS: [&str; 17] = [
     "createdDateTimeUtc",
     "lastUpdatedDateTimeUtc",
     "outcome",
+    "error",
 ];
 
 /// What may stand before the first member: the collections' common name, and behind it what tells them apart.

@@ -439,3 +439,34 @@ fn tags_are_indexed_by_their_primitive_leaves() {
     let long = Constant::Text("x".repeat(300).into());
     assert_eq!(leaf::of_constant(&long), None);
 }
+
+#[test]
+fn a_target_is_a_condition_on_devices_or_names_the_modules() {
+    let target = |text| parse_target(text).map(|plan| (plan.collection, plan.condition.is_some()));
+    assert_eq!(target("*"), Ok((Collection::Devices, false)));
+    assert_eq!(target("tags.site = 'x' AND deviceId IN ['a', 'b']"), Ok((Collection::Devices, true)));
+    assert_eq!(target("from devices where status = 'enabled'"), Ok((Collection::Devices, true)));
+    assert_eq!(target("FROM devices.modules WHERE moduleId = 'm'"), Ok((Collection::Modules, true)));
+    assert_eq!(target("FROM devices.modules"), Ok((Collection::Modules, false)));
+    for text in ["", "* AND", "SELECT * FROM devices", "FROM devices.jobs", "tags.a = 1 GROUP BY tags.a", "FROM x", "="]
+    {
+        assert!(target(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn what_a_row_must_equal_is_found_where_it_is_said_plainly() {
+    let cases = [
+        ("jobId = 'a'", Some("a")),
+        ("'a' = devices.jobs.jobId AND status = 'failed'", Some("a")),
+        ("jobId = 'a' OR status = 'failed'", None),
+        ("jobId != 'a'", None),
+        ("jobId.x = 'a'", None),
+        ("jobId = 1", None),
+    ];
+    let root = Root::Other("jobId".into());
+    for (text, expected) in cases {
+        let plan = parse(&format!("SELECT * FROM devices.jobs WHERE {text}")).unwrap();
+        assert_eq!(plan.required_text(&root), expected, "{text}");
+    }
+}

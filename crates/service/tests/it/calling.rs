@@ -33,13 +33,13 @@ async fn ground_with(name: &IdentityName) -> Ground {
 }
 
 /// A device that is connected.
-struct Device {
+pub struct Device {
     seat: ConnectedDevice,
     mailbox: Mailbox,
 }
 
 impl Device {
-    async fn connect(ground: &Ground, name: &IdentityName) -> Self {
+    pub async fn connect(ground: &Ground, name: &IdentityName) -> Self {
         Self::let_in(ground, ground.seat_by_policy(name).await)
     }
 
@@ -48,7 +48,7 @@ impl Device {
         Self { mailbox: ground.service.mailbox(&seat).unwrap(), seat }
     }
 
-    async fn listen(&self, ground: &Ground, filter: Filter) {
+    pub async fn listen(&self, ground: &Ground, filter: Filter) {
         self.subscribe(ground, filter, false).await;
     }
 

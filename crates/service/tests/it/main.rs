@@ -8,6 +8,7 @@ mod calling;
 mod first_start;
 mod ground;
 mod interrupted;
+mod jobs;
 mod messages;
 mod operating;
 mod posting;

@@ -43,6 +43,9 @@ fn simple(answer: Answer) -> Page<Value> {
             let names = items.into_iter().map(|(_, identity)| json!(identity.name.to_string())).collect();
             Page { items: names, next }
         }
+        Answer::DeviceJobs(Page { items, next }) => {
+            Page { items: items.into_iter().map(|row| json!(row.name.to_string())).collect(), next }
+        }
         Answer::Rows(Page { items, next }) => Page { items: items.into_iter().map(Value::Object).collect(), next },
     }
 }
@@ -110,7 +113,11 @@ async fn what_is_no_query_or_no_place_in_its_answer_is_refused_in_words() {
             whole(),
             "The query, at character 15: expected devices, devices.modules or devices.jobs, found twins.",
         ),
-        ("SELECT * FROM devices.jobs", whole(), "devices.jobs cannot be queried: this hub runs no jobs."),
+        (
+            "SELECT jobId FROM devices.jobs",
+            whole(),
+            "The query, at character 8: from devices.jobs only SELECT * is possible.",
+        ),
         ("SELECT * FROM devices", after("nonsense"), "The continuation does not belong to this query."),
         ("SELECT * FROM devices", after("1:g:x"), "The continuation does not belong to this query."),
         ("SELECT COUNT() FROM devices", after("1:t:5"), "The continuation does not belong to this query."),

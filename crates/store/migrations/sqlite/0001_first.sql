@@ -269,6 +269,58 @@ CREATE INDEX feedback_by_expiry ON feedback (expires_at);
 CREATE INDEX feedback_by_lock ON feedback (lock) WHERE lock IS NOT NULL;
 CREATE INDEX feedback_by_deadline ON feedback (locked_until) WHERE lock IS NOT NULL;
 
+CREATE TABLE job (
+    -- AUTOINCREMENT: the order in which jobs were created, and a key that is never given twice.
+    key INTEGER PRIMARY KEY AUTOINCREMENT,
+    hub INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    -- 0 for changes of twins, 1 for direct methods.
+    kind INTEGER NOT NULL,
+    record TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    starts_at INTEGER NOT NULL,
+    deadline INTEGER,
+    ended_at INTEGER,
+    -- 0 while it waits, 1 while it runs, 2 completed, 3 failed, 4 cancelled.
+    status INTEGER NOT NULL DEFAULT 0,
+    failure TEXT,
+    -- Behind which identity it goes on looking for its own; NULL when it has found them all.
+    place INTEGER DEFAULT 0,
+    -- How many of its devices stand where.
+    pending INTEGER NOT NULL DEFAULT 0,
+    running INTEGER NOT NULL DEFAULT 0,
+    succeeded INTEGER NOT NULL DEFAULT 0,
+    failed INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (hub, id)
+) STRICT;
+
+CREATE INDEX job_due ON job (starts_at, key) WHERE ended_at IS NULL;
+CREATE INDEX job_ended ON job (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX job_by_hub ON job (hub, key);
+
+-- The devices of jobs, and what became of each. They stay when the device goes: they are the job's history.
+CREATE TABLE job_device (
+    sequence INTEGER PRIMARY KEY,
+    job INTEGER NOT NULL,
+    hub INTEGER NOT NULL,
+    identity INTEGER NOT NULL,
+    device TEXT NOT NULL,
+    -- Empty for the device itself.
+    module TEXT NOT NULL,
+    -- 0 while nothing was done, 1 while it is called, 2 done, 3 failed.
+    status INTEGER NOT NULL DEFAULT 0,
+    started_at INTEGER,
+    ended_at INTEGER,
+    outcome TEXT,
+    UNIQUE (job, identity)
+) STRICT;
+
+CREATE INDEX job_device_pending ON job_device (job, sequence) WHERE status = 0;
+CREATE INDEX job_device_running ON job_device (job) WHERE status = 1;
+CREATE INDEX job_device_by_job ON job_device (job, sequence);
+CREATE INDEX job_device_by_device ON job_device (hub, device, sequence);
+CREATE INDEX job_device_by_hub ON job_device (hub, sequence);
+
 -- Why devices were admitted; refusals are in a file of their own.
 CREATE TABLE decision (
     id INTEGER PRIMARY KEY,

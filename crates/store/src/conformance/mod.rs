@@ -11,6 +11,7 @@ pub mod decision;
 pub mod enrollment;
 pub mod fencing;
 pub mod identity;
+pub mod job;
 pub mod query;
 pub mod registration;
 pub mod resource;

@@ -42,6 +42,7 @@ pub const QUOTAS: Quotas = Quotas {
     ca_certificates: 5,
     linked_hubs: 5,
     messages_per_device: 5,
+    jobs_per_hub: 15,
 };
 
 pub fn after(seconds: u64) -> UnixTime {

@@ -7,6 +7,7 @@ mod cloud_to_device;
 mod decision;
 mod enrollment;
 mod identity;
+mod job;
 mod query;
 mod registration;
 mod resource;
@@ -17,6 +18,7 @@ pub use cloud_to_device::{CloudToDeviceStore, Enqueued, Given, Holder, Lease, Se
 pub use decision::DecisionStore;
 pub use enrollment::{EnrollmentStore, X509Lookup};
 pub use identity::{ActivityMark, ClaimWanted, ConnectionClaim, DeviceCounts, IdentityStore};
+pub use job::{DeviceJobsWanted, DueJob, Enlisted, JobKey, JobStage, JobStore};
 pub use query::{Found, Place, QueryStore, Searched};
 pub use registration::{
     Accepted, Assigned, Assignee, Claimed, Finish, Finished, OperationView, Planned, RegistrationStore, TwinSource,
@@ -62,6 +64,7 @@ pub trait Store:
     + IdentityStore
     + TwinStore
     + QueryStore
+    + JobStore
     + DecisionStore
     + CloudToDeviceStore
 {
@@ -74,6 +77,8 @@ impl<S> Store for S where
         + IdentityStore
         + TwinStore
         + QueryStore
+        + JobStore
+        + JobStore
         + DecisionStore
         + CloudToDeviceStore
         + ?Sized

@@ -11,6 +11,7 @@ mod decision;
 mod engine;
 mod enrollment;
 mod identity;
+mod job;
 mod migrations;
 mod query;
 mod readers;

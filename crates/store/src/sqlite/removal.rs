@@ -32,6 +32,8 @@ fn remove_piece(tx: &Tx<'_, '_>, owner: CertificateOwner) -> Result<bool, Error>
              (SELECT hub, path, value, identity FROM twin_tag WHERE hub = ?1 LIMIT ?2)",
             "DELETE FROM message WHERE identity IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
             "DELETE FROM feedback WHERE identity IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
+            "DELETE FROM job_device WHERE sequence IN (SELECT sequence FROM job_device WHERE hub = ?1 LIMIT ?2)",
+            "DELETE FROM job WHERE key IN (SELECT key FROM job WHERE hub = ?1 LIMIT ?2)",
             "DELETE FROM twin WHERE identity IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
             "DELETE FROM session WHERE identity IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
             // Last, since the others are found by it: each piece is the same set of identities.

@@ -183,6 +183,17 @@ fn apply_reported(
     }
 }
 
+/// Merges a change into a twin, as part of another verb.
+pub(super) fn patch(
+    tx: &mut Tx<'_, '_>,
+    place: (HubKey, &IdentityName),
+    wanted: ServiceChange,
+    precondition: Precondition,
+    now: UnixTime,
+) -> Result<TwinOutcome<(Twin, Identity)>, Error> {
+    change(tx, place, (wanted, Manner::Patch), precondition, now)
+}
+
 /// How a change meets a twin.
 #[derive(Clone, Copy)]
 enum Manner {

@@ -105,6 +105,22 @@ conformance! {
         a_hub_takes_as_many_devices_as_it_may
         a_device_takes_as_many_modules_as_it_may_and_lists_them_all
     }
+    job {
+        a_job_comes_back_as_it_was_scheduled
+        a_job_is_due_when_its_time_has_come
+        a_hub_takes_as_many_jobs_as_it_may
+        devices_are_enlisted_once_whoever_tries_again
+        a_job_without_devices_is_done
+        each_twin_of_a_list_is_changed_once
+        a_change_that_is_refused_fails_at_its_device_alone
+        what_a_device_answered_is_kept_as_it_was
+        calls_whose_caller_has_ended_have_failed
+        a_cancelled_job_does_nothing_more
+        a_job_that_fails_fails_what_it_left_undone
+        jobs_are_listed_by_type_and_state_in_pages
+        what_became_of_jobs_is_read_in_pieces
+        jobs_that_ended_long_ago_are_forgotten
+    }
     query {
         twins_are_found_by_what_they_hold_at_their_hub_alone
         found_twins_come_whole_with_their_identities

@@ -21,6 +21,8 @@ pub const TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
 const AGO_S: i64 = 3_600;
 /// The key of every device and enrollment of the tables.
 pub const DEVICE_KEY: [u8; 32] = [1; 32];
+/// Stands in tables for the name of a job.
+const FRESH_JOB: &str = "fresh-job";
 /// The device that has registered.
 pub const REGISTERED: &str = "registered";
 /// The device at the hub that speaks for itself.
@@ -42,6 +44,8 @@ pub struct Ground {
     muster: Muster,
     connections: HashMap<Api, RawHttp<TlsStream<TcpStream>>>,
     operation: String,
+    /// Jobs that were put so far.
+    jobs: usize,
     scene: Scene,
     seen: Vec<Option<Value>>,
 }
@@ -54,6 +58,7 @@ impl Ground {
             muster,
             connections: HashMap::new(),
             operation: String::new(),
+            jobs: 0,
             scene: Scene::default(),
             seen: Vec::new(),
         }
@@ -79,7 +84,24 @@ impl Ground {
             };
             self.connections.insert(api, RawHttp::new(stream));
         }
-        self.connections.get_mut(&api).unwrap().exchange(request).await
+        let request = self.named(request);
+        self.connections.get_mut(&api).unwrap().exchange(&request).await
+    }
+
+    /// The request with a name of its own for a job that is put, and with that of the last one for others: no name is
+    /// free again.
+    fn named(&mut self, request: &RawRequest) -> RawRequest {
+        let mut request = request.clone();
+        if !request.target.contains(FRESH_JOB) {
+            return request;
+        }
+        self.jobs += usize::from(request.method == "PUT");
+        let name = format!("job-{}", self.jobs);
+        request.target = request.target.replace(FRESH_JOB, &name);
+        if let Ok(body) = std::str::from_utf8(&request.body) {
+            request.body = body.replace(FRESH_JOB, &name).into_bytes();
+        }
+        request
     }
 
     /// Puts the entities of `scene` in place of those that stand there.

@@ -60,6 +60,11 @@ async fn golden_bad_input_of_queries() {
 }
 
 #[tokio::test]
+async fn golden_bad_input_of_jobs() {
+    try_everything("hub-jobs").await;
+}
+
+#[tokio::test]
 async fn golden_bad_input_of_messages_to_devices() {
     try_everything("hub-messages").await;
 }

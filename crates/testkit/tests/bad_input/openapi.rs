@@ -18,7 +18,11 @@ type Operations = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 /// The APIs that OpenAPI files are published of, and the tables of each.
 const APIS: &[(&str, Api, &[&str])] = &[
     ("provisioning-service", Api::ProvisioningService, &["provisioning-service"]),
-    ("hub", Api::Hub, &["hub-registry", "hub-twin", "hub-method", "hub-digital-twin", "hub-query", "hub-messages"]),
+    (
+        "hub",
+        Api::Hub,
+        &["hub-registry", "hub-twin", "hub-method", "hub-digital-twin", "hub-query", "hub-jobs", "hub-messages"],
+    ),
 ];
 
 /// What no table sends.

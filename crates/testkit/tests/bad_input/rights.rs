@@ -62,6 +62,10 @@ const HUB: Rights = Rights {
                 "PATCH /digitaltwins/{}",
                 "POST /digitaltwins/{}/commands/{}",
                 "POST /digitaltwins/{}/components/{}/commands/{}",
+                "GET /jobs/v2/{}",
+                "GET /jobs/v2/query",
+                "PUT /jobs/v2/{}",
+                "POST /jobs/v2/{}/cancel",
                 "DELETE /devices/{}/commands",
                 "GET /messages/serviceBound/feedback",
                 "DELETE /messages/serviceBound/feedback/{}",
@@ -114,7 +118,8 @@ const SERVICE: Rights = Rights {
 
 #[tokio::test]
 async fn each_operation_of_a_hub_needs_exactly_its_right() {
-    let tables = ["hub-registry", "hub-twin", "hub-method", "hub-digital-twin", "hub-query", "hub-messages"];
+    let tables =
+        ["hub-registry", "hub-twin", "hub-method", "hub-digital-twin", "hub-query", "hub-jobs", "hub-messages"];
     try_rights("hub", Api::Hub, &tables, &HUB, "IotHubs/hub").await;
 }
 

@@ -4,9 +4,11 @@ use domain::clock::UnixTime;
 use domain::enrollment::Capabilities;
 use domain::identity::{Authentication, DraftAuthentication, Identity, IdentityDraft, IdentityStatus, Thumbprints};
 use domain::ids::{Etag, Precondition, TrackingId};
+use domain::job::{Draft, Filter, Work};
 use domain::method::{Call, Payload};
 use domain::operation::digital_twin;
 use domain::operation::identity::{Answer, Ask, BulkChange, BulkItem};
+use domain::operation::job;
 use domain::sas::{KeyPair, SymmetricKey};
 use domain::twin::{ServiceChange, Twin};
 use proptest::prelude::*;
@@ -92,6 +94,7 @@ fn show(operation: &Operation) -> Vec<String> {
                 page.after.as_ref().map_or("from the beginning".to_owned(), |after| format!("after {}", after.0));
             vec![format!("query {text}"), after, format!("at most {}", page.limit)]
         }
+        Operation::Job(ask) => show_job(ask),
         Operation::CloudToDevice(cloud_to_device::Ask::Purge(name)) => vec![format!("purge {name}")],
         Operation::CloudToDevice(cloud_to_device::Ask::TakeFeedback(AtHub::Dialled)) => {
             vec!["take feedback".to_owned()]
@@ -116,6 +119,41 @@ fn show_digital_twin(ask: &digital_twin::Ask) -> Vec<String> {
             let waits = format!("{} s to connect, {} s to respond", connect.as_secs(), response.as_secs());
             let payload = String::from_utf8(payload.bytes().to_vec()).unwrap();
             vec![format!("command {method} of {device}"), payload, waits]
+        }
+    }
+}
+
+fn show_job(ask: &job::Ask) -> Vec<String> {
+    match ask {
+        job::Ask::Find(id) => vec![format!("find job {id}")],
+        job::Ask::Cancel(id) => vec![format!("cancel job {id}")],
+        job::Ask::List { filter, page } => {
+            let word = |word: Option<String>| word.map(|word| format!(" {word}")).unwrap_or_default();
+            let jobs = match filter {
+                None => "list no jobs".to_owned(),
+                Some(Filter { kind, status }) => {
+                    let (kind, status) = (kind.map(|kind| format!("{kind:?}")), status.map(|at| format!("{at:?}")));
+                    format!("list jobs{}{}", word(kind), word(status))
+                }
+            };
+            let after = page.after.as_ref().map_or("from the beginning".to_owned(), |at| format!("after {}", at.0));
+            vec![jobs, after, format!("at most {}", page.limit)]
+        }
+        job::Ask::Schedule(draft) => {
+            let Draft { id, work, condition, starts_at, execution_max } = &**draft;
+            let at = starts_at.map_or("at once".to_owned(), |at| format!("at {}", at.seconds()));
+            let work = match work {
+                Work::PatchTwin { change, etag } => {
+                    let version = etag.map(|etag| format!(" at version {}", etag.number())).unwrap_or_default();
+                    format!("patch {}{version}", show_change(change))
+                }
+                Work::Invoke(Call { method, payload, timeouts: Timeouts { connect, response } }) => {
+                    let payload = String::from_utf8_lossy(payload.bytes());
+                    let waits = (connect.as_secs(), response.as_secs());
+                    format!("call {method}: {payload}, {} s to connect, {} s to respond", waits.0, waits.1)
+                }
+            };
+            vec![format!("schedule {id} for {condition}"), format!("{at}, {} s", execution_max.as_secs()), work]
         }
     }
 }
