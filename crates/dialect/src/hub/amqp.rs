@@ -29,9 +29,9 @@ pub struct Side {
     ending: Option<(Instant, CutOff)>,
 }
 
-/// How long a client has to leave by itself of which the last device or back end was cut off. Node never finishes closing a connection that
-/// is closed from here while it ends its session.
-const LEAVE_TIME: Duration = Duration::from_secs(5);
+/// How long a client has to leave by itself of which the last device or back end was cut off. Node never finishes closing
+/// a connection that is closed from here while it ends its session.
+pub(super) const LEAVE_TIME: Duration = Duration::from_secs(5);
 
 /// The code of an address that leads nowhere (`contract/hub-device.md 4.9`).
 const BAD_ADDRESS: u32 = 404_006;
@@ -55,7 +55,7 @@ impl Side {
         match reply {
             Ok(_) => {
                 // The first token of a connection always has room.
-                let _ = self.cbs.keep(put);
+                let _ = self.cbs.keep(put, |_| true);
                 port.tell_outcome(SaslCode::Ok, now);
             }
             Err(failure) => {
@@ -84,8 +84,9 @@ impl Side {
         self.devices.is_empty() && self.backends.is_empty()
     }
 
-    /// Has the connection end in a while, if somebody was cut off and nobody is left.
+    /// Has the connection end in a while, if a device was cut off, or a back end by `cut_off`, and nobody is left.
     fn end_later(&mut self, cut_off: Option<CutOff>, now: Instant) {
+        let cut_off = self.devices.take_cut_off().or(cut_off);
         if let Some(reason) = cut_off.filter(|_| self.is_empty()) {
             self.ending = Some((now + LEAVE_TIME, reason));
         }
@@ -146,6 +147,7 @@ impl Machine for Side {
             | Event::Begin { .. }
             | Event::Attached { .. } => {}
         }
+        self.end_later(None, now);
     }
 
     fn handle_reply(&mut self, id: AskId, reply: Result<Reply, Failure>, port: &mut Port<'_>, now: Instant) {
@@ -153,7 +155,7 @@ impl Machine for Side {
             return self.introduced(put, reply, port, now);
         }
         if self.cbs.has_asked(id) {
-            if let Some(put) = self.cbs.handle_reply(id, reply, port) {
+            if let Some(put) = self.cbs.handle_reply((id, reply), |put| self.devices.needs(put), port) {
                 self.backends.renew(&put, port);
                 self.devices.renew(&put, port);
             }
@@ -163,11 +165,12 @@ impl Machine for Side {
             return self.backends.handle_reply(id, reply, port);
         }
         self.devices.handle_reply(id, reply, port);
+        self.end_later(None, now);
     }
 
     fn handle_push(&mut self, device: &ConnectedDevice, push: Push, port: &mut Port<'_>, now: Instant) {
-        let cut_off = self.devices.handle_push(device, push, port);
-        self.end_later(cut_off, now);
+        self.devices.handle_push(device, push, port);
+        self.end_later(None, now);
     }
 
     fn handle_backend_push(&mut self, backend: &Backend, push: Push, port: &mut Port<'_>, now: Instant) {
@@ -175,10 +178,11 @@ impl Machine for Side {
         self.end_later(cut_off, now);
     }
 
-    fn handle_room(&mut self, port: &mut Port<'_>, _: Instant) {
+    fn handle_room(&mut self, port: &mut Port<'_>, now: Instant) {
         self.cbs.flush(port);
         self.backends.flush(port);
         self.devices.flush(port);
+        self.end_later(None, now);
     }
 
     fn handle_timeout(&mut self, port: &mut Port<'_>, now: Instant) {
@@ -203,6 +207,6 @@ impl Machine for Side {
     }
 
     fn wants_input(&self) -> bool {
-        !self.devices.is_full() && !self.backends.is_full()
+        !self.devices.is_full() && !self.backends.is_full() && !self.cbs.is_full()
     }
 }

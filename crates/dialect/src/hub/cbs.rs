@@ -13,6 +13,7 @@ use domain::operation::{ErrorKind, Failure, Lane, Operation, Reply};
 use domain::sas::SasToken;
 use proto::amqp::{
     Attach, Body, Delivery, DeliveryState, LinkId, Map, Message, MessageId, Properties, Role, SessionId, Value,
+    condition,
 };
 
 use super::links::{self, Credit, Sender};
@@ -31,6 +32,10 @@ pub const TOKENS_MAX: usize = 2_048;
 const REQUEST_BYTES_MAX: u64 = 16 * 1024;
 /// Requests that may be under way on a link.
 const CREDIT: u32 = 64;
+/// Requests that a connection may have judged at once before nothing more is read; nobody has proved anything by one.
+const JUDGED_MAX: usize = 64;
+/// Bytes of those requests.
+const JUDGED_BYTES_MAX: usize = 256 * 1024;
 
 /// What was asked at `$cbs`.
 #[derive(Debug)]
@@ -139,6 +144,8 @@ pub struct Cbs {
     tokens: Vec<PutToken>,
     /// What is judged, by its ask.
     judged: BTreeMap<AskId, Judged>,
+    /// Bytes of it.
+    judged_bytes: usize,
 }
 
 /// A link on which tokens come.
@@ -160,6 +167,8 @@ struct Judged {
     link: LinkId,
     message_id: Option<MessageId>,
     put: PutToken,
+    /// How long the request was.
+    bytes: usize,
 }
 
 impl Cbs {
@@ -171,6 +180,11 @@ impl Cbs {
     /// Whether a token was found good.
     pub fn has_tokens(&self) -> bool {
         !self.tokens.is_empty()
+    }
+
+    /// Whether so much is judged that nothing more is to be read.
+    pub fn is_full(&self) -> bool {
+        self.judged.len() >= JUDGED_MAX || self.judged_bytes >= JUDGED_BYTES_MAX
     }
 
     /// Whether `id` is an ask of this node.
@@ -193,15 +207,21 @@ impl Cbs {
         self.tokens.iter().rev().find(|put| put.scope.is_none())
     }
 
-    /// Keeps a token that was found good, in the place of an earlier one for the same; `false` if there is no room.
-    pub fn keep(&mut self, put: PutToken) -> bool {
-        let is_full = self.tokens.len() >= TOKENS_MAX;
-        match self.tokens.iter_mut().find(|kept| kept.scope == put.scope && kept.host == put.host) {
-            Some(kept) => *kept = put,
-            None if is_full => return false,
-            None => self.tokens.push(put),
-        }
-        true
+    /// Keeps a token that was found good, in the place of an earlier one for the same. If there is no room, the one kept
+    /// longest is forgotten that names somebody and `is_needed` by nobody; `false` if there is none.
+    pub fn keep(&mut self, put: PutToken, is_needed: impl Fn(&PutToken) -> bool) -> bool {
+        let earlier = self.tokens.iter().position(|kept| kept.scope == put.scope && kept.host == put.host);
+        let is_full = || self.tokens.len() >= TOKENS_MAX;
+        let needless = || self.tokens.iter().position(|kept| kept.scope.is_some() && !is_needed(kept));
+        match earlier {
+            None if is_full() => match needless() {
+                None => return false,
+                Some(needless) => self.tokens.remove(needless),
+            },
+            None => return self.push_token(put),
+            Some(earlier) => self.tokens.remove(earlier),
+        };
+        self.push_token(put)
     }
 
     /// Accepts a link to `$cbs`; nobody has to have proved anything.
@@ -210,9 +230,17 @@ impl Cbs {
         match attach.role {
             Role::Sender => {
                 let credit = Credit::grant(link, CREDIT, port.connection);
+                for (displaced, _) in self.requests.extract_if(.., |_, requests| requests.session == session) {
+                    displace(displaced, port);
+                }
                 self.requests.insert(link, Requests { session, credit });
             }
-            Role::Receiver => self.answers.entry(session).or_default().link = Some(Sender::new(link, attach)),
+            Role::Receiver => {
+                let answers = self.answers.entry(session).or_default();
+                if let Some(displaced) = answers.link.replace(Sender::new(link, attach)) {
+                    displace(displaced.link(), port);
+                }
+            }
         }
         self.flush(port);
     }
@@ -233,17 +261,25 @@ impl Cbs {
                 let verify = Verify { host: put.host.clone(), scope: put.scope.clone() };
                 let operation = Operation::Session(Ask::Verify(Box::new(verify)));
                 let ask = port.ask_with(Some(put.token.clone()), operation, Lane::Serial);
-                self.judged.insert(ask, Judged { link, message_id, put });
+                let bytes = delivery.payload.len();
+                self.judged_bytes += bytes;
+                self.judged.insert(ask, Judged { link, message_id, put, bytes });
             }
             Err(reason) => self.answer(link, refused(message_id, &reason), port),
         }
     }
 
-    /// Answers a request that was judged; gives the token if it is good.
-    pub fn handle_reply(&mut self, id: AskId, reply: Result<Reply, Failure>, port: &mut Port<'_>) -> Option<PutToken> {
-        let Judged { link, message_id, put } = self.judged.remove(&id)?;
+    /// Answers a request that was judged; gives the token if it is good. Of those kept, some are needed by who is here.
+    pub fn handle_reply(
+        &mut self,
+        (id, reply): (AskId, Result<Reply, Failure>),
+        is_needed: impl Fn(&PutToken) -> bool,
+        port: &mut Port<'_>,
+    ) -> Option<PutToken> {
+        let Judged { link, message_id, put, bytes } = self.judged.remove(&id)?;
+        self.judged_bytes -= bytes;
         let (answer, good) = match reply {
-            Ok(_) if self.keep(put.clone()) => (granted(message_id), Some(put)),
+            Ok(_) if self.keep(put.clone(), is_needed) => (granted(message_id), Some(put)),
             Ok(_) => {
                 let full = Refused::new(ErrorKind::QuotaExceeded, "The connection holds as many tokens as it may.");
                 (refused(message_id, &full), None)
@@ -279,6 +315,11 @@ impl Cbs {
         }
     }
 
+    fn push_token(&mut self, put: PutToken) -> bool {
+        self.tokens.push(put);
+        true
+    }
+
     /// Forgets a link that is over.
     pub fn forget_link(&mut self, link: LinkId) {
         self.requests.remove(&link);
@@ -290,6 +331,12 @@ impl Cbs {
         self.requests.retain(|_, requests| requests.session != session);
         self.answers.remove(&session);
     }
+}
+
+/// Ends a link whose place another has taken.
+fn displace(link: LinkId, port: &mut Port<'_>) {
+    let error = proto::amqp::Error::new(condition::STOLEN, "A newer link of the session took its place.");
+    port.connection.detach(link, true, Some(error));
 }
 
 #[cfg(test)]

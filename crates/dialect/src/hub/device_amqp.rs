@@ -35,8 +35,12 @@ pub(super) mod tests;
 const TELEMETRY_CREDIT: u32 = 128;
 /// Requests and method results that may be under way on a link.
 const REQUEST_CREDIT: u32 = 32;
-/// Bytes of telemetry that a connection may have under way before nothing more is read.
-const TELEMETRY_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of messages, requests and results that a connection may have under way before nothing more is read.
+const ASKED_BYTES_MAX: usize = 1024 * 1024;
+/// Links that may wait for their devices to be let in before nothing more is read; nobody has proved anything by one.
+const ARRIVING_MAX: usize = 16;
+/// Longest request about a twin: a section of 32 KiB, with room for how clients write it.
+const TWIN_REQUEST_BYTES_MAX: u64 = 128 * 1024;
 /// Longest message to a device (`contract/hub-device.md 4.5`).
 const DEVICE_BOUND_BYTES_MAX: u64 = 64 * 1024;
 
@@ -47,8 +51,10 @@ pub struct Devices {
     /// Whose each link is.
     links: BTreeMap<LinkId, Owner>,
     waiting: BTreeMap<AskId, Waiting>,
-    /// Bytes of telemetry that are not answered.
-    telemetry_bytes: usize,
+    /// Bytes of what was asked and is not answered.
+    asked_bytes: usize,
+    /// Why somebody was cut off who was, until that is taken.
+    cut_off: Option<CutOff>,
 }
 
 #[derive(Debug)]
@@ -65,12 +71,12 @@ enum Waiting {
     Seat(IdentityName),
     /// Settle a transfer of so many bytes.
     Telemetry { link: LinkId, delivery: Option<DeliveryId>, bytes: usize },
-    /// Answer a request about the twin.
-    Twin { identity: IdentityName, link: LinkId, correlation_id: Option<MessageId> },
+    /// Answer a request about the twin, of so many bytes.
+    Twin { identity: IdentityName, link: LinkId, correlation_id: Option<MessageId>, bytes: usize },
     /// Accept the link on which a device is called.
     Listening(IdentityName),
-    /// Settle the result of a method.
-    MethodResult { link: LinkId, delivery: Option<DeliveryId> },
+    /// Settle the result of a method, of so many bytes.
+    MethodResult { link: LinkId, delivery: Option<DeliveryId>, bytes: usize },
     /// Send the messages, of which so many were wished for.
     Messages { link: LinkId, wished: usize },
     /// Tell a client that waits for it what became of the message it settled, and ask for more.
@@ -91,6 +97,14 @@ impl Waiting {
             Self::Seat(_) | Self::Listening(_) | Self::Nothing => None,
         }
     }
+
+    /// How much of the client's it keeps in memory.
+    const fn bytes(&self) -> usize {
+        match self {
+            Self::Telemetry { bytes, .. } | Self::Twin { bytes, .. } | Self::MethodResult { bytes, .. } => *bytes,
+            Self::Messages { .. } | Self::Settled { .. } | Self::Seat(_) | Self::Listening(_) | Self::Nothing => 0,
+        }
+    }
 }
 
 impl Devices {
@@ -105,8 +119,33 @@ impl Devices {
     }
 
     /// Whether so much is under way that nothing more is to be read.
-    pub const fn is_full(&self) -> bool {
-        self.telemetry_bytes >= TELEMETRY_BYTES_MAX
+    pub fn is_full(&self) -> bool {
+        let arriving =
+            || self.present.values().filter(|device| device.seat.is_none()).map(|device| device.arriving.len());
+        self.asked_bytes >= ASKED_BYTES_MAX || arriving().sum::<usize>() >= ARRIVING_MAX
+    }
+
+    /// Why somebody was cut off who was, since this was last asked.
+    pub const fn take_cut_off(&mut self) -> Option<CutOff> {
+        self.cut_off.take()
+    }
+
+    /// Whether one of those who are here is among those that `put` is for.
+    pub fn needs(&self, put: &PutToken) -> bool {
+        self.present.keys().any(|identity| put.is_for(identity))
+    }
+
+    /// Remembers what to do when the answer to `ask` comes.
+    fn wait_for(&mut self, ask: AskId, waiting: Waiting) {
+        self.asked_bytes += waiting.bytes();
+        self.waiting.insert(ask, waiting);
+    }
+
+    /// What to do about the answer to `ask`, or about there never being one.
+    fn take_waiting(&mut self, ask: AskId) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&ask)?;
+        self.asked_bytes -= waiting.bytes();
+        Some(waiting)
     }
 
     /// Takes a link that a client attaches; `false` if its address is none of a device's. It is answered once its device is
@@ -181,10 +220,9 @@ impl Devices {
             }
         };
         let ask = port.ask(Operation::Telemetry(ask), Lane::Telemetry);
-        let bytes = delivery.payload.len();
-        self.telemetry_bytes += bytes;
         let answered = (!delivery.is_settled).then_some(delivery.id);
-        self.waiting.insert(ask, Waiting::Telemetry { link: delivery.link, delivery: answered, bytes });
+        let bytes = delivery.payload.len();
+        self.wait_for(ask, Waiting::Telemetry { link: delivery.link, delivery: answered, bytes });
     }
 
     /// Disposition first, then the answer.
@@ -217,7 +255,8 @@ impl Devices {
             device.twin_requests += 1;
         }
         let ask = port.ask(Operation::Twin(ask), Lane::Serial);
-        self.waiting.insert(ask, Waiting::Twin { identity, link: delivery.link, correlation_id });
+        let bytes = delivery.payload.len();
+        self.wait_for(ask, Waiting::Twin { identity, link: delivery.link, correlation_id, bytes });
     }
 
     fn answer_twin(
@@ -238,10 +277,10 @@ impl Devices {
 
     /// The answer to an earlier ask.
     pub fn handle_reply(&mut self, id: AskId, reply: Result<Reply, Failure>, port: &mut Port<'_>) {
-        match self.waiting.remove(&id) {
+        match self.take_waiting(id) {
             None | Some(Waiting::Nothing) => {}
             Some(Waiting::Listening(identity)) => self.listening(&identity, id, reply, port),
-            Some(Waiting::MethodResult { link, delivery }) => {
+            Some(Waiting::MethodResult { link, delivery, .. }) => {
                 if let Some(delivery) = delivery {
                     port.connection.settle(delivery, outcome(reply));
                 }
@@ -250,14 +289,13 @@ impl Devices {
             Some(Waiting::Messages { link, wished }) => self.take_messages(link, wished, reply, port),
             Some(Waiting::Settled { link, told }) => self.settled(link, told, reply, port),
             Some(Waiting::Seat(identity)) => self.seated(&identity, reply, port),
-            Some(Waiting::Telemetry { link, delivery, bytes }) => {
-                self.telemetry_bytes -= bytes;
+            Some(Waiting::Telemetry { link, delivery, .. }) => {
                 if let Some(delivery) = delivery {
                     port.connection.settle(delivery, outcome(reply));
                 }
                 self.use_credit(link, port);
             }
-            Some(Waiting::Twin { identity, link, correlation_id }) => {
+            Some(Waiting::Twin { identity, link, correlation_id, .. }) => {
                 let Some(device) = self.present.get_mut(&identity) else { return };
                 device.twin_requests = device.twin_requests.saturating_sub(1);
                 let answer = TwinAnswer::new(reply, &mut device.feed);
@@ -309,6 +347,7 @@ impl Devices {
     fn accept(&mut self, identity: &IdentityName, (id, kind): (LinkId, Kind), attach: &Attach, port: &mut Port<'_>) {
         let message_bytes_max = match kind {
             Kind::MESSAGES => DEVICE_BOUND_BYTES_MAX,
+            Kind::TWIN_REQUESTS => TWIN_REQUEST_BYTES_MAX,
             _ => MESSAGE_BYTES_MAX as u64,
         };
         links::accept(id, attach, message_bytes_max, port.connection);
@@ -344,12 +383,12 @@ impl Devices {
         }
     }
 
-    /// Tells a device something unasked. Gives the reason if it was cut off.
-    pub fn handle_push(&mut self, seat: &ConnectedDevice, push: Push, port: &mut Port<'_>) -> Option<CutOff> {
+    /// Tells a device something unasked.
+    pub fn handle_push(&mut self, seat: &ConnectedDevice, push: Push, port: &mut Port<'_>) {
         let identity = &seat.name;
-        let device = self.present.get_mut(identity)?;
+        let Some(device) = self.present.get_mut(identity) else { return };
         if !device.seat.as_ref().is_some_and(|present| present.is_same_seat(seat)) {
-            return None;
+            return;
         }
         let reason = match push {
             Push::Desired(change) => match device.feed.push(change) {
@@ -367,10 +406,10 @@ impl Devices {
             Push::CutOff(reason) => reason,
         };
         self.cut_off(identity, reason, port);
-        Some(reason)
     }
 
     fn cut_off(&mut self, identity: &IdentityName, reason: CutOff, port: &mut Port<'_>) {
+        self.cut_off = Some(reason);
         self.end(identity, &cut_off::error_of(reason), port);
     }
 
@@ -388,9 +427,7 @@ impl Devices {
         let asked = self.waiting.iter().filter(|(_, waiting)| waiting.link().is_some_and(|link| links.contains(&link)));
         let asked: Vec<AskId> = asked.map(|(ask, _)| *ask).collect();
         for ask in port.forget(&asked) {
-            if let Some(Waiting::Telemetry { bytes, .. }) = self.waiting.remove(&ask) {
-                self.telemetry_bytes -= bytes;
-            }
+            self.take_waiting(ask);
         }
         for link in links {
             port.connection.detach(link, true, Some(error.clone()));
@@ -417,23 +454,21 @@ impl Devices {
         }
     }
 
-    /// Sends what there is room for. Gives the reason if the device was cut off.
-    fn flush_device(&mut self, identity: &IdentityName, port: &mut Port<'_>) -> Option<CutOff> {
-        let device = self.present.get_mut(identity)?;
+    /// Sends what there is room for.
+    fn flush_device(&mut self, identity: &IdentityName, port: &mut Port<'_>) {
+        let Some(device) = self.present.get_mut(identity) else { return };
         let flushed = device.flush(port.connection);
         for link in flushed.answered {
             self.use_credit(link, port);
         }
         // Versions are missing: the device reads its twin afresh when it comes back.
         if flushed.has_gap {
-            self.cut_off(identity, CutOff::Overrun, port);
-            return Some(CutOff::Overrun);
+            return self.cut_off(identity, CutOff::Overrun, port);
         }
         if let Some(device) = self.present.get_mut(identity) {
             device.send_requests(port.connection);
         }
         self.hand_out(identity, port);
-        None
     }
 
     /// Forgets a link that is over, and lets its device go with its last one.

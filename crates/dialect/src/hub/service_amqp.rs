@@ -34,6 +34,8 @@ pub mod to_device;
 const SEND_CREDIT: u32 = 64;
 /// Bytes of messages to devices that a connection may have under way before nothing more is read.
 const SEND_BYTES_MAX: usize = 1024 * 1024;
+/// Links that may be judged before nothing more is read.
+const ARRIVING_MAX: usize = 16;
 /// Longest transfer to a device that is looked at. Longer than a message may be, so that one that is too long is refused by
 /// itself, and does not end its link.
 const SEND_BYTES_EACH_MAX: u64 = 256 * 1024;
@@ -128,8 +130,9 @@ impl Backends {
     }
 
     /// Whether so much is under way that nothing more is to be read.
-    pub const fn is_full(&self) -> bool {
-        self.send_bytes >= SEND_BYTES_MAX
+    pub fn is_full(&self) -> bool {
+        let arriving = || self.links.values().filter(|link| matches!(link.stage, Stage::Arriving(_))).count();
+        self.send_bytes >= SEND_BYTES_MAX || arriving() >= ARRIVING_MAX
     }
 
     /// Whether `link` is a back-end program's.

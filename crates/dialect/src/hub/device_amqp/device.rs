@@ -111,6 +111,8 @@ pub(super) struct Flushed {
 }
 
 impl Kind {
+    /// What is asked of the twin.
+    pub(super) const TWIN_REQUESTS: Self = Self { purpose: Purpose::Twin, role: Role::Sender };
     /// What the twin says.
     pub(super) const TWIN_ANSWERS: Self = Self { purpose: Purpose::Twin, role: Role::Receiver };
     /// Calls of methods.

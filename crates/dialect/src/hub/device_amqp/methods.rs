@@ -94,7 +94,8 @@ impl Devices {
                 let ask = method::Ask::Respond { device, request, response };
                 let ask = port.ask(Operation::Method(ask), Lane::Serial);
                 let answered = (!delivery.is_settled).then_some(delivery.id);
-                self.waiting.insert(ask, Waiting::MethodResult { link: delivery.link, delivery: answered });
+                let bytes = delivery.payload.len();
+                self.wait_for(ask, Waiting::MethodResult { link: delivery.link, delivery: answered, bytes });
             }
             // Not an ID that was ever given out (`contract/hub-device.md 4.8`).
             Ok(MethodResult { request: None, .. }) => {

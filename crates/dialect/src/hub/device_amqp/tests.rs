@@ -13,6 +13,7 @@ use self::client::{Client, DONE, SIGNATURE, connected, failure, seat};
 use crate::hub::telemetry_amqp::BATCH_FORMAT;
 use crate::session::{Ask as Asked, Session as _};
 
+mod bounds;
 pub(in crate::hub) mod client;
 mod messages;
 mod methods;
@@ -186,17 +187,29 @@ fn several_devices_share_a_connection_each_with_its_own_proof() {
         client.reply(&ask, Ok(DONE));
     }
     let expected = [("a", "h/devices/a"), ("b", "h/devices/b"), ("b/m", "h/devices/b"), ("c", "h")];
+    let mut entered = Vec::new();
     for (number, (identity, resource)) in expected.into_iter().enumerate() {
         let path = identity.replace('/', "/modules/");
-        client.attach(identity, Role::Sender, &format!("/devices/{path}/messages/events"));
+        let link = client.attach(identity, Role::Sender, &format!("/devices/{path}/messages/events"));
         let ask = client.ask();
         assert_eq!(show(&ask), format!("connect {identity} at 127.0.0.2 by {resource}"));
-        client.reply(&ask, Ok(connected(&seat(identity, number as u64))));
+        let seat = seat(identity, number as u64);
+        client.reply(&ask, Ok(connected(&seat)));
+        entered.push((link, seat));
     }
-    // One that is cut off takes nobody with it.
     let _ = client.noticed();
     client.session.handle_push(&seat("a", 0), Push::CutOff(CutOff::TokenExpired), client.now);
     assert_eq!(client.noticed(), Vec::<String>::new(), "another seat of that name is meant");
+
+    // One that is cut off takes nobody with it.
+    client.session.handle_push(&entered[0].1, Push::CutOff(CutOff::TokenExpired), client.now);
+    assert_eq!(client.noticed(), ["detached amqp:unauthorized-access"]);
+    assert_eq!(asked(&mut client), ["disconnect a"]);
+    client.send(entered[1].0, 9, &telemetry("still here"));
+    let ask = client.ask();
+    assert_eq!(show(&ask), "send still here");
+    client.reply(&ask, Ok(STORED));
+    assert_eq!(client.noticed(), ["accepted"]);
 }
 
 #[test]
@@ -252,22 +265,6 @@ fn credit_comes_back_as_telemetry_is_stored() {
         client.reply(ask, Ok(STORED));
     }
     assert_eq!(client.connection.credit(link), credit / 2);
-}
-
-#[test]
-fn what_is_too_large_ends_the_link() {
-    let (mut client, link, _) = Client::telemetry_ready();
-    let large = vec![0; 200_000];
-    let payload = Message { body: Body::Data(vec![large.clone().into(), large.into()]), ..Message::default() };
-    // The client's end would not send it, had it read what the hub takes.
-    let outgoing = proto::amqp::Outgoing {
-        tag: Bytes::from_static(b"1"),
-        message_format: 0,
-        settlement: Settlement::Unsettled,
-        payload: vec![payload.to_bytes()],
-    };
-    let unsent = client.connection.send(link, outgoing);
-    assert!(matches!(unsent, Err(proto::amqp::Unsent::TooLarge { max: 262_144, .. })), "{unsent:?}");
 }
 
 #[test]
