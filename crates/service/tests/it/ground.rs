@@ -175,7 +175,7 @@ impl Ground {
         self.service.perform(device, Operation::Session(SessionAsk::Connect(Box::new(ask)))).await
     }
 
-    fn signed(&self, address: IpAddr, path: &str, (key, policy): (&SymmetricKey, Option<&str>)) -> Caller {
+    pub fn signed(&self, address: IpAddr, path: &str, (key, policy): (&SymmetricKey, Option<&str>)) -> Caller {
         let until = self.clock.now().plus(Duration::from_secs(3_600));
         let token = SasToken::write(key, &format!("{address}{path}"), policy, until);
         let mut caller = caller(Evidence { token: Some(SasToken::parse(&token).unwrap()), ..Evidence::default() });

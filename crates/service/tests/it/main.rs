@@ -4,6 +4,7 @@
 
 mod assigning;
 mod attesting;
+mod backends;
 mod calling;
 mod first_start;
 mod ground;
