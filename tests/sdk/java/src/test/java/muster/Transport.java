@@ -2,6 +2,7 @@ package muster;
 
 import com.microsoft.azure.sdk.iot.device.IotHubClientProtocol;
 import com.microsoft.azure.sdk.iot.provisioning.device.ProvisioningDeviceClientTransportProtocol;
+import com.microsoft.azure.sdk.iot.service.messaging.IotHubServiceClientProtocol;
 import java.util.Arrays;
 import java.util.Set;
 
@@ -24,7 +25,8 @@ enum Transport {
             Feature.TWINS,
             Feature.METHODS,
             Feature.MESSAGES,
-            Feature.MULTIPLEXING),
+            Feature.MULTIPLEXING,
+            Feature.BACK_ENDS),
     AMQP_WS("amqp-ws", AMQP);
 
     /** What may be done over a transport. */
@@ -41,6 +43,8 @@ enum Transport {
         MESSAGES,
         /** Several devices on one connection. */
         MULTIPLEXING,
+        /** Back-end programs that send to devices and hear what became of it. */
+        BACK_ENDS,
     }
 
     private static final String SECURE_AMQP = "AMQPS";
@@ -66,6 +70,11 @@ enum Transport {
     /** As the device client names it. */
     IotHubClientProtocol device() {
         return IotHubClientProtocol.valueOf(sdkName());
+    }
+
+    /** As the service client names it. */
+    IotHubServiceClientProtocol service() {
+        return IotHubServiceClientProtocol.valueOf(sdkName());
     }
 
     /** As the provisioning client names it. */
