@@ -41,7 +41,7 @@ fn the_story_is_played_to_its_end_and_leaves_evidence() {
 
     let devices = items(evidence, "/devices");
     let protocols: Vec<&str> = devices.iter().map(|device| text(device, "/protocol")).collect();
-    assert_eq!(protocols, ["MQTT", "MQTT over WebSocket", "HTTPS"]);
+    assert_eq!(protocols, ["MQTT", "AMQP", "HTTPS"]);
     let operations: HashSet<&str> = devices.iter().map(|device| text(device, "/operationId")).collect();
     assert_eq!(operations.len(), 3, "each device has an operation of its own");
     for device in devices {
@@ -74,9 +74,7 @@ fn a_person_sees_every_step_ticked_a_table_and_the_next_command() {
     }
     let (_, after) = told.split_once(ticks[ticks.len() - 1]).expect("the last tick");
     let (table, next) = after.split_once("Next:").expect("what to type next");
-    for row in
-        ["cheesecave-device1   MQTT ", "cheesecave-device2   MQTT over WebSocket ", "cheesecave-device3   HTTPS "]
-    {
+    for row in ["cheesecave-device1   MQTT ", "cheesecave-device2   AMQP ", "cheesecave-device3   HTTPS "] {
         assert!(table.contains(row), "{row} is not in {table}");
     }
     assert!(next.contains("demo --keep") && next.contains("serve"), "{next}");

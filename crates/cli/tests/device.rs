@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use bytes::Bytes;
-use client::device::{Credential, DeviceClient, DeviceError, Dial, ProvisioningClient, Registration};
+use client::device::{AmqpDeviceClient, Credential, DeviceClient, DeviceError, Dial, ProvisioningClient, Registration};
 use client::endpoints::Endpoints;
 use client::https::Server;
 use client::trust;
@@ -20,6 +20,7 @@ use tempfile::TempDir;
 
 const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 const OTHER_KEY: &str = "YW5vdGhlciBrZXkgb2YgdGhpcnR5LXR3byBieXRlcyE=";
+const WRONG_KEY: &str = "d3Jvbmcga2V5IG9mIHRoaXJ0eS10d28gYnl0ZXMhIQ==";
 
 /// A server with its default resources, on free ports and a folder that goes with it.
 struct Muster {
@@ -56,7 +57,11 @@ impl Muster {
 
     fn dial(&self, host: &str, transport: Transport) -> Dial {
         let ports = self.endpoints.ports;
-        let port = if transport == Transport::Mqtt { ports.mqtts } else { ports.https };
+        let port = match transport {
+            Transport::Mqtt => ports.mqtts,
+            Transport::Amqp => ports.amqps,
+            Transport::Https | Transport::MqttWebSocket | Transport::AmqpWebSocket => ports.https,
+        };
         Dial::new(Server { host: host.to_owned(), port }, transport)
     }
 
@@ -70,6 +75,24 @@ impl Muster {
     async fn connect(&self, id: &str, key: &str, transport: Transport) -> Result<DeviceClient, DeviceError> {
         let dial = self.dial(&self.endpoints.hubs.first().expect("a hub").host_name, transport);
         DeviceClient::connect(&dial, id, &self.credential(key), SystemClock.now()).await
+    }
+
+    async fn connect_over_amqp(
+        &self,
+        id: &str,
+        key: &str,
+        transport: Transport,
+    ) -> Result<AmqpDeviceClient, DeviceError> {
+        let dial = self.dial(&self.endpoints.hubs.first().expect("a hub").host_name, transport);
+        AmqpDeviceClient::connect(&dial, id, &self.credential(key), SystemClock.now()).await
+    }
+
+    /// Changes a desired property.
+    fn desire(&self, id: &str, temperature: f64) {
+        let desired = json!({ "temperature": temperature }).to_string();
+        let mut command = muster(self.folder.path());
+        command.args(["twin", "update", id, "--desired", &desired]);
+        assert!(command.stdout(Stdio::null()).status().expect("the binary runs").success());
     }
 
     fn stop(mut self) {
@@ -118,20 +141,56 @@ async fn a_device_with_a_key_registers_sends_and_reports_over_every_transport() 
 }
 
 #[tokio::test]
+async fn a_device_with_a_key_registers_sends_reports_and_obeys_over_amqp() {
+    let muster = Muster::start();
+    let transports = [("dev-amqp", Transport::Amqp), ("dev-amqp-ws", Transport::AmqpWebSocket)];
+    for (id, _) in transports {
+        muster.enroll(id);
+    }
+    let live = async |(id, transport): (&str, Transport)| {
+        let registered = muster.register(id, KEY, transport).await.unwrap();
+        assert_eq!(registered.assigned_hub, muster.endpoints.hubs[0].host_name, "{id}");
+        let mut device = muster.connect_over_amqp(&registered.device_id, KEY, transport).await.unwrap();
+        device.send(&Draft { body: Bytes::from_static(b"20.5"), ..Draft::default() }).await.unwrap();
+        assert_eq!(device.twin().await.unwrap().versions(), (Some(1), Some(1)), "{id}");
+        assert_eq!(device.report(&json!({ "temperature": 20.5 })).await.unwrap(), 2, "{id}");
+        let broken = device.report(&json!({ "a b": 1 })).await;
+        assert!(matches!(&broken, Err(DeviceError::Refused(refused)) if refused.status == 400), "{broken:?}");
+        device.subscribe_desired().await.unwrap();
+        muster.desire(id, 50.5);
+        // Sent meanwhile, and the change is not lost over it.
+        device.send(&Draft { body: Bytes::from_static(b"21"), ..Draft::default() }).await.unwrap();
+        let change = device.desired().await.unwrap();
+        assert_eq!((change.version, &change.properties["temperature"]), (2, &json!(50.5)), "{id}");
+        device.disconnect().await;
+    };
+    tokio::join!(live(transports[0]), live(transports[1]));
+    muster.stop();
+}
+
+#[tokio::test]
 async fn a_wrong_key_is_refused_by_provisioning_and_by_the_hub() {
     let muster = Muster::start();
     muster.enroll("dev-1");
     for transport in [Transport::Mqtt, Transport::MqttWebSocket, Transport::Https] {
-        let refused = muster.register("dev-1", "d3Jvbmcga2V5IG9mIHRoaXJ0eS10d28gYnl0ZXMhIQ==", transport).await;
+        let refused = muster.register("dev-1", WRONG_KEY, transport).await;
         let Err(DeviceError::Refused(refused)) = refused else { panic!("{refused:?}") };
         assert_eq!((refused.status, refused.code), (401, Some(401_002)), "{transport:?}");
         assert!(refused.tracking_id.is_some(), "{transport:?}");
     }
     muster.register("dev-1", OTHER_KEY, Transport::Mqtt).await.expect("the secondary key is as good");
     for transport in [Transport::Mqtt, Transport::MqttWebSocket] {
-        let refused = muster.connect("dev-1", "d3Jvbmcga2V5IG9mIHRoaXJ0eS10d28gYnl0ZXMhIQ==", transport).await;
+        let refused = muster.connect("dev-1", WRONG_KEY, transport).await;
         let error = refused.unwrap_err().to_string();
         assert!(error.starts_with("the connection ended: refused: "), "{transport:?}: {error}");
+    }
+    for transport in [Transport::Amqp, Transport::AmqpWebSocket] {
+        let registering = muster.register("dev-1", WRONG_KEY, transport).await.map(drop);
+        let connecting = muster.connect_over_amqp("dev-1", WRONG_KEY, transport).await.map(drop);
+        for refused in [registering, connecting] {
+            let error = refused.unwrap_err().to_string();
+            assert_eq!(error, "the connection ended: SASL ended with Auth", "{transport:?}");
+        }
     }
     let nowhere = muster.connect("dev-1", KEY, Transport::Https).await;
     assert!(matches!(nowhere.unwrap_err(), DeviceError::Transport(Transport::Https)));

@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
-use client::device::{self, DeviceClient, DeviceError, Dial, ProvisioningClient, Registration, Twin};
+use client::device::{
+    self, AmqpDeviceClient, DesiredChange, DeviceClient, DeviceError, Dial, ProvisioningClient, Registration, Twin,
+};
 use client::endpoints::Ports;
 use client::https::Server;
 use client::trust;
@@ -31,7 +33,7 @@ pub const ALERT: (&str, &str) = ("temperatureAlert", "false");
 /// The devices' names and how they are provisioned.
 pub const DEVICES: [(&str, Transport); 3] = [
     ("cheesecave-device1", Transport::Mqtt),
-    ("cheesecave-device2", Transport::MqttWebSocket),
+    ("cheesecave-device2", Transport::Amqp),
     ("cheesecave-device3", Transport::Https),
 ];
 
@@ -45,7 +47,13 @@ pub struct Device {
     pub certificate: Vec<u8>,
     credential: device::Credential,
     /// Its connection to the hub.
-    hub: Option<DeviceClient>,
+    hub: Option<Line>,
+}
+
+/// A connection to the hub.
+enum Line {
+    Mqtt(DeviceClient),
+    Amqp(AmqpDeviceClient),
 }
 
 /// Where devices go.
@@ -61,7 +69,11 @@ pub struct Place {
 
 impl Place {
     fn dial(&self, host: &str, transport: Transport) -> Dial {
-        let port = if transport == Transport::Mqtt { self.ports.mqtts } else { self.ports.https };
+        let port = match transport {
+            Transport::Mqtt => self.ports.mqtts,
+            Transport::Amqp => self.ports.amqps,
+            Transport::Https | Transport::MqttWebSocket | Transport::AmqpWebSocket => self.ports.https,
+        };
         Dial::new(Server { host: host.to_owned(), port }, transport)
     }
 }
@@ -99,19 +111,25 @@ impl Device {
         client.register(self.name, None, &self.credential, SystemClock.now()).await
     }
 
-    /// Connects to the hub that it was assigned to. A device that was provisioned over HTTPS speaks MQTT there.
+    /// Connects to the hub that it was assigned to, as it was provisioned. One that came over HTTPS speaks MQTT there.
     pub async fn connect(&mut self, place: &Place, hub: &str) -> Result<()> {
-        let transport = match self.transport {
-            Transport::MqttWebSocket => Transport::MqttWebSocket,
-            _ => Transport::Mqtt,
+        let (credential, now) = (&self.credential, SystemClock.now());
+        let connected = match self.transport {
+            Transport::Amqp | Transport::AmqpWebSocket => {
+                let dial = place.dial(hub, self.transport);
+                AmqpDeviceClient::connect(&dial, self.name, credential, now).await.map(Line::Amqp)
+            }
+            Transport::Https | Transport::Mqtt | Transport::MqttWebSocket => {
+                let is_plain = self.transport == Transport::Https;
+                let dial = place.dial(hub, if is_plain { Transport::Mqtt } else { self.transport });
+                DeviceClient::connect(&dial, self.name, credential, now).await.map(Line::Mqtt)
+            }
         };
-        let dial = place.dial(hub, transport);
-        let connected = DeviceClient::connect(&dial, self.name, &self.credential, SystemClock.now()).await;
         self.hub = Some(connected.with_context(|| format!("{} did not reach its hub", self.name))?);
         Ok(())
     }
 
-    fn client(&mut self) -> Result<&mut DeviceClient> {
+    fn client(&mut self) -> Result<&mut Line> {
         self.hub.as_mut().with_context(|| format!("{} is not connected", self.name))
     }
 
@@ -166,9 +184,9 @@ impl Device {
     pub async fn be_cut_off(&mut self) -> Result<()> {
         let client = self.client()?;
         loop {
-            match client.next_event().await {
+            match client.desired().await {
                 Ok(_) => {}
-                Err(DeviceError::Closed(_) | DeviceError::Io(_)) => break,
+                Err(DeviceError::Closed(_) | DeviceError::Detached(_) | DeviceError::Io(_)) => break,
                 Err(other) => return Err(other.into()),
             }
         }
@@ -180,6 +198,50 @@ impl Device {
     pub async fn disconnect(&mut self) {
         if let Some(client) = self.hub.take() {
             client.disconnect().await;
+        }
+    }
+}
+
+impl Line {
+    async fn send(&mut self, message: &Draft) -> Result<(), DeviceError> {
+        match self {
+            Self::Mqtt(client) => client.send(message).await,
+            Self::Amqp(client) => client.send(message).await,
+        }
+    }
+
+    async fn twin(&mut self) -> Result<Twin, DeviceError> {
+        match self {
+            Self::Mqtt(client) => client.twin().await,
+            Self::Amqp(client) => client.twin().await,
+        }
+    }
+
+    async fn report(&mut self, patch: &Value) -> Result<u64, DeviceError> {
+        match self {
+            Self::Mqtt(client) => client.report(patch).await,
+            Self::Amqp(client) => client.report(patch).await,
+        }
+    }
+
+    async fn subscribe_desired(&mut self) -> Result<(), DeviceError> {
+        match self {
+            Self::Mqtt(client) => client.subscribe_desired().await,
+            Self::Amqp(client) => client.subscribe_desired().await,
+        }
+    }
+
+    async fn desired(&mut self) -> Result<DesiredChange, DeviceError> {
+        match self {
+            Self::Mqtt(client) => client.desired().await,
+            Self::Amqp(client) => client.desired().await,
+        }
+    }
+
+    async fn disconnect(self) {
+        match self {
+            Self::Mqtt(client) => client.disconnect().await,
+            Self::Amqp(client) => client.disconnect().await,
         }
     }
 }

@@ -129,8 +129,10 @@ async fn tell(
         *slot = Some(Server::start(folder, ports, keep).await?);
         let context = Context::find(&Global { data: Some(folder.to_path_buf()), ..global.clone() })?;
         let ports = context.endpoints.ports;
-        let told =
-            format!("server started: HTTPS on port {}, MQTT on {}, admin on {}", ports.https, ports.mqtts, ports.admin);
+        let told = format!(
+            "server started: HTTPS on port {}, MQTT on {}, AMQP on {}, admin on {}",
+            ports.https, ports.mqtts, ports.amqps, ports.admin
+        );
         Ok((context, told))
     });
     let context = context.await?;

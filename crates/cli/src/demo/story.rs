@@ -283,7 +283,7 @@ impl Story<'_> {
             )?
             .into();
             let what = found.first().map(|found| found.what.clone()).unwrap_or_default();
-            Ok((found, format!("all three refused, over MQTT, WebSocket and HTTPS; why: {what}")))
+            Ok((found, format!("all three refused, over MQTT, AMQP and HTTPS; why: {what}")))
         });
         let [one, two, three] = retired.await?;
         Ok([vec![one], vec![two], vec![disenrolled, three]])

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use domain::operation::Transport;
+use proto::amqp;
 use proto::mqtt::{ClientCloseReason, InvalidText, Unpublished};
 use serde::Deserialize;
 use tokio_tungstenite::tungstenite;
@@ -22,6 +23,15 @@ pub enum DeviceError {
     /// The connection ended; a CONNECT that was refused among others.
     #[error("the connection ended: {0}")]
     Closed(ClientCloseReason),
+    /// The AMQP connection ended.
+    #[error("the connection ended: {0}")]
+    AmqpClosed(Box<amqp::CloseReason>),
+    /// The server ended a link, and with it what the device did on it.
+    #[error("the server ended a link: {0}")]
+    Detached(Refused),
+    /// The message or request was not sent over AMQP.
+    #[error("nothing was sent: {0}")]
+    Untransferred(#[from] amqp::Unsent),
     /// The socket failed.
     #[error("the connection broke")]
     Io(#[source] std::io::Error),
@@ -106,6 +116,18 @@ impl Refused {
         let Body { error_code, message, tracking_id } = serde_json::from_slice(body).unwrap_or_default();
         Self { status, code: error_code, message: message.unwrap_or_default(), tracking_id }
     }
+
+    /// Reads what an AMQP server says of a link, a delivery or the connection: its description is a body, whose code
+    /// begins with the status (`contract/hub-device.md 4.9`).
+    pub(super) fn read_amqp(error: &amqp::Error) -> Self {
+        let description = error.description.as_deref().unwrap_or_default();
+        let mut refused = Self::read(0, description.as_bytes());
+        refused.status = refused.code.and_then(|code| u16::try_from(code / 1_000).ok()).unwrap_or_default();
+        if refused.message.is_empty() {
+            refused.message = error.condition.to_string();
+        }
+        refused
+    }
 }
 
 impl fmt::Display for Refused {
@@ -142,6 +164,19 @@ mod tests {
         ];
         for (status, body, expected) in cases {
             assert_eq!(Refused::read(status, body.as_bytes()).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn over_amqp_the_code_tells_the_status_and_the_condition_stands_for_missing_words() {
+        let cases = [
+            (r#"{"errorCode":404001,"message":"Gone."}"#, "the server answered 404 (404001): Gone."),
+            (r#"{"errorCode":18446744073709551615}"#, "the server answered 0 (18446744073709551615): amqp:not-found"),
+            ("not JSON", "the server answered 0: amqp:not-found"),
+        ];
+        for (description, expected) in cases {
+            let error = amqp::Error::new(amqp::condition::NOT_FOUND, description);
+            assert_eq!(Refused::read_amqp(&error).to_string(), expected);
         }
     }
 }

@@ -20,13 +20,13 @@ use super::{Credential, DeviceError, Dial, Refused};
 mod tests;
 
 /// Most events that are kept while something else is awaited.
-const EVENTS_KEPT_MAX: usize = 4_096;
+pub(super) const EVENTS_KEPT_MAX: usize = 4_096;
 /// The version that the newest SDKs name (`contract/hub-device.md 2.1`).
 const API_VERSION: &str = "2021-04-12";
 const TWIN_ANSWERS: &str = "$iothub/twin/res/#";
 const DESIRED: &str = "$iothub/twin/PATCH/properties/desired/#";
 /// What stays as it is in a signature's resource (RFC 3986, section 2.3).
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(super) const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A connected device.
 pub struct DeviceClient {
@@ -67,6 +67,14 @@ pub struct Twin {
 }
 
 impl Twin {
+    /// Reads the document that a hub answers.
+    pub(super) fn read(body: &[u8]) -> Result<Self, DeviceError> {
+        let unreadable = || DeviceError::Unreadable { what: "the twin" };
+        let mut document: Value = serde_json::from_slice(body).map_err(|_| unreadable())?;
+        let mut member = |name| document.get_mut(name).map(Value::take).ok_or_else(unreadable);
+        Ok(Self { desired: member("desired")?, reported: member("reported")? })
+    }
+
     /// The versions of the desired and of the reported properties.
     pub fn versions(&self) -> (Option<u64>, Option<u64>) {
         let version = |document: &Value| document.get("$version").and_then(Value::as_u64);
@@ -175,10 +183,7 @@ impl DeviceClient {
     /// Reads the twin.
     pub async fn twin(&mut self) -> Result<Twin, DeviceError> {
         let answer = self.ask_twin("GET", Bytes::from_static(b" ")).await?;
-        let unreadable = || DeviceError::Unreadable { what: "the twin" };
-        let mut document: Value = serde_json::from_slice(&answer.body).map_err(|_| unreadable())?;
-        let mut member = |name| document.get_mut(name).map(Value::take).ok_or_else(unreadable);
-        Ok(Twin { desired: member("desired")?, reported: member("reported")? })
+        Twin::read(&answer.body)
     }
 
     /// Applies `patch` to the reported properties, and returns their version.

@@ -1,11 +1,16 @@
-//! A device's end of the wire: provisioning over MQTT, MQTT over a WebSocket and HTTPS, and the hub over MQTT.
+//! A device's end of the wire: provisioning over MQTT and AMQP, over a WebSocket too, and over HTTPS; the hub over MQTT and
+//! AMQP.
 //!
 //! For demonstrations, simulated fleets and load. A connection belongs to the task that calls it: nothing here spawns, and
 //! nothing moves while no method is awaited, so thousands of devices cost their sockets and little else. Every wait has a
-//! deadline. What a server sends is bounded by [`proto::mqtt::ClientLimits`] and can only end the connection.
+//! deadline. What a server sends is bounded by [`proto::mqtt::ClientLimits`] or [`proto::amqp::Limits`] and can only end the connection.
 //!
-//! Start at [`ProvisioningClient::register`], then [`DeviceClient::connect`].
+//! Start at [`ProvisioningClient::register`], then [`DeviceClient::connect`] or [`AmqpDeviceClient::connect`].
 
+mod amqp;
+mod amqp_hub;
+mod amqp_provisioning;
+mod driver;
 mod error;
 mod hub;
 mod link;
@@ -24,6 +29,7 @@ use domain::sas::{SasToken, SymmetricKey};
 use proto::mqtt::ClientLimits;
 use rustls::ClientConfig;
 
+pub use amqp_hub::AmqpDeviceClient;
 pub use error::{DeviceError, Refused};
 pub use hub::{DesiredChange, DeviceClient, DeviceEvent, Twin};
 pub use provisioning::ProvisioningClient;
@@ -47,7 +53,7 @@ const SIGNATURE_LIFETIME: Duration = Duration::from_secs(3_600);
 pub struct Dial {
     /// Host and port.
     pub server: Server,
-    /// [`Transport::Mqtt`] or [`Transport::MqttWebSocket`]; for provisioning also [`Transport::Https`].
+    /// One of MQTT's for [`DeviceClient`], one of AMQP's for [`AmqpDeviceClient`], any for provisioning.
     pub transport: Transport,
     /// What an MQTT connection asks for and allows; shared by all devices of a program.
     pub mqtt: Arc<MqttSettings>,

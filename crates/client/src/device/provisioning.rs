@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::link::{Introduction, Link, granted, text};
 use super::registration::{Answer, Registration, Step, judge};
-use super::{Credential, DeviceError, Dial, REGISTRATION_TIMEOUT};
+use super::{Credential, DeviceError, Dial, REGISTRATION_TIMEOUT, amqp_provisioning};
 use crate::https::{Https, HttpsError};
 use crate::service::secret;
 
@@ -72,7 +72,8 @@ impl ProvisioningClient {
         let registering = async {
             match self.dial.transport {
                 Transport::Https => self.register_over_https(&wish).await,
-                _ => self.register_over_mqtt(&wish).await,
+                Transport::Amqp | Transport::AmqpWebSocket => self.register_over_amqp(wish).await,
+                Transport::Mqtt | Transport::MqttWebSocket => self.register_over_mqtt(&wish).await,
             }
         };
         let registered = timeout(REGISTRATION_TIMEOUT, registering).await;
@@ -94,6 +95,12 @@ impl ProvisioningClient {
         let registered = converse(&mut link, &wish.body).await;
         link.close().await;
         registered
+    }
+
+    async fn register_over_amqp(&self, wish: Wish<'_>) -> Result<Registration, DeviceError> {
+        let Wish { registration_id, credential, body, token } = wish;
+        let wish = amqp_provisioning::Wish { id_scope: &self.id_scope, registration_id, token, body };
+        amqp_provisioning::register(&self.dial, credential, wish).await
     }
 
     async fn register_over_https(&self, wish: &Wish<'_>) -> Result<Registration, DeviceError> {

@@ -1,6 +1,6 @@
 //! The bytes below MQTT: a TLS stream, or the binary messages of a WebSocket on one.
 //!
-//! Knows nothing of MQTT. Reads go through a buffer on the stack, so that a quiet connection holds none.
+//! Knows nothing of what is spoken. Reads go through a buffer on the stack, so that a quiet connection holds none.
 
 use std::io;
 use std::pin::Pin;
@@ -51,18 +51,25 @@ impl Wire {
         server: &Server,
         transport: Transport,
     ) -> Result<Self, DeviceError> {
-        if !matches!(transport, Transport::Mqtt | Transport::MqttWebSocket) {
-            return Err(DeviceError::Transport(transport));
-        }
+        let protocol = match transport {
+            Transport::Https => return Err(DeviceError::Transport(transport)),
+            Transport::Mqtt | Transport::Amqp => None,
+            Transport::MqttWebSocket => Some("mqtt"),
+            Transport::AmqpWebSocket => Some("AMQPWSB10"),
+        };
         let stream: Box<dyn ByteStream> = Box::new(https::connect(tls, server).await?);
-        match transport {
-            Transport::MqttWebSocket => Self::upgrade(stream, server).await,
-            _ => Ok(Self::Stream(stream)),
+        match protocol {
+            Some(protocol) => Self::upgrade(stream, server, protocol).await,
+            None => Ok(Self::Stream(stream)),
         }
     }
 
-    /// Makes a WebSocket of `stream`.
-    async fn upgrade(stream: Box<dyn ByteStream>, server: &Server) -> Result<Self, DeviceError> {
+    /// Makes a WebSocket of `stream`, on which `protocol` is spoken.
+    async fn upgrade(
+        stream: Box<dyn ByteStream>,
+        server: &Server,
+        protocol: &'static str,
+    ) -> Result<Self, DeviceError> {
         let refused = |error| DeviceError::WebSocket(Box::new(error));
         let Server { host, port } = server;
         let url = match host.contains(':') {
@@ -70,7 +77,7 @@ impl Wire {
             false => format!("wss://{host}:{port}{WEBSOCKET_PATH}"),
         };
         let mut request = url.into_client_request().map_err(refused)?;
-        request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("mqtt"));
+        request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES_MAX)
             .write_buffer_size(0)
@@ -102,7 +109,7 @@ impl Wire {
                         return Poll::Ready(Ok(bytes.len()));
                     }
                     None | Some(Message::Close(_)) => return Poll::Ready(Ok(0)),
-                    // Pings are answered below us; nothing else carries MQTT.
+                    // Pings are answered below us; nothing else carries what is spoken.
                     Some(_) => {}
                 }
             },

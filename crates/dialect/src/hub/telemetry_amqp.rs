@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use domain::clock::UnixTime;
 use domain::message::{Draft, InvalidMessage, PROPERTIES_MAX, SystemProperties};
 use domain::operation::ErrorKind;
-use proto::amqp::{Body, Malformed, Message, MessageId, Value};
+use proto::amqp::{Body, Malformed, Map, Message, MessageId, Properties, Symbol, Value};
 
 use crate::time;
 
@@ -67,6 +67,47 @@ pub fn decode(message_format: u32, payload: &Bytes) -> Result<Vec<Draft>, Invali
             sections.iter().map(nested).collect()
         }
         other => Err(InvalidTelemetry::Format(other)),
+    }
+}
+
+/// The message by which a device sends `draft`. Of a name that no symbol can hold, and of a moment that cannot be read,
+/// nothing is said.
+pub fn encode(draft: &Draft) -> Message {
+    let system = &draft.system;
+    let id = |text: &Option<String>| text.as_ref().map(|text| MessageId::String(text.clone().into()));
+    let symbol = |text: &Option<String>| text.as_ref().and_then(|text| Symbol::try_from(text.clone()).ok());
+    let moment =
+        |text: &Option<String>| text.as_deref().and_then(time::parse).map(|moment| moment.micros().div_euclid(1_000));
+    let properties = Properties {
+        message_id: id(&system.message_id),
+        user_id: system.user_id.clone().map(Bytes::from),
+        correlation_id: id(&system.correlation_id),
+        content_type: symbol(&system.content_type),
+        content_encoding: symbol(&system.content_encoding),
+        absolute_expiry_time: moment(&system.expires_at),
+        creation_time: moment(&system.created_at),
+        ..Properties::default()
+    };
+    let annotations = [
+        ("iothub-interface-id", &system.interface_id),
+        ("dt-subject", &system.component),
+        ("Diagnostic-Id", &system.diagnostic_id),
+        ("Correlation-Context", &system.correlation_context),
+    ];
+    let named = [("iothub-message-schema", &system.message_schema), ("iothub-outputname", &system.output_name)];
+    let said = |(name, value): (&'static str, &Option<String>)| value.clone().map(|value| (name, value));
+    let mut application_properties: Map = named.into_iter().filter_map(said).collect();
+    for (name, value) in &draft.properties {
+        let value = value.as_deref().map_or(Value::Null, Value::from);
+        application_properties.push(name.as_str(), value);
+    }
+    let annotated = annotations.into_iter().filter_map(said);
+    Message {
+        message_annotations: annotated.map(|(name, value)| (Symbol::from_static(name), value)).collect(),
+        properties: Some(Box::new(properties)),
+        application_properties,
+        body: Body::data(draft.body.clone()),
+        ..Message::default()
     }
 }
 
@@ -185,10 +226,8 @@ pub(super) fn text(value: &Value) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use proto::amqp::{Map, Properties, Symbol};
-
     use super::*;
+    use proptest::prelude::*;
 
     fn batch(sections: Vec<Bytes>) -> Bytes {
         Message { body: Body::Data(sections), ..Message::default() }.to_bytes()
@@ -267,6 +306,32 @@ mod tests {
             property("list", None),
         ];
         assert_eq!((draft.properties.as_slice(), &*draft.body), (&expected[..], &b"{}"[..]));
+    }
+
+    #[test]
+    fn what_a_device_sends_is_read_as_it_was_meant() {
+        let some = |text: &str| Some(text.to_owned());
+        let system = SystemProperties {
+            message_id: some("m/1"),
+            correlation_id: some("c 1"),
+            user_id: some("ü"),
+            content_type: some("application/json"),
+            content_encoding: some("utf-8"),
+            expires_at: some("2024-01-31T12:00:00.1230000Z"),
+            created_at: some("2024-01-31T12:00:00.0000000Z"),
+            component: some("thermostat"),
+            output_name: some("out"),
+            interface_id: some("urn:i"),
+            message_schema: some("schema"),
+            diagnostic_id: some("trace"),
+            correlation_context: some("ctx"),
+        };
+        let properties = vec![("a & b".to_owned(), some("v/ä")), ("none".to_owned(), None)];
+        let draft = Draft { system, properties, body: "{}".into() };
+        assert_eq!(one(&encode(&draft)), draft);
+        let silent =
+            SystemProperties { content_type: some("ä"), expires_at: some("soon"), ..SystemProperties::default() };
+        assert_eq!(one(&encode(&Draft { system: silent, ..Draft::default() })), Draft::default());
     }
 
     #[test]
