@@ -33,6 +33,7 @@ fn format() -> Result<Vec<String>> {
 fn lints() -> Result<Vec<String>> {
     let mut clippy = process::command("cargo")?;
     clippy.args(["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--profile", suites::PROFILE]);
+    clippy.args(suites::FEATURES);
     process::show(clippy.args(["--", "-D", "warnings"]))?;
     Ok(Vec::new())
 }

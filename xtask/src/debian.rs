@@ -23,6 +23,12 @@ const TOOLS: &[Tool] = &[
     Tool { program: "strace", probe: &[], package: "strace" },
     // Opens the store as a stranger would, to look for secrets.
     Tool { program: "sqlite3", probe: &[], package: "sqlite3" },
+    // The second backend is tested over a server of its own. Debian keeps its programs out of `PATH`.
+    Tool {
+        program: "sh",
+        probe: &["-c", "command -v initdb || ls /usr/lib/postgresql/*/bin/initdb"],
+        package: "postgresql",
+    },
     // Every SDK suite runs in a network namespace of its own, where port 443 is free.
     Tool { program: "unshare", probe: &[], package: "util-linux" },
     Tool { program: "ip", probe: &[], package: "iproute2" },

@@ -35,7 +35,8 @@ pub fn check() -> Result<Vec<String>> {
 
 fn write_from_tests() -> Result<()> {
     let mut command = process::command("cargo")?;
-    command.args(["test", "--workspace", "--locked", "--quiet", "--profile", suites::PROFILE, "--", "golden"]);
+    command.args(["test", "--workspace", "--locked", "--quiet", "--profile", suites::PROFILE]);
+    command.args(suites::FEATURES).args(["--", "golden"]);
     let mut output = Vec::new();
     if !process::follow(command.env("MUSTER_GOLDEN", "write"), |line| output.push(line.to_owned()))? {
         bail!("the golden tests failed:\n{}", output.join("\n"));

@@ -13,6 +13,9 @@ use crate::process;
 /// What everything is compiled with, so that each crate is compiled once.
 pub const PROFILE: &str = "ci";
 
+/// Tests that need a program which the default developer loop does not: a PostgreSQL server.
+pub const FEATURES: &[&str] = &["--features", "muster-store/postgres-tests"];
+
 /// Fetches every crate of the lock file.
 pub fn fetch() -> Result<Vec<String>> {
     process::show(process::command("cargo")?.args(["fetch", "--locked"]))?;
@@ -34,7 +37,7 @@ pub fn compile_binaries() -> Result<()> {
 
 fn build(arguments: &[&str]) -> Result<std::process::Command> {
     let mut command = process::command("cargo")?;
-    command.args(["test", "--workspace", "--no-run", "--locked", "--profile", PROFILE]).args(arguments);
+    command.args(["test", "--workspace", "--no-run", "--locked", "--profile", PROFILE]).args(FEATURES).args(arguments);
     Ok(command)
 }
 
@@ -43,7 +46,7 @@ pub fn rust_tests() -> Result<Vec<String>> {
     let suites = suite_names()?;
     let mut tally = Tally::new(&suites);
     let mut command = process::command("cargo")?;
-    command.args(["test", "--workspace", "--no-fail-fast", "--locked", "--profile", PROFILE]);
+    command.args(["test", "--workspace", "--no-fail-fast", "--locked", "--profile", PROFILE]).args(FEATURES);
     let mut failures = Failures::default();
     let succeeded = process::follow(&mut command, |line| {
         if !(line.starts_with("test ") && line.ends_with(" ... ok")) {

@@ -37,6 +37,13 @@ pub struct ServeArgs {
     /// Keep everything in memory, for tests
     #[arg(long, conflicts_with = "data")]
     memory: bool,
+    /// Keep what is durable in a PostgreSQL database, postgres://user:password@host/name
+    ///
+    /// The data folder still has the sealing key, the telemetry and the refusals. Others can read the command line of a
+    /// process: a password is better given in the environment.
+    #[cfg(feature = "postgres")]
+    #[arg(long, value_name = "ADDRESS", env = "MUSTER_DATABASE", hide_env_values = true, conflicts_with = "memory")]
+    database: Option<String>,
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -137,7 +144,7 @@ async fn serve(args: &ServeArgs, config: &Config, global: &Global) -> Result<()>
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
     let folder = (!args.memory).then(|| global.folder());
-    let store = open_store(folder.as_deref(), config, &clock, entropy.as_ref())?;
+    let store = open_store(folder.as_deref(), (args, config), &clock, entropy.as_ref()).await?;
     let folder = folder.map(|folder| folder.canonicalize()).transpose()?;
     let told = Told::new(folder.as_deref())?;
     let tasks = Tasks::new();
@@ -170,14 +177,20 @@ async fn serve(args: &ServeArgs, config: &Config, global: &Global) -> Result<()>
     told.remove()
 }
 
-fn open_store(
+#[cfg_attr(not(feature = "postgres"), expect(clippy::unused_async, reason = "a database is waited for"))]
+async fn open_store(
     folder: Option<&Path>,
-    config: &Config,
+    (args, config): (&ServeArgs, &Config),
     clock: &Arc<dyn Clock>,
     entropy: &dyn Entropy,
 ) -> Result<Embedded> {
     let mut options = Options { folder: folder.map(Path::to_path_buf), quotas: config.quotas, ..Options::default() };
     options.telemetry.total_bytes_max = config.hub.telemetry_kept_mib << 20;
+    #[cfg(feature = "postgres")]
+    if let Some(address) = &args.database {
+        let opened = Embedded::open_database(address, options, Arc::clone(clock), entropy).await;
+        return opened.context("cannot open the store");
+    }
     Embedded::open(options, Arc::clone(clock), entropy).context("cannot open the store")
 }
 

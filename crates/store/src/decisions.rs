@@ -18,8 +18,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, OpenError};
 use crate::folder::Folder;
-use crate::sqlite::rows::{Column, from_json, row_limit, to_json};
-use crate::sqlite::{REFUSALS, Sync, checkpoint_last, open_memory, open_writer, registration_key};
+use crate::sql::registration_key;
+use crate::sql::rows::{Column, from_json, row_limit, to_json};
+use crate::sqlite::{REFUSALS, Sync, checkpoint_last, open_memory, open_writer};
 
 /// The name of the file in the data folder.
 const FILE: &str = "refusals.db";

@@ -54,6 +54,9 @@ pub enum Unavailability {
     /// The store is closing.
     #[error("it is closing")]
     Closing,
+    /// The database server does not answer, or another process works on the database.
+    #[error("the database does not answer")]
+    Database,
     /// Another verb holds what this one needs for longer than is waited for.
     #[error("it is busy")]
     Busy,
@@ -89,6 +92,27 @@ impl From<rusqlite::Error> for Error {
             Some(Code::SystemIoFailure | Code::CannotOpen | Code::ReadOnly) => Unavailability::Disk,
             Some(Code::DatabaseBusy | Code::DatabaseLocked) => Unavailability::Busy,
             _ => return Self::backend("an SQL statement", error),
+        };
+        Self::Unavailable { reason, source: Some(Arc::new(error)) }
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        use tokio_postgres::error::SqlState;
+        let reason = match error.code() {
+            Some(&SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED) => Unavailability::Busy,
+            Some(&SqlState::DISK_FULL) => Unavailability::Full,
+            Some(&SqlState::IO_ERROR) => Unavailability::Disk,
+            Some(
+                &SqlState::ADMIN_SHUTDOWN
+                | &SqlState::CRASH_SHUTDOWN
+                | &SqlState::CANNOT_CONNECT_NOW
+                | &SqlState::TOO_MANY_CONNECTIONS,
+            ) => Unavailability::Database,
+            Some(_) => return Self::backend("an SQL statement", error),
+            None => Unavailability::Database,
         };
         Self::Unavailable { reason, source: Some(Arc::new(error)) }
     }
@@ -176,6 +200,46 @@ pub enum OpenError {
         #[source]
         source: Cause,
     },
+    /// A database alone does not do: secrets, telemetry and refusals lie in a folder.
+    #[error("a store in a database needs a data folder besides; name one with --data")]
+    FolderMissing,
+    /// The address of a database cannot be read.
+    #[error("the address of the database cannot be read; write it as postgres://user:password@host/name")]
+    DatabaseAddress {
+        /// What is wrong with it.
+        #[source]
+        source: Cause,
+    },
+    /// Another process works on the database.
+    #[error("the database {place} is in use by another process; stop that process or name another database")]
+    DatabaseInUse {
+        /// The database, without a password.
+        place: String,
+    },
+    /// A newer Muster has written the database.
+    #[error(
+        "the database {place} was written by a newer version of Muster (schema {found}; this one knows up to \
+        {known}); run the newer version, or restore a backup made with this one"
+    )]
+    DatabaseNewer {
+        /// The database, without a password.
+        place: String,
+        /// The schema it has.
+        found: i64,
+        /// The latest schema this program knows.
+        known: i64,
+    },
+    /// The database server does not do what it is asked.
+    #[error(
+        "the database {place} cannot be opened; see that its server runs and that its user may create tables there"
+    )]
+    Database {
+        /// The database, without a password.
+        place: String,
+        /// What went wrong.
+        #[source]
+        source: Cause,
+    },
     /// Anything else.
     #[error("{} cannot be opened as a store", path.display())]
     Backend {
@@ -196,6 +260,38 @@ impl OpenError {
             return Self::Full { path };
         }
         Self::File { action, path, source }
+    }
+
+    /// The address of a database that cannot be read.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn database_address(source: tokio_postgres::Error) -> Self {
+        Self::DatabaseAddress { source: Arc::new(source) }
+    }
+
+    /// A failed call of the database at `place`.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn database(place: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Database { place: place.into(), source: Arc::new(source) }
+    }
+
+    /// A verb that failed on the store at `path` when it was opened.
+    pub(crate) fn store(path: impl Into<PathBuf>, error: Error) -> Self {
+        let path = path.into();
+        match error {
+            Error::Unavailable { reason: Unavailability::Full, .. } => Self::Full { path },
+            Error::Unavailable { reason: Unavailability::Disk, source: Some(source) } => Self::Disk { path, source },
+            Error::Backend { source, .. } => {
+                use rusqlite::ErrorCode as Code;
+                let code = source.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code);
+                match code {
+                    Some(Code::NotADatabase | Code::DatabaseCorrupt) => {
+                        Self::Damaged { path, detail: source.to_string() }
+                    }
+                    _ => Self::Backend { path, source },
+                }
+            }
+            other => Self::Backend { path, source: Arc::new(other) },
+        }
     }
 
     /// A failed call of SQLite on `path`.

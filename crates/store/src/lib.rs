@@ -12,7 +12,10 @@ mod error;
 pub mod faults;
 pub mod folder;
 pub mod ports;
+#[cfg(feature = "postgres")]
+mod postgres;
 pub mod seal;
+mod sql;
 pub mod sqlite;
 pub mod stream;
 

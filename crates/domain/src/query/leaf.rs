@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{Constant, Number, Path, Root};
 
-/// Longer texts are in no index.
+/// Longer texts are in no index, and neither are those with a zero, at which some databases end a text.
 const TEXT_BYTES_MAX: usize = 256;
 
 /// A primitive value of tags: where it stands, and what it is. Equal values have equal texts.
@@ -76,5 +76,5 @@ fn of_number(number: Number) -> String {
 }
 
 fn of_text(text: &str) -> Option<String> {
-    (text.len() <= TEXT_BYTES_MAX).then(|| format!("t{text}"))
+    (text.len() <= TEXT_BYTES_MAX && !text.contains('\0')).then(|| format!("t{text}"))
 }

@@ -90,9 +90,9 @@ CREATE INDEX enrollment_by_mechanism ON enrollment (service, mechanism, name_key
 -- By what X.509 groups are found.
 CREATE TABLE enrollment_lookup (
     service INTEGER NOT NULL,
-    -- 0 for the SHA-256 of a subject public key, 1 for the name of a CA certificate.
+    -- 0 for the SHA-256 of a subject public key, in hexadecimal, 1 for the name of a CA certificate.
     kind INTEGER NOT NULL,
-    value ANY NOT NULL,
+    value TEXT NOT NULL,
     enrollment INTEGER NOT NULL,
     PRIMARY KEY (service, kind, value, enrollment)
 ) STRICT, WITHOUT ROWID;

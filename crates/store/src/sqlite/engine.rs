@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::checkpoint::{LogKeeper, LogLimits};
 use super::connection::{Sync, checkpoint_last};
 use crate::error::{Error, OpenError};
+use crate::sql::{Durability, Link, Wakes, Write};
 
 /// Verbs that can wait before callers are held back.
 const QUEUE_VERBS_MAX: usize = 1_024;
@@ -24,38 +25,6 @@ const QUEUE_VERBS_MAX: usize = 1_024;
 const ROUND_VERBS_MAX: usize = 512;
 /// A round takes no further verbs once it has run this long, so that the first ones are not kept waiting.
 const ROUND_TIME_MAX: Duration = Duration::from_millis(5);
-
-/// Whom a committed round wakes: a set of bits whose meaning is the store's.
-pub(crate) type Wakes = u32;
-
-/// What a verb works with.
-pub(crate) struct Write<'c> {
-    connection: &'c Connection,
-    wakes: Wakes,
-}
-
-impl Write<'_> {
-    /// Has `wakes` woken once the verb is durable.
-    pub fn wake(&mut self, wakes: Wakes) {
-        self.wakes |= wakes;
-    }
-}
-
-impl std::ops::Deref for Write<'_> {
-    type Target = Connection;
-    fn deref(&self) -> &Connection {
-        self.connection
-    }
-}
-
-/// How far a verb must reach before it is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Durability {
-    /// To the disk.
-    Durable,
-    /// It may be lost in a power cut, though not when the process ends.
-    Relaxed,
-}
 
 /// A verb that panicked.
 #[derive(Debug, thiserror::Error)]
@@ -296,9 +265,9 @@ impl Thread {
     /// which SQLite decides on when the disk is full or fails.
     fn perform_one(&self, verb: &mut dyn Queued) -> Result<Wakes, Error> {
         self.execute("SAVEPOINT verb")?;
-        let mut write = Write { connection: &self.connection, wakes: 0 };
+        let mut write = Write::new(Link::Sqlite(&self.connection));
         let succeeded = verb.run(&mut write);
-        let wakes = write.wakes;
+        let wakes = write.wakes();
         if self.connection.is_autocommit() {
             return Err(Error::Unavailable { reason: crate::error::Unavailability::Disk, source: None });
         }

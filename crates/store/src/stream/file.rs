@@ -11,8 +11,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::record::decode;
 use crate::error::Error;
 use crate::ports::{Position, ReadFrom, StoredMessage};
+use crate::sql::rows::{Bits, Column, row_limit};
 use crate::sqlite::open_reader;
-use crate::sqlite::rows::{Bits, Column, row_limit};
 
 /// Reading connections that the active file keeps for the next reader. Closed files, of which there may be hundreds, keep
 /// none: each costs descriptors and a page cache.

@@ -18,7 +18,7 @@ use super::{FOLDER, Shared, file_path};
 use crate::error::{Error, OpenError, Unavailability};
 use crate::folder::Folder;
 use crate::ports::Position;
-use crate::sqlite::rows::Bits;
+use crate::sql::rows::Bits;
 use crate::sqlite::{LogKeeper, LogLimits, TELEMETRY, checkpoint_last, open_memory, open_writer};
 
 /// Most messages of one transaction.

@@ -34,6 +34,20 @@ async fn in_memory(test: impl AsyncFnOnce(&Backend)) {
     store.close().await;
 }
 
+/// An empty store in a database of its own.
+#[cfg(feature = "postgres-tests")]
+async fn on_postgres(test: impl AsyncFnOnce(&Backend)) {
+    let (folder, address) = (tempfile::tempdir().unwrap(), crate::postgres::database().await);
+    let clock = Arc::new(ManualClock::at(NOON));
+    let options = Options { folder: Some(folder.path().to_owned()), quotas: QUOTAS, ..Options::default() };
+    let (entropy, told) = (SeededEntropy::new(1), Arc::clone(&clock) as Arc<dyn Clock>);
+    let store = Embedded::open_database(&address, options, told, &entropy).await.unwrap();
+    let backend = Backend { telemetry: Arc::new(store.telemetry().clone()), store: Arc::new(store.clone()), clock };
+    test(&backend).await;
+    drop(backend);
+    store.close().await;
+}
+
 macro_rules! conformance {
     ($($noun:ident { $($promise:ident)* })*) => {
         $(mod $noun {
@@ -46,6 +60,12 @@ macro_rules! conformance {
                 #[tokio::test]
                 async fn in_memory() {
                     crate::conformance::in_memory(store::conformance::$noun::$promise).await;
+                }
+
+                #[cfg(feature = "postgres-tests")]
+                #[tokio::test]
+                async fn on_postgres() {
+                    crate::conformance::on_postgres(store::conformance::$noun::$promise).await;
                 }
             })*
         })*
@@ -235,5 +255,35 @@ async fn every_row_is_judged_as_the_evaluator_does() {
         let asked = queries::asked().new_tree(&mut runner).unwrap().current();
         in_memory(async |backend: &Backend| queries::every_row_is_judged_as_the_evaluator_does(backend, &asked).await)
             .await;
+    }
+}
+
+#[cfg(feature = "postgres-tests")]
+#[tokio::test]
+async fn every_row_is_judged_as_the_evaluator_does_on_postgres() {
+    /// Random twins and conditions, the same in every run.
+    const ROUNDS: usize = 25;
+    let mut runner = TestRunner::deterministic();
+    for _ in 0..ROUNDS {
+        let asked = queries::asked().new_tree(&mut runner).unwrap().current();
+        on_postgres(async |backend: &Backend| {
+            queries::every_row_is_judged_as_the_evaluator_does(backend, &asked).await;
+        })
+        .await;
+    }
+}
+
+#[cfg(feature = "postgres-tests")]
+#[tokio::test]
+async fn every_operation_has_one_plan_and_one_end_on_postgres() {
+    /// Random scripts, the same in every run.
+    const SCRIPTS: usize = 25;
+    let mut runner = TestRunner::deterministic();
+    for _ in 0..SCRIPTS {
+        let script = fencing::script().new_tree(&mut runner).unwrap().current();
+        on_postgres(async |backend: &Backend| {
+            fencing::every_operation_has_one_plan_and_one_end(backend, &script).await;
+        })
+        .await;
     }
 }

@@ -5,7 +5,10 @@ mod conformance;
 mod faults;
 mod ground;
 mod opening;
+#[cfg(feature = "postgres-tests")]
+mod postgres;
 mod reopening;
+mod schemas;
 mod secrets;
 mod telemetry_files;
 mod unreadable;

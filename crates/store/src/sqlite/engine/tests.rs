@@ -35,8 +35,8 @@ fn start(limits: LogLimits, prepare: impl FnOnce(&Connection)) -> Bench {
 fn note(text: &str) -> impl FnOnce(&mut Write<'_>) -> Result<i64, Error> + Send + 'static {
     let text = text.to_owned();
     move |write| {
-        write.prepare_cached("INSERT INTO note (text) VALUES (?1)")?.execute([&text])?;
-        Ok(write.last_insert_rowid())
+        write.link().sqlite().prepare_cached("INSERT INTO note (text) VALUES (?1)")?.execute([&text])?;
+        Ok(write.link().sqlite().last_insert_rowid())
     }
 }
 
@@ -86,7 +86,7 @@ async fn a_failing_or_panicking_verb_is_undone_alone() {
     let fails = |write: &mut Write<'_>| {
         note("lost")(write)?;
         write.wake(4);
-        write.execute("INSERT INTO note (id, text) VALUES (1, NULL)", ())?;
+        write.link().sqlite().execute("INSERT INTO note (id, text) VALUES (1, NULL)", ())?;
         Ok(())
     };
     let panics = |write: &mut Write<'_>| -> Result<(), Error> {
@@ -200,7 +200,9 @@ async fn a_full_queue_holds_callers_back_and_loses_nothing() {
 #[tokio::test]
 async fn relaxed_verbs_are_committed_and_durable_ones_take_them_along() {
     let bench = start(LogLimits::default(), |_| {});
-    let level = |write: &mut Write<'_>| Ok(write.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0))?);
+    let level = |write: &mut Write<'_>| {
+        Ok(write.link().sqlite().pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0))?)
+    };
     let writer = &bench.writer;
     assert_eq!(writer.run(Durability::Relaxed, level).await.unwrap(), 1);
     assert_eq!(writer.run(Durability::Durable, level).await.unwrap(), 2);
@@ -223,7 +225,7 @@ async fn a_store_that_is_full_says_so_and_goes_on_when_there_is_room() {
     let again = writer.run(Durability::Durable, note(&large)).await.unwrap_err();
     assert!(matches!(again, Error::Unavailable { reason: Unavailability::Full, .. }), "{again:?}");
 
-    let room = |write: &mut Write<'_>| Ok(write.pragma_update(None, "max_page_count", 100_000)?);
+    let room = |write: &mut Write<'_>| Ok(write.link().sqlite().pragma_update(None, "max_page_count", 100_000)?);
     writer.run(Durability::Durable, room).await.unwrap();
     writer.run(Durability::Durable, note(&large)).await.unwrap();
     assert_eq!(notes(&bench.path), [large]);
@@ -283,8 +285,9 @@ async fn a_store_in_memory_behaves_the_same() {
     };
     let writer = Writer::start(setup).unwrap();
     writer.run(Durability::Durable, note("a")).await.unwrap();
-    let count =
-        |write: &mut Write<'_>| Ok(write.query_row("SELECT count(*) FROM note", (), |row| row.get::<_, i64>(0))?);
+    let count = |write: &mut Write<'_>| {
+        Ok(write.link().sqlite().query_row("SELECT count(*) FROM note", (), |row| row.get::<_, i64>(0))?)
+    };
     assert_eq!(writer.run(Durability::Relaxed, count).await.unwrap(), 1);
     writer.close().await;
 }

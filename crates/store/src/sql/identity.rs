@@ -9,13 +9,14 @@ use domain::operation::identity::IdentityName;
 use domain::operation::session::Subscriptions;
 use domain::operation::{Page, PageRequest};
 use domain::twin::{ServiceChange, Twin};
-use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::enrollment::{cut_page, page_limit};
+use super::link::Sequence;
 use super::rows::{Bits, Column, Senseless, from_json, moment, open_pair, row_limit, seal_keys, to_json};
 use super::session::{Forgetting, Outcome};
 use super::tally::{self, Counted};
+use super::value::{Row, params};
 use super::{Db, Embedded, Tx, WAKES_IDENTITIES, resource, session, twin};
 use crate::error::Error;
 use crate::ports::{ActivityMark, Changed, ClaimWanted, ConnectionClaim, Created, DeviceCounts, IdentityStore};
@@ -59,7 +60,7 @@ const SELECT: &str = "SELECT i.id, i.hub, i.device, i.module, i.generation, i.en
     FROM identity i JOIN hub h ON h.key = i.hub LEFT JOIN session s ON s.identity = i.id";
 
 impl IdentityRow {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &Row<'_>) -> Result<Self, Error> {
         Ok(Self {
             id: row.get(0)?,
             hub: row.get(1)?,
@@ -165,9 +166,9 @@ pub(super) fn insert(
 ) -> Result<Identity, Error> {
     let identity = wanted.created(tx.fresh_etag()?, now);
     let (record, keys) = seal(tx, hub, &identity)?;
-    tx.change(
+    let id = tx.insert(
         "INSERT INTO identity (hub, device, module, generation, enabled, record, keys, messages_waiting, etag) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8) RETURNING id",
         params![
             hub.0,
             identity.name.device.as_str(),
@@ -179,7 +180,7 @@ pub(super) fn insert(
             Bits::from(identity.etag)
         ],
     )?;
-    twin::write(tx, hub, tx.last_insert_rowid(), twin)?;
+    twin::write(tx, hub, id, twin)?;
     if identity.capabilities.iot_edge {
         add_edge_modules(tx, hub, &identity.name.device, now)?;
     }
@@ -237,6 +238,7 @@ fn announce_modules(tx: &mut Tx<'_, '_>, hub: HubKey, device: &DeviceId) -> Resu
 
 /// Notes that an identity was disabled, removed or re-keyed.
 fn announce(tx: &mut Tx<'_, '_>, hub: HubKey, name: &IdentityName) -> Result<(), Error> {
+    tx.in_order(Sequence::IdentityChanges)?;
     let sql = "INSERT INTO identity_change (hub, device, module) VALUES (?1, ?2, ?3)";
     tx.change(sql, params![hub.0, name.device.as_str(), module_column(name)])?;
     tx.wake(WAKES_IDENTITIES);
@@ -294,7 +296,7 @@ fn is_full(db: Db<'_>, hub: HubKey, name: &IdentityName) -> Result<bool, Error> 
         return Ok(tally::amount(db, Counted::Devices(hub))? >= quotas.devices_per_hub);
     }
     let sql = "SELECT count(*) FROM identity WHERE hub = ?1 AND device = ?2 AND module > ''";
-    let modules = db.row(sql, params![hub.0, name.device.as_str()], |row| row.get::<_, Bits>(0))?;
+    let modules = db.row(sql, params![hub.0, name.device.as_str()], |row| row.get::<Bits>(0))?;
     Ok(modules.is_some_and(|modules| modules.0 >= quotas.modules_per_device))
 }
 
@@ -355,12 +357,12 @@ fn count_devices(db: Db<'_>, hub: HubKey) -> Result<DeviceCounts, Error> {
         return Ok(counts);
     }
     let sql = "SELECT enabled, count(*) FROM identity WHERE hub = ?1 AND module = '' GROUP BY enabled";
-    for (enabled, count) in db.rows(sql, [hub.0], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, Bits>(1)?)))? {
+    for (enabled, count) in db.rows(sql, [hub.0], |row| Ok((row.get::<bool>(0)?, row.get::<Bits>(1)?)))? {
         counts.total += count.0;
         *(if enabled { &mut counts.enabled } else { &mut counts.disabled }) += count.0;
     }
     let sql = "SELECT count(*) FROM session WHERE hub = ?1 AND connected_run = ?2 AND is_device = 1";
-    counts.connected = db.row(sql, [hub.0, db.context.run], |row| row.get::<_, Bits>(0))?.map_or(0, |count| count.0);
+    counts.connected = db.row(sql, [hub.0, db.context.run], |row| row.get::<Bits>(0))?.map_or(0, |count| count.0);
     Ok(counts)
 }
 

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::error::Error;
 use crate::ports::{Assigned, Assignee, Finish, Finished, Planned, TwinSource};
-use crate::sqlite::{Tx, enrollment, identity, resource, twin};
+use crate::sql::{Tx, enrollment, identity, resource, twin};
 
 /// An assignment that is finished without having been planned.
 #[derive(Debug, thiserror::Error)]

@@ -14,12 +14,12 @@ use domain::cloud_to_device::{
 use domain::ids::{HubKey, LockToken};
 use domain::message::Property;
 use domain::operation::identity::IdentityName;
-use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::identity::{find_id, module_column};
 use super::rows::{Bits, Column, from_json, moment, row_limit, to_json};
 use super::twin::name_of;
+use super::value::{Row, params};
 use super::{Db, Embedded, Tx, WAKES_FEEDBACK};
 use crate::error::Error;
 use crate::ports::{CloudToDeviceStore, Enqueued, Given, Holder, Lease, Settled, Swept};
@@ -67,7 +67,7 @@ const SELECT: &str =
     "SELECT sequence, hub, identity, record, expires_at, delivery_count, lock IS NOT NULL FROM message";
 
 impl MessageRow {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &Row<'_>) -> Result<Self, Error> {
         Ok(Self {
             sequence: row.get(0)?,
             hub: row.get(1)?,
@@ -235,7 +235,7 @@ struct DeliveryRow {
 }
 
 impl DeliveryRow {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &Row<'_>) -> Result<Self, Error> {
         Ok(Self {
             sequence: row.get(0)?,
             record: row.get(1)?,

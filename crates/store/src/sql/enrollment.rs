@@ -5,12 +5,11 @@ use domain::clock::UnixTime;
 use domain::enrollment::{Attestation, Enrollment, EntryKind, EntryName, Mechanism, NoKeys, X509Attestation};
 use domain::ids::{Precondition, ServiceKey};
 use domain::operation::{Cursor, Page, PageRequest};
-use rusqlite::types::Value;
-use rusqlite::{Row, params};
 use tokio::sync::watch;
 
 use super::rows::{Bits, Column, Senseless, from_json, open_pair, open_text, row_limit, seal_keys, to_json};
 use super::tally::{self, Counted};
+use super::value::{Row, params};
 use super::{Db, Embedded, Tx, WAKES_KEY_GROUPS, registration, resource};
 use crate::error::Error;
 use crate::ports::{Changed, Created, EnrollmentStore, X509Lookup};
@@ -56,7 +55,7 @@ struct EnrollmentRow {
 impl EnrollmentRow {
     const COLUMNS: &'static str = "e.id, e.service, e.kind, e.name_key, e.record, e.keys, e.webhook";
 
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &Row<'_>) -> Result<Self, Error> {
         Ok(Self {
             id: row.get(0)?,
             service: row.get(1)?,
@@ -148,9 +147,9 @@ fn create(
     enrollment.created_at = now;
     enrollment.updated_at = now;
     let Sealing { record, keys, webhook } = seal(tx, service, &enrollment)?;
-    tx.change(
+    let id = tx.insert(
         "INSERT INTO enrollment (service, kind, name_key, mechanism, record, keys, webhook, etag) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) RETURNING id",
         params![
             service.0,
             kind_number(kind),
@@ -162,7 +161,7 @@ fn create(
             Bits::from(enrollment.etag)
         ],
     )?;
-    write_lookups(tx, service, tx.last_insert_rowid(), &enrollment)?;
+    write_lookups(tx, service, id, &enrollment)?;
     note_change(tx, &[&enrollment]);
     Ok(Created::Done(enrollment))
 }
@@ -226,11 +225,11 @@ fn write_lookups(tx: &Tx<'_, '_>, service: ServiceKey, id: i64, enrollment: &Enr
     let (EntryKind::Group, Attestation::X509(x509)) = (enrollment.name.kind(), &enrollment.attestation) else {
         return Ok(());
     };
-    let values: Vec<(i64, Value)> = match x509 {
+    let values: Vec<(i64, String)> = match x509 {
         X509Attestation::Client(slots) | X509Attestation::Signing(slots) => {
-            slots.iter().map(|it| (BY_SUBJECT_KEY, Value::Blob(it.subject_key_hash().to_vec()))).collect()
+            slots.iter().map(|it| (BY_SUBJECT_KEY, hex::encode(it.subject_key_hash()))).collect()
         }
-        X509Attestation::References(slots) => slots.iter().map(|name| (BY_CA_NAME, Value::Text(name.key()))).collect(),
+        X509Attestation::References(slots) => slots.iter().map(|name| (BY_CA_NAME, name.key())).collect(),
     };
     // A secondary with the primary's key is the same row.
     let sql = "INSERT INTO enrollment_lookup (service, kind, value, enrollment) VALUES (?1, ?2, ?3, ?4) \
@@ -275,8 +274,8 @@ pub(super) fn cut_page<T>(mut rows: Vec<T>, limit: usize, key: impl Fn(&T) -> St
 }
 
 fn find_x509_groups(db: Db<'_>, service: ServiceKey, lookup: &X509Lookup) -> Result<Vec<Enrollment>, Error> {
-    let keys = lookup.subject_keys.iter().map(|key| (BY_SUBJECT_KEY, Value::Blob(key.to_vec())));
-    let names = lookup.ca_names.iter().map(|name| (BY_CA_NAME, Value::Text(name.key())));
+    let keys = lookup.subject_keys.iter().map(|key| (BY_SUBJECT_KEY, hex::encode(key)));
+    let names = lookup.ca_names.iter().map(|name| (BY_CA_NAME, name.key()));
     let sql = format!(
         "SELECT {} FROM enrollment_lookup l JOIN enrollment e ON e.id = l.enrollment JOIN service s ON s.key = l.service \
          WHERE l.service = ?1 AND l.kind = ?2 AND l.value = ?3",

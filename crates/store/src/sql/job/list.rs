@@ -8,11 +8,12 @@ use domain::ids::{HubKey, JobId, ModuleId, Precondition};
 use domain::job::{DeviceFault, DeviceJob, DeviceJobStatus, DeviceOutcome, Work};
 use domain::method::Response;
 use domain::operation::identity::IdentityName;
-use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 
+use super::super::link::{Flow, Statement};
 use super::super::rows::{Column, from_json, from_json_if, moment, row_limit, to_json};
 use super::super::twin::{self, name_of};
+use super::super::value::{Row, params};
 use super::super::{Db, Tx};
 use super::{CANCELLED, FAILED, JobRecord, RECORD, begin, kind_of, payload_of, settle, text_of};
 use crate::error::Error;
@@ -83,7 +84,7 @@ fn pending(db: Db<'_>, job: JobKey, limit: usize) -> Result<Vec<(i64, IdentityNa
     let sql =
         "SELECT sequence, device, module FROM job_device WHERE job = ?1 AND status = 0 ORDER BY sequence LIMIT ?2";
     let rows = db.rows(sql, params![job.0, row_limit(limit)], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+        Ok((row.get::<i64>(0)?, row.get::<String>(1)?, row.get::<String>(2)?))
     })?;
     rows.into_iter().map(|(sequence, device, module)| Ok((sequence, name_of(&device, &module, DEVICE)?))).collect()
 }
@@ -181,7 +182,7 @@ pub(super) fn interrupt(tx: &Tx<'_, '_>, now: UnixTime) -> Result<(), Error> {
     let outcome = to_json(&StoredOutcome::Failed(DeviceFault::Interrupted))?;
     let sql = "UPDATE job_device SET status = ?1, ended_at = ?2, outcome = ?3 WHERE status = 1";
     tx.change(sql, params![FAULTY, now.micros(), outcome])?;
-    let jobs = tx.db().rows("SELECT key FROM job WHERE running > 0", (), |row| row.get::<_, i64>(0))?;
+    let jobs = tx.db().rows("SELECT key FROM job WHERE running > 0", (), |row| row.get::<i64>(0))?;
     for job in jobs {
         tx.change("UPDATE job SET failed = failed + running, running = 0 WHERE key = ?1", [job])?;
         settle(tx, JobKey(job), now)?;
@@ -209,7 +210,7 @@ impl DeviceRow {
     const COLUMNS: &str = "d.sequence, j.id, j.kind, j.status, j.ended_at, j.created_at, d.device, d.module, d.status, \
                            d.started_at, d.ended_at, d.outcome";
 
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &Row<'_>) -> Result<Self, Error> {
         Ok(Self {
             sequence: row.get(0)?,
             job: row.get(1)?,
@@ -263,9 +264,11 @@ pub(super) fn find(
 ) -> Result<Searched<Vec<(Place, DeviceJob)>>, Error> {
     let wanted_by = match (&wanted.job, &wanted.device) {
         // The one condition leads to few rows by its index; the other is asked of these.
-        (Some(_), _) => "d.job = (SELECT key FROM job WHERE hub = ?1 AND id = ?4) AND (?5 IS NULL OR d.device = ?5)",
-        (None, Some(_)) => "d.hub = ?1 AND d.device = ?5 AND ?4 IS NULL",
-        (None, None) => "d.hub = ?1 AND ?4 IS NULL AND ?5 IS NULL",
+        (Some(_), _) => {
+            "d.job = (SELECT key FROM job WHERE hub = ?1 AND id = ?4) AND (CAST(?5 AS TEXT) IS NULL OR d.device = ?5)"
+        }
+        (None, Some(_)) => "d.hub = ?1 AND d.device = ?5 AND CAST(?4 AS TEXT) IS NULL",
+        (None, None) => "d.hub = ?1 AND CAST(?4 AS TEXT) IS NULL AND CAST(?5 AS TEXT) IS NULL",
     };
     let sql = format!(
         "SELECT {} FROM job_device d JOIN job j ON j.key = d.job WHERE {wanted_by} AND d.sequence > ?2 \
@@ -273,17 +276,14 @@ pub(super) fn find(
         DeviceRow::COLUMNS
     );
     let after = after.map_or(0, |place| place.0);
-    let mut statement = db.prepare_cached(&sql)?;
-    let mut rows = statement.query(params![hub.0, after, row_limit(limit), wanted.job, wanted.device])?;
     let (mut found, mut bytes) = (Vec::new(), 0);
-    while let Some(row) = rows.next()? {
+    let asked = params![hub.0, after, row_limit(limit), wanted.job, wanted.device];
+    db.visit((&sql, Statement::Kept), asked, |row| {
         let row = DeviceRow::read(row)?;
         bytes += row.outcome.as_ref().map_or(0, String::len);
         found.push(row.open()?);
-        if bytes >= FOUND_BYTES_MAX {
-            break;
-        }
-    }
+        Ok(if bytes >= FOUND_BYTES_MAX { Flow::Stop } else { Flow::GoOn })
+    })?;
     let is_cut = found.len() == limit || bytes >= FOUND_BYTES_MAX;
     let next = found.last().map(|(place, _)| *place).filter(|_| is_cut);
     Ok(Searched { result: found, next })

@@ -13,10 +13,11 @@ use domain::ids::{DeviceId, HubKey, ModuleId, Precondition};
 use domain::operation::identity::IdentityName;
 use domain::query::leaf::{self, Leaf};
 use domain::twin::{PatchError, Section, ServiceChange, Twin};
-use rusqlite::{Row, params};
 use serde_json::{Map, Value};
 
+use super::link::{Flow, Sequence, Statement};
 use super::rows::{Bits, Column, from_json, from_json_if, row_limit, to_json};
+use super::value::{Row, params};
 use super::{Db, Embedded, Tx, WAKES_TWINS, identity};
 use crate::error::Error;
 use crate::ports::{TwinChange, TwinOutcome, TwinStore};
@@ -34,7 +35,7 @@ struct TwinRow {
 }
 
 impl TwinRow {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &Row<'_>) -> Result<Self, Error> {
         Ok(Self {
             tags: row.get(0)?,
             desired: (row.get(1)?, row.get(2)?, row.get(3)?),
@@ -76,8 +77,12 @@ pub(super) fn find_with_size(db: Db<'_>, id: i64) -> Result<Option<(Twin, usize)
 pub(super) fn write(tx: &Tx<'_, '_>, hub: HubKey, id: i64, twin: &Twin) -> Result<(), Error> {
     index(tx, hub, id, &twin.tags)?;
     tx.change(
-        "INSERT OR REPLACE INTO twin (identity, tags, desired, desired_metadata, desired_version, reported, \
-         reported_metadata, reported_version, version, etag) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "INSERT INTO twin (identity, tags, desired, desired_metadata, desired_version, reported, reported_metadata, \
+         reported_version, version, etag) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) \
+         ON CONFLICT (identity) DO UPDATE SET tags = excluded.tags, desired = excluded.desired, \
+         desired_metadata = excluded.desired_metadata, desired_version = excluded.desired_version, \
+         reported = excluded.reported, reported_metadata = excluded.reported_metadata, \
+         reported_version = excluded.reported_version, version = excluded.version, etag = excluded.etag",
         params![
             id,
             to_json(&twin.tags)?,
@@ -96,7 +101,7 @@ pub(super) fn write(tx: &Tx<'_, '_>, hub: HubKey, id: i64, twin: &Twin) -> Resul
 
 /// Brings the rows by which tags are found from those of the twin as it is kept to those of `tags`.
 fn index(tx: &Tx<'_, '_>, hub: HubKey, id: i64, tags: &Map<String, Value>) -> Result<(), Error> {
-    let text = tx.db().row("SELECT tags FROM twin WHERE identity = ?1", [id], |row| row.get::<_, String>(0))?;
+    let text = tx.db().row("SELECT tags FROM twin WHERE identity = ?1", [id], |row| row.get::<String>(0))?;
     let kept = from_json_if::<Map<String, Value>>(text.as_deref(), Column { table: "twin", column: "tags" }, id)?;
     let kept: BTreeSet<Leaf> = kept.iter().flat_map(leaf::of_tags).collect();
     let wanted: BTreeSet<Leaf> = leaf::of_tags(tags).into_iter().collect();
@@ -149,6 +154,7 @@ pub(super) fn announce(
     patch: &Map<String, Value>,
 ) -> Result<(), Error> {
     let module = name.module.as_ref().map_or("", ModuleId::as_str);
+    tx.in_order(Sequence::TwinChanges)?;
     tx.change(
         "INSERT INTO twin_change (hub, device, module, version, patch) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![hub.0, name.device.as_str(), module, Bits(version), to_json(patch)?],
@@ -241,7 +247,7 @@ struct ChangeRow {
 }
 
 impl ChangeRow {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &Row<'_>) -> Result<Self, Error> {
         let (Bits(sequence), Bits(version)) = (row.get(0)?, row.get(4)?);
         let (hub, device, module) = (row.get(1)?, row.get(2)?, row.get(3)?);
         Ok(Self { sequence, hub, device, module, version, patch: row.get(5)? })
@@ -263,10 +269,8 @@ impl ChangeRow {
 fn changes_after(db: Db<'_>, sequence: u64, limit: usize) -> Result<(Vec<TwinChange>, u64), Error> {
     let sql = "SELECT sequence, hub, device, module, version, patch FROM twin_change WHERE sequence > ?1 \
                ORDER BY sequence LIMIT ?2";
-    let mut statement = db.prepare_cached(sql)?;
-    let mut rows = statement.query(params![Bits(sequence), row_limit(limit)])?;
     let (mut changes, mut reached, mut bytes) = (Vec::new(), sequence, 0);
-    while let Some(row) = rows.next()? {
+    db.visit((sql, Statement::Kept), params![Bits(sequence), row_limit(limit)], |row| {
         let row = ChangeRow::read(row)?;
         reached = row.sequence;
         bytes += row.patch.len();
@@ -274,10 +278,8 @@ fn changes_after(db: Db<'_>, sequence: u64, limit: usize) -> Result<(Vec<TwinCha
             Ok(change) => changes.push(change),
             Err(error) => tracing::error!(error = %crate::error::chain(&error), "a change of a twin was passed over"),
         }
-        if bytes >= CHANGES_BYTES_MAX {
-            break;
-        }
-    }
+        Ok(if bytes >= CHANGES_BYTES_MAX { Flow::Stop } else { Flow::GoOn })
+    })?;
     Ok((changes, reached))
 }
 
@@ -290,15 +292,14 @@ pub(super) fn name_of(device: &str, module: &str, column: Column) -> Result<Iden
 }
 
 fn latest(db: Db<'_>) -> Result<u64, Error> {
-    let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'twin_change'";
-    Ok(db.row(sql, (), |row| row.get::<_, Bits>(0))?.map_or(0, |sequence| sequence.0))
+    db.link.last_number(Sequence::TwinChanges).map(i64::cast_unsigned)
 }
 
 #[async_trait]
 impl TwinStore for Embedded {
     async fn find_twin(&self, hub: HubKey, name: &IdentityName) -> Result<Option<(Twin, Identity)>, Error> {
         let name = name.clone();
-        self.read(move |db| super::connection::snapshot(db.connection, |_| find_with_identity(db, hub, &name))).await
+        self.read(move |db| db.snapshot(|db| find_with_identity(db, hub, &name))).await
     }
 
     async fn apply_reported(

@@ -18,12 +18,12 @@ use domain::method::{Call, Payload, Timeouts};
 use domain::operation::identity::IdentityName;
 use domain::operation::{Page, PageRequest};
 use domain::twin::ServiceChange;
-use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::enrollment::{cut_page, page_limit};
 use super::resource::hub_exists;
 use super::rows::{Column, Senseless, from_json, from_json_if, moment, row_limit, to_json};
+use super::value::{Row, params};
 use super::{Db, Embedded, Tx};
 use crate::error::Error;
 use crate::ports::{Created, DeviceJobsWanted, DueJob, Enlisted, JobKey, JobStage, JobStore, Place, Searched};
@@ -120,8 +120,8 @@ impl JobRow {
     const COLUMNS: &str = "key, hub, id, record, created_at, starts_at, deadline, ended_at, status, failure, place, \
                            pending, running, succeeded, failed";
 
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let amount = |column| Ok::<_, rusqlite::Error>(row.get::<_, i64>(column)?.unsigned_abs());
+    fn read(row: &Row<'_>) -> Result<Self, Error> {
+        let amount = |column| Ok::<_, Error>(row.get::<i64>(column)?.unsigned_abs());
         Ok(Self {
             key: row.get(0)?,
             hub: row.get(1)?,
@@ -206,8 +206,8 @@ fn create(tx: &Tx<'_, '_>, hub: HubKey, draft: Draft, now: UnixTime) -> Result<C
         return Ok(Created::AlreadyExists);
     }
     let sql = "SELECT count(*) FROM job WHERE hub = ?1 AND ended_at IS NULL";
-    let unended: i64 = tx.prepare_cached(sql)?.query_row([hub.0], |row| row.get(0))?;
-    if unended.unsigned_abs() >= tx.context.quotas.jobs_per_hub {
+    let unended: Option<i64> = tx.db().row(sql, [hub.0], |row| row.get(0))?;
+    if unended.unwrap_or(0).unsigned_abs() >= tx.context.quotas.jobs_per_hub {
         return Ok(Created::Full);
     }
     let kind = kind_column(draft.work.kind());
@@ -239,8 +239,9 @@ fn list(db: Db<'_>, hub: HubKey, filter: Filter, page: &PageRequest, now: UnixTi
         Some(JobStatus::Cancelled) => (Some(CANCELLED), None),
     };
     let sql = format!(
-        "SELECT {} FROM job WHERE hub = ?1 AND key > ?2 AND (?3 IS NULL OR kind = ?3) AND (?4 IS NULL OR status = ?4) \
-         AND (?5 IS NULL OR (starts_at <= ?6) = ?5) ORDER BY key LIMIT ?7",
+        "SELECT {} FROM job WHERE hub = ?1 AND key > ?2 AND (CAST(?3 AS BIGINT) IS NULL OR kind = ?3) \
+         AND (CAST(?4 AS BIGINT) IS NULL OR status = ?4) \
+         AND (CAST(?5 AS BIGINT) IS NULL OR CASE WHEN starts_at <= ?6 THEN 1 ELSE 0 END = ?5) ORDER BY key LIMIT ?7",
         JobRow::COLUMNS
     );
     let kind = filter.kind.map(kind_column);
@@ -270,7 +271,7 @@ fn fail(tx: &Tx<'_, '_>, job: JobKey, failure: JobFailure, now: UnixTime) -> Res
 fn list_due(db: Db<'_>, now: UnixTime) -> Result<Vec<DueJob>, Error> {
     let sql = format!(
         "SELECT {} FROM (SELECT j.*, row_number() OVER (PARTITION BY j.hub ORDER BY j.starts_at, j.key) AS turn \
-         FROM job j JOIN hub h ON h.key = j.hub WHERE j.ended_at IS NULL AND j.starts_at <= ?1) \
+         FROM job j JOIN hub h ON h.key = j.hub WHERE j.ended_at IS NULL AND j.starts_at <= ?1) due \
          WHERE turn <= ?2 ORDER BY starts_at, key",
         JobRow::COLUMNS
     );

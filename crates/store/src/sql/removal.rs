@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use domain::ids::{HubKey, ServiceKey};
 use domain::resource::CertificateOwner;
-use rusqlite::Connection;
 
-use super::engine::{Durability, WeakWriter, Write};
+use super::link::{Flow, Link, Statement};
 use super::resource::owner_columns;
-use super::{Context, Embedded, Tx};
+use super::{Context, Durability, Embedded, Runner, Tx, Write};
 use crate::error::Error;
 
 /// Identities, or records of another kind, that are removed by one verb.
@@ -64,10 +63,10 @@ impl Embedded {
         if noted.is_empty() {
             return;
         }
-        let (writer, context) = (self.0.writer.downgrade(), Arc::clone(&self.0.context));
+        let (run, context) = (self.0.engine.runner(), Arc::clone(&self.0.context));
         let work = move || {
             for owner in noted {
-                if let Err(error) = remove_all(&writer, &context, owner) {
+                if let Err(error) = remove_all(&run, &context, owner) {
                     tracing::warn!(error = %crate::error::chain(&error), ?owner, "a removal waits for the next opening");
                 }
             }
@@ -78,23 +77,24 @@ impl Embedded {
     }
 }
 
-fn remove_all(writer: &WeakWriter, context: &Arc<Context>, owner: CertificateOwner) -> Result<(), Error> {
+fn remove_all(run: &Runner, context: &Arc<Context>, owner: CertificateOwner) -> Result<(), Error> {
     let piece =
         |context: Arc<Context>| move |write: &mut Write<'_>| remove_piece(&Tx { write, context: &context }, owner);
     // A power cut may bring pieces back, and the note with them.
-    while writer.run_blocking(Durability::Relaxed, piece(Arc::clone(context)))? {}
+    while run.run_blocking(Durability::Relaxed, piece(Arc::clone(context)))? {}
     Ok(())
 }
 
 /// The removals that an earlier process did not finish.
-pub(super) fn pending(connection: &Connection) -> rusqlite::Result<Vec<CertificateOwner>> {
-    let mut statement = connection.prepare("SELECT owner_kind, owner FROM removal")?;
-    let owners = statement.query_map((), |row| {
+pub(super) fn pending(link: Link<'_>) -> Result<Vec<CertificateOwner>, Error> {
+    let mut owners = Vec::new();
+    link.visit(("SELECT owner_kind, owner FROM removal", Statement::Once), &(), |row| {
         let key = row.get(1)?;
-        Ok(match row.get::<_, i64>(0)? {
+        owners.push(match row.get::<i64>(0)? {
             0 => CertificateOwner::Hub(HubKey(key)),
             _ => CertificateOwner::Service(ServiceKey(key)),
-        })
+        });
+        Ok(Flow::GoOn)
     })?;
-    owners.collect()
+    Ok(owners)
 }

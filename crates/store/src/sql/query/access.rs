@@ -3,6 +3,7 @@
 use domain::query::{Collection, Comparison, Constant, Expression, Path, Plan, Root, leaf};
 
 use super::super::Db;
+use super::super::link::{Flow, Link, Statement};
 use super::Search;
 use super::condition::{Bound, Filter};
 use super::row::Lens;
@@ -54,7 +55,7 @@ impl Access {
         }
         if path.root == Root::DeviceId && path.rest.is_empty() {
             let text = |constant: &Constant| match constant {
-                Constant::Text(text) => Some(text.to_string()),
+                Constant::Text(text) if !text.contains('\0') => Some(text.to_string()),
                 _ => None,
             };
             return values.iter().map(text).collect::<Option<_>>().map(Self::Devices);
@@ -79,11 +80,12 @@ impl Access {
                 let rows = tag_rows(&mut bound, search, path, values);
                 let limit = bound.bind(rows_max);
                 let sql = format!(
-                    "SELECT max(identity), count(*) FROM (SELECT identity {rows} ORDER BY identity LIMIT {limit})"
+                    "SELECT max(identity), count(*) FROM (SELECT identity {rows} ORDER BY identity LIMIT {limit}) piece"
                 );
-                let mut statement = db.prepare(&sql)?;
-                let found = statement.query_row(rusqlite::params_from_iter(bound.0), |row| {
-                    Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, i64>(1)?))
+                let mut found = (None, 0);
+                db.visit((&sql, Statement::Once), bound.0, |row| {
+                    found = (row.get::<Option<i64>>(0)?, row.get::<i64>(1)?);
+                    Ok(Flow::Stop)
                 })?;
                 Ok(match found {
                     (Some(upto), count) => Some(Piece { upto, next: (count == rows_max).then_some(upto) }),
@@ -96,36 +98,34 @@ impl Access {
     /// The statement that reads a piece.
     pub fn sql(
         &self,
+        db: Db<'_>,
         bound: &mut Bound,
-        search: &Search<'_>,
-        piece: &Piece,
+        (search, piece): (&Search<'_>, &Piece),
         (filter, lens): (&Filter, Lens),
     ) -> String {
         let (after, upto) = (bound.bind(search.after), bound.bind(piece.upto));
         let hub = bound.bind(search.hub.0);
         let needs_twin = filter.needs_twin || lens.needs_twin();
-        // CROSS JOIN keeps the order of tables: rows are passed over by what the first table says of them before the
-        // others are looked at. NOT INDEXED leaves the row numbers as the one way into a table.
+        let Joining { join, by_number } = Joining::of(db.link);
         let (tables, range, order) = match self {
             Self::All if filter.needs_twin => (
-                "twin t CROSS JOIN identity i NOT INDEXED ON i.id = t.identity".to_owned(),
+                format!("twin t {join} identity i{by_number} ON i.id = t.identity"),
                 format!("t.identity > {after} AND t.identity <= {upto}"),
                 "t.identity",
             ),
             Self::All => {
                 let range = format!("i.id > {after} AND i.id <= {upto}");
-                (with_twin("identity i NOT INDEXED", needs_twin), range, "i.id")
+                (with_twin(&format!("identity i{by_number}"), join, needs_twin), range, "i.id")
             }
             Self::Devices(devices) => {
                 let devices: Vec<String> = devices.iter().map(|device| bound.bind(device.clone())).collect();
                 let range = format!("i.device IN ({}) AND +i.id > {after} AND +i.id <= {upto}", devices.join(", "));
-                (with_twin("identity i", needs_twin), range, "+i.id")
+                (with_twin("identity i", join, needs_twin), range, "+i.id")
             }
             Self::Tag { path, values } => {
                 let rows = tag_rows(bound, search, path, values);
-                let tables =
-                    format!("(SELECT identity {rows}) x CROSS JOIN identity i NOT INDEXED ON i.id = x.identity");
-                (with_twin(&tables, needs_twin), format!("x.identity <= {upto}"), "x.identity")
+                let tables = format!("(SELECT identity {rows}) x {join} identity i{by_number} ON i.id = x.identity");
+                (with_twin(&tables, join, needs_twin), format!("x.identity <= {upto}"), "x.identity")
             }
         };
         let session =
@@ -143,9 +143,26 @@ impl Access {
     }
 }
 
-fn with_twin(tables: &str, needs_twin: bool) -> String {
-    let twin = if needs_twin { " CROSS JOIN twin t ON t.identity = i.id" } else { "" };
-    format!("{tables}{twin}")
+/// How tables are joined so that the database keeps to the way that was chosen.
+struct Joining {
+    join: &'static str,
+    by_number: &'static str,
+}
+
+impl Joining {
+    const fn of(link: Link<'_>) -> Self {
+        match link {
+            // CROSS JOIN keeps the order of tables: rows are passed over by what the first table says of them before the
+            // others are looked at. NOT INDEXED leaves the row numbers as the one way into a table.
+            Link::Sqlite(_) => Self { join: "CROSS JOIN", by_number: " NOT INDEXED" },
+            #[cfg(feature = "postgres")]
+            Link::Postgres(_) => Self { join: "JOIN", by_number: "" },
+        }
+    }
+}
+
+fn with_twin(tables: &str, join: &str, needs_twin: bool) -> String {
+    if needs_twin { format!("{tables} {join} twin t ON t.identity = i.id") } else { tables.to_owned() }
 }
 
 /// The rows of the index behind the place where the search stands.

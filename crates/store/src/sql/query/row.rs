@@ -2,10 +2,10 @@
 
 use domain::query::document::{connection_state, of_twin};
 use domain::query::{Path, Plan, Root};
-use rusqlite::Row;
 use serde_json::{Map, Value};
 
 use super::super::rows::{Column, from_json};
+use super::super::value::Row;
 use super::super::{Db, identity, twin};
 use crate::error::Error;
 
@@ -112,17 +112,17 @@ impl Lens {
             return Ok(None);
         }
         let mut members = Map::new();
-        members.insert(Root::DeviceId.name().to_owned(), row.get::<_, String>(1)?.into());
+        members.insert(Root::DeviceId.name().to_owned(), row.get::<String>(1)?.into());
         let module: String = row.get(2)?;
         if !module.is_empty() {
             members.insert(Root::ModuleId.name().to_owned(), module.into());
         }
         let status = if row.get(3)? { "enabled" } else { "disabled" };
         members.insert(Root::Status.name().to_owned(), status.into());
-        let is_connected = row.get::<_, Option<i64>>(4)? == Some(db.context.run);
+        let is_connected = row.get::<Option<i64>>(4)? == Some(db.context.run);
         members.insert(Root::ConnectionState.name().to_owned(), connection_state(is_connected).into());
         let read = |column: usize, name| {
-            let text = row.get_ref(column)?.as_str_or_null().map_err(rusqlite::Error::from)?;
+            let text = row.text(column)?;
             text.map(|text| from_json::<Value>(text, Column { table: "twin", column: name }, id)).transpose()
         };
         members.extend(read(5, "tags")?.map(|tags| (Root::Tags.name().to_owned(), tags)));

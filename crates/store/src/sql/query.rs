@@ -14,7 +14,8 @@ use async_trait::async_trait;
 use domain::ids::HubKey;
 use domain::query::{Groups, Plan, TooManyGroups};
 
-use super::connection::snapshot;
+use super::link::{Flow, Statement};
+use super::rows::Bits;
 use super::{Db, Embedded, identity, twin};
 use crate::error::Error;
 use crate::ports::{Found, Place, QueryStore, Searched};
@@ -32,13 +33,6 @@ struct Search<'p> {
     after: i64,
 }
 
-/// What a search does next.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Flow {
-    GoOn,
-    Stop,
-}
-
 impl Search<'_> {
     /// Calls `visit` with the number and the document, as far as `lens` shows it, of each row of the next piece that
     /// fulfils the condition. Answers where to go on.
@@ -49,39 +43,44 @@ impl Search<'_> {
         mut visit: impl FnMut(i64, Option<row::Document>) -> Result<Flow, Error>,
     ) -> Result<Option<i64>, Error> {
         let mut bound = Bound::default();
-        let filter = compile(self.plan.condition.as_ref(), db.context.run, &mut bound);
+        let filter = compile(self.plan.condition.as_ref(), db, &mut bound);
         let lens = if filter.is_exact { lens } else { lens.with_condition(self.plan) };
         let access = Access::choose(self.plan);
         let Some(piece) = access.piece(db, self, lens.rows_max())? else { return Ok(None) };
-        let sql = access.sql(&mut bound, self, &piece, (&filter, lens));
-        let mut statement = db.prepare(&sql)?;
-        let mut rows = statement.query(rusqlite::params_from_iter(bound.0))?;
-        while let Some(row) = rows.next()? {
+        let sql = access.sql(db, &mut bound, (self, &piece), (&filter, lens));
+        let mut stopped = None;
+        db.visit((&sql, Statement::Once), bound.0, |row| {
             let id: i64 = row.get(0)?;
             let document = lens.document(db, id, row)?;
             let is_wanted =
                 filter.is_exact || document.as_ref().is_some_and(|document| self.plan.matches(document.members()));
             if is_wanted && visit(id, document)? == Flow::Stop {
-                return Ok(Some(id));
+                stopped = Some(id);
+                return Ok(Flow::Stop);
             }
-        }
-        Ok(piece.next)
+            Ok(Flow::GoOn)
+        })?;
+        Ok(stopped.or(piece.next))
     }
 
     /// How many rows of the next piece fulfil a condition that SQL decides, and where to go on; `None` if it does not
     /// decide it.
     fn count(&self, db: Db<'_>) -> Result<Option<(u64, Option<i64>)>, Error> {
         let mut bound = Bound::default();
-        let filter = compile(self.plan.condition.as_ref(), db.context.run, &mut bound);
+        let filter = compile(self.plan.condition.as_ref(), db, &mut bound);
         if !filter.is_exact {
             return Ok(None);
         }
         let access = Access::choose(self.plan);
         let Some(piece) = access.piece(db, self, Lens::NOTHING.rows_max())? else { return Ok(Some((0, None))) };
-        let sql = access.sql(&mut bound, self, &piece, (&filter, Lens::NOTHING));
-        let sql = format!("SELECT count(*) FROM ({sql})");
-        let counted: i64 = db.prepare(&sql)?.query_row(rusqlite::params_from_iter(bound.0), |row| row.get(0))?;
-        Ok(Some((counted.unsigned_abs(), piece.next)))
+        let sql = access.sql(db, &mut bound, (self, &piece), (&filter, Lens::NOTHING));
+        let sql = format!("SELECT count(*) FROM ({sql}) counted");
+        let mut counted = Bits(0);
+        db.visit((&sql, Statement::Once), bound.0, |row| {
+            counted = row.get(0)?;
+            Ok(Flow::Stop)
+        })?;
+        Ok(Some((counted.0, piece.next)))
     }
 }
 
@@ -140,7 +139,7 @@ impl QueryStore for Embedded {
         let plan = Arc::clone(plan);
         self.scan(move |db| {
             let search = Search { hub, plan: &plan, after: after.map_or(0, |place| place.0) };
-            snapshot(db.connection, |_| find_twins(db, &search, limit))
+            db.snapshot(|db| find_twins(db, &search, limit))
         })
         .await
     }
@@ -155,7 +154,7 @@ impl QueryStore for Embedded {
         let plan = Arc::clone(plan);
         self.scan(move |db| {
             let search = Search { hub, plan: &plan, after: after.map_or(0, |place| place.0) };
-            snapshot(db.connection, |_| group_twins(db, &search, groups))
+            db.snapshot(|db| group_twins(db, &search, groups))
         })
         .await
     }

@@ -10,7 +10,9 @@
 
 use domain::clock::UnixTime;
 use domain::query::{Comparison, Constant, Expression, Function, Number, Path, Root};
-use rusqlite::types::Value;
+
+use super::super::Db;
+use super::super::value::Value;
 
 /// A condition as SQL over the tables `i` (identity), `t` (twin) and `s` (session).
 #[derive(Debug)]
@@ -27,19 +29,20 @@ pub(super) struct Filter {
 
 /// Values to be bound, and the names they have in SQL.
 #[derive(Debug, Default)]
-pub(super) struct Bound(pub Vec<Value>);
+pub(super) struct Bound(pub Vec<Value<'static>>);
 
 impl Bound {
     /// Binds a value; gives the name by which SQL refers to it.
-    pub fn bind(&mut self, value: impl Into<Value>) -> String {
+    pub fn bind(&mut self, value: impl Into<Value<'static>>) -> String {
         self.0.push(value.into());
         format!("?{}", self.0.len())
     }
 }
 
-/// Makes SQL of `condition`; `run` is the store's present one.
-pub(super) fn compile(condition: Option<&Expression>, run: i64, bound: &mut Bound) -> Filter {
-    let mut compiler = Compiler { bound, run, is_exact: true, needs_twin: false, needs_session: false };
+/// Makes SQL of `condition` for the database that `db` reads from.
+pub(super) fn compile(condition: Option<&Expression>, db: Db<'_>, bound: &mut Bound) -> Filter {
+    let (run, is_sqlite) = (db.context.run, db.link.is_sqlite());
+    let mut compiler = Compiler { bound, run, is_sqlite, is_exact: true, needs_twin: false, needs_session: false };
     let sql = condition.and_then(|condition| {
         let sql = compiler.truth(condition, false);
         compiler.is_exact &= sql.is_some();
@@ -52,6 +55,8 @@ pub(super) fn compile(condition: Option<&Expression>, run: i64, bound: &mut Boun
 struct Compiler<'b> {
     bound: &'b mut Bound,
     run: i64,
+    /// Elsewhere, what lies in documents and within texts is left to the evaluator.
+    is_sqlite: bool,
     is_exact: bool,
     needs_twin: bool,
     needs_session: bool,
@@ -120,6 +125,9 @@ impl Compiler<'_> {
         if let (Root::Capabilities, [name]) = (&path.root, path.rest.as_slice())
             && &**name == "iotEdge"
         {
+            if !self.is_sqlite {
+                return None;
+            }
             let sql = "CASE i.module WHEN '' THEN json_extract(i.record, '$.capabilities.iot_edge') END";
             return Some(Source::Truth(sql));
         }
@@ -145,6 +153,9 @@ impl Compiler<'_> {
             }
             _ => return None,
         };
+        if !self.is_sqlite {
+            return None;
+        }
         let json_path = json_path(path)?;
         self.needs_twin = true;
         Some(Source::Json(column, self.bound.bind(json_path)))
@@ -230,7 +241,7 @@ impl Compiler<'_> {
                 self.needs_session = true;
                 format!("coalesce(s.last_activity_at, {NEVER})")
             }
-            Root::StatusUpdateTime => "json_extract(i.record, '$.status_updated_at')".to_owned(),
+            Root::StatusUpdateTime if self.is_sqlite => "json_extract(i.record, '$.status_updated_at')".to_owned(),
             _ => return None,
         };
         Some(format!("{sql} {} {}", comparison.symbol(), self.bound.bind(at.micros())))
@@ -283,7 +294,7 @@ impl Compiler<'_> {
     }
 
     fn call_on_text(&mut self, function: Function, path: &Path, piece: &str, negated: bool) -> Option<String> {
-        if piece.contains('\0') {
+        if piece.contains('\0') || !self.is_sqlite {
             return None;
         }
         let (value, is_text) = match self.source(path)? {
@@ -329,7 +340,7 @@ fn json_value(column: &str, place: &str) -> String {
 }
 
 fn sql_bool(truth: bool) -> String {
-    i32::from(truth).to_string()
+    if truth { "(1 = 1)" } else { "(1 = 0)" }.to_owned()
 }
 
 /// The comparison of which another is the opposite, or the comparison itself.

@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 use domain::decision::{Decision, OutsideText};
 use domain::ids::TrackingId;
-use rusqlite::params;
 
 use super::rows::{Column, from_json, row_limit, to_json};
+use super::value::params;
 use super::{Db, Embedded, Tx};
 use crate::error::Error;
 use crate::ports::DecisionStore;
@@ -37,13 +37,13 @@ pub(super) fn record_admit(tx: &Tx<'_, '_>, decision: &Decision) -> Result<(), E
 
 fn find_admit(db: Db<'_>, tracking: TrackingId) -> Result<Option<Decision>, Error> {
     let sql = "SELECT record FROM decision WHERE tracking = ?1";
-    let text = db.row(sql, [tracking.to_string()], |row| row.get::<_, String>(0))?;
+    let text = db.row(sql, [tracking.to_string()], |row| row.get::<String>(0))?;
     text.map(|text| from_json(&text, RECORD, tracking)).transpose()
 }
 
 fn list_admits(db: Db<'_>, key: &str, limit: usize) -> Result<Vec<Decision>, Error> {
     let sql = "SELECT record FROM decision WHERE registration_key = ?1 ORDER BY id DESC LIMIT ?2";
-    let texts = db.rows(sql, params![key, row_limit(limit)], |row| row.get::<_, String>(0))?;
+    let texts = db.rows(sql, params![key, row_limit(limit)], |row| row.get::<String>(0))?;
     texts.iter().map(|text| from_json(text, RECORD, key)).collect()
 }
 

@@ -31,7 +31,7 @@ impl Counted {
 /// How many there are.
 pub(super) fn amount(db: Db<'_>, counted: Counted) -> Result<u64, Error> {
     let sql = "SELECT amount FROM tally WHERE kind = ?1 AND owner = ?2";
-    let amount = db.row(sql, counted.columns(), |row| row.get::<_, Bits>(0))?;
+    let amount = db.row(sql, counted.columns(), |row| row.get::<Bits>(0))?;
     Ok(amount.map_or(0, |amount| amount.0))
 }
 

@@ -7,16 +7,20 @@ use domain::clock::UnixTime;
 use domain::ids::HubKey;
 use domain::operation::identity::IdentityName;
 use domain::operation::session::{Memory, Subscriptions};
-use rusqlite::params;
 
 use super::identity::{find_id, module_column};
 use super::rows::Bits;
+use super::value::params;
 use super::{Tx, cloud_to_device};
 use crate::error::Error;
 use crate::ports::{ActivityMark, ClaimWanted, ConnectionClaim};
 
 /// Bits of an epoch that count within one run of the store.
 const EPOCH_BITS: u32 = 32;
+
+/// The later of the activity that is known and the one that is written.
+const LATER: &str = "CASE WHEN session.last_activity_at > excluded.last_activity_at \
+                     THEN session.last_activity_at ELSE excluded.last_activity_at END";
 
 /// Whether a claim can forget a remembered session: that must be durable.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,21 +66,14 @@ pub(super) fn claim(
     // A claim that a power cut took back was of an earlier run, whose epochs are all lower.
     let epoch = (last.0 + 1).max(tx.context.run.cast_unsigned() << EPOCH_BITS);
     tx.change(
-        "INSERT INTO session (identity, hub, is_device, subscriptions, epoch, connected_run, \
-         connection_updated_at, last_activity_at, model_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8) \
-         ON CONFLICT DO UPDATE SET subscriptions = excluded.subscriptions, epoch = excluded.epoch, \
-         model_id = excluded.model_id, connected_run = excluded.connected_run, connection_updated_at = excluded.connection_updated_at, \
-         last_activity_at = max(last_activity_at, excluded.last_activity_at)",
-        params![
-            id,
-            hub.0,
-            name.module.is_none(),
-            kept,
-            Bits(epoch),
-            tx.context.run,
-            now.micros(),
-            model_id
-        ],
+        &format!(
+            "INSERT INTO session (identity, hub, is_device, subscriptions, epoch, connected_run, \
+             connection_updated_at, last_activity_at, model_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8) \
+             ON CONFLICT (identity) DO UPDATE SET subscriptions = excluded.subscriptions, epoch = excluded.epoch, \
+             model_id = excluded.model_id, connected_run = excluded.connected_run, \
+             connection_updated_at = excluded.connection_updated_at, last_activity_at = {LATER}"
+        ),
+        params![id, hub.0, name.module.is_none(), kept, Bits(epoch), tx.context.run, now.micros(), model_id],
     )?;
     Ok(Outcome::Claimed(ConnectionClaim {
         epoch,
@@ -106,19 +103,20 @@ pub(super) fn save(
 ) -> Result<bool, Error> {
     let Some(id) = find_id(tx.db(), hub, name)? else { return Ok(false) };
     // A connection with a clean session has none to remember.
-    let sql = "UPDATE session SET subscriptions = iif(subscriptions IS NULL, NULL, ?3) \
+    let sql = "UPDATE session SET subscriptions = CASE WHEN subscriptions IS NULL THEN NULL ELSE CAST(?3 AS BIGINT) END \
                WHERE identity = ?1 AND epoch = ?2";
     Ok(tx.change(sql, params![id, Bits(epoch), subscriptions.to_bits()])? == 1)
 }
 
 pub(super) fn note(tx: &Tx<'_, '_>, marks: &[ActivityMark]) -> Result<(), Error> {
-    let sql = "INSERT INTO session (identity, hub, is_device, connection_updated_at, last_activity_at) \
-               VALUES (?1, ?2, ?3, ?4, ?5) \
-               ON CONFLICT DO UPDATE SET last_activity_at = max(last_activity_at, excluded.last_activity_at)";
+    let sql = format!(
+        "INSERT INTO session (identity, hub, is_device, connection_updated_at, last_activity_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (identity) DO UPDATE SET last_activity_at = {LATER}"
+    );
     for mark in marks {
         if let Some(id) = find_id(tx.db(), mark.hub, &mark.name)? {
             let is_device = mark.name.module.is_none();
-            tx.change(sql, params![id, mark.hub.0, is_device, UnixTime::NEVER.micros(), mark.at.micros()])?;
+            tx.change(&sql, params![id, mark.hub.0, is_device, UnixTime::NEVER.micros(), mark.at.micros()])?;
         }
     }
     Ok(())

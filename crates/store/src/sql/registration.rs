@@ -12,12 +12,12 @@ use domain::decision::Decision;
 use domain::ids::{DeviceId, EnrollmentGroupId, HubKey, OperationId, Precondition, RegistrationId, ServiceKey};
 use domain::operation::registration::{AttestedBy, RegistrationError, RegistrationState, RegistrationStatus};
 use domain::operation::{Page, PageRequest};
-use rusqlite::{Row, params};
 use serde_json::Value;
 use std::time::Duration;
 
 use super::enrollment::{cut_page, page_limit};
 use super::rows::{Bits, Column, Senseless, from_json, from_json_if, row_limit, to_json};
+use super::value::{Row, params};
 use super::{Db, Embedded, Tx, decision, resource};
 use crate::error::Error;
 use crate::ports::{Accepted, Assigned, Changed, Claimed, Finish, Finished, OperationView, Planned, RegistrationStore};
@@ -62,7 +62,7 @@ struct RecordRow {
 impl RecordRow {
     const COLUMNS: &'static str = "r.registration_key, r.record, r.hub, r.device, r.initial_hub, r.operation";
 
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &Row<'_>) -> Result<Self, Error> {
         Ok(Self {
             key: row.get(0)?,
             record: row.get(1)?,
@@ -172,7 +172,7 @@ struct Progress {
 fn progress(db: Db<'_>, id: OperationId, attempt: u32) -> Result<Option<Progress>, Error> {
     let sql = "SELECT o.plan FROM operation o JOIN service s ON s.key = o.service \
                WHERE o.id = ?1 AND o.attempt = ?2 AND o.ended_at IS NULL";
-    let read = |row: &Row<'_>| row.get::<_, Option<String>>(0);
+    let read = |row: &Row<'_>| row.get::<Option<String>>(0);
     let Some(plan) = db.row(sql, params![id.to_string(), attempt], read)? else { return Ok(None) };
     Ok(Some(Progress { plan: from_json_if(plan.as_deref(), operation_column("plan"), id)? }))
 }
@@ -189,7 +189,7 @@ fn running(db: Db<'_>, id: OperationId, attempt: u32) -> Result<Option<Operation
 /// Whether the operation runs, and if so, whether `device` was admitted to it by the same entry with the same credential.
 fn is_joined(db: Db<'_>, id: OperationId, device: &Registrant) -> Result<Option<bool>, Error> {
     let sql = "SELECT registrant FROM operation WHERE id = ?1 AND ended_at IS NULL";
-    let Some(text) = db.row(sql, [id.to_string()], |row| row.get::<_, String>(0))? else { return Ok(None) };
+    let Some(text) = db.row(sql, [id.to_string()], |row| row.get::<String>(0))? else { return Ok(None) };
     // Compared as they are written: certificates need not be parsed to tell whether they are equal.
     let running: Value = from_json(&text, operation_column("registrant"), id)?;
     let wanted = serde_json::to_value(device).map_err(|error| Error::backend("writing a registrant", error))?;
@@ -274,7 +274,7 @@ struct ClaimRow {
 impl ClaimRow {
     const COLUMNS: &'static str = "id, service, registration_key, registrant, payload, plan, attempt";
 
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &Row<'_>) -> Result<Self, Error> {
         Ok(Self {
             id: row.get(0)?,
             service: row.get(1)?,
@@ -438,7 +438,7 @@ fn delete(
 fn view(db: Db<'_>, service: ServiceKey, id: OperationId) -> Result<Option<OperationView>, Error> {
     let sql = "SELECT o.registration_key, o.outcome FROM operation o JOIN service s ON s.key = o.service \
                WHERE o.id = ?1 AND o.service = ?2";
-    let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?));
+    let read = |row: &Row<'_>| Ok((row.get::<String>(0)?, row.get::<Option<String>>(1)?));
     let Some((key, outcome)) = db.row(sql, params![id.to_string(), service.0], read)? else { return Ok(None) };
     let column = operation_column;
     Ok(Some(OperationView {

@@ -12,11 +12,12 @@ use domain::resource::{
     AddressPool, CaCertificate, CertificateOwner, Hub, LinkedHub, Policy, ProvisioningService, ResourceGroup,
     StoredPolicy,
 };
-use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::link::Sequence;
 use super::rows::{Bits, Column, Senseless, from_json, moment, open_keys, open_text, seal_keys, to_json};
+use super::value::{Row, params};
 use super::{Db, Embedded, Tx, removal};
 use crate::error::Error;
 use crate::ports::{Changed, DefaultsStage, Deployment, Placed, ResourceStore, Resources, Sealed};
@@ -64,7 +65,7 @@ struct ResourceRow {
 impl ResourceRow {
     const COLUMNS: &'static str = "key, address, record, policy_keys, extra, created_at, etag";
 
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &Row<'_>) -> Result<Self, Error> {
         Ok(Self {
             key: row.get(0)?,
             address: row.get(1)?,
@@ -280,7 +281,7 @@ fn create_hub(
     }
     hub.etag = tx.fresh_etag()?;
     hub.created_at = now;
-    hub.key = HubKey(next_key(tx, "hub")?);
+    hub.key = HubKey(tx.write.link().next_number(Sequence::Hubs)?);
     let Sealing { record, policy_keys, extra } = seal_hub(&tx.context.sealer, &hub)?;
     tx.change(
         "INSERT INTO hub (key, name_key, address, record, policy_keys, extra, created_at, etag) \
@@ -316,7 +317,7 @@ fn create_service(
     }
     service.etag = tx.fresh_etag()?;
     service.created_at = now;
-    service.key = ServiceKey(next_key(tx, "service")?);
+    service.key = ServiceKey(tx.write.link().next_number(Sequence::Services)?);
     let Sealing { record, policy_keys, extra } = seal_service(&tx.context.sealer, &service)?;
     tx.change(
         "INSERT INTO service (key, name_key, id_scope_key, address, record, policy_keys, extra, created_at, etag) \
@@ -334,13 +335,6 @@ fn create_service(
         ],
     )?;
     Ok(Placed::Done(service))
-}
-
-/// The key that the next row of a table with AUTOINCREMENT gets; it is needed before, as part of what seals the row.
-fn next_key(tx: &Tx<'_, '_>, table: &str) -> Result<i64, Error> {
-    let last: Option<i64> =
-        tx.db().row("SELECT seq FROM sqlite_sequence WHERE name = ?1", [table], |row| row.get(0))?;
-    Ok(last.unwrap_or(0) + 1)
 }
 
 fn replace_hub(tx: &mut Tx<'_, '_>, hub: Hub, precondition: Precondition) -> Result<Changed<Hub>, Error> {
@@ -451,7 +445,7 @@ fn put_certificate(
     let (kind, key, name) = owner_and_name(owner, &certificate.name);
     tx.change(
         "INSERT INTO certificate (owner_kind, owner, name_key, record, etag) VALUES (?1, ?2, ?3, ?4, ?5) \
-         ON CONFLICT DO UPDATE SET record = excluded.record, etag = excluded.etag",
+         ON CONFLICT (owner_kind, owner, name_key) DO UPDATE SET record = excluded.record, etag = excluded.etag",
         params![kind, key, name, to_json(&certificate)?, Bits::from(certificate.etag)],
     )?;
     Ok(Changed::Done(certificate))
@@ -527,7 +521,10 @@ fn deployment(tx: &mut Tx<'_, '_>, first: &Deployment) -> Result<Deployment, Err
         };
         Ok((deployment, secrets))
     };
-    let (mut deployment, (client_secret, token_key)) = tx.query_row(sql, (), read)?;
+    let (mut deployment, (client_secret, token_key)) = tx
+        .db()
+        .row(sql, (), read)?
+        .ok_or_else(|| Column { table: "deployment", column: "id" }.corrupt(1, Senseless("it is not there")))?;
     let open = |place: Place<'_>, sealed: &[u8]| {
         let column = Column { table: place.table, column: place.column };
         let plain = sealer.open_sealed(place, sealed).map_err(|error| column.corrupt(place.row, error))?;
@@ -542,7 +539,7 @@ fn defaults_stage(db: Db<'_>) -> Result<DefaultsStage, Error> {
     let number = db.row("SELECT number FROM meta WHERE name = 'defaults'", (), |row| row.get(0))?;
     match number {
         None => Ok(DefaultsStage::Untouched),
-        Some(1) => Ok(DefaultsStage::Begun),
+        Some(1_i64) => Ok(DefaultsStage::Begun),
         Some(2) => Ok(DefaultsStage::Finished),
         Some(_) => Err(Column { table: "meta", column: "number" }.corrupt("defaults", Senseless("it is no stage"))),
     }
@@ -568,7 +565,7 @@ fn set_defaults_stage(tx: &Tx<'_, '_>, stage: DefaultsStage) -> Result<(), Error
 fn delete_group(tx: &mut Tx<'_, '_>, name: &str) -> Result<Changed<ResourceGroup>, Error> {
     let key = name.to_ascii_lowercase();
     let sql = "DELETE FROM resource_group WHERE name_key = ?1 RETURNING record";
-    let Some(text) = tx.db().row(sql, [&key], |row| row.get::<_, String>(0))? else { return Ok(Changed::NotFound) };
+    let Some(text) = tx.db().row(sql, [&key], |row| row.get::<String>(0))? else { return Ok(Changed::NotFound) };
     Ok(Changed::Done(from_json(&text, Column { table: "resource_group", column: "record" }, key)?))
 }
 
@@ -587,7 +584,7 @@ impl ResourceStore for Embedded {
     }
 
     async fn load_resources(&self) -> Result<Resources, Error> {
-        self.scan(|db| super::connection::snapshot(db.connection, |_| load(db))).await
+        self.scan(|db| db.snapshot(load)).await
     }
 
     async fn create_hub(&self, hub: Hub, pool: Option<AddressPool>, now: UnixTime) -> Result<Placed<Hub>, Error> {
@@ -655,7 +652,7 @@ impl ResourceStore for Embedded {
         self.write(move |tx| {
             tx.change(
                 "INSERT INTO resource_group (name_key, record) VALUES (?1, ?2) \
-                 ON CONFLICT DO UPDATE SET record = excluded.record",
+                 ON CONFLICT (name_key) DO UPDATE SET record = excluded.record",
                 params![group.name.to_ascii_lowercase(), to_json(&group)?],
             )?;
             Ok(group)
