@@ -210,6 +210,7 @@ impl session::Session for Session {
 
     fn stop(&mut self) {
         self.is_stopping = true;
+        self.with_machine(|machine, port| machine.stop(port));
     }
 
     fn is_opening(&self) -> bool {

@@ -2,7 +2,7 @@
 //! reason.
 //!
 //! A session emits [`Ask`]s; the driver has them performed and brings the reply back under the ask's number. Asks of the
-//! serial lane run one after another, those of the telemetry lane side by side (`rules.md` 8 and 9). Nothing here knows a
+//! serial lane run one after another, all others side by side (`rules.md` 8 and 9). Nothing here knows a
 //! protocol. Start at [`Session`].
 
 use std::collections::VecDeque;
@@ -191,6 +191,7 @@ pub fn cut(text: &str) -> String {
 pub struct Asks {
     next: u64,
     telemetry: VecDeque<Ask>,
+    waiting: VecDeque<Ask>,
     serial: VecDeque<Ask>,
     serial_running: Option<AskId>,
 }
@@ -203,6 +204,7 @@ impl Asks {
         match lane {
             Lane::Telemetry => self.telemetry.push_back(ask),
             Lane::Serial => self.serial.push_back(ask),
+            Lane::Waiting => self.waiting.push_back(ask),
         }
         id
     }
@@ -214,6 +216,10 @@ impl Asks {
             return Some(ask);
         }
         self.telemetry = VecDeque::new();
+        if let Some(ask) = self.waiting.pop_front() {
+            return Some(ask);
+        }
+        self.waiting = VecDeque::new();
         if self.serial_running.is_some() || !has_room {
             return None;
         }
@@ -227,19 +233,20 @@ impl Asks {
 
     /// Whether nothing waits to begin, and nothing of the serial lane runs.
     pub fn is_empty(&self) -> bool {
-        self.telemetry.is_empty() && self.serial.is_empty() && self.serial_running.is_none()
+        self.telemetry.is_empty() && self.waiting.is_empty() && self.serial.is_empty() && self.serial_running.is_none()
     }
 
     /// Drops the asks that did not begin.
     pub(crate) fn forget(&mut self) {
         self.telemetry = VecDeque::new();
+        self.waiting = VecDeque::new();
         self.serial = VecDeque::new();
     }
 
     /// Drops those of `ids` that did not begin, and gives them.
     pub(crate) fn forget_some(&mut self, ids: &[AskId]) -> Vec<AskId> {
         let mut forgotten = Vec::new();
-        for queue in [&mut self.telemetry, &mut self.serial] {
+        for queue in [&mut self.telemetry, &mut self.waiting, &mut self.serial] {
             queue.retain(|ask| {
                 let stays = !ids.contains(&ask.id);
                 if !stays {

@@ -157,8 +157,15 @@ impl Hub {
     pub const PARTITIONS_DEFAULT: u16 = 4;
     /// Most days that telemetry is kept.
     pub const RETENTION_DAYS_MAX: u16 = 365;
+    /// The consumer group that every hub has.
+    pub const DEFAULT_CONSUMER_GROUP: &str = "$Default";
     /// Days that telemetry is kept if nobody says how many.
     pub const RETENTION_DAYS_DEFAULT: u16 = 1;
+
+    /// Whether readers may call themselves of consumer group `name`; letter case does not count.
+    pub fn has_consumer_group(&self, name: &str) -> bool {
+        name.eq_ignore_ascii_case(Self::DEFAULT_CONSUMER_GROUP)
+    }
 
     /// A fresh hub in `group`. Key, address and etag are the store's to give.
     pub fn create(

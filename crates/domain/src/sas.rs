@@ -133,6 +133,17 @@ impl KeyPair {
         }
     }
 
+    /// As [`Self::signer`], where the key's text may have signed in the place of its bytes: at the Event Hubs-compatible
+    /// endpoint.
+    pub fn signer_by_text(&self, token: &SasToken) -> Option<[u8; 32]> {
+        let by_text = match (token.is_signed_by_text(&self.primary), token.is_signed_by_text(&self.secondary)) {
+            (true, _) => Some(self.primary.digest()),
+            (false, true) => Some(self.secondary.digest()),
+            (false, false) => None,
+        };
+        self.signer(token).or(by_text)
+    }
+
     /// The keys of a device of a group, each derived from its counterpart; see [`SymmetricKey::derive`].
     pub fn derive(&self, registration_id: &str) -> Self {
         Self { primary: self.primary.derive(registration_id), secondary: self.secondary.derive(registration_id) }
@@ -223,6 +234,13 @@ impl SasToken {
         })
     }
 
+    /// Whether the text of `key` made the signature, and not its bytes: so sign the clients of Event Hubs
+    /// (`contract/eventhub-endpoint.md 0`). Takes the same time whatever the answer.
+    fn is_signed_by_text(&self, key: &SymmetricKey) -> bool {
+        let text = zeroize::Zeroizing::new(key.to_base64());
+        self.is_signed_with(&hmac::Key::new(hmac::HMAC_SHA256, text.as_bytes()))
+    }
+
     /// Writes a token for `resource` (already encoded as it shall stand in the token), signed with `key`.
     pub fn write(key: &SymmetricKey, raw_resource: &str, policy: Option<&str>, expires_at: UnixTime) -> String {
         let expiry = expires_at.seconds().max(0).to_string();
@@ -249,11 +267,15 @@ impl SasToken {
 
     /// Whether `key` made the signature; takes the same time whatever the answer.
     pub fn is_signed_by(&self, key: &SymmetricKey) -> bool {
+        self.is_signed_with(&hmac::Key::new(hmac::HMAC_SHA256, key.bytes()))
+    }
+
+    fn is_signed_with(&self, key: &hmac::Key) -> bool {
         let mut message = Vec::with_capacity(self.raw_resource.len() + 1 + self.raw_expiry.len());
         message.extend_from_slice(self.raw_resource.as_bytes());
         message.push(b'\n');
         message.extend_from_slice(self.raw_expiry.as_bytes());
-        key.sign(&message).ct_eq(&self.signature).into()
+        hmac::sign(key, &message).as_ref().ct_eq(&self.signature).into()
     }
 
     /// Whether either key of `keys` made the signature. Both are tried whatever the first says.
@@ -263,8 +285,9 @@ impl SasToken {
 
     /// The resource's segments: host in lower case without port and scheme, then the path.
     pub fn segments(&self) -> (String, Vec<&str>) {
-        let text = self.resource.strip_prefix("https://").or_else(|| self.resource.strip_prefix("sb://"));
-        let text = text.unwrap_or(&self.resource);
+        const SCHEMES: [&str; 3] = ["https://", "sb://", "amqps://"];
+
+        let text = SCHEMES.iter().find_map(|scheme| self.resource.strip_prefix(scheme)).unwrap_or(&self.resource);
         let mut segments = text.trim_matches('/').split('/');
         let host = segments.next().unwrap_or_default();
         let host = HostName::parse(host).map_or_else(|_| host.to_ascii_lowercase(), |host| host.as_str().to_owned());
@@ -287,6 +310,14 @@ impl SasToken {
         hosts.iter().any(|known| known.eq_ignore_ascii_case(&host))
             && segments.len() <= path.len()
             && segments.iter().zip(path).all(|(segment, wanted)| segment == wanted)
+    }
+
+    /// Whether the token covers `path` on its host as [`Self::covers`] says, without regard to case: so the clients of Event
+    /// Hubs write paths (`contract/eventhub-endpoint.md 4`).
+    pub fn covers_in_any_case(&self, path: &[&str]) -> bool {
+        let (_, segments) = self.segments();
+        segments.len() <= path.len()
+            && segments.iter().zip(path).all(|(segment, wanted)| segment.eq_ignore_ascii_case(wanted))
     }
 
     /// Whether the token covers the device (and, if named, the module) on one of `hosts`. A fourth segment other than

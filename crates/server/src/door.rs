@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use domain::operation::cloud_to_device::{AtHub, Receiver};
 use domain::operation::{
-    Caller, ErrorKind, Failure, Operation, Reply, backend, cloud_to_device, method, session, telemetry, twin,
+    Caller, ErrorKind, Failure, Operation, Reply, backend, cloud_to_device, events, method, session, telemetry, twin,
 };
 use service::Service;
 
@@ -100,6 +100,10 @@ const fn is_proof(operation: &Operation) -> bool {
         }
         Operation::Backend(ask) => !matches!(ask, backend::Ask::Leave(_)),
         Operation::Telemetry(ask) => matches!(ask, telemetry::Ask::Watch { .. } | telemetry::Ask::Post { .. }),
+        Operation::Events(ask) => matches!(
+            ask,
+            events::Ask::Locate { .. } | events::Ask::Describe(_) | events::Ask::Attach(_) | events::Ask::Renew(_)
+        ),
         Operation::Method(ask) => matches!(ask, method::Ask::Invoke { .. }),
         Operation::CloudToDevice(ask) => !matches!(
             ask,

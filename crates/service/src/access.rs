@@ -28,31 +28,64 @@ pub fn authorize(
     action: Action,
     now: UnixTime,
 ) -> Result<Signed, Error> {
-    let (policy, signed) = judge(caller, (hosts, Some(path)), policies, now)?;
-    if !policy.rights.allow(action) {
-        let text = format!("The policy {} holds {}, which does not allow this.", policy.name, policy.rights);
-        return Err(Error::new(ErrorKind::Forbidden, text));
-    }
+    let covers = |token: &SasToken, hosts: &[&str]| token.covers(hosts, path);
+    let (policy, signed) = judge(caller, (hosts, &covers), policies, (Policy::signer, now))?;
+    allowed(policy, action)?;
     Ok(signed)
 }
 
-/// Judges a signature of a policy of a hub, whatever it may be used for: `hosts` are the hub's names.
-pub fn verify_policy(caller: &Caller, (hosts, policies): (&[String], &[Policy]), now: UnixTime) -> Result<(), Error> {
-    judge(caller, (hosts, None), policies, now).map(|_| ())
+/// As [`authorize`], for what clients of Event Hubs ask: they may sign with a key's text, and write paths in any letter
+/// case (`contract/eventhub-endpoint.md 4`).
+pub fn authorize_reader(
+    caller: &Caller,
+    (hosts, path): (&[String], &[&str]),
+    policies: &[Policy],
+    now: UnixTime,
+) -> Result<Signed, Error> {
+    let covers = |token: &SasToken, hosts: &[&str]| {
+        let (host, _) = token.segments();
+        hosts.iter().any(|known| known.eq_ignore_ascii_case(&host)) && token.covers_in_any_case(path)
+    };
+    let (policy, signed) = judge(caller, (hosts, &covers), policies, (Policy::signer_by_text, now))?;
+    allowed(policy, Action::ReadTelemetry)?;
+    Ok(signed)
 }
 
-/// The policy whose key made the signature, if the signature holds for `path` at one of `hosts`, or for whatever path it names.
+fn allowed(policy: &Policy, action: Action) -> Result<(), Error> {
+    if policy.rights.allow(action) {
+        return Ok(());
+    }
+    let text = format!("The policy {} holds {}, which does not allow this.", policy.name, policy.rights);
+    Err(Error::new(ErrorKind::Forbidden, text))
+}
+
+/// Judges a signature of a policy of a hub, whatever it may be used for: `hosts` are the hub's names. What it
+/// is used for is judged then, and so is whether a key's text may have signed.
+pub fn verify_policy(caller: &Caller, (hosts, policies): (&[String], &[Policy]), now: UnixTime) -> Result<(), Error> {
+    let covers = |token: &SasToken, hosts: &[&str]| {
+        let (_, own) = token.segments();
+        token.covers(hosts, &own)
+    };
+    judge(caller, (hosts, &covers), policies, (Policy::signer_by_text, now)).map(|_| ())
+}
+
+/// Whether a signature holds for what is asked at one of the hosts.
+type Covers<'a> = &'a dyn Fn(&SasToken, &[&str]) -> bool;
+/// The SHA-256 of the key of a policy that made a signature.
+type Signer = fn(&Policy, &SasToken) -> Option<[u8; 32]>;
+
+/// The policy whose key made the signature, if that holds at one of `hosts` as `covers` says.
 fn judge<'a>(
     caller: &Caller,
-    (hosts, path): (&[String], Option<&[&str]>),
+    (hosts, covers): (&[String], Covers<'_>),
     policies: &'a [Policy],
-    now: UnixTime,
+    (signer, now): (Signer, UnixTime),
 ) -> Result<(&'a Policy, Signed), Error> {
     let Some(token) = &caller.evidence.token else { return Err(refused("no signature was presented")) };
-    let (policy, key) = signed_by(token, policies).ok_or_else(|| refused("no policy's key made the signature"))?;
+    let signed = signed_by(token, policies, signer);
+    let (policy, key) = signed.ok_or_else(|| refused("no policy's key made the signature"))?;
     let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
-    let (_, own) = token.segments();
-    if !token.covers(&hosts, path.unwrap_or(&own)) {
+    if !covers(token, &hosts) {
         return Err(refused("the signature is for another resource"));
     }
     let expires_at = token.expires_at().plus(LEEWAY);
@@ -62,11 +95,12 @@ fn judge<'a>(
     Ok((policy, Signed { key, expires_at }))
 }
 
-/// The policy that the token names and whose key signed it, and the key's SHA-256. Without a name no policy fits: it would be a device's token.
-fn signed_by<'a>(token: &SasToken, policies: &'a [Policy]) -> Option<(&'a Policy, [u8; 32])> {
+/// The policy that the token names and whose key signed it, and the key's SHA-256. Without a name no policy fits: it would
+/// be a device's token.
+fn signed_by<'a>(token: &SasToken, policies: &'a [Policy], signer: Signer) -> Option<(&'a Policy, [u8; 32])> {
     let name = token.policy()?;
     let policy = policies.iter().find(|policy| policy.name.as_str().eq_ignore_ascii_case(name))?;
-    policy.signer(token).map(|key| (policy, key))
+    signer(policy, token).map(|key| (policy, key))
 }
 
 /// Nobody is where `caller` dialled under the names that it gave; which those were is for the log alone.

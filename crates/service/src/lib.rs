@@ -13,12 +13,14 @@ mod digital_twins;
 mod directory;
 mod enrollments;
 mod error;
+mod events;
 mod jobs;
 mod mailbox;
 mod methods;
 mod notifier;
 mod provisioning;
 mod queries;
+mod readers;
 mod registry;
 mod resources;
 mod sessions;
@@ -44,6 +46,7 @@ use backends::Backends;
 use calls::Places;
 use directory::Directory;
 use provisioning::KeyGroups;
+use readers::Readers;
 
 pub use error::Error;
 pub use mailbox::{Mailbox, Slot, mailbox};
@@ -129,6 +132,8 @@ struct Inner {
     directory: Directory,
     /// Back-end programs that stay.
     backends: Backends,
+    /// Readers of telemetry.
+    readers: Readers,
     /// Direct method calls under way.
     calls: Places,
     /// Room, in bytes, for messages that were sent over HTTPS and wait to be durable.
@@ -164,6 +169,7 @@ impl Service {
             changing: tokio::sync::Mutex::new(()),
             directory: Directory::default(),
             backends: Backends::default(),
+            readers: Readers::default(),
             calls: Places::default(),
             posts: Semaphore::new(telemetry::POSTS_BYTES_MAX),
             assignments: Notify::new(),
@@ -208,6 +214,7 @@ impl Service {
             Operation::Session(ask) => self.perform_session(caller, ask).await.map(Reply::Session),
             Operation::Backend(ask) => self.perform_backend(caller, ask).map(Reply::Backend),
             Operation::Telemetry(ask) => self.perform_telemetry(caller, ask).await.map(Reply::Telemetry),
+            Operation::Events(ask) => self.perform_events(caller, ask).await.map(Reply::Events),
             Operation::CloudToDevice(ask) => self.perform_cloud_to_device(caller, ask).await.map(Reply::CloudToDevice),
             Operation::Resource(ask) => self.perform_resource(caller, ask).await.map(Reply::Resource),
             Operation::Decision(ask) => self.perform_decision(caller, ask).await.map(Reply::Decision),

@@ -132,7 +132,8 @@ impl Service {
         Ok(())
     }
 
-    /// Ends connections whose token or certificate has run out, and what back-end programs were let in for, until the future is dropped.
+    /// Ends connections whose token or certificate has run out, and what back-end programs were let in for, until the
+    /// future is dropped.
     pub async fn run_expiry(&self) {
         let mut ticks = tokio::time::interval(EXPIRY_SWEEP);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -140,6 +141,7 @@ impl Service {
             ticks.tick().await;
             let now = self.now();
             self.0.backends.expire(now);
+            self.0.readers.expire(now);
             self.0.directory.cut_where(|_, _, present| {
                 present.expires_at.is_some_and(|at| has_ended(at, now)).then_some(match present.credential {
                     UsedCredential::DeviceKey(_) | UsedCredential::PolicyKey(_) => CutOff::TokenExpired,
@@ -149,10 +151,11 @@ impl Service {
         }
     }
 
-    /// Judges every connection of a hub again, and what back-end programs do there, after its policies or certificates
-    /// changed.
+    /// Judges every connection of a hub again, and what back-end programs do and read there, after its policies or
+    /// certificates changed.
     pub(crate) async fn judge_hub(&self, hub: HubKey) -> Result<(), Error> {
         self.0.backends.judge(hub, &self.resources());
+        self.0.readers.judge(hub, &self.resources());
         for name in self.0.directory.names_at(hub) {
             self.insist(|| self.judge_connection(hub, &name)).await?;
         }

@@ -268,6 +268,7 @@ impl Service {
                 drop(changing);
                 self.0.directory.cut_where(|at, _, _| (at == hub.key).then_some(CutOff::HubDeleted));
                 self.0.backends.forget_hub(hub.key);
+                self.0.readers.forget_hub(hub.key);
                 self.0.telemetry.forget_hub(hub.key);
                 reloaded?;
                 existed

@@ -105,6 +105,9 @@ pub trait Machine: Send {
     /// Time has come that [`Machine::poll_timeout`] asked for.
     fn handle_timeout(&mut self, port: &mut Port<'_>, now: Instant);
 
+    /// The server is about to stop: nothing more is waited for that only it could bring about.
+    fn stop(&mut self, _port: &mut Port<'_>) {}
+
     /// When the machine wants to act of itself.
     fn poll_timeout(&self) -> Option<Instant>;
 

@@ -10,6 +10,7 @@ use proto::amqp::{Event, LinkId, SaslCode, SessionId, Symbol, condition};
 use super::cbs::{self, Cbs, PutToken};
 use super::cut_off;
 use super::device_amqp::Devices;
+use super::events_amqp::Events;
 use super::link_address::read_identity;
 use super::links::Told;
 use super::service_amqp::Backends;
@@ -25,6 +26,7 @@ pub struct Side {
     cbs: Cbs,
     devices: Devices,
     backends: Backends,
+    events: Events,
     /// When the connection ends if nobody is on it then, because the last of them was cut off.
     ending: Option<(Instant, CutOff)>,
 }
@@ -73,6 +75,7 @@ impl Side {
             return self.cbs.attach((link, session), attach, port);
         }
         let is_taken = self.backends.attach((link, session), (attach, &address), &self.cbs, port)
+            || self.events.attach((link, session), (attach, &address), &self.cbs, port)
             || self.devices.attach((link, session), (attach, &address), &self.cbs, port);
         if !is_taken {
             port.refuse_link(link, address.path(), bad_address("Nothing is at this address."));
@@ -116,20 +119,26 @@ impl Machine for Side {
             Event::Attach { link, session, attach } => self.attach((link, session), &attach, port),
             Event::Delivery(delivery) if self.cbs.owns(delivery.link) => self.cbs.deliver(&delivery, port),
             Event::Delivery(delivery) if self.backends.owns(delivery.link) => self.backends.deliver(&delivery, port),
+            Event::Delivery(delivery) if self.events.owns(delivery.link) => {
+                self.events.deliver(&delivery, &self.cbs, port);
+            }
             Event::Delivery(delivery) => self.devices.deliver(&delivery, port),
             Event::Detach { link, .. } => {
                 self.cbs.forget_link(link);
                 self.backends.forget_link(link, port);
+                self.events.forget_link(link, port);
                 self.devices.forget_link(link, port);
             }
             Event::End { session, .. } => {
                 self.cbs.forget_session(session);
                 self.backends.forget_session(session, port);
+                self.events.forget_session(session, port);
                 self.devices.forget_session(session, port);
             }
             Event::Credit { link } => {
                 self.cbs.flush(port);
                 self.backends.flush_link(link, port);
+                self.events.flush_credited(link, port);
                 self.devices.flush_link(link, port);
             }
             Event::Outcome { link, id, tag, state, is_settled } => {
@@ -139,7 +148,10 @@ impl Machine for Side {
                     false => self.devices.take_outcome(told, port),
                 }
             }
-            Event::Closed(_) => self.backends.forget_all(port),
+            Event::Closed(_) => {
+                self.backends.forget_all(port);
+                self.events.leave_all(port);
+            }
             Event::SaslMechanisms(_)
             | Event::SaslChallenge(_)
             | Event::SaslResponse(_)
@@ -158,11 +170,15 @@ impl Machine for Side {
             if let Some(put) = self.cbs.handle_reply((id, reply), |put| self.devices.needs(put), port) {
                 self.backends.renew(&put, port);
                 self.devices.renew(&put, port);
+                self.events.renew(&put, port);
             }
             return;
         }
         if self.backends.has_asked(id) {
             return self.backends.handle_reply(id, reply, port);
+        }
+        if self.events.has_asked(id) {
+            return self.events.handle_reply(id, reply, port);
         }
         self.devices.handle_reply(id, reply, port);
         self.end_later(None, now);
@@ -181,6 +197,7 @@ impl Machine for Side {
     fn handle_room(&mut self, port: &mut Port<'_>, now: Instant) {
         self.cbs.flush(port);
         self.backends.flush(port);
+        self.events.flush(port);
         self.devices.flush(port);
         self.end_later(None, now);
     }
@@ -193,13 +210,23 @@ impl Machine for Side {
         }
     }
 
+    /// Readers wait for what the server will not give them any more.
+    fn stop(&mut self, port: &mut Port<'_>) {
+        self.events.leave_all(port);
+    }
+
     fn poll_timeout(&self) -> Option<Instant> {
         self.ending.map(|(at, _)| at)
     }
 
-    /// Node comes back after this one, and takes `amqp:connection:forced` for the end.
+    /// Node's device comes back after the one condition, and takes the other for the end; readers of telemetry come back
+    /// after the other (`contract/eventhub-endpoint.md 9`).
     fn farewell(&self) -> Symbol {
-        condition::DETACH_FORCED
+        if self.events.is_used() && self.devices.is_empty() {
+            condition::CONNECTION_FORCED
+        } else {
+            condition::DETACH_FORCED
+        }
     }
 
     fn has_proof(&self) -> bool {
@@ -207,6 +234,6 @@ impl Machine for Side {
     }
 
     fn wants_input(&self) -> bool {
-        !self.devices.is_full() && !self.backends.is_full() && !self.cbs.is_full()
+        !self.devices.is_full() && !self.backends.is_full() && !self.cbs.is_full() && !self.events.is_full()
     }
 }

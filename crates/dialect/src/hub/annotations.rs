@@ -1,34 +1,47 @@
 //! What the hub says of a message beside what the device said, under the names that readers know
-//! (`contract/hub-device.md 7`).
+//! (`contract/hub-device.md 7`). Start at [`annotations`].
+
+use std::borrow::Cow;
 
 use domain::clock::UnixTime;
 use domain::message::{EventSource, Message, Origin};
 use domain::operation::session::AuthenticationMethod;
-use serde_json::{Map, Value, json};
 
-use crate::json::members;
+/// What an annotation says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said<'m> {
+    /// Text.
+    Text(Cow<'m, str>),
+    /// A moment, which readers see in milliseconds.
+    Moment(UnixTime),
+}
 
-/// The hub's annotations of `message`, as text and numbers; moments are milliseconds since 1970.
-pub fn annotations(message: &Message, enqueued_at: UnixTime) -> Map<String, Value> {
+/// The hub's annotations of `message`: those that there are.
+pub fn annotations<'m>(message: &'m Message, enqueued_at: UnixTime) -> impl Iterator<Item = (&'static str, Said<'m>)> {
     let sender = &message.sender;
     let system = &message.draft.system;
+    let text = |text: &'m Option<String>| text.as_deref().map(|text| Said::Text(text.into()));
     // What the hub tells by itself was let in by nobody's credential.
     let (authentication, generation) = match message.origin {
-        Origin::Telemetry(method) => (Some(authentication_text(message, method)), Some(&message.generation)),
+        Origin::Telemetry(method) => {
+            (Some(authentication_text(message, method)), Some(Said::Text(message.generation.as_str().into())))
+        }
         Origin::Hub(_) => (None, None),
     };
-    members([
-        ("iothub-connection-device-id", json!(sender.device.as_str())),
-        ("iothub-connection-module-id", json!(sender.module.as_ref().map(domain::ids::ModuleId::as_str))),
-        ("iothub-connection-auth-method", json!(authentication)),
-        ("iothub-connection-auth-generation-id", json!(generation)),
-        ("iothub-enqueuedtime", json!(enqueued_at.micros().div_euclid(1_000))),
-        ("iothub-message-source", json!(source(message.origin))),
-        ("dt-dataschema", json!(message.model_id)),
-        ("dt-subject", json!(system.component)),
-        ("iothub-interface-id", json!(system.interface_id)),
-        ("iothub-creation-time-utc", json!(system.created_at)),
-    ])
+    [
+        ("iothub-connection-device-id", Some(Said::Text(sender.device.as_str().into()))),
+        ("iothub-connection-module-id", sender.module.as_ref().map(|module| Said::Text(module.as_str().into()))),
+        ("iothub-connection-auth-method", authentication.map(|method| Said::Text(method.into()))),
+        ("iothub-connection-auth-generation-id", generation),
+        ("iothub-enqueuedtime", Some(Said::Moment(enqueued_at))),
+        ("iothub-message-source", Some(Said::Text(source(message.origin).into()))),
+        ("dt-dataschema", text(&message.model_id)),
+        ("dt-subject", text(&system.component)),
+        ("iothub-interface-id", text(&system.interface_id)),
+        ("iothub-creation-time-utc", text(&system.created_at)),
+    ]
+    .into_iter()
+    .filter_map(|(name, said)| Some((name, said?)))
 }
 
 /// What readers tell messages of devices and of the hub itself apart by.

@@ -4,19 +4,16 @@
 //! What a token is good for is the service's to know, and by the text of the token; the `name` beside it is not looked at.
 //! Start at [`Request::parse`] for the grammar, at [`Cbs`] for what a connection keeps.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use domain::ids::{DeviceId, InvalidName, ModuleId};
 use domain::operation::identity::IdentityName;
 use domain::operation::session::{Ask, Verify};
 use domain::operation::{ErrorKind, Failure, Lane, Operation, Reply};
 use domain::sas::SasToken;
-use proto::amqp::{
-    Attach, Body, Delivery, DeliveryState, LinkId, Map, Message, MessageId, Properties, Role, SessionId, Value,
-    condition,
-};
+use proto::amqp::{Attach, Body, Delivery, LinkId, Message, MessageId, SessionId, Value};
 
-use super::links::{self, Credit, Sender};
+use super::exchange::{Exchange, response};
 use crate::amqp::Port;
 use crate::error::{self, Refused};
 use crate::session::AskId;
@@ -30,8 +27,6 @@ const SAS_TYPE: &str = "servicebus.windows.net:sastoken";
 pub const TOKENS_MAX: usize = 2_048;
 /// Longest request, in bytes; a token takes up to [`SasToken::BYTES_MAX`].
 const REQUEST_BYTES_MAX: u64 = 16 * 1024;
-/// Requests that may be under way on a link.
-const CREDIT: u32 = 64;
 /// Requests that a connection may have judged at once before nothing more is read; nobody has proved anything by one.
 const JUDGED_MAX: usize = 64;
 /// Bytes of those requests.
@@ -96,6 +91,15 @@ impl PutToken {
         let Some(scope) = &self.scope else { return true };
         scope.device == identity.device && (scope.module.is_none() || scope.module == identity.module)
     }
+
+    /// Whether `newer` is for the same. Tokens that name nobody are told apart by what they cover: Node puts one for every
+    /// partition that it reads.
+    fn is_replaced_by(&self, newer: &Self) -> bool {
+        let is_same = |one: &str, other: &str| one.eq_ignore_ascii_case(other);
+        self.host == newer.host
+            && self.scope == newer.scope
+            && (self.scope.is_some() || is_same(self.token.resource(), newer.token.resource()))
+    }
 }
 
 /// Whom the path of a resource names; `None` for nobody in particular. A fourth segment other than `modules` is noise
@@ -111,55 +115,28 @@ fn find_scope(path: &[&str]) -> Result<Option<IdentityName>, InvalidName> {
 
 /// The answer to a request that was granted.
 pub fn granted(message_id: Option<MessageId>) -> Message {
-    response(message_id, 200, "OK")
+    response(message_id, (200, "OK"), Value::Null)
 }
 
 /// The answer to a request that was not understood.
 pub fn refused(message_id: Option<MessageId>, refused: &Refused) -> Message {
-    response(message_id, error::spelling(refused.kind).status, &refused.public)
+    response(message_id, (error::spelling(refused.kind).status, &refused.public), Value::Null)
 }
 
 /// The answer to a request whose token was refused.
 pub fn failed(message_id: Option<MessageId>, failure: &Failure) -> Message {
-    response(message_id, error::spelling(failure.kind).status, &failure.public)
+    response(message_id, (error::spelling(failure.kind).status, &failure.public), Value::Null)
 }
 
-fn response(correlation_id: Option<MessageId>, status: u16, description: &str) -> Message {
-    Message {
-        properties: Some(Box::new(Properties { correlation_id, ..Properties::default() })),
-        application_properties: Map::from_iter([
-            ("status-code", Value::Int(i32::from(status))),
-            ("status-description", Value::from(description)),
-        ]),
-        body: Body::Value(Value::Null),
-        ..Message::default()
-    }
-}
-
-/// The tokens of a connection, and its links to `$cbs`. Sessions do not share links, and tokens belong to all.
+/// The tokens of a connection, and its links to `$cbs`. Tokens belong to all sessions.
 #[derive(Debug, Default)]
 pub struct Cbs {
-    requests: BTreeMap<LinkId, Requests>,
-    answers: BTreeMap<SessionId, Answers>,
+    exchange: Exchange,
     tokens: Vec<PutToken>,
     /// What is judged, by its ask.
     judged: BTreeMap<AskId, Judged>,
     /// Bytes of it.
     judged_bytes: usize,
-}
-
-/// A link on which tokens come.
-#[derive(Debug)]
-struct Requests {
-    session: SessionId,
-    credit: Credit,
-}
-
-/// The link on which a session's answers go. Answers wait for it: C# attaches it second.
-#[derive(Debug, Default)]
-struct Answers {
-    link: Option<Sender>,
-    waiting: VecDeque<Message>,
 }
 
 #[derive(Debug)]
@@ -174,7 +151,7 @@ struct Judged {
 impl Cbs {
     /// Whether tokens come on `link`.
     pub fn owns(&self, link: LinkId) -> bool {
-        self.requests.contains_key(&link)
+        self.exchange.owns(link)
     }
 
     /// Whether a token was found good.
@@ -207,10 +184,16 @@ impl Cbs {
         self.tokens.iter().rev().find(|put| put.scope.is_none())
     }
 
+    /// The latest token for nobody in particular that covers `path`, as readers of telemetry bring them.
+    pub fn token_covering(&self, path: &[&str]) -> Option<&PutToken> {
+        let mut policies = self.tokens.iter().rev().filter(|put| put.scope.is_none());
+        policies.find(|put| put.token.covers_in_any_case(path))
+    }
+
     /// Keeps a token that was found good, in the place of an earlier one for the same. If there is no room, the one kept
     /// longest is forgotten that names somebody and `is_needed` by nobody; `false` if there is none.
     pub fn keep(&mut self, put: PutToken, is_needed: impl Fn(&PutToken) -> bool) -> bool {
-        let earlier = self.tokens.iter().position(|kept| kept.scope == put.scope && kept.host == put.host);
+        let earlier = self.tokens.iter().position(|kept| kept.is_replaced_by(&put));
         let is_full = || self.tokens.len() >= TOKENS_MAX;
         let needless = || self.tokens.iter().position(|kept| kept.scope.is_some() && !is_needed(kept));
         match earlier {
@@ -225,35 +208,16 @@ impl Cbs {
     }
 
     /// Accepts a link to `$cbs`; nobody has to have proved anything.
-    pub fn attach(&mut self, (link, session): (LinkId, SessionId), attach: &Attach, port: &mut Port<'_>) {
-        links::accept(link, attach, REQUEST_BYTES_MAX, port.connection);
-        match attach.role {
-            Role::Sender => {
-                let credit = Credit::grant(link, CREDIT, port.connection);
-                for (displaced, _) in self.requests.extract_if(.., |_, requests| requests.session == session) {
-                    displace(displaced, port);
-                }
-                self.requests.insert(link, Requests { session, credit });
-            }
-            Role::Receiver => {
-                let answers = self.answers.entry(session).or_default();
-                if let Some(displaced) = answers.link.replace(Sender::new(link, attach)) {
-                    displace(displaced.link(), port);
-                }
-            }
-        }
-        self.flush(port);
+    pub fn attach(&mut self, link: (LinkId, SessionId), attach: &Attach, port: &mut Port<'_>) {
+        self.exchange.attach(link, attach, REQUEST_BYTES_MAX, port);
     }
 
-    /// Takes a request. The disposition leaves before the answer: C takes it for the answer otherwise.
+    /// Takes a request.
     pub fn deliver(&mut self, delivery: &Delivery, port: &mut Port<'_>) {
         let link = delivery.link;
-        if !delivery.is_settled {
-            port.connection.settle(delivery.id, DeliveryState::Accepted);
-        }
-        let Ok(message) = Message::decode(&delivery.payload) else {
+        let Ok(message) = Exchange::take(delivery, port) else {
             let unreadable = Refused::new(ErrorKind::InvalidArgument, "The request cannot be read.");
-            return self.answer(link, refused(None, &unreadable), port);
+            return self.exchange.answer(link, refused(None, &unreadable), port);
         };
         let Request { message_id, token } = Request::parse(&message);
         match token {
@@ -265,7 +229,7 @@ impl Cbs {
                 self.judged_bytes += bytes;
                 self.judged.insert(ask, Judged { link, message_id, put, bytes });
             }
-            Err(reason) => self.answer(link, refused(message_id, &reason), port),
+            Err(reason) => self.exchange.answer(link, refused(message_id, &reason), port),
         }
     }
 
@@ -286,33 +250,13 @@ impl Cbs {
             }
             Err(failure) => (failed(message_id, &failure), None),
         };
-        self.answer(link, answer, port);
+        self.exchange.answer(link, answer, port);
         good
-    }
-
-    fn answer(&mut self, link: LinkId, answer: Message, port: &mut Port<'_>) {
-        // Whoever has detached asks no more.
-        let Some(Requests { session, credit }) = self.requests.get_mut(&link) else { return };
-        credit.use_one(port.connection);
-        let answers = self.answers.entry(*session).or_default();
-        // As many as may be under way, and not one more for a client that never takes any.
-        if answers.waiting.len() < 2 * CREDIT as usize {
-            answers.waiting.push_back(answer);
-        }
-        self.flush(port);
     }
 
     /// Sends the answers for which there is room.
     pub fn flush(&mut self, port: &mut Port<'_>) {
-        for answers in self.answers.values_mut() {
-            let Some(link) = &mut answers.link else { continue };
-            while let Some(answer) = answers.waiting.front() {
-                if !link.send(answer, port.connection) {
-                    break;
-                }
-                answers.waiting.pop_front();
-            }
-        }
+        self.exchange.flush(port);
     }
 
     fn push_token(&mut self, put: PutToken) -> bool {
@@ -322,21 +266,13 @@ impl Cbs {
 
     /// Forgets a link that is over.
     pub fn forget_link(&mut self, link: LinkId) {
-        self.requests.remove(&link);
-        self.answers.retain(|_, answers| answers.link.as_ref().is_none_or(|sender| sender.link() != link));
+        self.exchange.forget_link(link);
     }
 
     /// Forgets the links of a session that is over.
     pub fn forget_session(&mut self, session: SessionId) {
-        self.requests.retain(|_, requests| requests.session != session);
-        self.answers.remove(&session);
+        self.exchange.forget_session(session);
     }
-}
-
-/// Ends a link whose place another has taken.
-fn displace(link: LinkId, port: &mut Port<'_>) {
-    let error = proto::amqp::Error::new(condition::STOLEN, "A newer link of the session took its place.");
-    port.connection.detach(link, true, Some(error));
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ pub mod device_amqp;
 pub mod device_http;
 pub mod device_mqtt;
 pub mod digital_twin_http;
+pub mod events_amqp;
+mod exchange;
 mod job_http;
 pub mod link_address;
 mod links;

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::Refused;
 use crate::http::{Target, is};
-use crate::hub::annotations::annotations;
+use crate::hub::annotations::{Said, annotations};
 use crate::json::members;
 use crate::time;
 
@@ -85,11 +85,19 @@ pub fn show(message: &Message, (sequence, offset): (u64, u64), enqueued_at: Unix
         ("enqueuedTime", json!(time::rfc3339(enqueued_at))),
         ("systemProperties", Value::Object(show_system(&draft.system))),
         ("properties", Value::Object(draft.properties.iter().map(show_property).collect())),
-        ("annotations", Value::Object(annotations(message, enqueued_at))),
+        ("annotations", Value::Object(annotations(message, enqueued_at).map(show_annotation).collect())),
     ]);
     let (name, body) = show_body(&draft.body, draft.system.content_type.as_deref());
     shown.insert(name.to_owned(), body);
     Value::Object(shown)
+}
+
+fn show_annotation((name, said): (&'static str, Said<'_>)) -> (String, Value) {
+    let said = match said {
+        Said::Text(text) => json!(text),
+        Said::Moment(moment) => json!(moment.millis()),
+    };
+    (name.to_owned(), said)
 }
 
 fn show_property((name, value): &Property) -> (String, Value) {

@@ -8,6 +8,7 @@ pub mod cloud_to_device;
 pub mod decision;
 pub mod digital_twin;
 pub mod enrollment;
+pub mod events;
 pub mod identity;
 pub mod job;
 pub mod method;
@@ -54,6 +55,8 @@ pub enum Operation {
     Backend(backend::Ask),
     /// A device sends telemetry.
     Telemetry(telemetry::Ask),
+    /// A back-end program reads telemetry.
+    Events(events::Ask),
     /// A back-end program sends to a device, which receives.
     CloudToDevice(cloud_to_device::Ask),
     /// An operator manages hubs, provisioning services, links, policies and CA certificates.
@@ -87,6 +90,8 @@ pub enum Reply {
     Backend(backend::Answer),
     /// To [`Operation::Telemetry`].
     Telemetry(telemetry::Answer),
+    /// To [`Operation::Events`].
+    Events(events::Answer),
     /// To [`Operation::CloudToDevice`].
     CloudToDevice(cloud_to_device::Answer),
     /// To [`Operation::Resource`].
@@ -116,6 +121,9 @@ pub enum Lane {
     Telemetry,
     /// One after another.
     Serial,
+    /// Waits for something to happen, beside everything else; ends when whoever asked leaves. How many there are is for
+    /// whoever asks to bound.
+    Waiting,
 }
 
 /// Who asks: what the connection itself shows, before anybody has judged it.

@@ -55,6 +55,12 @@ impl Policy {
         self.keys.signer(token)
     }
 
+    /// As [`Self::signer`], where a key's text may have signed in the place of its bytes
+    /// ([`KeyPair::signer_by_text`]).
+    pub fn signer_by_text(&self, token: &SasToken) -> Option<[u8; 32]> {
+        self.keys.signer_by_text(token)
+    }
+
     /// Whether one of its keys has this SHA-256: whether it would still admit who was admitted by that key.
     pub fn has_key(&self, digest: &[u8; 32]) -> bool {
         self.keys.primary.digest() == *digest || self.keys.secondary.digest() == *digest

@@ -53,7 +53,7 @@ impl Running {
         }
         let performing = async move { (id, door.perform(&caller, operation).await) };
         match lane {
-            Lane::Serial => self.begin_other(performing),
+            Lane::Serial | Lane::Waiting => self.begin_other(performing),
             Lane::Telemetry => {
                 let performing = AssertUnwindSafe(performing).catch_unwind();
                 let performing =

@@ -1,0 +1,281 @@
+"""azure-eventhub reads at a hub's Event Hubs-compatible endpoint what azure-iot-device sent to it."""
+
+import asyncio
+import json
+import queue
+import threading
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+
+import pytest
+from azure.eventhub import EventHubConsumerClient, TransportType
+from azure.eventhub.aio import EventHubConsumerClient as AsyncConsumerClient
+from azure.eventhub.exceptions import AuthenticationError, EventHubError
+from azure.iot.device import Message
+from test_hub import connect, provision
+
+READER = {"client": "azure-eventhub", "version": version("azure-eventhub"), "credential": "hub policy"}
+TRANSPORTS = ["amqp", "amqp-ws"]
+WAIT_S = 30
+BEGINNING = "-1"
+
+
+def told(muster, transport: str, **changed) -> dict:
+    """What every reader is told."""
+    return {
+        "conn_str": muster.hub["eventHubConnectionString"],
+        "consumer_group": "$Default",
+        "connection_verify": muster.endpoints["caFile"],
+        "transport_type": TransportType.AmqpOverWebsocket if transport == "amqp-ws" else TransportType.Amqp,
+        "retry_backoff_factor": 0.1,
+        **changed,
+    }
+
+
+class Reader:
+    """A client that reads in the background, and what it was given."""
+
+    def __init__(self, muster, transport: str = "amqp", changed: dict | None = None, **position):
+        self.client = EventHubConsumerClient.from_connection_string(**told(muster, transport, **(changed or {})))
+        self.events, self.errors = queue.Queue(), queue.Queue()
+        position.setdefault("starting_position", BEGINNING)
+        self.thread = threading.Thread(target=self.run, kwargs=position)
+        self.thread.start()
+
+    def run(self, **position):
+        # pylint: disable=broad-except
+        try:
+            self.client.receive(
+                lambda _, event: self.events.put(event),
+                on_error=lambda _, error: self.errors.put(error),
+                **position,
+            )
+        except Exception as error:
+            self.errors.put(error)
+
+    def take(self, count: int) -> list:
+        """The next events; fails if they do not come."""
+        return [self.events.get(timeout=WAIT_S) for _ in range(count)]
+
+    def end(self) -> list:
+        """Ends it, and gives what came beyond what was taken."""
+        self.client.close()
+        self.thread.join(WAIT_S)
+        assert not self.thread.is_alive()
+        return list(self.events.queue)
+
+
+def read(muster, count: int, transport: str = "amqp", **position) -> list:
+    """So many events, and not one more that was there already."""
+    reader = Reader(muster, transport, **position)
+    try:
+        return reader.take(count)
+    finally:
+        assert reader.end() == []
+
+
+def bodies(events: list) -> list[str]:
+    return [event.body_as_str() for event in events]
+
+
+def send(muster, name: str, texts: list[str], key: str | None = None) -> str:
+    """Has a device send, and tells its partition."""
+    client = connect(muster, name, key or provision(muster, name))
+    for text in texts:
+        client.send_message(text)
+    client.shutdown()
+    return filled(muster)
+
+
+def filled(muster) -> str:
+    """The first partition that holds something."""
+    consumer = EventHubConsumerClient.from_connection_string(**told(muster, "amqp"))
+    with consumer:
+        held = [consumer.get_partition_properties(partition) for partition in consumer.get_partition_ids()]
+    return next(one["id"] for one in held if not one["is_empty"])
+
+
+@pytest.mark.shows(**READER, feature="what the event hub and its partitions hold")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_the_endpoint_tells_what_it_holds(muster, transport):
+    partition = send(muster, "dev-1", ["a", "b", "c"])
+    consumer = EventHubConsumerClient.from_connection_string(**told(muster, transport))
+    with consumer:
+        hub = consumer.get_eventhub_properties()
+        assert hub["eventhub_name"] == "hub" and hub["partition_ids"] == ["0", "1", "2", "3"]
+        assert hub["created_at"].year >= 2026
+        for number in hub["partition_ids"]:
+            held = consumer.get_partition_properties(number)
+            is_full = number == partition
+            assert (held["eventhub_name"], held["id"], held["is_empty"]) == ("hub", number, not is_full)
+            assert held["beginning_sequence_number"] == 0
+            assert held["last_enqueued_sequence_number"] == (2 if is_full else -1)
+            assert (held["last_enqueued_offset"] == "-1") == (not is_full)
+            assert (held["last_enqueued_time_utc"].year == 1) == (not is_full)
+
+
+@pytest.mark.shows(**READER, feature="telemetry with body, properties and annotations")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_reader_gets_all_that_was_said_of_a_message(muster, transport):
+    client = connect(muster, "dev-1", provision(muster, "dev-1"))
+    message = Message(json.dumps({"temperature": 50.123}), message_id="m-1", content_encoding="utf-8")
+    message.content_type = "application/json"
+    message.correlation_id = "c/1"
+    message.user_id = "u"
+    message.custom_properties["alert"] = "no & yes/maybe"
+    message.custom_properties["ünï"] = "ç=d"
+    before = datetime.now(UTC) - timedelta(milliseconds=1)
+    client.send_message(message)
+    client.shutdown()
+    (event,) = read(muster, 1, transport)
+    assert event.body_as_json() == {"temperature": 50.123}
+    assert {name.decode(): value.decode() for name, value in event.properties.items()} == {
+        "alert": "no & yes/maybe",
+        "ünï": "ç=d",
+    }
+    assert (event.message_id, event.correlation_id) == ("m-1", "c/1")
+    raw = event.raw_amqp_message
+    assert (raw.properties.content_type, raw.properties.content_encoding) == (b"application/json", b"utf-8")
+    assert (raw.properties.user_id, raw.properties.to) == (b"u", b"/devices/dev-1/messages/events")
+    assert (event.sequence_number, event.offset, event.partition_key) == (0, "0", None)
+    assert before <= event.enqueued_time <= datetime.now(UTC)
+    said = dict(event.system_properties)
+    assert said[b"iothub-connection-device-id"] == b"dev-1"
+    assert json.loads(said[b"iothub-connection-auth-method"]) == {
+        "scope": "device",
+        "type": "sas",
+        "issuer": "iothub",
+        "acceptingIpFilterRule": None,
+    }
+    assert said[b"iothub-connection-auth-generation-id"].isdigit()
+    assert said[b"iothub-message-source"] == b"Telemetry"
+    assert said[b"iothub-enqueuedtime"] == said[b"x-opt-enqueued-time"]
+    assert b"iothub-connection-module-id" not in said
+
+
+@pytest.mark.shows(**READER, feature="every place to begin at, itself included or not")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_reader_begins_where_it_asks_to(muster, transport):
+    texts = [f"message {number}" for number in range(10)]
+    partition = send(muster, "dev-1", texts)
+    events = read(muster, 10, transport)
+    assert bodies(events) == texts
+    assert [event.sequence_number for event in events] == list(range(10))
+    offsets = [int(event.offset) for event in events]
+    assert offsets == sorted(set(offsets))
+
+    def after(place, inclusive=False, count=6):
+        position = {"starting_position": place, "starting_position_inclusive": inclusive}
+        return bodies(read(muster, count, transport, partition_id=partition, **position))
+
+    third = events[3]
+    for place in [third.sequence_number, third.offset]:
+        assert after(place) == texts[4:]
+        assert after(place, inclusive=True, count=7) == texts[3:]
+    # Several may have come in one millisecond: all of them are behind it, or none.
+    late = [event for event in events if event.enqueued_time > third.enqueued_time]
+    early = [event for event in events if event.enqueued_time >= third.enqueued_time]
+    if late:
+        assert after(third.enqueued_time, count=len(late)) == bodies(late)
+    assert after(third.enqueued_time, inclusive=True, count=len(early)) == bodies(early)
+    assert after(events[0].enqueued_time - timedelta(hours=1), count=10) == texts
+
+
+@pytest.mark.shows(**READER, feature="from here on: what comes later, and nothing that was there")
+@pytest.mark.parametrize("place", ["@latest", 1_000_000, "1000000"])
+def test_a_reader_at_the_end_gets_what_comes_later(muster, place):
+    key = provision(muster, "dev-1")
+    partition = send(muster, "dev-1", ["before"], key)
+    reader = Reader(muster, starting_position=place, partition_id=partition, track_last_enqueued_event_properties=True)
+    assert muster.log.wait_for("a reader of telemetry was let in"), muster.log
+    client = connect(muster, "dev-1", key)
+    for number in range(300):
+        client.send_message(str(number))
+    client.shutdown()
+    events = reader.take(300)
+    assert bodies(events) == [str(number) for number in range(300)]
+    assert reader.end() == []
+
+
+@pytest.mark.shows(**READER, feature="reads on after a restart of the server: nothing is lost, nothing repeated")
+@pytest.mark.parametrize("transport", ["amqp"])
+def test_a_reader_reads_on_after_a_restart(muster, transport):
+    client = connect(muster, "dev-1", provision(muster, "dev-1"))
+    for number in range(50):
+        client.send_message(str(number))
+    reader = Reader(muster, transport, partition_id=filled(muster))
+    assert bodies(reader.take(50)) == [str(number) for number in range(50)]
+    muster.restart()
+    for number in range(50, 100):
+        client.send_message(str(number))
+    assert bodies(reader.take(50)) == [str(number) for number in range(50, 100)]
+    assert reader.end() == []
+    client.shutdown()
+    again = read(muster, 100, transport)
+    assert [event.sequence_number for event in again] == list(range(100))
+
+
+@pytest.mark.shows(**READER, feature="epochs: the higher one takes a partition over, a lower one is refused")
+def test_the_higher_epoch_takes_a_partition_over(muster):
+    partition = send(muster, "dev-1", ["a"])
+    weak = Reader(muster, partition_id=partition, owner_level=1)
+    weak.take(1)
+    strong = Reader(muster, partition_id=partition, owner_level=2)
+    strong.take(1)
+    assert "amqp:link:stolen" in str(weak.errors.get(timeout=WAIT_S))
+    late = Reader(muster, partition_id=partition, owner_level=1)
+    refused = str(late.errors.get(timeout=WAIT_S))
+    assert "amqp:link:stolen" in refused and "epoch 2" in refused
+    for reader in [weak, late, strong]:
+        assert reader.end() == []
+
+
+@pytest.mark.shows(**READER, feature="a wrong key, a policy without the right and a wrong name are refused in words")
+def test_whoever_may_not_read_is_refused_in_words(muster):
+    right = muster.hub["eventHubConnectionString"]
+    policies = {policy["keyName"]: policy for policy in muster.command("policy", "list", "--hub", "hub", "--show-keys")}
+    device = right.replace("iothubowner", "device").replace(
+        right.split("SharedAccessKey=")[1].split(";")[0], policies["device"]["primaryKey"]
+    )
+    cases = [
+        (right.replace("SharedAccessKey=", "SharedAccessKey=AAAA"), AuthenticationError, "Unauthorized"),
+        (right.replace("iothubowner", "nobody"), AuthenticationError, "Unauthorized"),
+        (device, EventHubError, "does not allow this"),
+        (right.replace("EntityPath=hub", "EntityPath=other"), EventHubError, "no event hub of this name"),
+    ]
+    for text, kind, words in cases:
+        consumer = EventHubConsumerClient.from_connection_string(**told(muster, "amqp", conn_str=text, retry_total=0))
+        with consumer, pytest.raises(kind) as refused:
+            consumer.get_eventhub_properties()
+        assert words in str(refused.value), text
+    consumer = EventHubConsumerClient.from_connection_string(**told(muster, "amqp", retry_total=0))
+    with consumer, pytest.raises(EventHubError) as refused:
+        consumer.get_partition_properties("4")
+    assert "from 0 to 3" in str(refused.value)
+
+
+@pytest.mark.shows(**READER, feature="the asynchronous client: several partitions, from the beginning")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_the_asynchronous_client_reads_all_partitions(muster, transport):
+    names = [f"dev-{number}" for number in range(6)]
+    for name in names:
+        send(muster, name, [f"{name} {number}" for number in range(20)])
+
+    async def gather() -> list:
+        events, done = [], asyncio.Event()
+
+        async def take(_, event):
+            events.append(event)
+            if len(events) == 20 * len(names):
+                done.set()
+
+        consumer = AsyncConsumerClient.from_connection_string(**told(muster, transport))
+        async with consumer:
+            reading = asyncio.create_task(consumer.receive(take, starting_position=BEGINNING))
+            await asyncio.wait_for(done.wait(), WAIT_S)
+        await reading
+        return events
+
+    shown = bodies(asyncio.run(gather()))
+    for name in names:
+        assert [text for text in shown if text.startswith(f"{name} ")] == [f"{name} {number}" for number in range(20)]
