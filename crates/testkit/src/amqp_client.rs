@@ -70,6 +70,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AmqpClient<S> {
         Ok(())
     }
 
+    /// Writes `bytes` as they are, behind what the engine has to say.
+    pub async fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.flush().await?;
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
+    }
+
     /// Answers the server's offer with `mechanism`, and returns the names offered.
     ///
     /// # Panics

@@ -99,7 +99,8 @@ pub fn encode(reply: Result<Reply, Failure>, name: &IdentityName) -> Response<By
     }
 }
 
-/// A message as body and headers. A property that no header can hold is left out.
+/// A message as body and headers. A property that no header can hold is left out, and the names of the others lose their
+/// letter case.
 fn show(delivery: Delivery, name: &IdentityName) -> Response<Bytes> {
     let message = delivery.message;
     let mut response = Response::new(message.body);
@@ -196,7 +197,7 @@ mod tests {
                 content_encoding: text("utf-8"),
             },
             properties: vec![
-                ("k".to_owned(), text("v")),
+                ("Key".to_owned(), text("v")),
                 ("no header".to_owned(), text("v")),
                 ("n".to_owned(), text("a\nb")),
                 ("null".to_owned(), None),
@@ -223,7 +224,7 @@ mod tests {
             "contenttype: text/plain",
             "etag: \"00000000-0000-0000-0000-000000000001\"",
             "iothub-ack: full",
-            "iothub-app-k: v",
+            "iothub-app-key: v",
             "iothub-contentencoding: utf-8",
             "iothub-contenttype: text/plain",
             "iothub-correlationid: c",

@@ -4,6 +4,7 @@
 
 mod activity;
 mod amqp;
+mod amqp_hub;
 mod balancers;
 mod budgets;
 mod decisions;

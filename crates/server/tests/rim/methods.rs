@@ -55,7 +55,8 @@ async fn open(muster: &Muster) -> RawHttp<TlsStream<TcpStream>> {
     RawHttp::new(muster.dial_https(&muster.hub.host).await.expect("a handshake"))
 }
 
-async fn invoke(muster: &Muster, payload: usize, connect_s: u64) -> RawAnswer {
+/// How a call is answered that waits `connect_s` seconds for the device.
+pub async fn invoke(muster: &Muster, payload: usize, connect_s: u64) -> RawAnswer {
     open(muster).await.exchange(&call(muster, payload, connect_s)).await.expect("an answer")
 }
 
