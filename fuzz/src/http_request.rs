@@ -5,7 +5,7 @@ use bytes::Bytes;
 use dialect::error::Refused;
 use dialect::http::{PAGE_MAX, Target, bearer, continuation, page, precondition, signature};
 use dialect::hub::{registry_json, service_http as hub_http, twin_json};
-use dialect::management::{self, arm, arm_json, oauth, own, telemetry};
+use dialect::management::{self, arm, arm_json, oauth, own, routing, telemetry};
 use dialect::provisioning::{self, device_http, service_http, service_json};
 use domain::access::{ResourceKind, Rights};
 use domain::ids::{
@@ -192,9 +192,15 @@ fn check_admin(request: &Request<Bytes>, target: &Target) {
             Err(problem) => refused(problem),
         }
     }
+    if routing::owns_letters(target) {
+        match routing::decode_letters(request, target) {
+            Ok(operation) => assert!(matches!(operation, Operation::Route(_))),
+            Err(problem) => refused(problem),
+        }
+    }
     if arm::owns(target) {
         match arm::decode(request, target) {
-            Ok((operation, _)) => assert!(matches!(operation, Operation::Resource(_))),
+            Ok((operation, _)) => assert!(matches!(operation, Operation::Resource(_) | Operation::Route(_))),
             Err(problem) => refused(problem),
         }
     }

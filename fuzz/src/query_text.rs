@@ -18,6 +18,7 @@ const DOCUMENTS: [&str; 4] = [
 /// When a promise of [`query::parse`] is broken.
 pub fn check(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
+    check_condition(text);
     let plan = match query::parse(text) {
         Ok(plan) => plan,
         Err(invalid) => {
@@ -31,6 +32,18 @@ pub fn check(input: &[u8]) {
     assert!(paths <= TERMS_MAX);
     check_written(&plan);
     ask(&plan);
+}
+
+/// The same text as a condition on messages, asked of documents that no message has.
+fn check_condition(text: &str) {
+    match query::parse_condition(text) {
+        Ok(condition) => {
+            for document in DOCUMENTS {
+                condition.truth(&serde_json::from_str(document).expect("they are documents"));
+            }
+        }
+        Err(invalid) => assert!(invalid.to_string().len() < 512, "{invalid}"),
+    }
 }
 
 fn check_written(plan: &Plan) {

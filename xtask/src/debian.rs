@@ -29,6 +29,8 @@ const TOOLS: &[Tool] = &[
         probe: &["-c", "command -v initdb || ls /usr/lib/postgresql/*/bin/initdb"],
         package: "postgresql",
     },
+    // Messages are routed to a subject of it.
+    Tool { program: "nats-server", probe: &["--version"], package: "nats-server" },
     // Every SDK suite runs in a network namespace of its own, where port 443 is free.
     Tool { program: "unshare", probe: &[], package: "util-linux" },
     Tool { program: "ip", probe: &[], package: "iproute2" },

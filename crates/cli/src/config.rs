@@ -5,6 +5,7 @@
 
 mod amqp;
 mod check;
+mod outbound;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use server::balancer::Balancer;
 
 pub use amqp::Amqp;
 pub use check::{Problem, overlay};
+pub use outbound::Outbound;
 
 /// The most records of one kind that a limit can be set to.
 const AMOUNT_MAX: u64 = 1_000_000_000;
@@ -35,6 +37,8 @@ pub struct Config {
     pub limits: Limits,
     /// What one AMQP connection may take.
     pub amqp: Amqp,
+    /// How messages are sent to endpoints.
+    pub outbound: Outbound,
     /// How many there may be of what operators and devices create.
     pub quotas: Quotas,
     /// How the server stops.
@@ -226,6 +230,7 @@ impl Config {
         bound("quotas.jobs_per_hub", self.quotas.jobs_per_hub, 1, 1_000_000);
         bound("quotas.linked_hubs", self.quotas.linked_hubs as u64, 1, 1_000);
         self.amqp.check(&mut bound);
+        self.outbound.check(&mut bound);
         bound("shutdown.drain_s", self.shutdown.drain_s.into(), 0, 3_600);
         self.check_names(source, problems);
     }

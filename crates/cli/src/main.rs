@@ -83,6 +83,12 @@ enum Command {
     /// Cloud-to-device messages, and what became of them
     #[command(subcommand, visible_alias = "c2d")]
     Message(noun::message::MessageCommand),
+    /// Which messages of a hub go where
+    #[command(subcommand)]
+    Route(noun::route::RouteCommand),
+    /// Where a hub sends messages, and what was not taken there
+    #[command(subcommand)]
+    Endpoint(noun::endpoint::EndpointCommand),
     /// Telemetry of a hub
     #[command(subcommand)]
     Events(noun::events::EventsCommand),
@@ -199,6 +205,8 @@ async fn run_remote(command: Command, context: &Context) -> Result<()> {
         Command::Query(args) => noun::query::run(&args, context).await,
         Command::Job(command) => noun::job::run(&command, context).await,
         Command::Message(command) => noun::message::run(&command, context).await,
+        Command::Route(command) => noun::route::run(&command, context).await,
+        Command::Endpoint(command) => noun::endpoint::run(&command, context).await,
         Command::Events(command) => noun::events::run(&command, context).await,
         Command::Why(args) => why::run(&args, context).await,
         Command::Trust => trust::run_trust(context),

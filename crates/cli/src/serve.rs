@@ -210,6 +210,7 @@ async fn open_service(
         retention_days: config.hub.telemetry_kept_days,
         partitions: config.hub.partitions,
         quotas: config.quotas,
+        routes: config.outbound.settings(),
         addresses: match config.addresses() {
             none if none.is_empty() => AddressPool::Loopback,
             listed => AddressPool::Listed(listed),
@@ -264,6 +265,7 @@ fn serve_options(args: &ServeArgs, config: &Config, keys: Option<KeyFolder>, tas
         admin: port(config.listen.admin_port, args.admin_port, default.admin_port),
         limits: rim_limits(&config.limits, &config.amqp),
         balancers: config.balancers(),
+        dials_private: config.outbound.private,
         operator: config.certificate(),
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! Nothing here sees the server, the service or the store: what the command line does, everybody can do. Start at
 //! [`endpoints`] for how a running Muster is found, at [`https`] for how it is spoken to, at
-//! [`device`] for what devices do.
+//! [`device`] for what devices do, at [`outbound`] for what a server sends where its operators say.
 
 pub mod device;
 pub mod endpoints;
 pub mod https;
 pub mod management;
+pub mod outbound;
 pub mod service;
 pub mod trust;

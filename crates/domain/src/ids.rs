@@ -80,6 +80,11 @@ fn check_label(text: &str) -> Result<(), InvalidName> {
     check(text, 1, 64, |c| c.is_ascii_alphanumeric() || "-._".contains(c))
 }
 
+/// As [`check_label`], and `$`, with which the name of the fallback route begins (`contract/control-plane.md 4.2`).
+fn check_route(text: &str) -> Result<(), InvalidName> {
+    check(text, 1, 64, |c| c.is_ascii_alphanumeric() || "-._$".contains(c))
+}
+
 /// What stays as it is in a topic and a path, 1 to 100: SDKs disagree about decoding anything else
 /// (`contract/hub-device.md 2.10`). `*` stands between a component and its command.
 fn check_method(text: &str) -> Result<(), InvalidName> {
@@ -233,6 +238,16 @@ caseless_name!(
 caseless_name!(
     /// Names a CA certificate on a provisioning service or a hub. 1 to 64 characters.
     CertificateName,
+    check_label
+);
+caseless_name!(
+    /// Names a route of a hub. 1 to 64 characters.
+    RouteName,
+    check_route
+);
+caseless_name!(
+    /// Names an endpoint that a hub routes messages to. 1 to 64 characters.
+    EndpointName,
     check_label
 );
 exact_name!(

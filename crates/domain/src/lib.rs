@@ -26,5 +26,6 @@ pub mod query;
 pub mod quota;
 pub mod reprovision;
 pub mod resource;
+pub mod route;
 pub mod sas;
 pub mod twin;

@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 
+use crate::clock::UnixTime;
 use crate::ids::{DeviceId, HubKey};
 use crate::operation::identity::IdentityName;
 use crate::operation::session::{AuthenticationMethod, Seat};
@@ -168,6 +169,17 @@ pub struct Message {
     pub model_id: Option<String>,
     /// Body and properties.
     pub draft: Draft,
+}
+
+/// Where a message stands in the log of its hub, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredPlace {
+    /// Counts the messages of its partition, from 0.
+    pub sequence: u64,
+    /// Counts the bytes of its partition, from 0.
+    pub offset: u64,
+    /// When it was kept.
+    pub enqueued_at: UnixTime,
 }
 
 impl Draft {

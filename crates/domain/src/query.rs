@@ -5,6 +5,9 @@
 //! to [`Plan::matches`], row by row. Nothing here reads a row or knows a store. The names in it are those of the language:
 //! a query addresses the document that the answer shows ([`document`]). Start at [`parse`].
 //!
+//! Conditions alone are written for messages as well, by those who route them ([`parse_condition`], [`message`]): the same
+//! language over another document.
+//!
 //! A condition has three values. What is not there, or not of the type that is asked for, is undefined, and so is what is
 //! made of it; only what is exactly true selects a row.
 
@@ -14,6 +17,7 @@ mod evaluate;
 mod function;
 pub mod leaf;
 mod lexer;
+pub mod message;
 mod parser;
 mod path;
 mod print;
@@ -22,7 +26,7 @@ mod value;
 pub use aggregate::{Aggregate, GROUPS_MAX, Groups, TooManyGroups};
 pub use evaluate::Outcome;
 pub use function::Function;
-pub use parser::{parse, parse_target};
+pub use parser::{parse, parse_condition, parse_target};
 pub use path::{Path, Root};
 pub use value::{Constant, Number};
 
@@ -316,6 +320,12 @@ pub enum Fault {
     /// A backslash with something behind it that means nothing.
     #[error("expected one of \\' \\\" \\\\ \\/ \\b \\f \\n \\r \\t \\uXXXX")]
     Escape,
+    /// A system property that messages do not have.
+    #[error("{name} is not a system property of messages")]
+    UnknownProperty {
+        /// What it was called; cut if it is long.
+        name: String,
+    },
     /// Digits that are no number.
     #[error("this is not a number")]
     Number,

@@ -18,6 +18,7 @@ use crate::cloud_to_device::{InvalidQueue, QueueSettings};
 use crate::enrollment::AllocationPolicy;
 use crate::ids::{Etag, HubKey, HubName, IdScope, PolicyName, ServiceKey, ServiceName};
 use crate::operation::resource::{HubDraft, LinkDraft, ServiceDraft};
+use crate::route::{InvalidRouting, Routing};
 
 pub use ca_certificate::{CaCertificate, NotProved};
 pub use naming::{AddressPool, FIRST_ADDRESS, Naming, next_loopback};
@@ -48,6 +49,8 @@ pub struct Hub {
     pub retention_days: u16,
     /// How messages to its devices are treated; a change concerns what is sent after it.
     pub cloud_to_device: QueueSettings,
+    /// Where its messages go.
+    pub routing: Routing,
     /// Every other property as the operator wrote it.
     pub extra: Map<String, Value>,
     /// When it was created.
@@ -119,6 +122,9 @@ pub enum InvalidResource {
     /// A setting of the messages to devices is out of its range.
     #[error("{0}")]
     CloudToDevice(InvalidQueue),
+    /// Messages cannot be routed so.
+    #[error("{0}")]
+    Routing(Box<InvalidRouting>),
     /// The rights of a policy cannot be read.
     #[error("the rights of policy {policy}: {reason}")]
     Rights {
@@ -187,6 +193,7 @@ impl Hub {
             partitions: draft.partition_count.unwrap_or(Self::PARTITIONS_DEFAULT),
             retention_days: Self::RETENTION_DAYS_DEFAULT,
             cloud_to_device: QueueSettings::default(),
+            routing: Routing::default(),
             extra: Map::new(),
             created_at: now,
             etag: Etag::from_number(0),
@@ -212,9 +219,12 @@ impl Hub {
         }
         let cloud_to_device = draft.cloud_to_device.apply(self.cloud_to_device);
         cloud_to_device.check().map_err(InvalidResource::CloudToDevice)?;
+        let routing = draft.routing.map(|routing| Routing::settle(routing, &self.routing)).transpose();
+        let routing = routing.map_err(|invalid| InvalidResource::Routing(Box::new(invalid)))?;
         if let Some(drafts) = draft.policies {
             self.policies = policy::settle(drafts, &self.policies, ResourceKind::Hub, entropy)?;
         }
+        replace_if_said(&mut self.routing, routing);
         self.retention_days = retention_days;
         self.cloud_to_device = cloud_to_device;
         replace_if_said(&mut self.location, draft.location);

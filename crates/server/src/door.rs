@@ -94,6 +94,7 @@ const fn is_proof(operation: &Operation) -> bool {
         | Operation::DigitalTwin(_)
         | Operation::Job(_)
         | Operation::Resource(_)
+        | Operation::Route(_)
         | Operation::Decision(_) => true,
         Operation::Session(ask) => {
             matches!(ask, session::Ask::Connect(_) | session::Ask::Verify(_) | session::Ask::Renew { .. })

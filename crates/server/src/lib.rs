@@ -7,6 +7,7 @@ pub mod amqp;
 pub mod balancer;
 pub mod budget;
 mod connection;
+mod courier;
 pub mod door;
 pub mod http;
 pub mod listener;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use dialect::error::Refused;
 use dialect::http::{Target, bearer, json, signature};
 use dialect::hub::{device_http as hub_device_http, service_http as hub_http};
-use dialect::management::{self, arm, messages, oauth, own, telemetry as telemetry_json};
+use dialect::management::{self, arm, messages, oauth, own, routing, telemetry as telemetry_json};
 use dialect::provisioning::{self, device_http, service_http};
 use domain::operation::telemetry::Answer;
 use domain::operation::{Caller, ErrorKind, Failure, Reply, Secret, Transport};
@@ -162,6 +162,12 @@ impl AdminRoutes {
         if messages::owns(target) {
             return match messages::decode(request, target) {
                 Ok(operation) => messages::encode(self.door.perform(&caller, operation).await),
+                Err(refused) => self.refuse(refused),
+            };
+        }
+        if routing::owns_letters(target) {
+            return match routing::decode_letters(request, target) {
+                Ok(operation) => routing::encode(self.door.perform(&caller, operation).await),
                 Err(refused) => self.refuse(refused),
             };
         }

@@ -8,14 +8,16 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use client::outbound::Reach;
 use domain::clock::{Clock, Entropy};
 use domain::operation::Transport;
 use proto::{amqp, mqtt};
-use service::Service;
+use service::{Courier, Service};
 
 use crate::amqp::AmqpServer;
 use crate::balancer::{Balancer, Balancers};
 use crate::connection::caller;
+use crate::courier::OutboundCourier;
 use crate::door::Door;
 use crate::http::{HttpServer, HttpSettings};
 use crate::listener::{BindError, Binder, ConnectionLimit, Incoming, PortNotice, PortWanted, RunningListener};
@@ -53,6 +55,8 @@ pub struct ServeOptions {
     pub limits: RimLimits,
     /// Who says before TLS whom a connection comes from, and must.
     pub balancers: Vec<Balancer>,
+    /// Whether endpoints of routes may have private addresses, loopback included.
+    pub dials_private: bool,
     /// Files of a certificate chain and its key that the operator brings.
     pub operator: Option<(PathBuf, PathBuf)>,
 }
@@ -152,6 +156,7 @@ impl Server {
             let brought = OperatorCertificate::load(chain, key, certificates.provider())?;
             certificates.replace_operator_certificates(vec![brought]);
         }
+        let own_addresses = options.addresses.clone();
         let binder = Binder { addresses: options.addresses, strict: options.strict };
         let connections = ConnectionLimit::new(options.limits.connections_max);
         let bind = |purpose, (port, explicit)| {
@@ -178,6 +183,14 @@ impl Server {
             notices,
         };
         server.start_workers(service, names, own);
+        let Ports { https, mqtts, amqps, admin } = server.ports();
+        let reach =
+            Reach { private: options.dials_private, own_ports: vec![https, mqtts, amqps, admin], own_addresses };
+        let courier: Arc<dyn Courier> = Arc::new(OutboundCourier::new(reach));
+        server.run("routes", service, move |service| {
+            let courier = Arc::clone(&courier);
+            async move { service.run_routes(courier).await }
+        });
         Ok(server)
     }
 

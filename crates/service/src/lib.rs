@@ -23,6 +23,7 @@ mod queries;
 mod readers;
 mod registry;
 mod resources;
+mod routes;
 mod sessions;
 mod snapshot;
 mod tasks;
@@ -47,10 +48,12 @@ use calls::Places;
 use directory::Directory;
 use provisioning::KeyGroups;
 use readers::Readers;
+use routes::Endpoints;
 
 pub use error::Error;
 pub use mailbox::{Mailbox, Slot, mailbox};
 pub use resources::{Defaults, EndpointOf, Published};
+pub use routes::{Courier, RouteSettings};
 pub use snapshot::Snapshot;
 pub use tasks::{Spawner, Task};
 pub use telemetry::{ReaderStart, TelemetryReader};
@@ -75,6 +78,8 @@ pub struct Settings {
     pub partitions: u16,
     /// How many CA certificates and links there may be; the rest is the store's to bound.
     pub quotas: Quotas,
+    /// How endpoints are insisted on.
+    pub routes: RouteSettings,
     /// Where fresh resources get their addresses from, unless they are known by name.
     pub addresses: AddressPool,
 }
@@ -90,6 +95,7 @@ impl Default for Settings {
             retention_days: 1,
             partitions: 4,
             quotas: Quotas::default(),
+            routes: RouteSettings::default(),
             addresses: AddressPool::Loopback,
         }
     }
@@ -138,6 +144,8 @@ struct Inner {
     calls: Places,
     /// Room, in bytes, for messages that were sent over HTTPS and wait to be durable.
     posts: Semaphore,
+    /// How the endpoints are that messages are sent to.
+    endpoints: Endpoints,
     assignments: Notify,
     jobs: Notify,
     key_groups: KeyGroups,
@@ -172,6 +180,7 @@ impl Service {
             readers: Readers::default(),
             calls: Places::default(),
             posts: Semaphore::new(telemetry::POSTS_BYTES_MAX),
+            endpoints: Endpoints::default(),
             assignments: Notify::new(),
             jobs: Notify::new(),
             key_groups: KeyGroups::new(store.as_ref()),
@@ -188,6 +197,10 @@ impl Service {
             service.make_defaults(&defaults).await?;
         }
         service.apply_retention();
+        // A change that was cut short may have left endpoints that have not begun, or that are no more.
+        for hub in service.resources().hubs() {
+            service.settle_endpoints(hub).await?;
+        }
         Ok(service)
     }
 
@@ -217,6 +230,7 @@ impl Service {
             Operation::Events(ask) => self.perform_events(caller, ask).await.map(Reply::Events),
             Operation::CloudToDevice(ask) => self.perform_cloud_to_device(caller, ask).await.map(Reply::CloudToDevice),
             Operation::Resource(ask) => self.perform_resource(caller, ask).await.map(Reply::Resource),
+            Operation::Route(ask) => self.perform_route(caller, ask).await.map(Reply::Route),
             Operation::Decision(ask) => self.perform_decision(caller, ask).await.map(Reply::Decision),
         }
     }

@@ -15,13 +15,14 @@ use domain::decision::Decision;
 use domain::enrollment::{Enrollment, EntryKind, EntryName};
 use domain::identity::Identity;
 use domain::ids::{
-    CertificateName, DeviceId, EnrollmentGroupId, HubKey, JobId, LockToken, OperationId, Precondition, RegistrationId,
-    ServiceKey, TrackingId,
+    CertificateName, DeviceId, EndpointName, EnrollmentGroupId, HubKey, JobId, LockToken, OperationId, Precondition,
+    RegistrationId, ServiceKey, TrackingId,
 };
 use domain::job::{self, DeviceJob, DeviceOutcome, Job, JobFailure};
 use domain::message::Message;
 use domain::operation::identity::IdentityName;
 use domain::operation::registration::{RegistrationError, RegistrationState, RegistrationStatus};
+use domain::operation::route::DeadLetter;
 use domain::operation::session::Subscriptions;
 use domain::operation::{Page, PageRequest};
 use domain::query::{Groups, Plan, TooManyGroups};
@@ -32,11 +33,11 @@ use tokio::sync::watch;
 
 use crate::error::{Error, Unavailability};
 use crate::ports::{
-    Accepted, ActivityMark, Changed, ClaimWanted, Claimed, CloudToDeviceStore, ConnectionClaim, Created, DecisionStore,
-    DefaultsStage, Deployment, DeviceCounts, DeviceJobsWanted, DueJob, Enlisted, Enqueued, EnrollmentStore, Finish,
-    Finished, Found, Given, IdentityStore, JobKey, JobStore, Lease, OperationView, Place, Placed, Planned, Position,
-    QueryStore, ReadFrom, RegistrationStore, ResourceStore, Resources, Searched, Settled, StoredMessage, Swept,
-    TelemetryLog, TwinChange, TwinOutcome, TwinStore, X509Lookup,
+    Accepted, ActivityMark, Buried, Changed, ClaimWanted, Claimed, CloudToDeviceStore, ConnectionClaim, Created,
+    DecisionStore, DefaultsStage, Deployment, DeviceCounts, DeviceJobsWanted, DueJob, Enlisted, Enqueued,
+    EnrollmentStore, Finish, Finished, Found, Given, GivenUp, IdentityStore, JobKey, JobStore, Lease, OperationView,
+    Place, Placed, Planned, Position, QueryStore, ReadFrom, RegistrationStore, ResourceStore, Resources, RouteStore,
+    Searched, Settled, StoredMessage, Swept, TelemetryLog, Told, TwinChange, TwinOutcome, TwinStore, X509Lookup,
 };
 
 /// How a call fails.
@@ -312,6 +313,19 @@ gated!(CloudToDeviceStore {
         self.inner.feedback_changes()
     }
 );
+
+gated!(RouteStore {
+    fn begin_endpoint(hub: HubKey, endpoint: &EndpointName, begin: Vec<Told>) -> Option<Vec<Told>>;
+    fn advance_endpoint(hub: HubKey, endpoint: &EndpointName, partition: u16, told: u64) -> ();
+    fn give_up(hub: HubKey, endpoint: &EndpointName, given_up: GivenUp, bounds: (u64, UnixTime)) -> Buried;
+    fn dead_letters(hub: HubKey, endpoint: &EndpointName, only_due: bool, limit: usize) -> Vec<DeadLetter>;
+    fn count_dead_letters(hub: HubKey, endpoint: &EndpointName) -> u64;
+    fn replay_dead_letters(hub: HubKey, endpoint: &EndpointName) -> u64;
+    fn settle_dead_letter(id: u64, refused: Option<String>) -> ();
+    fn purge_dead_letters(hub: HubKey, endpoint: &EndpointName, limit: usize) -> u64;
+    fn known_endpoints(hub: HubKey) -> Vec<EndpointName>;
+    fn forget_endpoint(hub: HubKey, endpoint: &EndpointName) -> ();
+});
 
 gated!(DecisionStore {
     fn find_decision(tracking: TrackingId) -> Option<Decision>;

@@ -186,6 +186,7 @@ impl Muster {
             admin: ANY_PORT,
             limits: rim.limits,
             balancers: rim.balancers,
+            dials_private: true,
             operator: None,
         };
         let server = Server::start(&service, options, &clock, &entropy)?;

@@ -8,6 +8,7 @@
 pub mod amqp;
 pub mod annotations;
 pub mod cbs;
+pub mod cloud_event;
 mod cut_off;
 pub mod deliveries;
 pub mod delivery_amqp;

@@ -11,7 +11,7 @@ use http::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::arm_json::{self as shape, Keys};
-use super::{internal, refuse};
+use super::{internal, refuse, routing};
 use crate::error::Refused;
 use crate::http::{Target, empty, is, json as respond, parse_precondition, precondition};
 use crate::json::{self, InvalidJson, members, object, text};
@@ -65,6 +65,18 @@ pub fn owns(target: &Target) -> bool {
 pub fn decode(request: &Request<Bytes>, target: &Target) -> Result<(Operation, Asked), Refused> {
     target.api_version()?;
     let segments = target.segments();
+    if let [word, subscription, groups, group, providers, provider, hubs, name, rest @ ..] = segments.as_slice()
+        && is(word, "subscriptions")
+        && is(groups, "resourceGroups")
+        && is(providers, "providers")
+        && is(provider, "Microsoft.Devices")
+        && is(hubs, "IotHubs")
+        && routing::owns(rest)
+    {
+        let place = Place { subscription: (*subscription).to_owned(), group: Some((*group).to_owned()) };
+        let hub = HubName::parse(name).map_err(|invalid| bad_name(&invalid))?;
+        return Ok((routing::decode(request, place, hub, rest)?, Asked::Other));
+    }
     let (ask, asked) = match segments.as_slice() {
         [word] if is(word, "tenants") => read_only(request, Ask::ListSubscriptions, Asked::Tenants),
         [_] => read_only(request, Ask::ListSubscriptions, Asked::Subscription { listed: true }),
@@ -278,6 +290,7 @@ fn read_object(body: &Bytes) -> Result<Value, Refused> {
 pub fn encode(reply: Result<Reply, Failure>, asked: &Asked) -> Response<Bytes> {
     let answer = match reply {
         Ok(Reply::Resource(answer)) => answer,
+        Ok(Reply::Route(answer)) => return routing::encode(Ok(Reply::Route(answer))),
         Ok(_) => return internal(),
         Err(failure) => return refuse(&failure),
     };

@@ -18,7 +18,7 @@ use domain::resource::{CaCertificate, LinkedHub, Policy, ResourceGroup};
 use domain::sas::SymmetricKey;
 use serde_json::{Map, Value, json};
 
-use super::unenforced;
+use super::{routing_json, unenforced};
 use crate::error::Refused;
 use crate::json::{InvalidJson, boolean, object, text};
 use crate::provisioning::service_json::{allocation_word, parse_allocation_word};
@@ -124,7 +124,8 @@ pub fn parse_hub(body: &Value) -> Result<HubDraft, Refused> {
         partition_count: count("partitionCount")?,
         retention_days: count("retentionTimeInDays")?,
         cloud_to_device: parse_queue(properties)?,
-        extra: rest(properties, &["cloudToDevice"]),
+        routing: routing_json::parse(properties)?,
+        extra: rest(properties, &["cloudToDevice", "routing"]),
     })
 }
 
@@ -263,6 +264,7 @@ pub fn show_hub(shown: &ShownHub, keys: Keys) -> Value {
                 "endpoint": format!("sb://{}/", shown.host_name),
             } },
             "cloudToDevice": show_queue(&hub.cloud_to_device),
+            "routing": routing_json::show(&hub.routing),
             "locations": [{ "location": hub.location, "role": "primary" }],
         }),
     );
@@ -304,17 +306,6 @@ fn hub_defaults() -> Map<String, Value> {
             "publicNetworkAccess": "Enabled",
             "minTlsVersion": "1.2",
             "privateEndpointConnections": [],
-            "routing": {
-                "endpoints": {
-                    "serviceBusQueues": [], "serviceBusTopics": [], "eventHubs": [], "storageContainers": [],
-                    "cosmosDBSqlContainers": [],
-                },
-                "routes": [],
-                "fallbackRoute": {
-                    "name": "$fallback", "source": "DeviceMessages", "condition": "true", "endpointNames": ["events"],
-                    "isEnabled": true,
-                },
-            },
             "storageEndpoints": {
                 "$default": { "sasTtlAsIso8601": "PT1H", "connectionString": "", "containerName": "" },
             },

@@ -15,6 +15,7 @@ pub mod method;
 pub mod query;
 pub mod registration;
 pub mod resource;
+pub mod route;
 pub mod session;
 pub mod telemetry;
 pub mod twin;
@@ -61,6 +62,8 @@ pub enum Operation {
     CloudToDevice(cloud_to_device::Ask),
     /// An operator manages hubs, provisioning services, links, policies and CA certificates.
     Resource(resource::Ask),
+    /// An operator tries routes, and looks after endpoints.
+    Route(route::Ask),
     /// An operator asks why.
     Decision(decision::Ask),
 }
@@ -96,6 +99,8 @@ pub enum Reply {
     CloudToDevice(cloud_to_device::Answer),
     /// To [`Operation::Resource`].
     Resource(resource::Answer),
+    /// To [`Operation::Route`].
+    Route(route::Answer),
     /// To [`Operation::Decision`].
     Decision(decision::Answer),
 }

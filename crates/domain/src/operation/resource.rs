@@ -8,6 +8,7 @@ use crate::certificate::Certificate;
 use crate::cloud_to_device::{FeedbackSettings, QueueSettings};
 use crate::ids::{CertificateName, HubName, PolicyName, Precondition, ServiceName};
 use crate::resource::{CaCertificate, Hub, Policy, ProvisioningService, ResourceGroup};
+use crate::route::RoutingDraft;
 use crate::sas::SymmetricKey;
 
 /// Where a resource lives, as the caller names it. The deployment has one subscription.
@@ -248,6 +249,8 @@ pub struct HubDraft {
     pub retention_days: Option<u16>,
     /// How messages to its devices are treated.
     pub cloud_to_device: QueueDraft,
+    /// Where its messages go, secrets perhaps masked.
+    pub routing: Option<RoutingDraft>,
     /// Every other property, echoed as it came.
     pub extra: Map<String, Value>,
 }

@@ -25,7 +25,12 @@ impl Plan {
 impl Expression {
     /// Whether the value of the expression is exactly true.
     pub fn is_true(&self, document: &Map<String, Value>) -> bool {
-        self.value(document).truth() == Some(true)
+        self.truth(document) == Some(true)
+    }
+
+    /// What the expression is worth as a condition; `None` is undefined.
+    pub fn truth(&self, document: &Map<String, Value>) -> Option<bool> {
+        self.value(document).truth()
     }
 
     pub(super) fn value<'v>(&'v self, document: &'v Map<String, Value>) -> Known<'v> {

@@ -8,6 +8,15 @@ use super::{Fault, InvalidQuery};
 /// Most characters of the text that an error repeats.
 const SHOWN_CHARS_MAX: usize = 40;
 
+/// What the names of a text mean, and so how they are cut out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Vocabulary {
+    /// Members of twins.
+    Twins,
+    /// Properties of messages: also with hyphens, in braces, and with places in arrays behind them.
+    Messages,
+}
+
 /// A piece of the text.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Token {
@@ -69,8 +78,8 @@ pub(super) fn is_first_name(name: &str) -> bool {
 }
 
 /// All tokens of `text`, the end among them.
-pub(super) fn tokens(text: &str) -> Result<Vec<Placed>, InvalidQuery> {
-    let mut lexer = Lexer { rest: text, at: 1 };
+pub(super) fn tokens(text: &str, vocabulary: Vocabulary) -> Result<Vec<Placed>, InvalidQuery> {
+    let mut lexer = Lexer { vocabulary, rest: text, at: 1 };
     let mut tokens = Vec::new();
     loop {
         lexer.skip(char::is_whitespace);
@@ -85,6 +94,7 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Placed>, InvalidQuery> {
 }
 
 struct Lexer<'t> {
+    vocabulary: Vocabulary,
     rest: &'t str,
     /// The character at which `rest` begins, from 1.
     at: usize,
@@ -129,6 +139,7 @@ impl<'t> Lexer<'t> {
         match character {
             '\'' | '"' => self.text(character),
             _ if begins_name(character) => self.path(),
+            '{' if self.vocabulary == Vocabulary::Messages => self.braced(),
             '0'..='9' | '.' => self.number(),
             _ => match SYMBOLS.into_iter().chain([CLOSING]).find(|symbol| self.eat(symbol)) {
                 Some(symbol) => Ok(Token::Symbol(symbol)),
@@ -140,7 +151,23 @@ impl<'t> Lexer<'t> {
     fn path(&mut self) -> Result<Token, InvalidQuery> {
         let is_part = |character: char| continues_name(character) && !character.is_whitespace();
         let mut names = vec![self.skip(is_part).to_owned()];
-        while self.eat(".") {
+        let reads_messages = self.vocabulary == Vocabulary::Messages;
+        if let Some(first) = names.first_mut().filter(|first| reads_messages && first.starts_with('$')) {
+            while self.rest.strip_prefix('-').is_some_and(|rest| rest.starts_with(begins_name)) {
+                self.eat("-");
+                first.push('-');
+                first.push_str(self.skip(is_part));
+            }
+        }
+        let has_places = reads_messages && names.iter().any(|first| first.starts_with('$'));
+        loop {
+            if let Some(place) = if has_places { self.place() } else { None } {
+                names.push(place);
+                continue;
+            }
+            if !self.eat(".") {
+                break;
+            }
             let name = if self.eat("[[") {
                 let Some(end) = self.rest.find("]]") else { return self.fail(Fault::Unclosed { what: "[[" }) };
                 let name = self.rest.get(..end).unwrap_or_default();
@@ -157,6 +184,26 @@ impl<'t> Lexer<'t> {
             names.push(name.to_owned());
         }
         Ok(Token::Path(names))
+    }
+
+    /// A place in an array, with its brackets: no member is called so.
+    fn place(&mut self) -> Option<String> {
+        let digits = self.rest.strip_prefix('[')?.split_once(']')?.0;
+        let is_place = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let place = is_place.then(|| format!("[{digits}]"))?;
+        self.eat(&place);
+        Some(place)
+    }
+
+    /// The name of an application property, whatever characters it has; its braces stay, so that it is no word of the
+    /// language.
+    fn braced(&mut self) -> Result<Token, InvalidQuery> {
+        let Some((inside, _)) = self.rest.split_once('}') else {
+            return self.fail(Fault::Unclosed { what: "{" });
+        };
+        let name = format!("{inside}}}");
+        self.eat(&name);
+        Ok(Token::Path(vec![name]))
     }
 
     fn number(&mut self) -> Result<Token, InvalidQuery> {

@@ -8,7 +8,8 @@
 
 use super::document::parse_moment;
 use super::evaluate::fold;
-use super::lexer::{Placed, Token, shown, tokens};
+use super::lexer::{Placed, Token, Vocabulary, shown, tokens};
+use super::message;
 use super::value::Number;
 use super::{
     Aggregate, Collection, Column, Comparison, Constant, DEPTH_MAX, Expression, Fault, Function, GroupColumn,
@@ -40,8 +41,21 @@ pub fn parse(text: &str) -> Result<Plan, InvalidQuery> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(InvalidQuery { at: 1, fault: Fault::TooLong });
     }
-    let mut parser = Parser { tokens: tokens(text)?, next: 0, terms: 0, depth: 0 };
-    parser.query()
+    Parser::new(text, Vocabulary::Twins)?.query()
+}
+
+/// Reads a condition on a message ([`message`]).
+pub fn parse_condition(text: &str) -> Result<Expression, InvalidQuery> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(InvalidQuery { at: 1, fault: Fault::TooLong });
+    }
+    let mut parser = Parser::new(text, Vocabulary::Messages)?;
+    let condition = parser.condition()?;
+    if *parser.peek() == Token::End {
+        Ok(condition)
+    } else {
+        parser.expected("an operator or the end of the condition")
+    }
 }
 
 /// Reads what tells the twins of a job or a configuration from others: a condition on devices, `*` for all of them, or
@@ -50,8 +64,7 @@ pub fn parse_target(text: &str) -> Result<Plan, InvalidQuery> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(InvalidQuery { at: 1, fault: Fault::TooLong });
     }
-    let mut parser = Parser { tokens: tokens(text)?, next: 0, terms: 0, depth: 0 };
-    parser.target()
+    Parser::new(text, Vocabulary::Twins)?.target()
 }
 
 /// What stands behind `SELECT`.
@@ -72,6 +85,7 @@ enum Selected {
 }
 
 struct Parser {
+    vocabulary: Vocabulary,
     tokens: Vec<Placed>,
     next: usize,
     terms: usize,
@@ -79,6 +93,10 @@ struct Parser {
 }
 
 impl Parser {
+    fn new(text: &str, vocabulary: Vocabulary) -> Result<Self, InvalidQuery> {
+        Ok(Self { vocabulary, tokens: tokens(text, vocabulary)?, next: 0, terms: 0, depth: 0 })
+    }
+
     fn peek(&self) -> &Token {
         self.tokens.get(self.next).map_or(&Token::End, |placed| &placed.token)
     }
@@ -255,8 +273,15 @@ impl Parser {
         if self.peek_word().is_some_and(is_word) {
             return self.expected(wanted);
         }
+        let path = match self.vocabulary {
+            Vocabulary::Twins => Path::resolve(names),
+            Vocabulary::Messages => match message::resolve(names) {
+                Ok(path) => path,
+                Err(name) => return self.fail(Fault::UnknownProperty { name: shown(&name) }),
+            },
+        };
         self.next += 1;
-        Ok(Path::resolve(names))
+        Ok(path)
     }
 
     fn collection(&mut self) -> Result<Collection, InvalidQuery> {

@@ -147,7 +147,12 @@ impl Path {
             Root::Reported => properties("reported"),
             other => member(other.name()),
         };
-        self.rest.iter().try_fold(root?, |value, name| value.as_object()?.get(&**name))
+        self.rest.iter().try_fold(root?, |value, name| match value {
+            Value::Object(members) => members.get(&**name),
+            // Written with brackets, which only conditions on messages can have.
+            Value::Array(items) => items.get(name.strip_prefix('[')?.strip_suffix(']')?.parse::<usize>().ok()?),
+            _ => None,
+        })
     }
 
     /// What a column is called that is given no name: the last member of the path.

@@ -156,8 +156,10 @@ impl Service {
             };
             self.create_hub(name, &group, draft).await?
         };
+        let settled = self.settle_endpoints(&hub).await;
         self.reload().await?;
         drop(changing);
+        settled?;
         if present.is_some_and(|present| present.policies != hub.policies) {
             self.judge_hub(hub.key).await?;
         }

@@ -15,3 +15,4 @@ mod operating;
 mod posting;
 mod querying;
 mod reaching;
+mod routing;

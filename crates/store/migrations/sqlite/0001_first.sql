@@ -321,6 +321,34 @@ CREATE INDEX job_device_by_job ON job_device (job, sequence);
 CREATE INDEX job_device_by_device ON job_device (hub, device, sequence);
 CREATE INDEX job_device_by_hub ON job_device (hub, sequence);
 
+-- How far each endpoint of a hub was told of each partition of the log: -1 is of nothing.
+CREATE TABLE endpoint_cursor (
+    hub INTEGER NOT NULL,
+    endpoint TEXT NOT NULL,
+    partition INTEGER NOT NULL,
+    told INTEGER NOT NULL,
+    PRIMARY KEY (hub, endpoint, partition)
+) STRICT, WITHOUT ROWID;
+
+-- Messages that an endpoint would not take, as the log has them.
+CREATE TABLE dead_letter (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    hub INTEGER NOT NULL,
+    endpoint TEXT NOT NULL,
+    partition INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    log_offset INTEGER NOT NULL,
+    enqueued_at INTEGER NOT NULL,
+    record BLOB NOT NULL,
+    reason TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    given_up_at INTEGER NOT NULL,
+    -- 1 for one that is to be sent again.
+    due INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE INDEX dead_letter_by_endpoint ON dead_letter (hub, endpoint, id);
+
 -- Why devices were admitted; refusals are in a file of their own.
 CREATE TABLE decision (
     id INTEGER PRIMARY KEY,

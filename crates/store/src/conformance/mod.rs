@@ -15,6 +15,7 @@ pub mod job;
 pub mod query;
 pub mod registration;
 pub mod resource;
+pub mod route;
 pub mod sample;
 pub mod session;
 pub mod telemetry;

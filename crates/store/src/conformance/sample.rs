@@ -24,6 +24,7 @@ use domain::operation::registration::Substatus;
 use domain::operation::session::Memory;
 use domain::quota::Quotas;
 use domain::resource::{CaCertificate, Hub, ProvisioningService, default_hub_policies, default_service_policies};
+use domain::route::Routing;
 use domain::sas::{KeyPair, SasToken};
 use serde_json::{Map, Value};
 
@@ -71,6 +72,7 @@ pub fn hub(name: &str) -> Hub {
         partitions: 4,
         retention_days: 1,
         cloud_to_device: QueueSettings::default(),
+        routing: Routing::default(),
         extra: object(r#"{"comments":"AccountKey=hidden"}"#),
         created_at: UnixTime::NEVER,
         etag: Etag::from_number(0),

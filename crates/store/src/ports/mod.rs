@@ -11,6 +11,7 @@ mod job;
 mod query;
 mod registration;
 mod resource;
+mod route;
 mod telemetry;
 mod twin;
 
@@ -24,6 +25,7 @@ pub use registration::{
     Accepted, Assigned, Assignee, Claimed, Finish, Finished, OperationView, Planned, RegistrationStore, TwinSource,
 };
 pub use resource::{DefaultsStage, Deployment, Placed, ResourceStore, Resources, Sealed};
+pub use route::{Buried, GivenUp, RouteStore, Told};
 pub use telemetry::{Position, ReadFrom, StoredMessage, TelemetryLog};
 pub use twin::{TwinChange, TwinOutcome, TwinStore};
 
@@ -67,6 +69,7 @@ pub trait Store:
     + JobStore
     + DecisionStore
     + CloudToDeviceStore
+    + RouteStore
 {
 }
 
@@ -81,6 +84,7 @@ impl<S> Store for S where
         + JobStore
         + DecisionStore
         + CloudToDeviceStore
+        + RouteStore
         + ?Sized
 {
 }

@@ -14,6 +14,7 @@ mod query;
 mod registration;
 mod removal;
 mod resource;
+mod route;
 pub(crate) mod rows;
 mod session;
 mod tally;

@@ -35,6 +35,9 @@ fn remove_piece(tx: &Tx<'_, '_>, owner: CertificateOwner) -> Result<bool, Error>
             "DELETE FROM job WHERE key IN (SELECT key FROM job WHERE hub = ?1 LIMIT ?2)",
             "DELETE FROM twin WHERE identity IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
             "DELETE FROM session WHERE identity IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
+            "DELETE FROM dead_letter WHERE id IN (SELECT id FROM dead_letter WHERE hub = ?1 LIMIT ?2)",
+            "DELETE FROM endpoint_cursor WHERE (hub, endpoint, partition) IN \
+             (SELECT hub, endpoint, partition FROM endpoint_cursor WHERE hub = ?1 LIMIT ?2)",
             // Last, since the others are found by it: each piece is the same set of identities.
             "DELETE FROM identity WHERE id IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
         ],

@@ -12,6 +12,7 @@ use domain::resource::{
     AddressPool, CaCertificate, CertificateOwner, Hub, LinkedHub, Policy, ProvisioningService, ResourceGroup,
     StoredPolicy,
 };
+use domain::route::Routing;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -49,6 +50,13 @@ struct ServiceRecord {
     policies: Vec<StoredPolicy>,
     allocation: AllocationPolicy,
     links: Vec<LinkedHub>,
+}
+
+/// What of a hub is sealed beside its keys: routes and endpoints have secrets, and other properties may.
+#[derive(Serialize, Deserialize)]
+struct SealedHub {
+    extra: Map<String, Value>,
+    routing: Routing,
 }
 
 /// A row of `hub` or `service`: both have the same columns.
@@ -95,7 +103,7 @@ impl ResourceRow {
         policies.collect::<Option<_>>().ok_or_else(senseless)
     }
 
-    fn extra(&self, table: &'static str, sealer: &Sealer) -> Result<Map<String, Value>, Error> {
+    fn extra<T: serde::de::DeserializeOwned>(&self, table: &'static str, sealer: &Sealer) -> Result<T, Error> {
         let row = self.key.to_string();
         let place = Place { table, row: &row, column: "extra" };
         from_json(&open_text(sealer, place, &self.extra)?, Column { table, column: "extra" }, &row)
@@ -129,7 +137,7 @@ fn seal_parts(
     table: &'static str,
     key: i64,
     record: String,
-    (policies, extra): (&[Policy], &Map<String, Value>),
+    (policies, extra): (&[Policy], &impl Serialize),
 ) -> Result<Sealing, Error> {
     let row = key.to_string();
     let keys = policies.iter().map(|policy| &policy.keys);
@@ -150,7 +158,8 @@ fn seal_hub(sealer: &Sealer, hub: &Hub) -> Result<Sealing, Error> {
         retention_days: hub.retention_days,
         cloud_to_device: hub.cloud_to_device,
     })?;
-    seal_parts(sealer, "hub", hub.key.0, record, (&hub.policies, &hub.extra))
+    let sealed = SealedHub { extra: hub.extra.clone(), routing: hub.routing.clone() };
+    seal_parts(sealer, "hub", hub.key.0, record, (&hub.policies, &sealed))
 }
 
 fn seal_service(sealer: &Sealer, service: &ProvisioningService) -> Result<Sealing, Error> {
@@ -171,6 +180,7 @@ fn seal_service(sealer: &Sealer, service: &ProvisioningService) -> Result<Sealin
 fn hub_of(db: Db<'_>, row: &ResourceRow) -> Result<Hub, Error> {
     let sealer = &db.context.sealer;
     let record: HubRecord = from_json(&row.record, Column { table: "hub", column: "record" }, row.key)?;
+    let SealedHub { extra, routing } = row.extra("hub", sealer)?;
     Ok(Hub {
         key: HubKey(row.key),
         name: record.name,
@@ -183,7 +193,8 @@ fn hub_of(db: Db<'_>, row: &ResourceRow) -> Result<Hub, Error> {
         partitions: record.partitions,
         retention_days: record.retention_days,
         cloud_to_device: record.cloud_to_device,
-        extra: row.extra("hub", sealer)?,
+        routing,
+        extra,
         created_at: moment(row.created_at),
         etag: row.etag.into(),
     })

@@ -26,6 +26,7 @@ use crate::error::{Error, OpenError};
 use crate::folder::Folder;
 use crate::ports::{Position, ReadFrom, StoredMessage, TelemetryLog};
 use file::{LogFile, Mark, Page, Partition, Wish, first_wanted, last, read_page};
+pub(crate) use record::{decode as decode_record, encode as encode_record};
 use writer::{Append, Command, Thread};
 
 /// The folder of the log inside the data folder.

@@ -14,9 +14,9 @@ const VERSION: u8 = 1;
 /// The bytes are not a record.
 #[derive(Debug, thiserror::Error)]
 #[error("it is not a record of a message")]
-pub(super) struct NotARecord;
+pub(crate) struct NotARecord;
 
-pub(super) fn encode(message: &Message) -> Vec<u8> {
+pub(crate) fn encode(message: &Message) -> Vec<u8> {
     let draft = &message.draft;
     let mut out = Vec::with_capacity(draft.size() + 4 * draft.properties.len() + 160);
     out.push(VERSION);
@@ -88,7 +88,7 @@ fn put_optional(out: &mut Vec<u8>, text: Option<&str>) {
     }
 }
 
-pub(super) fn decode(hub: HubKey, partition: u16, record: Vec<u8>) -> Result<Message, NotARecord> {
+pub(crate) fn decode(hub: HubKey, partition: u16, record: Vec<u8>) -> Result<Message, NotARecord> {
     let record = Bytes::from(record);
     let mut rest = Reader(&record);
     if rest.byte()? != VERSION {

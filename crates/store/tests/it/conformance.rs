@@ -190,6 +190,14 @@ conformance! {
         resource_groups_are_put_and_removed_without_regard_to_case
         etags_never_repeat
     }
+    route {
+        an_endpoint_begins_once_and_goes_on_where_it_was
+        an_endpoint_that_is_forgotten_begins_anew
+        a_message_that_is_given_up_is_kept_whole_and_passed_over
+        no_more_messages_are_given_up_than_may_be_kept
+        dead_letters_are_sent_again_when_asked_and_stay_if_refused
+        dead_letters_are_purged_piece_by_piece_and_with_their_hub
+    }
     session {
         each_claim_is_higher_than_the_one_before_and_ends_it
         nobody_claims_what_is_gone_or_of_another_generation

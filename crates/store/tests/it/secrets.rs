@@ -10,6 +10,7 @@ use domain::decision::Cause;
 use domain::enrollment::{Attestation, CustomAllocation};
 use domain::ids::Precondition;
 use domain::resource::AddressPool;
+use domain::route::{AmqpAddress, AmqpKind, Endpoint, Routing, SecretText, Target, Url, Webhook, WebhookMode};
 use domain::sas::{KeyPair, SymmetricKey};
 use store::conformance::Done as _;
 use store::conformance::sample::{
@@ -44,9 +45,25 @@ fn both(keys: &KeyPair) -> [Vec<u8>; 2] {
     [keys.primary.bytes().to_vec(), keys.secondary.bytes().to_vec()]
 }
 
+/// Endpoints with secrets, which stand in [`ENDPOINT_SECRETS`].
+fn routing() -> Routing {
+    let amqp = "amqps://user:secret-of-the-container@host/address";
+    let amqp = AmqpAddress::parse(AmqpKind::Container, amqp, None).unwrap();
+    let url = Url::parse("https://example.org/in", &[("https", 443)], "").unwrap();
+    let headers = vec![("X-Key".to_owned(), SecretText::new(ENDPOINT_SECRETS[1]))];
+    let webhook = Webhook { url, mode: WebhookMode::Single, headers, authority: None };
+    let endpoint =
+        |name: &str, target| Endpoint { name: name.parse().unwrap(), target, labels: serde_json::Map::new() };
+    let endpoints = vec![endpoint("a", Target::Amqp(amqp)), endpoint("w", Target::Webhook(webhook))];
+    Routing { endpoints, ..Routing::default() }
+}
+
+const ENDPOINT_SECRETS: [&str; 2] = ["secret-of-the-container", "secret-of-a-header"];
+
 /// Puts every kind of secret into a store; gives them.
 async fn fill(store: &Embedded) -> Vec<Vec<u8>> {
     let mut secrets = vec![vec![0x5a; 24], vec![0xa5; 32], WEBHOOK.as_bytes().to_vec(), b"AccountKey=hidden".to_vec()];
+    secrets.extend(ENDPOINT_SECRETS.map(|secret| secret.as_bytes().to_vec()));
     let deployment = Deployment {
         subscription: "s".to_owned(),
         tenant: "t".to_owned(),
@@ -56,7 +73,8 @@ async fn fill(store: &Embedded) -> Vec<Vec<u8>> {
         created_at: NOON,
     };
     store.deployment(deployment).await.unwrap();
-    let hub = store.create_hub(hub("hub"), Some(AddressPool::Loopback), NOON).await.unwrap().done();
+    let hub = domain::resource::Hub { routing: routing(), ..hub("hub") };
+    let hub = store.create_hub(hub, Some(AddressPool::Loopback), NOON).await.unwrap().done();
     let service = store.create_service(service("dps", "0neX"), Some(AddressPool::Loopback), NOON).await.unwrap().done();
     for policy in hub.policies.iter().chain(&service.policies) {
         secrets.extend(both(&policy.keys));

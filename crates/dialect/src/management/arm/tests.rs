@@ -14,7 +14,7 @@ const ENTROPY_SEED: u64 = 5;
 const SUBSCRIPTION: &str = "00000000-0000-0000-0000-000000000001";
 const CREATED: UnixTime = UnixTime::from_micros(1_706_702_400_000_000);
 
-fn send(line: &str, headers: &[(String, String)], body: &Value) -> Result<(Ask, Asked), Refused> {
+fn send(line: &str, headers: &[(String, String)], body: &Value) -> Result<(Operation, Asked), Refused> {
     let body = match body {
         Value::Null => Vec::new(),
         Value::String(text) => text.clone().into_bytes(),
@@ -22,9 +22,23 @@ fn send(line: &str, headers: &[(String, String)], body: &Value) -> Result<(Ask, 
     };
     let (request, target) = request(line, headers, &body);
     assert!(owns(&target), "{line}");
-    match decode(&request, &target)? {
-        (Operation::Resource(ask), asked) => Ok((ask, asked)),
-        (other, _) => panic!("{other:?}"),
+    decode(&request, &target)
+}
+
+fn show_operation(operation: &Operation) -> String {
+    use domain::operation::route::Ask;
+
+    match operation {
+        Operation::Resource(ask) => show(ask),
+        Operation::Route(Ask::Health { hub, .. }) => format!("health | {hub}"),
+        Operation::Route(Ask::TestAll { hub, source, sample, .. }) => {
+            let source = source.map_or("any", domain::route::Source::name);
+            format!("test routes | {hub} | {source} | {:?} {:?}", sample.message.body, sample.message.properties)
+        }
+        Operation::Route(Ask::TestNew { hub, condition, sample, .. }) => {
+            format!("test route | {hub} | {condition} | {:?} {:?}", sample.message.body, sample.message.properties)
+        }
+        other => panic!("{other:?}"),
     }
 }
 
@@ -93,6 +107,10 @@ fn show_hub_draft(draft: &HubDraft) -> String {
     if draft.cloud_to_device != QueueDraft::default() {
         parts.push(show_queue_draft(draft.cloud_to_device));
     }
+    if let Some(draft) = &draft.routing {
+        let (endpoints, routes) = (draft.routing.endpoints.len(), draft.routing.routes.len());
+        parts.push(format!("{endpoints} endpoints, {routes} routes"));
+    }
     if !draft.extra.is_empty() {
         parts.push(format!("extra {}", json!(draft.extra)));
     }
@@ -142,7 +160,7 @@ fn every_request_becomes_its_operation_or_its_refusal() {
     let vectors = include_str!("../../../../../testdata/wire/management/requests.json");
     for exchange in serde_json::from_str::<Vec<Exchange<String, Value>>>(vectors).unwrap() {
         let Exchange { source, request, headers, body, asks, refused } = exchange;
-        let sent = send(&request, &headers, &body).map(|(ask, _)| show(&ask));
+        let sent = send(&request, &headers, &body).map(|(operation, _)| show_operation(&operation));
         let sent =
             sent.map_err(|refused| format!("{} {}", crate::error::status(refused.kind).as_u16(), refused.public));
         assert_eq!(sent, asks.ok_or_else(|| refused.unwrap()), "{source}: {request}");
@@ -212,8 +230,8 @@ fn what_a_service_shows_can_be_put_back_and_keeps_its_links() {
          links | myhub.example as before 7 true",
         shown_service().service.etag.number()
     );
-    assert_eq!(show(&ask), expected);
-    let Ask::PutService { draft, .. } = ask else { panic!() };
+    assert_eq!(show_operation(&ask), expected);
+    let Operation::Resource(Ask::PutService { draft, .. }) = ask else { panic!() };
     assert!(draft.policies.is_none(), "the policies are kept: none were shown");
 }
 

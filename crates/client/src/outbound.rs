@@ -1,0 +1,60 @@
+//! What is dialled because data says so: endpoints of routes (`rules.md` 26). The only place that does.
+//!
+//! An address is looked at when it is dialled, not when it is written, since names change: link-local ones and the server's
+//! own listeners are never dialled, private ones only where a setting says so. Everything ends in bounded time, and answers
+//! are read within bounds. Start at [`Outbound::send`].
+
+mod dial;
+mod nats;
+mod trust;
+mod webhook;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::route::{Endpoint, Parcel, Refusal, Target};
+
+/// Time for a connection, TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for one answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for all that is sent at once.
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What may be dialled.
+#[derive(Clone, Debug, Default)]
+pub struct Reach {
+    /// Whether private and loopback addresses may.
+    pub private: bool,
+    /// Ports of the server's own listeners, on any address of this machine that it serves.
+    pub own_ports: Vec<u16>,
+    /// Addresses that the server serves beside loopback.
+    pub own_addresses: Vec<IpAddr>,
+}
+
+/// Why nothing was taken, or not all.
+pub type Sent = (usize, Result<(), Refusal>);
+
+/// Sends to endpoints. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    reach: Arc<Reach>,
+    roots: Arc<trust::SystemRoots>,
+}
+
+impl Outbound {
+    /// Sends to what `reach` allows.
+    pub fn new(reach: Reach) -> Self {
+        Self { reach: Arc::new(reach), roots: Arc::default() }
+    }
+
+    /// Sends `parcels` to `endpoint` in their order; gives how many were taken from the first one on, and why not more.
+    pub async fn send(&self, endpoint: &Endpoint, parcels: &[Parcel]) -> Sent {
+        match &endpoint.target {
+            Target::Webhook(webhook) => self.post(webhook, parcels).await,
+            Target::Nats(nats) => self.publish(nats, parcels).await,
+            Target::Amqp(_) => (0, Err(Refusal::of_all("endpoints over AMQP are not served yet"))),
+        }
+    }
+}

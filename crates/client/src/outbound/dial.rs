@@ -1,0 +1,208 @@
+//! Dialling: the address is looked at, then connected to, then TLS is spoken.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use domain::route::{Refusal, Url};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::{CONNECT_TIMEOUT, Outbound, Reach};
+
+/// A connection, with TLS or without.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// Why an address is not dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unreachable {
+    /// Never.
+    Forbidden,
+    /// The server itself.
+    Own,
+    /// Not without the setting.
+    Private,
+}
+
+impl Reach {
+    fn judge(&self, address: SocketAddr) -> Result<(), Unreachable> {
+        let ip = address.ip().to_canonical();
+        let is_own = ip.is_loopback() || self.own_addresses.contains(&ip);
+        if is_own && self.own_ports.contains(&address.port()) {
+            return Err(Unreachable::Own);
+        }
+        match class(ip) {
+            Class::Forbidden => Err(Unreachable::Forbidden),
+            Class::Private if !self.private => Err(Unreachable::Private),
+            Class::Private | Class::Public => Ok(()),
+        }
+    }
+}
+
+/// What kind of network an address belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    /// Link-local, where clouds keep what only the machine may ask for; and what is no address of a server.
+    Forbidden,
+    /// This machine or a network of one's own.
+    Private,
+    /// Any other.
+    Public,
+}
+
+fn class(ip: IpAddr) -> Class {
+    match ip {
+        IpAddr::V4(ip) => class_v4(ip),
+        IpAddr::V6(ip) => class_v6(ip),
+    }
+}
+
+fn class_v4(ip: Ipv4Addr) -> Class {
+    let [first, second, ..] = ip.octets();
+    if ip.is_link_local() || ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast() || first == 0 || first >= 240
+    {
+        Class::Forbidden
+    } else if ip.is_loopback() || ip.is_private() || (first == 100 && (64..128).contains(&second)) {
+        // The last are addresses that carriers share (RFC 6598).
+        Class::Private
+    } else {
+        Class::Public
+    }
+}
+
+fn class_v6(ip: Ipv6Addr) -> Class {
+    // A translated IPv4 address is judged as what it leads to (RFC 6052).
+    if let [0x64, 0xff9b, 0, 0, 0, 0, high, low] = ip.segments() {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        return class_v4(Ipv4Addr::new(a, b, c, d));
+    }
+    if ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local() {
+        Class::Forbidden
+    } else if ip.is_loopback() || ip.is_unique_local() {
+        Class::Private
+    } else {
+        Class::Public
+    }
+}
+
+impl Outbound {
+    /// A connection to the server of `url`, with TLS if its scheme has it.
+    pub(super) async fn dial(&self, url: &Url, authority: Option<&str>) -> Result<Box<dyn Stream>, Refusal> {
+        let dialling = async {
+            let stream = self.connect(url).await?;
+            match url.is_encrypted() {
+                true => self.secure(stream, &url.host, authority).await,
+                false => Ok(Box::new(stream) as Box<dyn Stream>),
+            }
+        };
+        timeout(CONNECT_TIMEOUT, dialling).await.unwrap_or_else(|_| {
+            Err(Refusal::of_all(format!("no connection to {} port {} in time", url.host, url.port)))
+        })
+    }
+
+    /// A connection without TLS.
+    pub(super) async fn connect(&self, url: &Url) -> Result<TcpStream, Refusal> {
+        let (host, port) = (url.host.as_str(), url.port);
+        let found = tokio::net::lookup_host((host, port)).await;
+        let found = found.map_err(|error| Refusal::of_all(format!("{host} has no address: {error}")))?;
+        let mut refused = Refusal::of_all(format!("{host} has no address"));
+        for address in found {
+            if let Err(unreachable) = self.reach.judge(address) {
+                refused = Refusal::of_all(words(unreachable, address));
+                continue;
+            }
+            match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    // Small messages are not to wait for each other; one that cannot be told so works as well.
+                    let _ = stream.set_nodelay(true);
+                    return Ok(stream);
+                }
+                Err(error) => refused = Refusal::of_all(format!("cannot connect to {host} port {port}: {error}")),
+            }
+        }
+        Err(refused)
+    }
+
+    /// Speaks TLS over `stream` with the server called `host`.
+    pub(super) async fn secure(
+        &self,
+        stream: impl Stream + 'static,
+        host: &str,
+        authority: Option<&str>,
+    ) -> Result<Box<dyn Stream>, Refusal> {
+        let config = self.roots.configure(authority).map_err(|error| Refusal::of_all(error.to_string()))?;
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| Refusal::of_all(format!("{host} is not a name that TLS knows")))?;
+        let secured = TlsConnector::from(config).connect(name, stream).await;
+        secured
+            .map(|stream| Box::new(stream) as Box<dyn Stream>)
+            .map_err(|error| Refusal::of_all(format!("TLS with {host} fails: {error}")))
+    }
+}
+
+fn words(unreachable: Unreachable, address: SocketAddr) -> String {
+    match unreachable {
+        Unreachable::Forbidden => format!("{} is no address that is dialled", address.ip()),
+        Unreachable::Own => format!("{address} is this server itself"),
+        Unreachable::Private => {
+            format!("{} is a private address: outbound.private = true lets it be dialled", address.ip())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_judged_by_the_network_they_belong_to() {
+        let cases = [
+            ("93.184.216.34", Class::Public),
+            ("127.0.0.1", Class::Private),
+            ("10.1.2.3", Class::Private),
+            ("172.16.0.1", Class::Private),
+            ("192.168.1.1", Class::Private),
+            ("100.64.0.1", Class::Private),
+            ("100.128.0.1", Class::Public),
+            ("169.254.169.254", Class::Forbidden),
+            ("0.0.0.0", Class::Forbidden),
+            ("0.1.2.3", Class::Forbidden),
+            ("255.255.255.255", Class::Forbidden),
+            ("224.0.0.1", Class::Forbidden),
+            ("::1", Class::Private),
+            ("fd00::1", Class::Private),
+            ("fe80::1", Class::Forbidden),
+            ("ff02::1", Class::Forbidden),
+            ("::", Class::Forbidden),
+            ("2606:2800:220:1::1", Class::Public),
+            ("64:ff9b::a9fe:a9fe", Class::Forbidden),
+            ("64:ff9b::a00:1", Class::Private),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(class(text.parse().unwrap()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_private_is_dialled_unasked_and_the_server_itself_never() {
+        let closed = Reach { own_ports: vec![8443], own_addresses: vec!["192.0.2.7".parse().unwrap()], private: false };
+        let open = Reach { private: true, ..closed.clone() };
+        let cases = [
+            ("192.0.2.1:443", Ok(()), Ok(())),
+            ("192.0.2.7:443", Ok(()), Ok(())),
+            ("192.0.2.7:8443", Err(Unreachable::Own), Err(Unreachable::Own)),
+            ("127.0.0.9:8443", Err(Unreachable::Own), Err(Unreachable::Own)),
+            ("[::ffff:127.0.0.1]:8443", Err(Unreachable::Own), Err(Unreachable::Own)),
+            ("127.0.0.1:9000", Err(Unreachable::Private), Ok(())),
+            ("[::ffff:10.0.0.1]:80", Err(Unreachable::Private), Ok(())),
+            ("169.254.169.254:80", Err(Unreachable::Forbidden), Err(Unreachable::Forbidden)),
+        ];
+        for (text, unasked, asked) in cases {
+            let address = text.parse().unwrap();
+            assert_eq!((closed.judge(address), open.judge(address)), (unasked, asked), "{text}");
+        }
+    }
+}

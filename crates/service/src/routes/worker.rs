@@ -1,0 +1,378 @@
+//! Tells each endpoint of the log of its hub: in the order of each partition, from a durable cursor, again and again until
+//! it takes a message or that is given up.
+//!
+//! Nothing of a message is held while an endpoint is waited for: what was refused is read again. A receiver sees a message
+//! twice where the server ended between sending it and noting that; its sequence number tells. Start at
+//! [`Service::run_routes`].
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use domain::clock::random;
+use domain::ids::{EndpointName, HubKey};
+use domain::message::StoredPlace;
+use domain::operation::route::DeadLetter;
+use domain::resource::Hub;
+use domain::route::{Endpoint, Parcel, Refusal};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use store::ports::{Buried, GivenUp, ReadFrom, StoredMessage, Told};
+use tokio::sync::{Semaphore, watch};
+
+use super::Courier;
+use crate::Service;
+use crate::error::Error;
+use crate::tasks::AFTER_FAILURE;
+
+/// Messages that are read and sent at once; with messages of the greatest size these are 16 MiB.
+const BATCH_MESSAGES_MAX: usize = 64;
+/// Endpoints that have messages in memory at once.
+const BUSY_MAX: usize = 16;
+
+impl Service {
+    /// Sends to the endpoints of all hubs, through `courier`, until the future is dropped.
+    pub async fn run_routes(&self, courier: Arc<dyn Courier>) {
+        let busy = Arc::new(Semaphore::new(BUSY_MAX));
+        let mut published = self.published_changes();
+        let mut running: HashSet<(HubKey, String)> = HashSet::new();
+        let mut workers = FuturesUnordered::new();
+        loop {
+            published.borrow_and_update();
+            let all = self.outside_endpoints().into_iter();
+            for (hub, name) in all.filter(|(hub, name)| running.insert((*hub, name.key()))) {
+                let (key, worker) = ((hub, name.key()), Worker::new(self, (&courier, &busy), hub, name));
+                workers.push(async move {
+                    worker.run().await;
+                    key
+                });
+            }
+            tokio::select! {
+                changed = published.changed() => if changed.is_err() { return },
+                Some(ended) = workers.next(), if !workers.is_empty() => {
+                    running.remove(&ended);
+                }
+            }
+        }
+    }
+}
+
+impl Service {
+    /// The endpoints of all hubs that are not built in.
+    fn outside_endpoints(&self) -> Vec<(HubKey, EndpointName)> {
+        let resources = self.resources();
+        let of_hub = |hub: &Arc<Hub>| {
+            let key = hub.key;
+            hub.routing.endpoints.iter().map(move |endpoint| (key, endpoint.name.clone())).collect::<Vec<_>>()
+        };
+        resources.hubs().iter().flat_map(of_hub).collect()
+    }
+}
+
+/// What a look at the log came to.
+enum Round {
+    /// The endpoint is no more.
+    Gone,
+    /// There is nothing to be told.
+    Idle,
+    /// The endpoint was told of something.
+    Told,
+    /// The endpoint did not take something; it is given time.
+    Refused,
+}
+
+/// Serves one endpoint.
+struct Worker {
+    service: Service,
+    courier: Arc<dyn Courier>,
+    busy: Arc<Semaphore>,
+    hub: HubKey,
+    name: EndpointName,
+    /// By partition; empty until it was read from the store.
+    told: Vec<Told>,
+    next_partition: usize,
+    /// Messages to send at once: fewer after a refusal, so that the one that is not taken stands alone.
+    window: usize,
+    /// Refusals in a row.
+    failures: u32,
+    /// The message that was refused last, and how often it was.
+    refused: Option<(u16, u64, u32)>,
+    /// Whether something may wait to be sent again.
+    may_be_due: bool,
+}
+
+impl Worker {
+    fn new(
+        service: &Service,
+        (courier, busy): (&Arc<dyn Courier>, &Arc<Semaphore>),
+        hub: HubKey,
+        name: EndpointName,
+    ) -> Self {
+        Self {
+            service: service.clone(),
+            courier: Arc::clone(courier),
+            busy: Arc::clone(busy),
+            hub,
+            name,
+            told: Vec::new(),
+            next_partition: 0,
+            window: BATCH_MESSAGES_MAX,
+            failures: 0,
+            refused: None,
+            may_be_due: true,
+        }
+    }
+
+    async fn run(mut self) {
+        let mut appended = self.service.0.telemetry.appended(self.hub);
+        let mut published = self.service.published_changes();
+        let mut wakes = self.service.0.endpoints.wakes();
+        loop {
+            appended.borrow_and_update();
+            published.borrow_and_update();
+            wakes.borrow_and_update();
+            match self.round().await {
+                Ok(Round::Gone) => return,
+                Ok(Round::Told) => {}
+                Ok(Round::Idle) => tokio::select! {
+                    changed = appended.changed() => if changed.is_err() { return },
+                    changed = published.changed() => if changed.is_err() { return },
+                    _ = wakes.changed() => self.may_be_due = true,
+                },
+                Ok(Round::Refused) => self.pause(&mut published, &mut wakes).await,
+                Err(error) => {
+                    self.service.fail(error);
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                }
+            }
+        }
+    }
+
+    /// The hub and the endpoint as they are.
+    fn find(&self) -> Option<(Arc<Hub>, Endpoint)> {
+        let resources = self.service.resources();
+        let hub = resources.hub(self.hub)?;
+        let endpoint = hub.routing.endpoint(&self.name)?.clone();
+        Some((Arc::clone(hub), endpoint))
+    }
+
+    /// Waits longer after each failure, but no longer than until the endpoint is changed or somebody wakes it.
+    async fn pause(&mut self, published: &mut watch::Receiver<u64>, wakes: &mut watch::Receiver<u64>) {
+        let settings = self.service.0.settings.routes;
+        let doubled = settings.pause.saturating_mul(1_u32 << self.failures.min(16));
+        self.failures = self.failures.saturating_add(1);
+        let longest = doubled.min(settings.pause_max);
+        // Between half of it and the whole, so that endpoints of one server are not asked all at once.
+        let share = f64::from(u16::from_le_bytes(random(self.service.entropy()))) / f64::from(u16::MAX);
+        let mut over = std::pin::pin!(tokio::time::sleep(longest.mul_f64(0.5 + share / 2.0)));
+        let before = self.find().map(|(_, endpoint)| endpoint.target);
+        loop {
+            tokio::select! {
+                () = &mut over => return,
+                _ = wakes.changed() => {
+                    self.may_be_due = true;
+                    return;
+                }
+                changed = published.changed() => {
+                    if changed.is_err() || self.find().map(|(_, endpoint)| endpoint.target) != before {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn round(&mut self) -> Result<Round, Error> {
+        let Some((hub, endpoint)) = self.find() else { return Ok(Round::Gone) };
+        if self.told.is_empty() {
+            let begin = self.newest(hub.partitions).await?;
+            let Some(told) = self.service.0.store.begin_endpoint(self.hub, &self.name, begin).await? else {
+                return Ok(Round::Gone);
+            };
+            self.told = told;
+        }
+        let busy = Arc::clone(&self.busy);
+        let Ok(_permit) = busy.acquire().await else { return Ok(Round::Gone) };
+        if self.may_be_due {
+            match self.replay(&hub, &endpoint).await? {
+                Round::Idle => self.may_be_due = false,
+                other => return Ok(other),
+            }
+        }
+        for _ in 0..self.told.len() {
+            let index = self.next_partition;
+            self.next_partition = (index + 1) % self.told.len();
+            let (Ok(partition), Some(told)) = (u16::try_from(index), self.told.get(index).copied()) else { continue };
+            let batch = self.read(partition, told).await?;
+            if let (Some(first), Some(_)) = (batch.first(), batch.last()) {
+                self.note_gap(partition, told, first.position.sequence).await?;
+                let outcome = self.tell((&hub, &endpoint), partition, &batch).await?;
+                if matches!(outcome, Round::Refused) {
+                    // The same partition again: what was refused comes first.
+                    self.next_partition = index;
+                }
+                return Ok(outcome);
+            }
+        }
+        Ok(Round::Idle)
+    }
+
+    async fn newest(&self, partitions: u16) -> Result<Vec<Told>, Error> {
+        let mut newest = Vec::with_capacity(usize::from(partitions));
+        for partition in 0..partitions {
+            let bounds = self.service.0.telemetry.bounds(self.hub, partition).await?;
+            newest.push(bounds.map(|(_, newest)| newest.sequence));
+        }
+        Ok(newest)
+    }
+
+    async fn read(&self, partition: u16, told: Told) -> Result<Vec<StoredMessage>, Error> {
+        let from = told.map_or(ReadFrom::Start, ReadFrom::AfterSequence);
+        Ok(self.service.0.telemetry.read(self.hub, partition, from, self.window).await?)
+    }
+
+    /// Counts messages that the log has forgotten before the endpoint took them. Numbers may be missing for other reasons,
+    /// but not before the oldest message.
+    async fn note_gap(&self, partition: u16, told: Told, first: u64) -> Result<(), Error> {
+        let expected = told.map_or(0, |told| told + 1);
+        if first <= expected || self.refused.is_some_and(|(_, sequence, _)| sequence == first) {
+            return Ok(());
+        }
+        let bounds = self.service.0.telemetry.bounds(self.hub, partition).await?;
+        if bounds.is_some_and(|(oldest, _)| oldest.sequence == first) {
+            let lost = first - expected;
+            tracing::warn!(hub = self.hub.0, endpoint = %self.name, lost, "messages went before an endpoint took them");
+            self.service.0.endpoints.lost(self.hub, &self.name, lost);
+        }
+        Ok(())
+    }
+
+    /// Tells the endpoint of those messages of a batch that go to it.
+    async fn tell(
+        &mut self,
+        (hub, endpoint): (&Hub, &Endpoint),
+        partition: u16,
+        batch: &[StoredMessage],
+    ) -> Result<Round, Error> {
+        let (mut parcels, mut wanted) = (Vec::new(), Vec::new());
+        for stored in batch {
+            let place = place_of(stored);
+            if self.service.leads_to(&hub.routing, &self.name, &stored.message, place).await? {
+                parcels.push(Parcel { hub: hub.name.clone(), place, message: Arc::clone(&stored.message) });
+                wanted.push(stored);
+            }
+        }
+        let (taken, outcome) =
+            if parcels.is_empty() { (0, Ok(())) } else { self.courier.send(endpoint, &parcels).await };
+        drop(parcels);
+        if taken > 0 {
+            self.service.0.endpoints.succeeded(self.hub, &self.name, self.service.now());
+            self.failures = 0;
+        }
+        match outcome {
+            Ok(()) => {
+                self.window = (self.window * 2).min(BATCH_MESSAGES_MAX);
+                if let Some(last) = batch.last() {
+                    self.advance(partition, last.position.sequence).await?;
+                }
+                Ok(Round::Told)
+            }
+            Err(refusal) => {
+                let rest = wanted.get(taken..).unwrap_or_default();
+                self.settle_refusal(partition, (batch, rest), &refusal).await
+            }
+        }
+    }
+
+    async fn advance(&mut self, partition: u16, sequence: u64) -> Result<(), Error> {
+        self.service.0.store.advance_endpoint(self.hub, &self.name, partition, sequence).await?;
+        if let Some(told) = self.told.get_mut(usize::from(partition)) {
+            *told = Some(sequence);
+        }
+        Ok(())
+    }
+
+    /// The first message of `rest` was not taken: what stands before it in the batch was, or does not go there.
+    async fn settle_refusal(
+        &mut self,
+        partition: u16,
+        (batch, rest): (&[StoredMessage], &[&StoredMessage]),
+        refusal: &Refusal,
+    ) -> Result<Round, Error> {
+        let (now, settings) = (self.service.now(), self.service.0.settings.routes);
+        self.service.0.endpoints.failed(self.hub, &self.name, &refusal.text, now);
+        tracing::debug!(hub = self.hub.0, endpoint = %self.name, reason = refusal.text, "an endpoint did not take a message");
+        let Some(first) = rest.first() else { return Ok(Round::Refused) };
+        let sequence = first.position.sequence;
+        let before = batch.iter().rev().map(|stored| stored.position.sequence).find(|known| *known < sequence);
+        if let Some(before) = before {
+            self.advance(partition, before).await?;
+        }
+        let was_alone = self.window == 1 || batch.len() == 1;
+        self.window = 1;
+        let attempts = match self.refused {
+            Some((at, known, attempts)) if (at, known) == (partition, sequence) => attempts.saturating_add(1),
+            _ => 1,
+        };
+        self.refused = Some((partition, sequence, attempts));
+        let is_old = |stored: &StoredMessage| now.since(stored.enqueued_at) >= settings.age_max;
+        let is_hopeless = refusal.is_of_message && was_alone && attempts >= settings.attempts_max;
+        let mut given_up = Round::Refused;
+        for stored in
+            rest.iter().take_while(|stored| is_old(stored) || (is_hopeless && stored.position == first.position))
+        {
+            if !self.give_up(stored, &refusal.text, attempts).await? {
+                return Ok(Round::Refused);
+            }
+            given_up = Round::Told;
+        }
+        Ok(given_up)
+    }
+
+    /// Keeps a message apart; `false` if there is no room for it, so that it stays where it is.
+    async fn give_up(&mut self, stored: &StoredMessage, reason: &str, attempts: u32) -> Result<bool, Error> {
+        let (partition, sequence) = (stored.message.partition, stored.position.sequence);
+        let given_up = GivenUp { message: stored.clone(), reason: reason.to_owned(), attempts };
+        let bounds = (self.service.0.settings.routes.dead_letters_max, self.service.now());
+        match self.service.0.store.give_up(self.hub, &self.name, given_up, bounds).await? {
+            Buried::Done => {}
+            Buried::Full => return Ok(false),
+            // What is left of it is removed.
+            Buried::NoHub => return Ok(true),
+        }
+        tracing::warn!(hub = self.hub.0, endpoint = %self.name, partition, sequence, reason, "a message was given up");
+        self.service.0.endpoints.gave_up(self.hub, &self.name);
+        self.refused = None;
+        if let Some(told) = self.told.get_mut(usize::from(partition)) {
+            *told = Some(sequence);
+        }
+        Ok(true)
+    }
+
+    /// Sends again what an operator wants to be sent again, one by one.
+    async fn replay(&mut self, hub: &Hub, endpoint: &Endpoint) -> Result<Round, Error> {
+        let due = self.service.0.store.dead_letters(self.hub, &self.name, true, 1).await?;
+        let Some(DeadLetter { id, place, message, .. }) = due.into_iter().next() else { return Ok(Round::Idle) };
+        let parcel = Parcel { hub: hub.name.clone(), place, message };
+        let (_, outcome) = self.courier.send(endpoint, &[parcel]).await;
+        let now = self.service.now();
+        match outcome {
+            Ok(()) => {
+                self.service.0.endpoints.succeeded(self.hub, &self.name, now);
+                self.service.0.store.settle_dead_letter(id, None).await?;
+                Ok(Round::Told)
+            }
+            Err(refusal) => {
+                self.service.0.endpoints.failed(self.hub, &self.name, &refusal.text, now);
+                if !refusal.is_of_message {
+                    return Ok(Round::Refused);
+                }
+                self.service.0.store.settle_dead_letter(id, Some(refusal.text)).await?;
+                Ok(Round::Told)
+            }
+        }
+    }
+}
+
+fn place_of(stored: &StoredMessage) -> StoredPlace {
+    StoredPlace { sequence: stored.position.sequence, offset: stored.position.offset, enqueued_at: stored.enqueued_at }
+}
