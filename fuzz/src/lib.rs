@@ -9,6 +9,7 @@ pub mod balancer_header;
 pub mod certificate;
 pub mod digital_twin;
 pub mod enrollment_json;
+pub mod events_amqp;
 #[expect(dead_code, reason = "only what reads is wanted")]
 #[path = "../../crates/server/src/websocket/frame.rs"]
 mod frame;

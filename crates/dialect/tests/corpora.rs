@@ -2,6 +2,8 @@
 
 #[path = "../../../fuzz/src/enrollment_json.rs"]
 mod enrollment_json;
+#[path = "../../../fuzz/src/events_amqp.rs"]
+mod events_amqp;
 #[path = "../../../fuzz/src/http_request.rs"]
 mod http_request;
 #[path = "../../../fuzz/src/hub_amqp.rs"]
@@ -35,6 +37,11 @@ fn the_corpus_of_enrollment_json_holds() {
 #[test]
 fn the_corpus_of_http_request_holds() {
     replay("http_request", http_request::check);
+}
+
+#[test]
+fn the_corpus_of_events_amqp_holds() {
+    replay("events_amqp", events_amqp::check);
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl Reading {
     /// Sends what there is credit and room for, and says what comes next. Whoever is told to read has to.
     pub fn advance(&mut self, link: LinkId, may_read: bool, connection: &mut Connection) -> Next {
         while let Some(event) = self.ready.front() {
-            if connection.credit(link) == 0 || connection.is_output_full() {
+            if connection.credit(link) == 0 || connection.is_output_full() || connection.is_queue_full() {
                 return Next::Wait;
             }
             let outgoing = Outgoing {

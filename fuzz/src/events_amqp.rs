@@ -1,0 +1,307 @@
+//! Readers of telemetry that share an AMQP connection and do anything, while the service says anything: messages of a link
+//! come in order and none twice, and whoever was let in leaves once.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use dialect::amqp::Session;
+use dialect::session::{Ask as Asked, Session as _};
+use domain::clock::UnixTime;
+use domain::ids::{DeviceId, HubKey, TrackingId};
+use domain::message::{Draft, Message, Origin};
+use domain::operation::events::{Answer, Ask, Event, From, Reader, Seat};
+use domain::operation::identity::IdentityName;
+use domain::operation::session::{AuthenticationMethod, CutOff};
+use domain::operation::{ErrorKind, Failure, Operation, Reply, session};
+use proto::amqp::{
+    ClientOpening, Connection, Event as Noticed, Limits, LinkId, LinkTerms, Map, Outgoing, Role, SessionId, Settlement,
+    Source, Symbol, Target, Value,
+};
+
+const ADDRESSES: [&str; 6] = [
+    "$cbs",
+    "$management",
+    "hub/ConsumerGroups/$Default/Partitions/0",
+    "amqps://h/hub/consumergroups/a/partitions/1",
+    "/messages/events/$management",
+    "hub",
+];
+const CUT_OFFS: [CutOff; 4] = [CutOff::Displaced, CutOff::Rekeyed, CutOff::TokenExpired, CutOff::HubDeleted];
+/// Bytes of a message's body for each byte of the script, so that some fill the output.
+const BODY_BYTES: usize = 512;
+
+/// Reads `input` as a script: a byte for what is done, and what it takes.
+///
+/// # Panics
+/// When a promise of [`Session`] is broken.
+pub fn check(input: &[u8]) {
+    let mut script = Script(input);
+    let mut pair = Pair::open();
+    while !script.0.is_empty() {
+        pair.step(&mut script);
+        pair.pump();
+    }
+    pair.finish();
+}
+
+/// Bytes read as choices. At the end every choice is 0.
+struct Script<'a>(&'a [u8]);
+
+impl<'a> Script<'a> {
+    fn byte(&mut self) -> usize {
+        let Some((&first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        usize::from(first)
+    }
+
+    fn choose<T: Copy>(&mut self, choices: &[T]) -> Option<T> {
+        let index = self.byte().checked_rem(choices.len())?;
+        choices.get(index).copied()
+    }
+
+    fn bytes(&mut self) -> &'a [u8] {
+        let count = self.byte().min(self.0.len());
+        let (taken, rest) = self.0.split_at(count);
+        self.0 = rest;
+        taken
+    }
+}
+
+/// A client's end, the session, and what is known of both from outside.
+struct Pair {
+    client: Connection,
+    session: Session,
+    now: Instant,
+    link_session: Option<SessionId>,
+    links: Vec<LinkId>,
+    open: VecDeque<Asked>,
+    /// Who is in.
+    readers: BTreeSet<u64>,
+    next_reader: u64,
+    /// The number of the last message on each link.
+    arrived: BTreeMap<LinkId, i64>,
+}
+
+impl Pair {
+    fn open() -> Self {
+        let (limits, now) = (Arc::new(Limits::default()), Instant::now());
+        let opening = ClientOpening {
+            container_id: "client".into(),
+            hostname: Some("h".into()),
+            properties: Map::EMPTY,
+            with_sasl: false,
+        };
+        let client = Connection::client(Arc::clone(&limits), opening, now);
+        let mut pair = Self {
+            client,
+            session: Session::new(limits, true, now),
+            now,
+            link_session: None,
+            links: Vec::new(),
+            open: VecDeque::new(),
+            readers: BTreeSet::new(),
+            next_reader: 0,
+            arrived: BTreeMap::new(),
+        };
+        pair.pump();
+        pair.link_session = pair.client.begin().ok();
+        pair.pump();
+        pair
+    }
+
+    fn step(&mut self, script: &mut Script) {
+        match script.byte() % 8 {
+            0 | 1 => self.attach(script),
+            2 => self.send(script),
+            3 => {
+                if let Some(link) = script.choose(&self.links) {
+                    self.client.grant_credit(link, script.byte() as u32);
+                }
+            }
+            4 => {
+                if let Some(link) = script.choose(&self.links) {
+                    self.client.detach(link, script.byte().is_multiple_of(2), None);
+                }
+            }
+            7 => {
+                if let Some(session) = self.link_session.take_if(|_| script.byte().is_multiple_of(4)) {
+                    self.client.end_session(session, None);
+                    self.pump();
+                    self.link_session = self.client.begin().ok();
+                }
+            }
+            _ => self.reply(script),
+        }
+    }
+
+    fn attach(&mut self, script: &mut Script) {
+        let (Some(address), Some(session)) = (script.choose(&ADDRESSES), self.link_session) else { return };
+        let is_sender = script.byte().is_multiple_of(4);
+        let mut source = Source::at(address);
+        let expression = script.bytes();
+        if let Ok(text) = std::str::from_utf8(expression)
+            && !text.is_empty()
+        {
+            source.filter.push(Symbol::from_static("apache.org:selector-filter:string"), text);
+        }
+        let (role, source, target) = match is_sender {
+            true => (Role::Sender, Source::default(), Target::at(address)),
+            false => (Role::Receiver, source, Target::default()),
+        };
+        let name = format!("link-{}", self.links.len());
+        if let Ok(link) = self.client.attach(session, name.into(), role, LinkTerms::between(source, target, 0)) {
+            self.client.grant_credit(link, script.byte() as u32);
+            self.links.push(link);
+        }
+    }
+
+    fn send(&mut self, script: &mut Script) {
+        let Some(link) = script.choose(&self.links) else { return };
+        let payload = vec![Bytes::copy_from_slice(script.bytes())];
+        let (tag, settlement) = (Bytes::from_static(b"tag"), Settlement::Forgotten);
+        // Without a link there is nothing to send on.
+        let _ = self.client.send(link, Outgoing { tag, message_format: 0, settlement, payload });
+    }
+
+    fn reply(&mut self, script: &mut Script) {
+        let index = script.byte().checked_rem(self.open.len()).unwrap_or_default();
+        let Some(ask) = self.open.remove(index) else { return };
+        let reply = self.answer(&ask, script);
+        self.session.handle_reply(ask.id, reply, self.now);
+    }
+
+    fn answer(&mut self, ask: &Asked, script: &mut Script) -> Result<Reply, Failure> {
+        let choice = script.byte();
+        let Operation::Events(ask) = &ask.operation else { return Ok(Reply::Session(session::Answer::Done)) };
+        let answer = match ask {
+            // Leaving does not fail.
+            Ask::Detach(_) => Answer::Done,
+            _ if choice.is_multiple_of(7) => return Err(failure()),
+            Ask::Attach(_) => {
+                self.next_reader += 1;
+                self.readers.insert(self.next_reader);
+                Answer::Attached { reader: reader(self.next_reader), from: From::Oldest }
+            }
+            Ask::Read { from, limit, .. } => events(*from, choice.min(*limit), script.byte()),
+            Ask::Locate { .. } => Answer::Located { host: "h".into(), name: "hub".into() },
+            Ask::Describe(_) => {
+                Answer::EventHub { name: "hub".into(), created_at: UnixTime::from_micros(0), partitions: 4 }
+            }
+            Ask::AwaitEvents(_) => Answer::More,
+            Ask::AwaitEnd(_) => Answer::Ended(script.choose(&CUT_OFFS).unwrap_or(CutOff::Displaced)),
+            Ask::Renew(_) => Answer::Done,
+        };
+        Ok(Reply::Events(answer))
+    }
+
+    /// Carries bytes to and fro, and looks at what arrives and what is asked.
+    fn pump(&mut self) {
+        loop {
+            let up = Bytes::copy_from_slice(self.client.output());
+            self.client.handle_written(up.len(), self.now);
+            if !up.is_empty() && self.session.closed().is_none() {
+                self.session.handle_input(&up, self.now);
+            }
+            let down = Bytes::copy_from_slice(self.session.output());
+            self.session.handle_written(down.len(), self.now);
+            if !down.is_empty() {
+                self.client.handle_input(&down, self.now);
+            }
+            while let Some(event) = self.client.poll_event() {
+                self.notice(&event);
+            }
+            while let Some(ask) = self.session.poll_ask() {
+                if let Operation::Events(Ask::Detach(reader)) = &ask.operation {
+                    assert!(self.readers.remove(&reader.number), "a reader leaves that is not in");
+                }
+                self.open.push_back(ask);
+            }
+            if up.is_empty() && down.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn notice(&mut self, event: &Noticed) {
+        match event {
+            Noticed::Detach { link, .. } => {
+                self.links.retain(|kept| kept != link);
+                self.arrived.remove(link);
+            }
+            Noticed::Delivery(delivery) => {
+                let message = proto::amqp::Message::decode(&delivery.payload).expect("what is sent can be read");
+                let number = message.message_annotations.find("x-opt-sequence-number").and_then(Value::as_i64);
+                if let Some(number) = number {
+                    let before = self.arrived.insert(delivery.link, number);
+                    assert!(before.is_none_or(|before| before + 1 == number), "{before:?} before {number}");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends the connection: whoever is in leaves.
+    fn finish(mut self) {
+        self.session.handle_eof(self.now);
+        self.client.handle_eof();
+        while let Some(ask) = self.session.poll_ask() {
+            self.open.push_back(ask);
+        }
+        for _ in 0..2 {
+            for ask in std::mem::take(&mut self.open) {
+                if let Operation::Events(Ask::Detach(reader)) = &ask.operation {
+                    self.readers.remove(&reader.number);
+                }
+                let reply = self.answer(&ask, &mut Script(&[1]));
+                self.session.handle_reply(ask.id, reply, self.now);
+                while let Some(ask) = self.session.poll_ask() {
+                    self.open.push_back(ask);
+                }
+            }
+        }
+        for ask in self.open {
+            if let Operation::Events(Ask::Detach(reader)) = &ask.operation {
+                self.readers.remove(&reader.number);
+            }
+        }
+        assert!(self.readers.is_empty(), "somebody stays without a connection");
+        assert!(self.session.closed().is_some(), "a connection ends with its bytes");
+    }
+}
+
+fn reader(number: u64) -> Reader {
+    let (name, group) = ("hub".to_owned(), "$Default".to_owned());
+    Reader::seat(Seat { number, hub: HubKey(1), name, group, partition: 0, tracks: false })
+}
+
+/// The `count` messages behind `from`.
+fn events(from: From, count: usize, size: usize) -> Answer {
+    let first = match from {
+        From::AfterSequence(last) => last + 1,
+        From::Oldest | From::AfterOffset(_) | From::AfterTime(_) => 0,
+    };
+    let message = Arc::new(Message {
+        hub: HubKey(1),
+        partition: 0,
+        sender: IdentityName::device(DeviceId::parse("a").expect("a name")),
+        generation: "1".to_owned(),
+        origin: Origin::Telemetry(AuthenticationMethod::DeviceKey),
+        model_id: None,
+        draft: Draft { body: vec![0; size * BODY_BYTES].into(), ..Draft::default() },
+    });
+    let event = |sequence| Event {
+        sequence,
+        offset: sequence,
+        enqueued_at: UnixTime::from_micros(0),
+        message: Arc::clone(&message),
+    };
+    Answer::Events { events: (first..first + count as u64).map(event).collect(), newest: None }
+}
+
+fn failure() -> Failure {
+    let tracking = TrackingId::from_bits(1);
+    let (public, at) = ("Because.".into(), UnixTime::from_micros(0));
+    Failure { kind: ErrorKind::Unauthorized, public, tracking, retry_after_s: None, at }
+}
