@@ -1,7 +1,7 @@
 //! Devices that share an AMQP connection to a hub and do anything, while the service says anything: nothing is asked for who
-//! is not let in, and whoever was let in leaves once.
+//! is not let in, whoever was let in leaves once, and of what was handed out each message is settled once at most.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,16 +9,19 @@ use bytes::Bytes;
 use dialect::amqp::Session;
 use dialect::session::{Ask, Session as _};
 use domain::clock::UnixTime;
-use domain::ids::{HubKey, TrackingId};
+use domain::cloud_to_device::{Delivery, Draft};
+use domain::ids::{HubKey, LockToken, MethodName, MethodRequestId, TrackingId};
+use domain::method::{Payload, Waiter};
+use domain::operation::cloud_to_device::{self, Receiver};
 use domain::operation::identity::IdentityName;
 use domain::operation::session::{Answer, AuthenticationMethod, ConnectedDevice, CutOff, Seat, Subscriptions};
-use domain::operation::{ErrorKind, Failure, Operation, Push, Reply, session, telemetry, twin};
+use domain::operation::{ErrorKind, Failure, Operation, Push, Reply, method, session, telemetry, twin};
 use proto::amqp::{
-    ClientOpening, Connection, Event, Limits, LinkId, LinkTerms, Map, Outgoing, Role, SessionId, Settlement, Source,
-    Target,
+    ClientOpening, Connection, DeliveryId, DeliveryState, Event, Limits, LinkId, LinkTerms, Map, Outgoing,
+    ReceiverSettleMode, Role, SessionId, Settlement, Source, Target,
 };
 
-const ADDRESSES: [&str; 10] = [
+const ADDRESSES: [&str; 12] = [
     "$cbs",
     "/devices/a/messages/events",
     "devices/a/messages/deviceBound",
@@ -29,8 +32,12 @@ const ADDRESSES: [&str; 10] = [
     "/devices/b/modules/m/messages/events",
     "/devices/b/modules/m/twin",
     "/elsewhere",
+    "/devices/b/messages/devicebound",
+    "/devices/b/modules/m/methods/devicebound",
 ];
 const CUT_OFFS: [CutOff; 4] = [CutOff::Displaced, CutOff::Disabled, CutOff::TokenExpired, CutOff::Overrun];
+/// Messages that a device may have and not settle.
+const HELD_MAX: usize = 50;
 const FORMATS: [u32; 3] = [0, 0x8001_3700, 7];
 
 /// Reads `input` as a script: a byte for what is done, and what it takes.
@@ -81,6 +88,13 @@ struct Pair {
     /// Who is in, by the epoch of the seat.
     seats: BTreeMap<u64, ConnectedDevice>,
     next_epoch: u64,
+    /// What the client was sent and did not settle.
+    unsettled: Vec<DeliveryId>,
+    /// The locks of messages, by the epoch of who has them.
+    held: BTreeSet<(u64, u128)>,
+    next_lock: u128,
+    /// Who waits for calls.
+    waiters: Vec<Waiter>,
 }
 
 impl Pair {
@@ -95,7 +109,20 @@ impl Pair {
         let client = Connection::client(Arc::clone(&limits), opening, now);
         let session = Session::new(limits, true, now);
         let (links, open, seats) = (Vec::new(), VecDeque::new(), BTreeMap::new());
-        let mut pair = Self { client, session, now, link_session: None, links, open, seats, next_epoch: 1 };
+        let mut pair = Self {
+            client,
+            session,
+            now,
+            link_session: None,
+            links,
+            open,
+            seats,
+            next_epoch: 1,
+            unsettled: Vec::new(),
+            held: BTreeSet::new(),
+            next_lock: 1,
+            waiters: Vec::new(),
+        };
         pair.pump();
         pair.link_session = pair.client.begin().ok();
         pair.pump();
@@ -103,7 +130,7 @@ impl Pair {
     }
 
     fn step(&mut self, script: &mut Script) {
-        match script.byte() % 8 {
+        match script.byte() % 11 {
             0 | 1 => self.attach(script),
             2 | 3 => self.send(script),
             4 => {
@@ -113,6 +140,16 @@ impl Pair {
             }
             5 => self.reply(script),
             6 => self.push(script),
+            8 => self.settle(script),
+            9 => {
+                if let Some(link) = script.choose(&self.links) {
+                    self.client.grant_credit(link, script.byte() as u32);
+                }
+            }
+            10 => {
+                let waiter = script.byte().checked_rem(self.waiters.len());
+                waiter.map(|index| self.waiters.swap_remove(index));
+            }
             _ => {
                 if let Some(session) = self.link_session.take_if(|_| script.byte().is_multiple_of(4)) {
                     self.client.end_session(session, None);
@@ -131,7 +168,11 @@ impl Pair {
             false => (Role::Receiver, Source::at(address), Target::default()),
         };
         let name = format!("link-{}", self.links.len());
-        let attached = self.client.attach(session, name.into(), role, LinkTerms::between(source, target, 0));
+        let mut terms = LinkTerms::between(source, target, 0);
+        if script.byte().is_multiple_of(2) {
+            terms.rcv_settle_mode = ReceiverSettleMode::Second;
+        }
+        let attached = self.client.attach(session, name.into(), role, terms);
         if let Ok(link) = attached {
             self.client.grant_credit(link, script.byte() as u32);
             self.links.push(link);
@@ -148,11 +189,28 @@ impl Pair {
         let _ = self.client.send(link, Outgoing { tag, message_format, settlement, payload });
     }
 
+    /// Settles something that was received.
+    fn settle(&mut self, script: &mut Script) {
+        let Some(index) = script.byte().checked_rem(self.unsettled.len()) else { return };
+        let error = proto::amqp::Error::new(proto::amqp::condition::NOT_ALLOWED, "no");
+        let states = [DeliveryState::Accepted, DeliveryState::Released, DeliveryState::rejected(error)];
+        let state = script.byte().checked_rem(states.len()).and_then(|index| states.get(index).cloned());
+        self.client.settle(self.unsettled.swap_remove(index), state.unwrap_or(DeliveryState::Released));
+    }
+
     fn push(&mut self, script: &mut Script) {
         let devices: Vec<u64> = self.seats.keys().copied().collect();
         let Some(device) = script.choose(&devices).and_then(|epoch| self.seats.get(&epoch).cloned()) else { return };
         let push = match script.byte() {
-            cut if cut.is_multiple_of(4) => Push::CutOff(script.choose(&CUT_OFFS).unwrap_or(CutOff::Disabled)),
+            cut if cut.is_multiple_of(8) => Push::CutOff(script.choose(&CUT_OFFS).unwrap_or(CutOff::Disabled)),
+            waiting if waiting.is_multiple_of(3) => Push::MessagesWaiting,
+            call if call.is_multiple_of(5) => {
+                let waiter = Waiter::new();
+                let Ok(name) = MethodName::parse("m") else { return };
+                let request = waiter.request(MethodRequestId::from_bits(call as u128), name, Payload::NULL);
+                self.waiters.push(waiter);
+                Push::Method(request)
+            }
             version => Push::Desired(twin::DesiredChange { version: version as u64, patch: Arc::default() }),
         };
         self.session.handle_push(&device, push, self.now);
@@ -177,9 +235,36 @@ impl Pair {
             }
             Operation::Session(_) => Ok(Reply::Session(Answer::Done)),
             Operation::Telemetry(_) => Ok(Reply::Telemetry(telemetry::Answer::Stored)),
+            Operation::Method(_) => Ok(Reply::Method(method::Answer::Noted)),
+            Operation::CloudToDevice(cloud_to_device::Ask::Receive { receiver, limit }) => {
+                Ok(Reply::CloudToDevice(cloud_to_device::Answer::Received(self.hand_out(receiver, *limit))))
+            }
+            Operation::CloudToDevice(_) => Ok(Reply::CloudToDevice(cloud_to_device::Answer::Settled)),
             Operation::Twin(twin::Ask::Report { .. }) => Ok(Reply::Twin(twin::Answer::Reported { version: 2 })),
             _ => Ok(Reply::Twin(twin::Answer::Document(serde_json::Map::new()))),
         }
+    }
+
+    /// Messages for whoever asks, as the store would: none once it has left.
+    fn hand_out(&mut self, receiver: &Receiver, limit: usize) -> Vec<Delivery> {
+        let Receiver::Connected(device) = receiver else { return Vec::new() };
+        if !self.seats.contains_key(&device.epoch) {
+            return Vec::new();
+        }
+        let locks = self.next_lock..self.next_lock + limit as u128;
+        self.next_lock = locks.end;
+        self.held.extend(locks.clone().map(|lock| (device.epoch, lock)));
+        let held = self.held.range((device.epoch, 0)..=(device.epoch, u128::MAX)).count();
+        assert!(held <= HELD_MAX, "{} has {held} messages", device.name);
+        let delivery = |lock| Delivery {
+            lock: LockToken::from_bits(lock),
+            sequence: 1,
+            enqueued_at: UnixTime::from_micros(0),
+            expires_at: UnixTime::from_micros(1),
+            delivery_count: 0,
+            message: Draft::default(),
+        };
+        locks.map(delivery).collect()
     }
 
     fn seat(&mut self, name: IdentityName) -> ConnectedDevice {
@@ -207,8 +292,10 @@ impl Pair {
                 self.client.handle_input(&down, self.now);
             }
             while let Some(event) = self.client.poll_event() {
-                if let Event::Detach { link, .. } = event {
-                    self.links.retain(|kept| *kept != link);
+                match event {
+                    Event::Detach { link, .. } => self.links.retain(|kept| *kept != link),
+                    Event::Delivery(delivery) if !delivery.is_settled => self.unsettled.push(delivery.id),
+                    _ => {}
                 }
             }
             while let Some(ask) = self.session.poll_ask() {
@@ -224,13 +311,33 @@ impl Pair {
     fn look_at(&mut self, ask: &Ask) {
         let (Operation::Telemetry(telemetry::Ask::Send { device, .. } | telemetry::Ask::SendBatch { device, .. })
         | Operation::Twin(twin::Ask::Read(device) | twin::Ask::Report { device, .. })
-        | Operation::Session(session::Ask::Renew { device } | session::Ask::Disconnect { device })) = &ask.operation
+        | Operation::Method(method::Ask::Respond { device, .. })
+        | Operation::CloudToDevice(
+            cloud_to_device::Ask::Receive { receiver: Receiver::Connected(device), .. }
+            | cloud_to_device::Ask::Settle { receiver: Receiver::Connected(device), .. }
+            | cloud_to_device::Ask::GiveBack(device),
+        )
+        | Operation::Session(
+            session::Ask::Renew { device }
+            | session::Ask::Subscribe { device, .. }
+            | session::Ask::Disconnect { device },
+        )) = &ask.operation
         else {
             return;
         };
         assert!(self.seats.contains_key(&device.epoch), "{} is not in: {:?}", device.name, ask.operation);
-        if matches!(ask.operation, Operation::Session(session::Ask::Disconnect { .. })) {
-            self.seats.remove(&device.epoch);
+        match &ask.operation {
+            Operation::Session(session::Ask::Disconnect { .. }) => {
+                self.seats.remove(&device.epoch);
+                self.held.retain(|(epoch, _)| *epoch != device.epoch);
+            }
+            Operation::CloudToDevice(cloud_to_device::Ask::GiveBack(_)) => {
+                self.held.retain(|(epoch, _)| *epoch != device.epoch);
+            }
+            Operation::CloudToDevice(cloud_to_device::Ask::Settle { lock, .. }) => {
+                assert!(self.held.remove(&(device.epoch, lock.bits())), "{} settles what it has not", device.name);
+            }
+            _ => {}
         }
     }
 

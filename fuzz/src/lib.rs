@@ -8,6 +8,7 @@ pub mod amqp_value;
 pub mod balancer_header;
 pub mod certificate;
 pub mod digital_twin;
+pub mod dps_amqp;
 pub mod enrollment_json;
 pub mod events_amqp;
 #[expect(dead_code, reason = "only what reads is wanted")]

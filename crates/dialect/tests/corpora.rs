@@ -1,5 +1,7 @@
 //! Replays what fuzzing has found worth keeping, through the checks of the fuzz targets.
 
+#[path = "../../../fuzz/src/dps_amqp.rs"]
+mod dps_amqp;
 #[path = "../../../fuzz/src/enrollment_json.rs"]
 mod enrollment_json;
 #[path = "../../../fuzz/src/events_amqp.rs"]
@@ -28,6 +30,11 @@ mod telemetry_http;
 mod user_name;
 
 use replay::replay;
+
+#[test]
+fn the_corpus_of_dps_amqp_holds() {
+    replay("dps_amqp", dps_amqp::check);
+}
 
 #[test]
 fn the_corpus_of_enrollment_json_holds() {

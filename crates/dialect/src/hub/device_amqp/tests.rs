@@ -17,6 +17,7 @@ mod bounds;
 pub(in crate::hub) mod client;
 mod messages;
 mod methods;
+mod misuse;
 mod room;
 mod unproven;
 
