@@ -118,6 +118,24 @@ async fn a_token_that_expires_ends_the_links_of_its_device_alone_and_a_newer_one
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_gets_no_link_of_another_and_keeps_its_own() {
+    let muster = two_devices().await;
+    let mut gateway = Gateway::open(&muster).await;
+    let own = gateway.enter(&muster, DEVICE).await;
+    for device in [OTHER, "nobody"] {
+        for purpose in ["messages/events", "twin", "methods/devicebound"] {
+            let address = format!("/devices/{device}/{purpose}");
+            let refused = gateway.attach(&address, &address).await.expect_err("a refusal");
+            assert_eq!(refused.condition, "amqp:unauthorized-access", "{address}");
+        }
+    }
+    assert_eq!(gateway.send(own, "still here").await, DeliveryState::Accepted);
+    assert_eq!(senders(&muster, 1).await, [(DEVICE.to_owned(), "still here".to_owned())]);
+    drop(gateway);
+    muster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_swapped_mid_link_neither_lets_anybody_in_nor_disturbs_who_is() {
     let muster = two_devices().await;
     let mut gateway = Gateway::open(&muster).await;
