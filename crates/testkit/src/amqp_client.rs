@@ -9,13 +9,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use proto::amqp::{
-    Attach, ClientOpening, Connection, Event, Limits, LinkId, LinkTerms, Map, Role, SaslInit, SessionId, Symbol, Text,
+    Attach, ClientOpening, Connection, Event, Limits, LinkId, LinkTerms, Map, Performative, Role, SaslInit, SessionId,
+    Symbol, Text,
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 /// Longer than any answer takes that comes.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What follows the length of a frame: where its body begins, its type, its channel (part 2, section 2.3.1).
+const FRAME_HEADER: [u8; 4] = [2, 0, 0, 0];
 
 /// Bytes read at once.
 const READ_BYTES: usize = 16 * 1_024;
@@ -75,6 +79,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AmqpClient<S> {
         self.flush().await?;
         self.stream.write_all(bytes).await?;
         self.stream.flush().await
+    }
+
+    /// Writes a frame that the engine would not, on the first channel.
+    ///
+    /// # Panics
+    /// When the frame is longer than a length can tell.
+    pub async fn force(&mut self, performative: &Performative, payload: &[u8]) -> io::Result<()> {
+        let mut body = Vec::new();
+        performative.encode(&mut body);
+        body.extend_from_slice(payload);
+        let length = u32::try_from(size_of::<u32>() + FRAME_HEADER.len() + body.len()).expect("a frame");
+        self.say(&[&length.to_be_bytes()[..], &FRAME_HEADER, &body].concat()).await
     }
 
     /// Answers the server's offer with `mechanism`, and returns the names offered.

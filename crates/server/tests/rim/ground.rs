@@ -55,12 +55,16 @@ pub async fn create_device(muster: &Muster, device: &str, authentication: &Value
 
 /// What the hub's registry answers about `device`.
 pub async fn ask_registry(muster: &Muster, method: Method, device: &str, body: Option<&Value>) -> Value {
+    ask_hub(muster, method, &["devices", device], body).await
+}
+
+/// What the hub answers at `path` to whoever may do everything there.
+pub async fn ask_hub(muster: &Muster, method: Method, path: &[&str], body: Option<&Value>) -> Value {
     let https = Https::new(Arc::clone(&muster.trust(None).expect("trust")));
     let port = muster.https_port();
-    let registry = ServiceClient::new(https, muster.hub.owner.clone(), port, ServiceClient::HUB_API_VERSION);
-    let path = ["devices", device];
-    let request = ServiceRequest { body, ..ServiceRequest::new(method, &path) };
-    let answer = registry.send(request, muster.clock().now()).await.expect("an answer");
+    let hub = ServiceClient::new(https, muster.hub.owner.clone(), port, ServiceClient::HUB_API_VERSION);
+    let request = ServiceRequest { body, ..ServiceRequest::new(method, path) };
+    let answer = hub.send(request, muster.clock().now()).await.expect("an answer");
     assert!(answer.status().is_success(), "{answer:?}");
     serde_json::from_slice(answer.body()).expect("a document")
 }

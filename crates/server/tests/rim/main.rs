@@ -5,6 +5,7 @@
 mod activity;
 mod amqp;
 mod amqp_hub;
+mod back_ends;
 mod balancers;
 mod budgets;
 mod decisions;
