@@ -9,8 +9,8 @@ use dialect::management::{self, arm, arm_json, oauth, own, routing, telemetry};
 use dialect::provisioning::{self, device_http, service_http, service_json};
 use domain::access::{ResourceKind, Rights};
 use domain::ids::{
-    CertificateName, DeviceId, EnrollmentGroupId, Etag, HubName, IdScope, InvalidName, JobId, ModuleId, OperationId,
-    PolicyName, Precondition, RegistrationId, ServiceName, TrackingId,
+    CertificateName, ConfigurationId, DeviceId, EnrollmentGroupId, Etag, HubName, IdScope, InvalidName, JobId,
+    ModuleId, OperationId, PolicyName, Precondition, RegistrationId, ServiceName, TrackingId,
 };
 use domain::operation::registration::{Answer, Request as Wanted};
 use domain::operation::{Operation, Reply};
@@ -113,6 +113,7 @@ fn check_name(text: &str) {
     kept(PolicyName::parse(text).map(|name| name.to_string()));
     kept(CertificateName::parse(text).map(|name| name.to_string()));
     kept(DeviceId::parse(text).map(|name| name.to_string()));
+    kept(ConfigurationId::parse(text).map(|name| name.to_string()));
     kept(JobId::parse(text).map(|name| name.to_string()));
     kept(ModuleId::parse(text).map(|name| name.to_string()));
     kept(IdScope::parse(text).map(|name| name.to_string()));
@@ -132,8 +133,18 @@ fn check_public(request: &Request<Bytes>, target: &Target) {
     if hub_http::owns(target) {
         match hub_http::decode(request, target) {
             Ok((operation, _)) => {
-                use Operation::{CloudToDevice, Identity, Job, Method, Query, Twin};
-                assert!(matches!(operation, Identity(_) | Twin(_) | Method(_) | Query(_) | Job(_) | CloudToDevice(_)));
+                use Operation::{CloudToDevice, Configuration, DigitalTwin, Identity, Job, Method, Query, Twin};
+                assert!(matches!(
+                    operation,
+                    Identity(_)
+                        | Twin(_)
+                        | Method(_)
+                        | DigitalTwin(_)
+                        | Query(_)
+                        | Job(_)
+                        | Configuration(_)
+                        | CloudToDevice(_)
+                ));
             }
             Err(refused) => refusal::check(refused, hub_http::refuse),
         }

@@ -228,6 +228,7 @@ impl Config {
         bound("quotas.ca_certificates", self.quotas.ca_certificates as u64, 1, 1_000);
         bound("quotas.messages_per_device", self.quotas.messages_per_device.into(), 1, 10_000);
         bound("quotas.jobs_per_hub", self.quotas.jobs_per_hub, 1, 1_000_000);
+        bound("quotas.configurations_per_hub", self.quotas.configurations_per_hub, 1, 1_000);
         bound("quotas.linked_hubs", self.quotas.linked_hubs as u64, 1, 1_000);
         self.amqp.check(&mut bound);
         self.outbound.check(&mut bound);

@@ -80,6 +80,9 @@ enum Command {
     /// Jobs: one thing done to many devices, at once or at a time
     #[command(subcommand)]
     Job(noun::job::JobCommand),
+    /// Configurations: content put into every twin that fulfils a condition, deployments for edge devices among them
+    #[command(subcommand)]
+    Configuration(noun::configuration::ConfigurationCommand),
     /// Cloud-to-device messages, and what became of them
     #[command(subcommand, visible_alias = "c2d")]
     Message(noun::message::MessageCommand),
@@ -204,6 +207,7 @@ async fn run_remote(command: Command, context: &Context) -> Result<()> {
         Command::Method(command) => noun::method::run(&command, context).await,
         Command::Query(args) => noun::query::run(&args, context).await,
         Command::Job(command) => noun::job::run(&command, context).await,
+        Command::Configuration(command) => noun::configuration::run(&command, context).await,
         Command::Message(command) => noun::message::run(&command, context).await,
         Command::Route(command) => noun::route::run(&command, context).await,
         Command::Endpoint(command) => noun::endpoint::run(&command, context).await,

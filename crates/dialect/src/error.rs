@@ -38,6 +38,8 @@ pub const fn spelling(kind: ErrorKind) -> Spelling {
     match kind {
         ErrorKind::InvalidArgument => spell(400, 400_004, 400_004, "ArgumentInvalid", "BadRequest"),
         ErrorKind::InvalidBody => spell(400, 400_012, 400_012, "DeserializationError", "InvalidRequestContent"),
+        // Its number is in no source (`contract/hub-service.md 3`).
+        ErrorKind::InvalidContent => spell(400, 400_000, 400_000, "InvalidConfigurationContent", "BadRequest"),
         ErrorKind::TooManyEnrollments => spell(400, 400_205, 400_205, "TooManyEnrollments", "BadRequest"),
         ErrorKind::EnrollmentRepeated => {
             spell(400, 400_206, 400_206, "RegistrationIdDefinedMultipleTimes", "BadRequest")
@@ -58,6 +60,7 @@ pub const fn spelling(kind: ErrorKind) -> Spelling {
         ErrorKind::ModuleNotFound => spell(404, 404_010, 404_010, "ModuleNotFound", "ResourceNotFound"),
         ErrorKind::DeviceNotOnline => spell(404, 404_103, 404_103, "DeviceNotOnline", "ResourceNotFound"),
         ErrorKind::JobNotFound => spell(404, 404_000, 404_002, "JobNotFound", "ResourceNotFound"),
+        ErrorKind::ConfigurationNotFound => spell(404, 404_000, 404_000, "ConfigurationNotFound", "ResourceNotFound"),
         ErrorKind::ResourceNotFound => spell(404, 404_000, 404_000, "ResourceNotFound", "ResourceNotFound"),
         ErrorKind::EnrollmentExists => spell(409, 409_201, 409_201, "EnrollmentConflict", "Conflict"),
         ErrorKind::EnrollmentGroupExists => spell(409, 409_202, 409_202, "EnrollmentGroupConflict", "Conflict"),
@@ -65,6 +68,7 @@ pub const fn spelling(kind: ErrorKind) -> Spelling {
         ErrorKind::ModuleExists => spell(409, 409_301, 409_301, "ModuleAlreadyExistsOnDevice", "Conflict"),
         // Its number is in no source (`contract/hub-service.md 3`).
         ErrorKind::JobExists => spell(409, 409_000, 409_000, "JobAlreadyExists", "Conflict"),
+        ErrorKind::ConfigurationExists => spell(409, 409_000, 409_000, "ConfigurationAlreadyExists", "Conflict"),
         ErrorKind::ResourceExists => spell(409, 409_000, 409_000, "ResourceConflict", "Conflict"),
         ErrorKind::LockLost => spell(412, 412_002, 412_002, "DeviceMessageLockLost", "PreconditionFailed"),
         ErrorKind::PreconditionFailed => spell(412, 412_001, 412_001, "PreconditionFailed", "PreconditionFailed"),
@@ -180,6 +184,7 @@ pub const fn connack(kind: ErrorKind) -> Refusal {
         ErrorKind::Throttled | ErrorKind::Unavailable | ErrorKind::Internal => Refusal::ServerUnavailable,
         ErrorKind::InvalidArgument
         | ErrorKind::InvalidBody
+        | ErrorKind::InvalidContent
         | ErrorKind::TooManyEnrollments
         | ErrorKind::EnrollmentRepeated
         | ErrorKind::TooLarge
@@ -198,12 +203,14 @@ pub const fn connack(kind: ErrorKind) -> Refusal {
         | ErrorKind::ModuleNotFound
         | ErrorKind::DeviceNotOnline
         | ErrorKind::JobNotFound
+        | ErrorKind::ConfigurationNotFound
         | ErrorKind::ResourceNotFound
         | ErrorKind::EnrollmentExists
         | ErrorKind::EnrollmentGroupExists
         | ErrorKind::DeviceExists
         | ErrorKind::ModuleExists
         | ErrorKind::JobExists
+        | ErrorKind::ConfigurationExists
         | ErrorKind::ResourceExists
         | ErrorKind::LockLost
         | ErrorKind::PreconditionFailed
@@ -231,6 +238,7 @@ pub const fn amqp_condition(kind: ErrorKind) -> Symbol {
     match kind {
         ErrorKind::InvalidArgument
         | ErrorKind::InvalidBody
+        | ErrorKind::InvalidContent
         | ErrorKind::TooManyEnrollments
         | ErrorKind::EnrollmentRepeated
         | ErrorKind::TooManyDevices
@@ -248,12 +256,14 @@ pub const fn amqp_condition(kind: ErrorKind) -> Symbol {
         | ErrorKind::ModuleNotFound
         | ErrorKind::DeviceNotOnline
         | ErrorKind::JobNotFound
+        | ErrorKind::ConfigurationNotFound
         | ErrorKind::ResourceNotFound => condition::NOT_FOUND,
         ErrorKind::EnrollmentExists
         | ErrorKind::EnrollmentGroupExists
         | ErrorKind::DeviceExists
         | ErrorKind::ModuleExists
         | ErrorKind::JobExists
+        | ErrorKind::ConfigurationExists
         | ErrorKind::ResourceExists => Symbol::from_static("com.microsoft:device-already-exists"),
         ErrorKind::DeviceUnanswering => Symbol::from_static("com.microsoft:timeout"),
         ErrorKind::PreconditionFailed => Symbol::from_static("com.microsoft:precondition-failed"),

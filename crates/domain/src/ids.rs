@@ -266,6 +266,11 @@ exact_name!(
     check_device
 );
 exact_name!(
+    /// Names a configuration of a hub. 1 to 128 characters, case matters.
+    ConfigurationId,
+    check_device
+);
+exact_name!(
     /// Names a job of a hub. 1 to 128 characters, case matters.
     JobId,
     check_device

@@ -11,6 +11,7 @@ pub mod attestation;
 pub mod certificate;
 pub mod clock;
 pub mod cloud_to_device;
+pub mod configuration;
 pub mod decision;
 pub mod digital_twin;
 pub mod enrollment;

@@ -24,6 +24,8 @@ pub struct Quotas {
     pub messages_per_device: u32,
     /// Jobs of a hub that have not ended, those that wait for their time included.
     pub jobs_per_hub: u64,
+    /// Configurations of a hub.
+    pub configurations_per_hub: u64,
 }
 
 /// Azure: 1,000,000 devices and enrollments, 100 groups of each attestation kind, 25 CA certificates and 50 linked hubs
@@ -41,6 +43,7 @@ impl Default for Quotas {
             linked_hubs: 250,
             messages_per_device: 50,
             jobs_per_hub: 10_000,
+            configurations_per_hub: 100,
         }
     }
 }

@@ -35,6 +35,9 @@ pub struct Twin {
     pub version: u64,
     /// Moves with tags and desired properties, and with nothing else.
     pub etag: Etag,
+    /// The configurations that it fulfils, by name, and whether each applies; as documents show them.
+    #[serde(default)]
+    pub configurations: Map<String, Value>,
 }
 
 /// Desired or reported properties: the document, when each part of it was written, and how often the whole was.
@@ -90,6 +93,7 @@ impl Twin {
             reported: Section::untouched(),
             version: Self::FIRST_VERSION,
             etag,
+            configurations: Map::new(),
         }
     }
 
@@ -164,7 +168,8 @@ impl Twin {
     /// The twin as it arrives at another hub: everything is carried along, metadata and versions included, because the
     /// device goes on comparing versions with those it knows.
     pub fn migrate(&self, fresh: Etag) -> Self {
-        Self { version: self.version + 1, etag: fresh, ..self.clone() }
+        // Another hub has configurations of its own.
+        Self { version: self.version + 1, etag: fresh, configurations: Map::new(), ..self.clone() }
     }
 
     /// What the device reads: both sections with their versions, without metadata and tags

@@ -93,6 +93,7 @@ const fn is_proof(operation: &Operation) -> bool {
         | Operation::Query(_)
         | Operation::DigitalTwin(_)
         | Operation::Job(_)
+        | Operation::Configuration(_)
         | Operation::Resource(_)
         | Operation::Route(_)
         | Operation::Decision(_) => true,

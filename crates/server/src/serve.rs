@@ -211,6 +211,7 @@ impl Server {
         self.run("feedback", service, |service| async move { service.run_feedback_wakes().await });
         self.run("messages", service, |service| async move { service.run_message_sweeps().await });
         self.run("jobs", service, |service| async move { service.run_jobs().await });
+        self.run("configurations", service, |service| async move { service.run_configurations().await });
         self.run("job-pruning", service, |service| async move { service.run_job_pruning().await });
         self.run("activity", service, |service| async move { service.run_activity().await });
     }

@@ -9,6 +9,7 @@ mod backends;
 mod calls;
 pub mod clock;
 mod cloud_to_device;
+mod configurations;
 mod digital_twins;
 mod directory;
 mod enrollments;
@@ -148,6 +149,7 @@ struct Inner {
     endpoints: Endpoints,
     assignments: Notify,
     jobs: Notify,
+    configurations: Notify,
     key_groups: KeyGroups,
     /// Counts changes of what clients can dial.
     published: watch::Sender<u64>,
@@ -183,6 +185,7 @@ impl Service {
             endpoints: Endpoints::default(),
             assignments: Notify::new(),
             jobs: Notify::new(),
+            configurations: Notify::new(),
             key_groups: KeyGroups::new(store.as_ref()),
             store,
             telemetry,
@@ -224,6 +227,7 @@ impl Service {
             Operation::Method(ask) => self.perform_method(caller, ask).await.map(Reply::Method),
             Operation::Query(ask) => self.perform_query(caller, ask).await.map(Reply::Query),
             Operation::Job(ask) => self.perform_job(caller, ask).await.map(Reply::Job),
+            Operation::Configuration(ask) => self.perform_configuration(caller, ask).await.map(Reply::Configuration),
             Operation::Session(ask) => self.perform_session(caller, ask).await.map(Reply::Session),
             Operation::Backend(ask) => self.perform_backend(caller, ask).map(Reply::Backend),
             Operation::Telemetry(ask) => self.perform_telemetry(caller, ask).await.map(Reply::Telemetry),

@@ -11,12 +11,13 @@ use async_trait::async_trait;
 use domain::attestation::{Proven, Registrant};
 use domain::clock::UnixTime;
 use domain::cloud_to_device::{Delivery, Draft, Feedback, QueueSettings, Settlement};
+use domain::configuration::{self, Configuration};
 use domain::decision::Decision;
 use domain::enrollment::{Enrollment, EntryKind, EntryName};
 use domain::identity::Identity;
 use domain::ids::{
-    CertificateName, DeviceId, EndpointName, EnrollmentGroupId, HubKey, JobId, LockToken, OperationId, Precondition,
-    RegistrationId, ServiceKey, TrackingId,
+    CertificateName, ConfigurationId, DeviceId, EndpointName, EnrollmentGroupId, HubKey, JobId, LockToken, OperationId,
+    Precondition, RegistrationId, ServiceKey, TrackingId,
 };
 use domain::job::{self, DeviceJob, DeviceOutcome, Job, JobFailure};
 use domain::message::Message;
@@ -33,11 +34,12 @@ use tokio::sync::watch;
 
 use crate::error::{Error, Unavailability};
 use crate::ports::{
-    Accepted, ActivityMark, Buried, Changed, ClaimWanted, Claimed, CloudToDeviceStore, ConnectionClaim, Created,
-    DecisionStore, DefaultsStage, Deployment, DeviceCounts, DeviceJobsWanted, DueJob, Enlisted, Enqueued,
-    EnrollmentStore, Finish, Finished, Found, Given, GivenUp, IdentityStore, JobKey, JobStore, Lease, OperationView,
-    Place, Placed, Planned, Position, QueryStore, ReadFrom, RegistrationStore, ResourceStore, Resources, RouteStore,
-    Searched, Settled, StoredMessage, Swept, TelemetryLog, Told, TwinChange, TwinOutcome, TwinStore, X509Lookup,
+    Accepted, ActivityMark, Buried, Changed, ClaimWanted, Claimed, CloudToDeviceStore, ConfigurationStore,
+    ConnectionClaim, Created, DecisionStore, DefaultsStage, Deployment, DeviceCounts, DeviceJobsWanted, DueJob,
+    Enlisted, Enqueued, EnrollmentStore, Finish, Finished, Found, Given, GivenUp, IdentityStore, JobKey, JobStore,
+    Judged, Lease, OperationView, Place, Placed, Planned, Position, QueryStore, ReadFrom, RegistrationStore,
+    ResourceStore, Resources, RouteStore, Searched, Settled, StoredMessage, Swept, TelemetryLog, Told, TwinChange,
+    TwinOutcome, TwinStore, X509Lookup,
 };
 
 /// How a call fails.
@@ -297,6 +299,17 @@ gated!(JobStore {
     fn find_device_jobs(hub: HubKey, wanted: &DeviceJobsWanted, after: Option<Place>, limit: usize)
         -> Searched<Vec<(Place, DeviceJob)>>;
     fn prune_jobs(before: UnixTime, limit: usize) -> usize;
+});
+
+gated!(ConfigurationStore {
+    fn create_configuration(hub: HubKey, draft: configuration::Draft, now: UnixTime) -> Created<Configuration>;
+    fn replace_configuration(
+        hub: HubKey, draft: configuration::Draft, precondition: Precondition, now: UnixTime
+    ) -> Changed<Configuration>;
+    fn delete_configuration(hub: HubKey, id: &ConfigurationId, precondition: Precondition) -> Changed<Configuration>;
+    fn find_configuration(hub: HubKey, id: &ConfigurationId) -> Option<Configuration>;
+    fn list_configurations(hub: HubKey) -> Vec<Configuration>;
+    fn judge_twins(limit: usize, now: UnixTime) -> Judged;
 });
 
 gated!(CloudToDeviceStore {

@@ -1,6 +1,7 @@
 //! The nouns: one file each, every one a client of the public APIs that everybody else uses.
 
 pub mod certificate;
+pub mod configuration;
 pub mod device;
 pub mod digital_twin;
 pub mod dps;

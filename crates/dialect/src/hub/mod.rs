@@ -9,6 +9,7 @@ pub mod amqp;
 pub mod annotations;
 pub mod cbs;
 pub mod cloud_event;
+mod configuration_http;
 mod cut_off;
 pub mod deliveries;
 pub mod delivery_amqp;

@@ -16,7 +16,7 @@ use http::{HeaderName, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::registry_json::{self, Mode, invalid, parse_name};
-use super::{digital_twin_http, job_http, method_json, twin_json, words};
+use super::{configuration_http, digital_twin_http, job_http, method_json, twin_json, words};
 use crate::error::{self, Refused, spelling};
 use crate::http::{Target, empty, is, json as respond, json_text, list, page, precondition, with_header};
 use crate::json::{self, InvalidJson};
@@ -56,7 +56,9 @@ pub fn owns_path(path: &str) -> bool {
 }
 
 fn is_root(segment: &str) -> bool {
-    ["devices", "twins", "digitaltwins", "statistics", "messages", "jobs"].iter().any(|word| is(segment, word))
+    ["devices", "twins", "digitaltwins", "statistics", "messages", "jobs", "configurations"]
+        .iter()
+        .any(|word| is(segment, word))
 }
 
 /// Turns a request into an operation; or into its refusal.
@@ -86,6 +88,9 @@ pub fn decode(request: &Request<Bytes>, target: &Target) -> Result<(Operation, A
             if is(first, "messages") && is(bound, "servicebound") && is(word, "feedback") =>
         {
             Ok((Operation::CloudToDevice(decode_feedback(&method, rest)?), Asked::Other))
+        }
+        [first, rest @ ..] if is(first, "configurations") => {
+            Ok((Operation::Configuration(configuration_http::decode(request, &method, target, rest)?), Asked::Other))
         }
         [first, version, rest @ ..] if is(first, "jobs") && is(version, "v2") => {
             Ok((Operation::Job(job_http::decode(request, &method, target, rest)?), Asked::Other))
@@ -138,6 +143,10 @@ fn decode_registry(
         }
         (&Method::POST, [word]) if is(word, "query") => {
             return Ok((Operation::Query(decode_query(request)?), Asked::Other));
+        }
+        (_, [device, word]) if is(word, "applyConfigurationContent") => {
+            let ask = configuration_http::decode_apply(request, method, device)?;
+            return Ok((Operation::Configuration(ask), Asked::Other));
         }
         (&Method::GET, [device, word]) if is(word, "modules") => {
             identity::Ask::ListModules(parse_name(device, None)?.device)
@@ -261,6 +270,7 @@ pub fn encode(reply: Result<Reply, Failure>, asked: &Asked) -> Response<Bytes> {
         Ok(Reply::DigitalTwin(answer)) => digital_twin_http::encode(answer),
         Ok(Reply::Query(answer)) => encode_query(&answer),
         Ok(Reply::Job(answer)) => job_http::encode(&answer),
+        Ok(Reply::Configuration(answer)) => configuration_http::encode(&answer),
         Ok(Reply::CloudToDevice(answer)) => encode_cloud_to_device(answer),
         Ok(_) => empty(StatusCode::INTERNAL_SERVER_ERROR),
         Err(failure) if *asked == Asked::Twin && failure.kind == ErrorKind::ModuleNotFound => {

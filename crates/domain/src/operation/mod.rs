@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod cloud_to_device;
+pub mod configuration;
 pub mod decision;
 pub mod digital_twin;
 pub mod enrollment;
@@ -50,6 +51,8 @@ pub enum Operation {
     Query(query::Ask),
     /// An operator has something done to many devices.
     Job(job::Ask),
+    /// An operator manages configurations of many twins.
+    Configuration(configuration::Ask),
     /// A device connects to a hub, subscribes, leaves.
     Session(session::Ask),
     /// A back-end program is let in, and leaves.
@@ -87,6 +90,8 @@ pub enum Reply {
     Query(query::Answer),
     /// To [`Operation::Job`].
     Job(job::Answer),
+    /// To [`Operation::Configuration`].
+    Configuration(configuration::Answer),
     /// To [`Operation::Session`].
     Session(session::Answer),
     /// To [`Operation::Backend`].
@@ -254,6 +259,8 @@ pub enum ErrorKind {
     InvalidArgument,
     /// The body is not of the shape the operation takes.
     InvalidBody,
+    /// The content of a configuration is none.
+    InvalidContent,
     /// A bulk request names more enrollments than are changed at once.
     TooManyEnrollments,
     /// A bulk request names an enrollment more than once.
@@ -290,6 +297,8 @@ pub enum ErrorKind {
     DeviceNotOnline,
     /// No job has the ID.
     JobNotFound,
+    /// No configuration has the ID.
+    ConfigurationNotFound,
     /// No resource, policy, certificate or decision has the name.
     ResourceNotFound,
     /// The individual enrollment exists.
@@ -302,6 +311,8 @@ pub enum ErrorKind {
     ModuleExists,
     /// A job has the ID already.
     JobExists,
+    /// A configuration has the ID already.
+    ConfigurationExists,
     /// The resource exists or its name is taken.
     ResourceExists,
     /// The message, or the feedback, is not the caller's any more.
@@ -326,9 +337,10 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All kinds, for tables that must be complete.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 39] = [
         Self::InvalidArgument,
         Self::InvalidBody,
+        Self::InvalidContent,
         Self::TooManyEnrollments,
         Self::EnrollmentRepeated,
         Self::TooLarge,
@@ -347,12 +359,14 @@ impl ErrorKind {
         Self::ModuleNotFound,
         Self::DeviceNotOnline,
         Self::JobNotFound,
+        Self::ConfigurationNotFound,
         Self::ResourceNotFound,
         Self::EnrollmentExists,
         Self::EnrollmentGroupExists,
         Self::DeviceExists,
         Self::ModuleExists,
         Self::JobExists,
+        Self::ConfigurationExists,
         Self::ResourceExists,
         Self::LockLost,
         Self::PreconditionFailed,

@@ -36,6 +36,9 @@ pub fn of_twin(twin: &Twin, identity: &Identity) -> Map<String, Value> {
     put("x509Thumbprint", thumbprints(&identity.authentication));
     put(Root::ModelId.name(), json!(identity.model_id.as_deref().unwrap_or_default()));
     put("version", json!(twin.version));
+    if !twin.configurations.is_empty() {
+        put("configurations", Value::Object(twin.configurations.clone()));
+    }
     put(Root::Tags.name(), Value::Object(twin.tags.clone()));
     let properties = json!({
         "desired": twin.desired.service_document(),

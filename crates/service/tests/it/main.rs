@@ -6,6 +6,7 @@ mod assigning;
 mod attesting;
 mod backends;
 mod calling;
+mod configurations;
 mod first_start;
 mod ground;
 mod interrupted;

@@ -197,7 +197,9 @@ CREATE TABLE twin (
     reported_metadata TEXT NOT NULL,
     reported_version INTEGER NOT NULL,
     version INTEGER NOT NULL,
-    etag INTEGER NOT NULL
+    etag INTEGER NOT NULL,
+    -- The configurations that it fulfils, and whether each applies.
+    configurations TEXT NOT NULL DEFAULT '{}'
 ) STRICT;
 
 -- Primitive values of tags, by which queries find twins. Made of the tags alone, and can be made again.
@@ -268,6 +270,62 @@ CREATE INDEX feedback_by_identity ON feedback (identity);
 CREATE INDEX feedback_by_expiry ON feedback (expires_at);
 CREATE INDEX feedback_by_lock ON feedback (lock) WHERE lock IS NOT NULL;
 CREATE INDEX feedback_by_deadline ON feedback (locked_until) WHERE lock IS NOT NULL;
+
+CREATE TABLE configuration (
+    -- AUTOINCREMENT: of equal priorities the one created last applies.
+    key INTEGER PRIMARY KEY AUTOINCREMENT,
+    hub INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    record TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    -- How many twins fulfil it, and to how many of them it applies.
+    targeted INTEGER NOT NULL DEFAULT 0,
+    applied INTEGER NOT NULL DEFAULT 0,
+    etag INTEGER NOT NULL,
+    UNIQUE (hub, id)
+) STRICT;
+
+CREATE INDEX configuration_by_hub ON configuration (hub, key);
+
+-- What a configuration has put into the twins of its target, to be withdrawn when another applies.
+CREATE TABLE configuration_put (
+    identity INTEGER PRIMARY KEY,
+    configuration INTEGER NOT NULL,
+    puts TEXT NOT NULL
+) STRICT;
+
+-- Twins that changed since they were judged.
+CREATE TABLE configuration_due (
+    identity INTEGER PRIMARY KEY,
+    hub INTEGER NOT NULL
+) STRICT;
+
+-- Hubs all of whose twins are to be judged, and behind which identity that goes on.
+CREATE TABLE configuration_sweep (
+    hub INTEGER PRIMARY KEY,
+    place INTEGER NOT NULL
+) STRICT;
+
+CREATE TRIGGER twin_came AFTER INSERT ON twin BEGIN
+    INSERT INTO configuration_due (identity, hub) SELECT i.id, i.hub FROM identity i WHERE i.id = NEW.identity
+        AND EXISTS (SELECT 1 FROM configuration c WHERE c.hub = i.hub) ON CONFLICT DO NOTHING;
+    -- A module that came is perhaps one that a configuration of its device is for.
+    INSERT INTO configuration_due (identity, hub) SELECT d.id, d.hub FROM identity i
+        JOIN identity d ON d.hub = i.hub AND d.device = i.device AND d.module = ''
+        WHERE i.id = NEW.identity AND i.module > ''
+        AND EXISTS (SELECT 1 FROM configuration c WHERE c.hub = i.hub) ON CONFLICT DO NOTHING;
+END;
+
+CREATE TRIGGER twin_changed AFTER UPDATE OF tags, desired, reported ON twin BEGIN
+    INSERT INTO configuration_due (identity, hub) SELECT i.id, i.hub FROM identity i WHERE i.id = NEW.identity
+        AND EXISTS (SELECT 1 FROM configuration c WHERE c.hub = i.hub) ON CONFLICT DO NOTHING;
+END;
+
+CREATE TRIGGER identity_changed AFTER UPDATE OF enabled, record ON identity BEGIN
+    INSERT INTO configuration_due (identity, hub) SELECT NEW.id, NEW.hub
+        WHERE EXISTS (SELECT 1 FROM configuration c WHERE c.hub = NEW.hub) ON CONFLICT DO NOTHING;
+END;
 
 CREATE TABLE job (
     -- AUTOINCREMENT: the order in which jobs were created, and a key that is never given twice.

@@ -7,6 +7,7 @@
 #![expect(missing_docs, reason = "the name of a test is a sentence")]
 
 pub mod cloud_to_device;
+pub mod configuration;
 pub mod decision;
 pub mod enrollment;
 pub mod fencing;

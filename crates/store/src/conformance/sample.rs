@@ -44,6 +44,7 @@ pub const QUOTAS: Quotas = Quotas {
     linked_hubs: 5,
     messages_per_device: 5,
     jobs_per_hub: 15,
+    configurations_per_hub: 6,
 };
 
 pub fn after(seconds: u64) -> UnixTime {

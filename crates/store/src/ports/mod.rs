@@ -4,6 +4,7 @@
 //! Absence is `Option`; a lost race is a value of the answer; [`crate::Error`] is for what the caller cannot decide.
 
 mod cloud_to_device;
+mod configuration;
 mod decision;
 mod enrollment;
 mod identity;
@@ -16,6 +17,7 @@ mod telemetry;
 mod twin;
 
 pub use cloud_to_device::{CloudToDeviceStore, Enqueued, Given, Holder, Lease, Settled, Swept};
+pub use configuration::{ConfigurationStore, Judged};
 pub use decision::DecisionStore;
 pub use enrollment::{EnrollmentStore, X509Lookup};
 pub use identity::{ActivityMark, ClaimWanted, ConnectionClaim, DeviceCounts, IdentityStore};
@@ -67,6 +69,7 @@ pub trait Store:
     + TwinStore
     + QueryStore
     + JobStore
+    + ConfigurationStore
     + DecisionStore
     + CloudToDeviceStore
     + RouteStore
@@ -81,6 +84,7 @@ impl<S> Store for S where
         + TwinStore
         + QueryStore
         + JobStore
+        + ConfigurationStore
         + JobStore
         + DecisionStore
         + CloudToDeviceStore

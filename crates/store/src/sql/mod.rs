@@ -5,6 +5,7 @@
 //! `postgres`. Start at [`Embedded`].
 
 mod cloud_to_device;
+mod configuration;
 mod decision;
 mod enrollment;
 mod identity;

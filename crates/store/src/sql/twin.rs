@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use super::link::{Flow, Sequence, Statement};
 use super::rows::{Bits, Column, from_json, from_json_if, row_limit, to_json};
 use super::value::{Row, params};
-use super::{Db, Embedded, Tx, WAKES_TWINS, identity};
+use super::{Db, Embedded, Tx, WAKES_TWINS, configuration, identity};
 use crate::error::Error;
 use crate::ports::{TwinChange, TwinOutcome, TwinStore};
 
@@ -32,6 +32,7 @@ struct TwinRow {
     reported: (String, String, Bits),
     version: Bits,
     etag: Bits,
+    configurations: String,
 }
 
 impl TwinRow {
@@ -42,6 +43,7 @@ impl TwinRow {
             reported: (row.get(4)?, row.get(5)?, row.get(6)?),
             version: row.get(7)?,
             etag: row.get(8)?,
+            configurations: row.get(9)?,
         })
     }
 
@@ -52,7 +54,14 @@ impl TwinRow {
         let (document, metadata, version) = self.reported;
         let reported =
             Section::from_parts(map(&document, "reported")?, map(&metadata, "reported_metadata")?, version.0);
-        Ok(Twin { tags: map(&self.tags, "tags")?, desired, reported, version: self.version.0, etag: self.etag.into() })
+        Ok(Twin {
+            tags: map(&self.tags, "tags")?,
+            desired,
+            reported,
+            version: self.version.0,
+            etag: self.etag.into(),
+            configurations: map(&self.configurations, "configurations")?,
+        })
     }
 }
 
@@ -64,7 +73,7 @@ pub(super) fn find(db: Db<'_>, id: i64) -> Result<Option<Twin>, Error> {
 /// The twin of an identity, and the bytes of its documents.
 pub(super) fn find_with_size(db: Db<'_>, id: i64) -> Result<Option<(Twin, usize)>, Error> {
     let sql = "SELECT tags, desired, desired_metadata, desired_version, reported, reported_metadata, reported_version, \
-               version, etag FROM twin WHERE identity = ?1";
+               version, etag, configurations FROM twin WHERE identity = ?1";
     let row = db.row(sql, [id], TwinRow::read)?;
     row.map(|row| {
         let bytes = row.tags.len() + row.desired.0.len() + row.reported.0.len();
@@ -78,11 +87,12 @@ pub(super) fn write(tx: &Tx<'_, '_>, hub: HubKey, id: i64, twin: &Twin) -> Resul
     index(tx, hub, id, &twin.tags)?;
     tx.change(
         "INSERT INTO twin (identity, tags, desired, desired_metadata, desired_version, reported, reported_metadata, \
-         reported_version, version, etag) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) \
+         reported_version, version, etag, configurations) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
          ON CONFLICT (identity) DO UPDATE SET tags = excluded.tags, desired = excluded.desired, \
          desired_metadata = excluded.desired_metadata, desired_version = excluded.desired_version, \
          reported = excluded.reported, reported_metadata = excluded.reported_metadata, \
-         reported_version = excluded.reported_version, version = excluded.version, etag = excluded.etag",
+         reported_version = excluded.reported_version, version = excluded.version, etag = excluded.etag, \
+         configurations = excluded.configurations",
         params![
             id,
             to_json(&twin.tags)?,
@@ -93,7 +103,8 @@ pub(super) fn write(tx: &Tx<'_, '_>, hub: HubKey, id: i64, twin: &Twin) -> Resul
             to_json(twin.reported.metadata())?,
             Bits(twin.reported.version()),
             Bits(twin.version),
-            Bits::from(twin.etag)
+            Bits::from(twin.etag),
+            to_json(&twin.configurations)?
         ],
     )?;
     Ok(())
@@ -118,6 +129,7 @@ fn index(tx: &Tx<'_, '_>, hub: HubKey, id: i64, tags: &Map<String, Value>) -> Re
 
 /// Removes the twin of an identity, with the rows by which its tags are found.
 pub(super) fn remove(tx: &Tx<'_, '_>, hub: HubKey, id: i64) -> Result<(), Error> {
+    configuration::forget(tx, hub, id)?;
     match index(tx, hub, id, &Map::new()) {
         // What the tags were cannot be read: the rows are looked for among all.
         Err(Error::Corrupt { .. }) => {

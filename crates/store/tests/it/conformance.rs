@@ -94,6 +94,18 @@ conformance! {
         feedback_expires
         messages_and_feedback_go_with_their_identity
     }
+    configuration {
+        a_configuration_comes_back_as_it_was_written
+        a_replaced_configuration_keeps_its_content_and_gets_a_fresh_etag
+        a_hub_takes_as_many_configurations_as_it_may
+        of_those_that_a_twin_fulfils_the_highest_applies
+        a_twin_that_changes_is_judged_anew
+        a_device_that_comes_or_goes_is_counted
+        what_a_deleted_configuration_has_put_is_withdrawn
+        modules_are_targets_of_their_own
+        a_deployment_is_for_edge_devices_and_tells_which_modules_they_lack
+        hubs_are_judged_by_their_own_configurations
+    }
     decision {
         a_refusal_is_found_at_once
         equal_refusals_within_a_minute_are_one_with_a_count

@@ -60,6 +60,11 @@ async fn golden_bad_input_of_queries() {
 }
 
 #[tokio::test]
+async fn golden_bad_input_of_configurations() {
+    try_everything("hub-configurations").await;
+}
+
+#[tokio::test]
 async fn golden_bad_input_of_jobs() {
     try_everything("hub-jobs").await;
 }

@@ -21,7 +21,16 @@ const APIS: &[(&str, Api, &[&str])] = &[
     (
         "hub",
         Api::Hub,
-        &["hub-registry", "hub-twin", "hub-method", "hub-digital-twin", "hub-query", "hub-jobs", "hub-messages"],
+        &[
+            "hub-registry",
+            "hub-twin",
+            "hub-method",
+            "hub-digital-twin",
+            "hub-query",
+            "hub-jobs",
+            "hub-configurations",
+            "hub-messages",
+        ],
     ),
 ];
 

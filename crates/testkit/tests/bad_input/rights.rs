@@ -47,6 +47,17 @@ const HUB: Rights = Rights {
         ),
         (&["RegistryRead", "RegistryWrite", "ServiceConnect"], &["GET /statistics/service"]),
         (
+            &["RegistryWrite", "ServiceConnect"],
+            &[
+                "GET /configurations",
+                "GET /configurations/{}",
+                "PUT /configurations/{}",
+                "DELETE /configurations/{}",
+                "POST /configurations/testQueries",
+                "POST /devices/{}/applyConfigurationContent",
+            ],
+        ),
+        (
             &["ServiceConnect"],
             &[
                 "GET /twins/{}",
@@ -118,8 +129,16 @@ const SERVICE: Rights = Rights {
 
 #[tokio::test]
 async fn each_operation_of_a_hub_needs_exactly_its_right() {
-    let tables =
-        ["hub-registry", "hub-twin", "hub-method", "hub-digital-twin", "hub-query", "hub-jobs", "hub-messages"];
+    let tables = [
+        "hub-registry",
+        "hub-twin",
+        "hub-method",
+        "hub-digital-twin",
+        "hub-query",
+        "hub-jobs",
+        "hub-configurations",
+        "hub-messages",
+    ];
     try_rights("hub", Api::Hub, &tables, &HUB, "IotHubs/hub").await;
 }
 

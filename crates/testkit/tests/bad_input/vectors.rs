@@ -15,6 +15,7 @@ const TABLES: &[(&str, &str)] = &[
     ("hub-registry", "hub/service-requests.json"),
     ("hub-twin", "hub/service-requests.json"),
     ("hub-query", "hub/service-requests.json"),
+    ("hub-configurations", "hub/service-requests.json"),
     ("hub-jobs", "hub/service-requests.json"),
     ("hub-messages", "hub/service-requests.json"),
     ("hub-device", "hub/device-requests.json"),

@@ -1,11 +1,13 @@
 //! Requests as clients send them against the operations they stand for, and replies against the bytes they become.
 
 use domain::clock::UnixTime;
+use domain::configuration::Content;
 use domain::enrollment::Capabilities;
 use domain::identity::{Authentication, DraftAuthentication, Identity, IdentityDraft, IdentityStatus, Thumbprints};
 use domain::ids::{Etag, Precondition, TrackingId};
 use domain::job::{Draft, Filter, Work};
 use domain::method::{Call, Payload};
+use domain::operation::configuration;
 use domain::operation::digital_twin;
 use domain::operation::identity::{Answer, Ask, BulkChange, BulkItem};
 use domain::operation::job;
@@ -95,6 +97,7 @@ fn show(operation: &Operation) -> Vec<String> {
             vec![format!("query {text}"), after, format!("at most {}", page.limit)]
         }
         Operation::Job(ask) => show_job(ask),
+        Operation::Configuration(ask) => show_configuration(ask),
         Operation::CloudToDevice(cloud_to_device::Ask::Purge(name)) => vec![format!("purge {name}")],
         Operation::CloudToDevice(cloud_to_device::Ask::TakeFeedback(AtHub::Dialled)) => {
             vec!["take feedback".to_owned()]
@@ -119,6 +122,32 @@ fn show_digital_twin(ask: &digital_twin::Ask) -> Vec<String> {
             let waits = format!("{} s to connect, {} s to respond", connect.as_secs(), response.as_secs());
             let payload = String::from_utf8(payload.bytes().to_vec()).unwrap();
             vec![format!("command {method} of {device}"), payload, waits]
+        }
+    }
+}
+
+fn show_configuration(ask: &configuration::Ask) -> Vec<String> {
+    let written = |content: &Content| serde_json::to_string(content).unwrap();
+    match ask {
+        configuration::Ask::Find(id) => vec![format!("find configuration {id}")],
+        configuration::Ask::List { limit } => vec![format!("list {limit} configurations")],
+        configuration::Ask::Delete { id, precondition } => {
+            vec![format!("delete configuration {id}"), show_precondition(*precondition)]
+        }
+        configuration::Ask::Test { target, metrics } => {
+            let metrics = metrics.iter().map(|(name, query)| format!("{name}: {query}"));
+            std::iter::once(format!("test {target}")).chain(metrics).collect()
+        }
+        configuration::Ask::Apply { device, content } => vec![format!("apply to {device}"), written(content)],
+        configuration::Ask::Put { draft, precondition } => {
+            let labels = Value::Object(draft.labels.clone());
+            let metrics = draft.metrics.keys().cloned().collect::<Vec<_>>().join(" ");
+            vec![
+                format!("put configuration {} for {}", draft.id, draft.target),
+                show_precondition(*precondition),
+                written(&draft.content),
+                format!("priority {}, {}, labels {labels}, metrics {metrics}", draft.priority, draft.schema_version),
+            ]
         }
     }
 }
