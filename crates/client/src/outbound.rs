@@ -4,6 +4,7 @@
 //! own listeners are never dialled, private ones only where a setting says so. Everything ends in bounded time, and answers
 //! are read within bounds. Start at [`Outbound::send`].
 
+mod amqp;
 mod dial;
 mod nats;
 mod trust;
@@ -54,7 +55,7 @@ impl Outbound {
         match &endpoint.target {
             Target::Webhook(webhook) => self.post(webhook, parcels).await,
             Target::Nats(nats) => self.publish(nats, parcels).await,
-            Target::Amqp(_) => (0, Err(Refusal::of_all("endpoints over AMQP are not served yet"))),
+            Target::Amqp(amqp) => self.transfer(amqp, parcels).await,
         }
     }
 }

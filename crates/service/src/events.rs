@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use domain::message::StoredPlace;
 use domain::operation::events::{Answer, Ask, Attach, Entity, Event, From, Newest, Reader, Seat, Start};
 use domain::operation::{Caller, ErrorKind};
 use domain::resource::Hub;
@@ -142,20 +143,20 @@ impl Service {
     async fn read_on(&self, reader: &Reader, from: From, limit: usize) -> Result<Answer, Error> {
         if !self.0.readers.look(reader) {
             // Why it ended is told to whoever awaits the end.
-            return Ok(Answer::Events { events: Vec::new(), newest: None });
+            return Ok(Answer::Events { events: Vec::new(), read_to: None, newest: None });
         }
         let Seat { hub, partition, tracks, .. } = **reader;
         let limit = limit.min(BATCH_MESSAGES_MAX);
         let stored = self.0.telemetry.read(hub, partition, read_from(from), limit).await?;
-        let events: Vec<Event> = stored
-            .into_iter()
-            .map(|stored| Event {
-                sequence: stored.position.sequence,
-                offset: stored.position.offset,
-                enqueued_at: stored.enqueued_at,
-                message: stored.message,
-            })
-            .collect();
+        let read_to = stored.last().map(|last| last.position.sequence);
+        let mut events = Vec::with_capacity(stored.len());
+        for stored in stored {
+            let Position { sequence, offset } = stored.position;
+            let place = StoredPlace { sequence, offset, enqueued_at: stored.enqueued_at };
+            if self.reaches_events(&stored.message, place).await? {
+                events.push(Event { sequence, offset, enqueued_at: stored.enqueued_at, message: stored.message });
+            }
+        }
         let newest = match self.resources().hub(hub).filter(|_| tracks && !events.is_empty()) {
             None => None,
             Some(hub) => match self.0.telemetry.bounds(hub.key, partition).await? {
@@ -163,7 +164,7 @@ impl Service {
                 Some((_, newest)) => Some(self.newest(hub, partition, newest).await?),
             },
         };
-        Ok(Answer::Events { events, newest })
+        Ok(Answer::Events { events, read_to, newest })
     }
 
     async fn await_events(&self, reader: &Reader) -> Answer {

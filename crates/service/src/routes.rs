@@ -165,7 +165,7 @@ impl Service {
     }
 
     /// Whether a message goes to `endpoint`, by the routes of its hub.
-    pub(crate) async fn leads_to(
+    async fn leads_to(
         &self,
         routing: &Routing,
         endpoint: &EndpointName,
@@ -189,14 +189,10 @@ impl Service {
 
     /// Whether a message of the log reaches the built-in endpoint, which Event Hubs' clients read; those of a hub that has
     /// gone do not.
-    pub async fn reaches_events(
-        &self,
-        message: &Message,
-        place: StoredPlace,
-    ) -> Result<bool, domain::operation::Failure> {
+    pub(crate) async fn reaches_events(&self, message: &Message, place: StoredPlace) -> Result<bool, Error> {
         let resources = self.resources();
         let Some(hub) = resources.hub(message.hub) else { return Ok(false) };
-        self.leads_to(&hub.routing, &events(), message, place).await.map_err(|error| self.fail(error))
+        self.leads_to(&hub.routing, &events(), message, place).await
     }
 
     /// Has every endpoint of a hub begin that has not, behind what is in the log, and forgets those that have gone. To be

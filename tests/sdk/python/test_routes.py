@@ -1,5 +1,6 @@
 """Routes: what devices send reaches the endpoints that the hub's routes lead to, whatever happens on the way."""
 
+import base64
 import json
 import signal
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from azure.iot.device import Message
 from receiver import NatsServer, Reader, WebHook
+from test_event_hubs import READER, read
 from test_events import Sender
 from test_hub import connect, provision
 
@@ -124,16 +126,27 @@ def test_every_acknowledged_message_arrives_over_a_kill(muster, hook):
         assert set(arrived) >= {int(body) for body in sender.sent}
 
 
+@pytest.mark.shows(**READER, transport="amqp", feature="reads what routes and the fallback lead to the built-in endpoint")
+def test_readers_of_the_built_in_endpoint_see_what_routes_lead_there(muster, hook):
+    lead_to(muster, hook)
+    route(muster, "hot", "hook", "level = 'critical'")
+    route(muster, "both", "hook", "level = 'high'")
+    route(muster, "events", "events", "level = 'high'")
+    client = connect(muster, "dev-1", provision(muster, "dev-1"))
+    for number, level in enumerate(["critical", "low", "high", "critical", "low"]):
+        send(client, {"number": number}, level=level)
+    assert hook.wait_for(lambda events: len(events) == 3), muster.log
+    assert hook.bodies("dev-1") == [{"number": 0}, {"number": 2}, {"number": 3}]
+    assert [event.body_as_json() for event in read(muster, 3)] == [{"number": 1}, {"number": 2}, {"number": 4}]
+    client.shutdown()
+
+
 def text(body: str) -> str:
     """A body that its sender says nothing of, as an event has it."""
-    import base64
-
     return base64.b64encode(body.encode()).decode()
 
 
 def plain(body: str) -> str:
-    import base64
-
     return base64.b64decode(body).decode()
 
 

@@ -254,8 +254,8 @@ impl Events {
     fn read(&mut self, link: LinkId, reply: Result<Reply, Failure>, port: &mut Port<'_>) {
         let Some(reading) = self.reading(link) else { return };
         match reply {
-            Ok(Reply::Events(Answer::Events { events, newest })) => {
-                if !reading.take(events, newest) {
+            Ok(Reply::Events(Answer::Events { events, read_to, newest })) => {
+                if !reading.take(events, read_to, newest) {
                     reading.rest();
                     let ask = Operation::Events(Ask::AwaitEvents(reading.reader.clone()));
                     let ask = port.ask(ask, Lane::Waiting);

@@ -158,10 +158,13 @@ pub enum Answer {
         /// How many there are, from 0.
         partitions: u16,
     },
-    /// What was read; nothing if there is no more at present.
+    /// What was read.
     Events {
         /// In their order.
         events: Vec<Event>,
+        /// The sequence number up to which was looked: messages that do not go to the endpoint are passed over. `None` if
+        /// there was nothing at all.
+        read_to: Option<u64>,
         /// How far the partition goes, for a reader that tracks it.
         newest: Option<Newest>,
     },

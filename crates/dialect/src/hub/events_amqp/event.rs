@@ -2,12 +2,15 @@
 //! `contract/eventhub-endpoint.md 7`). Start at [`encode`].
 
 use bytes::Bytes;
+use domain::clock::UnixTime;
 use domain::message::{Draft, Message as Telemetry, SystemProperties};
 use domain::operation::events::{Event, Newest};
 use domain::operation::identity::IdentityName;
+use domain::route::Parcel;
 use proto::amqp::{Body, Map, Message, MessageId, Properties, Symbol, Text, Value};
 
 use crate::hub::annotations::{Said, annotations};
+use crate::hub::cloud_event;
 use crate::time;
 
 /// `event` as a message. `newest` says how far its partition goes, to readers that asked for it.
@@ -23,17 +26,47 @@ pub fn encode(event: &Event, newest: Option<&Newest>) -> Message {
     }
 }
 
+/// A message on its way to an address elsewhere, where it gets a place of its own: by its ID a receiver knows it again, and
+/// by its partition key it stays in the order of its device.
+pub fn outgoing(parcel: &Parcel) -> Message {
+    let Parcel { place, message, .. } = parcel;
+    let Telemetry { sender, draft, .. } = &**message;
+    let own = [
+        ("x-opt-partition-key", Value::from(sender.device.as_str())),
+        ("x-opt-muster-partition", Value::Long(message.partition.into())),
+        ("x-opt-muster-sequence-number", Value::Long(signed(place.sequence))),
+    ];
+    let own = own.into_iter().map(|(name, value)| (Symbol::from_static(name), value));
+    let mut properties = properties(sender, &draft.system);
+    properties.message_id.get_or_insert_with(|| MessageId::String(cloud_event::id(parcel).as_str().into()));
+    Message {
+        message_annotations: said_of(message, place.enqueued_at).chain(own).collect(),
+        properties: Some(Box::new(properties)),
+        application_properties: application_properties(draft),
+        body: Body::data(draft.body.clone()),
+        ..Message::default()
+    }
+}
+
+/// What the hub says of a message.
+fn said_of(message: &Telemetry, enqueued_at: UnixTime) -> impl Iterator<Item = (Symbol, Value)> {
+    annotations(message, enqueued_at).map(|(name, said)| {
+        let value = match said {
+            Said::Text(text) => Value::from(&*text),
+            Said::Moment(moment) => Value::Timestamp(moment.millis()),
+        };
+        (Symbol::from_static(name), value)
+    })
+}
+
 fn annotate(event: &Event) -> Map {
     let place = [
         ("x-opt-sequence-number", Value::Long(signed(event.sequence))),
         ("x-opt-offset", Value::from(event.offset.to_string())),
         ("x-opt-enqueued-time", Value::Timestamp(event.enqueued_at.millis())),
     ];
-    let said = annotations(&event.message, event.enqueued_at).map(|(name, said)| match said {
-        Said::Text(text) => (name, Value::from(&*text)),
-        Said::Moment(moment) => (name, Value::Timestamp(moment.millis())),
-    });
-    place.into_iter().chain(said).map(|(name, value)| (Symbol::from_static(name), value)).collect()
+    let place = place.into_iter().map(|(name, value)| (Symbol::from_static(name), value));
+    place.chain(said_of(&event.message, event.enqueued_at)).collect()
 }
 
 /// How far the partition goes (`contract/eventhub-endpoint.md 6.5`).

@@ -59,10 +59,10 @@ impl Reading {
     }
 
     /// Takes what was read; `false` if there was nothing.
-    pub fn take(&mut self, events: Vec<Event>, newest: Option<Newest>) -> bool {
+    pub fn take(&mut self, events: Vec<Event>, read_to: Option<u64>, newest: Option<Newest>) -> bool {
         self.is_asking = false;
-        let Some(last) = events.last() else { return false };
-        self.from = From::AfterSequence(last.sequence);
+        let Some(read_to) = read_to else { return false };
+        self.from = From::AfterSequence(read_to);
         self.newest = newest;
         self.held_bytes += events.iter().map(bytes_of).sum::<usize>();
         self.ready.extend(events);

@@ -51,7 +51,13 @@ fn event(sequence: u64, body: impl Into<Bytes>) -> Event {
 }
 
 fn events(numbers: std::ops::Range<u64>, newest: Option<Newest>) -> Answer {
-    Answer::Events { events: numbers.map(|number| event(number, number.to_string())).collect(), newest }
+    let events: Vec<Event> = numbers.map(|number| event(number, number.to_string())).collect();
+    read(events, newest)
+}
+
+/// What is answered to a reader whose messages all go to it.
+fn read(events: Vec<Event>, newest: Option<Newest>) -> Answer {
+    Answer::Events { read_to: events.last().map(|last| last.sequence), events, newest }
 }
 
 /// Attaches a reader with a filter, properties and desires, and `credit`.
@@ -172,11 +178,7 @@ fn what_readers_hold_is_bounded_and_all_of_it_arrives() {
     let second = attach(&mut client, ("hub/ConsumerGroups/$Default/Partitions/2", None), None, CREDIT);
     let large = (0..CREDIT.into()).map(|number| event(number, vec![0; LARGE_BYTES])).collect();
     // The answer is there before the client reads a byte of it.
-    client.session.handle_reply(
-        asked.id,
-        Ok(Reply::Events(Answer::Events { events: large, newest: None })),
-        client.now,
-    );
+    client.session.handle_reply(asked.id, Ok(Reply::Events(read(large, None))), client.now);
     let attached = Answer::Attached { reader: reader(false), from: From::Oldest };
     let attach = client.session.poll_ask().unwrap();
     client.session.handle_reply(attach.id, Ok(Reply::Events(attached)), client.now);
@@ -466,6 +468,6 @@ fn a_message_longer_than_the_reader_takes_is_not_passed_over() {
     let read = client.asks().pop().unwrap();
     client.noticed();
     let both = vec![event(0, vec![0; 2_000]), event(1, "small")];
-    answer(&mut client, &read, Answer::Events { events: both, newest: None });
+    answer(&mut client, &read, self::read(both, None));
     assert_eq!(client.noticed(), ["detached amqp:link:message-size-exceeded"]);
 }

@@ -1,0 +1,149 @@
+// Routes to addresses of an AMQP container that nobody made for Azure: rhea, which listens.
+
+import '../trust.mjs';
+import assert from 'node:assert/strict';
+import { EventEmitter, once } from 'node:events';
+import device from 'azure-iot-device';
+import rhea from 'rhea';
+import { connect, create } from '../devices.mjs';
+import { check, client } from '../muster.mjs';
+import { within } from '../process.mjs';
+
+// The container is on this machine, and is not waited for longer than need be.
+process.env.MUSTER_OUTBOUND_PRIVATE = 'true';
+process.env.MUSTER_OUTBOUND_PAUSE_MS = '20';
+process.env.MUSTER_OUTBOUND_PAUSE_MAX_S = '1';
+process.env.MUSTER_OUTBOUND_ATTEMPTS = '2';
+
+const SHOWS = { ...client('rhea'), transport: 'amqp', credential: 'user and password' };
+const TOLD_MS = 20_000;
+
+/** A container that takes messages of whoever knows the password, unless `refuses` them. */
+class Container {
+  messages = [];
+  refuses = () => false;
+  #heard = new EventEmitter();
+  #server;
+  #connections = new Set();
+
+  async listen(port = 0) {
+    const container = rhea.create_container();
+    container.sasl_server_mechanisms.enable_plain((user, password) => user === 'u' && password === 'p w');
+    container.on('connection_open', ({ connection }) => this.#connections.add(connection));
+    container.on('disconnected', ({ connection }) => this.#connections.delete(connection));
+    container.on('message', ({ message, delivery, receiver }) => {
+      if (this.refuses(message)) {
+        delivery.reject({ condition: 'amqp:decode-error', description: 'it is ugly' });
+        return;
+      }
+      delivery.accept();
+      this.messages.push({ message, address: receiver.target.address });
+      this.#heard.emit('message');
+    });
+    this.#server = container.listen({ host: '127.0.0.1', port, receiver_options: { autoaccept: false } });
+    if (!this.#server.listening) await once(this.#server, 'listening');
+    return this.#server.address().port;
+  }
+
+  async close() {
+    for (const connection of this.#connections) connection.socket.destroy();
+    this.#server.close();
+    await once(this.#server, 'close');
+  }
+
+  async take(count) {
+    const enough = async () => {
+      while (this.messages.length < count) await once(this.#heard, 'message');
+    };
+    await within(TOLD_MS, `${count} messages arrive`, enough());
+    return this.messages;
+  }
+}
+
+const bodies = (messages) => messages.map(({ message }) => message.body.content.toString());
+
+async function route(muster, name, connection) {
+  await muster.command('endpoint', 'create', 'amqp', name, '--hub', 'hub', '--connection-string', connection);
+  await muster.command('route', 'create', name, '--hub', 'hub', '--endpoint', name);
+}
+
+check(
+  'messages reach an address of a container, and an event hub, as readers of telemetry know them',
+  { ...SHOWS, feature: 'routes to an address, and to an event hub by its connection string' },
+  async (muster) => {
+    const container = new Container();
+    const port = await container.listen();
+    muster.closing(() => container.close());
+    await route(muster, 'queue', `amqp://u:p%20w@127.0.0.1:${port}/queue/a`);
+    const sender = await connect(muster, 'mqtt', 'dev-1', await create(muster, 'dev-1'));
+    const sent = new device.Message('{"a":1}');
+    sent.contentType = 'application/json';
+    sent.properties.add('level', 'hot');
+    await sender.sendEvent(sent);
+    const [{ message, address }] = await container.take(1);
+    assert.equal(address, 'queue/a');
+    assert.equal(message.body.content.toString(), '{"a":1}');
+    assert.equal(message.content_type, 'application/json');
+    assert.deepEqual(message.application_properties, { level: 'hot' });
+    assert.equal(message.message_annotations['iothub-connection-device-id'], 'dev-1');
+    assert.equal(message.message_annotations['x-opt-partition-key'], 'dev-1');
+    assert.match(message.message_id, /^hub-\d+-\d+$/);
+
+    const parts = `Endpoint=sb://127.0.0.1:${port}/;SharedAccessKeyName=u;SharedAccessKey=p w;EntityPath=events`;
+    await route(muster, 'eh', `${parts};UseDevelopmentEmulator=true`);
+    await sender.sendEvent(new device.Message('both'));
+    const all = await container.take(3);
+    assert.deepEqual(new Set(all.slice(1).map(({ address: reached }) => reached)), new Set(['queue/a', 'events']));
+  },
+);
+
+check(
+  'a container that goes away and comes back gets everything in order, and what it rejects is kept apart',
+  { ...SHOWS, feature: 'an absence of the container; a rejected message' },
+  async (muster) => {
+    const container = new Container();
+    const port = await container.listen();
+    await route(muster, 'queue', `amqp://u:p%20w@127.0.0.1:${port}/queue`);
+    const sender = await connect(muster, 'mqtt', 'dev-1', await create(muster, 'dev-1'));
+    await sender.sendEvent(new device.Message('0'));
+    await container.take(1);
+    await container.close();
+    for (let number = 1; number < 100; number += 1) await sender.sendEvent(new device.Message(String(number)));
+    container.refuses = (message) => message.body.content.toString() === '50';
+    await container.listen(port);
+    muster.closing(() => container.close());
+    const expected = Array.from({ length: 100 }, (_, number) => String(number)).filter((text) => text !== '50');
+    const everything = async () => {
+      while (new Set(bodies(container.messages)).size < expected.length) {
+        await container.take(container.messages.length + 1);
+      }
+    };
+    await within(TOLD_MS, 'everything arrives', everything());
+    const [letter] = await muster.command('endpoint', 'dead-letters', 'queue', '--hub', 'hub');
+    assert.equal(letter.message.body, '50');
+    assert.match(letter.reason, /amqp:decode-error: it is ugly/);
+    assert.deepEqual(new Set(bodies(container.messages)), new Set(expected));
+  },
+);
+
+check(
+  'a container that refuses the password is told of, and gets nothing',
+  { ...SHOWS, feature: 'a wrong password' },
+  async (muster) => {
+    const container = new Container();
+    const port = await container.listen();
+    muster.closing(() => container.close());
+    await route(muster, 'queue', `amqp://u:wrong@127.0.0.1:${port}/queue`);
+    const sender = await connect(muster, 'mqtt', 'dev-1', await create(muster, 'dev-1'));
+    await sender.sendEvent(new device.Message('x'));
+    const told = async () => {
+      for (;;) {
+        const all = await muster.command('endpoint', 'health', '--hub', 'hub');
+        const { lastKnownError } = all.find(({ endpointId }) => endpointId === 'queue');
+        if (lastKnownError) return lastKnownError;
+      }
+    };
+    assert.match(await within(TOLD_MS, 'the refusal is told', told()), /SASL/);
+    assert.equal(container.messages.length, 0);
+  },
+);
