@@ -17,6 +17,8 @@ use proto::amqp::{
     Role, SenderSettleMode, SessionId, Settlement, Source, Target, Value,
 };
 
+use crate::refusal::SameRefusals;
+
 const ADDRESSES: [&str; 5] = [
     "0ne00000001/registrations/dev-1",
     "amqps://127.0.0.1:5671/0NE00000001/Registrations/DEV-1",
@@ -93,7 +95,7 @@ impl Pair {
             with_sasl: false,
         };
         let client = Connection::client(Arc::clone(&limits), opening, now);
-        let session = Session::new(limits, true, now);
+        let session = Session::new(limits, Arc::new(SameRefusals), true, now);
         let (links, open, told) = (Vec::new(), VecDeque::new(), BTreeSet::new());
         let mut pair = Self { client, session, now, link_session: None, links, has_name: false, open, sent: 0, told };
         pair.pump();

@@ -20,6 +20,8 @@ use proto::amqp::{
     Source, Symbol, Target, Value,
 };
 
+use crate::refusal::SameRefusals;
+
 const ADDRESSES: [&str; 6] = [
     "$cbs",
     "$management",
@@ -96,7 +98,7 @@ impl Pair {
         let client = Connection::client(Arc::clone(&limits), opening, now);
         let mut pair = Self {
             client,
-            session: Session::new(limits, true, now),
+            session: Session::new(limits, Arc::new(SameRefusals), true, now),
             now,
             link_session: None,
             links: Vec::new(),

@@ -21,6 +21,8 @@ use proto::amqp::{
     ReceiverSettleMode, Role, SessionId, Settlement, Source, Target,
 };
 
+use crate::refusal::SameRefusals;
+
 const ADDRESSES: [&str; 12] = [
     "$cbs",
     "/devices/a/messages/events",
@@ -107,7 +109,7 @@ impl Pair {
             with_sasl: false,
         };
         let client = Connection::client(Arc::clone(&limits), opening, now);
-        let session = Session::new(limits, true, now);
+        let session = Session::new(limits, Arc::new(SameRefusals), true, now);
         let (links, open, seats) = (Vec::new(), VecDeque::new(), BTreeMap::new());
         let mut pair = Self {
             client,

@@ -15,6 +15,8 @@ use domain::operation::{ErrorKind, Failure, Operation, Reply, registration, sess
 use proto::mqtt::codec::{decode, encode};
 use proto::mqtt::{Connect, Delivery, Filter, Limits, Packet, PacketId, Publish, QoS, Text};
 
+use crate::refusal::SameRefusals;
+
 /// Most bytes of answers to one line: an error body, a topic with what it echoes, and the packets around them.
 const ANSWER_BYTES_MAX: usize = 4_096;
 
@@ -81,7 +83,7 @@ struct Client {
 impl Client {
     fn new() -> Self {
         let now = Instant::now();
-        let session = Session::new(Arc::new(Limits::default()), true, now);
+        let session = Session::new(Arc::new(Limits::default()), Arc::new(SameRefusals), true, now);
         Self { session, now, seat: None, registration_id: None, said_bytes: 0, heard_bytes: 0 }
     }
 

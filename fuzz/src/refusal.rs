@@ -1,15 +1,32 @@
 //! What every refusal holds to, whoever was not understood: it is the client's fault, says why, and is told in JSON.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use dialect::error::{self, Refused};
+use dialect::session::Refusals;
 use domain::clock::UnixTime;
 use domain::ids::TrackingId;
-use domain::operation::Failure;
+use domain::operation::{ErrorKind, Failure};
 use http::Response;
 use serde_json::Value;
 
 /// Most bytes of a reason: a sentence with what it quotes.
 const PUBLIC_BYTES_MAX: usize = 512;
+
+/// Gives every refusal the same number and time.
+pub struct SameRefusals;
+
+impl Refusals for SameRefusals {
+    fn refuse(&self, refused: Refused) -> Failure {
+        failure(refused.kind, refused.public)
+    }
+}
+
+fn failure(kind: ErrorKind, public: Cow<'static, str>) -> Failure {
+    let (tracking, at) = (TrackingId::from_bits(1), UnixTime::from_seconds(1_800_000_000));
+    Failure { kind, public, tracking, retry_after_s: None, at }
+}
 
 /// Looks at `refused`, and at what `encode` makes of it.
 ///
@@ -20,8 +37,7 @@ pub fn check(refused: Refused, encode: impl Fn(&Failure) -> Response<Bytes>) {
     assert!(error::status(kind).is_client_error(), "{kind:?}: {public}");
     assert!((1..=PUBLIC_BYTES_MAX).contains(&public.len()), "{public:?}");
     assert!(!public.contains(char::is_control), "{public:?}");
-    let (tracking, at) = (TrackingId::from_bits(1), UnixTime::from_seconds(1_800_000_000));
-    let response = encode(&Failure { kind, public: public.clone(), tracking, retry_after_s: None, at });
+    let response = encode(&failure(kind, public.clone()));
     assert!(response.status().is_client_error(), "{kind:?}: {public}");
     check_body(&response, &public);
 }

@@ -16,10 +16,12 @@ use proto::amqp::{self, Connection, Event, Limits, LinkId, Map, SaslCode, SaslIn
 pub use self::address::{Address, address_of};
 pub use self::machine::{Machine, Opened, Port};
 pub use self::sasl::Plain;
-use crate::session::{self, Ask, AskId, Asks, CloseReason, RefusedNames};
+use crate::session::{self, Ask, AskId, Asks, CloseReason, Refusals, RefusedNames};
 use crate::{hub, provisioning};
 
 mod address;
+pub mod body;
+pub mod links;
 mod machine;
 mod sasl;
 
@@ -39,11 +41,12 @@ pub struct Session {
     proof_due: Option<Instant>,
     is_stopping: bool,
     refused: RefusedNames,
+    refusals: Arc<dyn Refusals>,
 }
 
 impl Session {
     /// A session that has heard nothing. `has_certificate` tells whether the TLS handshake showed a client certificate.
-    pub fn new(limits: Arc<Limits>, has_certificate: bool, now: Instant) -> Self {
+    pub fn new(limits: Arc<Limits>, refusals: Arc<dyn Refusals>, has_certificate: bool, now: Instant) -> Self {
         let container_id = Text::from_static("muster");
         let proof_timeout = limits.open_timeout;
         Self {
@@ -56,6 +59,7 @@ impl Session {
             proof_due: None,
             is_stopping: false,
             refused: RefusedNames::default(),
+            refusals,
         }
     }
 
@@ -160,8 +164,8 @@ impl Session {
 
     fn with_machine(&mut self, act: impl FnOnce(&mut dyn Machine, &mut Port<'_>)) {
         let Some(mut machine) = self.machine.take() else { return };
-        let Self { connection, asks, opened, closed, refused, .. } = self;
-        let mut port = Port { connection, opened, asks, closed, refused };
+        let Self { connection, asks, opened, closed, refused, refusals, .. } = self;
+        let mut port = Port { connection, opened, asks, closed, refused, refusals: refusals.as_ref() };
         act(machine.as_mut(), &mut port);
         self.machine = Some(machine);
     }

@@ -165,8 +165,12 @@ fn hub_tracking(failure: &Failure) -> String {
 
 /// The body of a failed twin request over MQTT (`contract/hub-device.md 2.9`).
 pub fn hub_device_body(failure: &Failure) -> Value {
+    hub_body_of(spelling(failure.kind).hub, failure)
+}
+
+fn hub_body_of(code: u32, failure: &Failure) -> Value {
     json!({
-        "errorCode": spelling(failure.kind).hub,
+        "errorCode": code,
         "trackingId": hub_tracking(failure),
         "message": failure.public,
         "timestampUtc": time::rfc3339(failure.at),
@@ -292,15 +296,11 @@ pub fn hub_amqp(failure: &Failure) -> amqp::Error {
     error
 }
 
-/// What a link at a hub is told of what is refused on the spot, with nothing to find it by.
-pub fn hub_amqp_refusal(refused: &Refused) -> amqp::Error {
-    hub_amqp_error(amqp_condition(refused.kind), spelling(refused.kind).hub, &refused.public)
-}
-
-/// What a link at a hub is told, by a condition and a code of six digits.
-pub fn hub_amqp_error(condition: Symbol, code: u32, message: &str) -> amqp::Error {
-    let mut error = amqp::Error::new(condition, json!({ "errorCode": code, "message": message }).to_string());
+/// What a link at a hub is told of a refusal that has a condition and a code of six digits of its own.
+pub fn hub_amqp_error(condition: Symbol, code: u32, failure: &Failure) -> amqp::Error {
+    let mut error = amqp::Error::new(condition, hub_body_of(code, failure).to_string());
     error.info.push(Symbol::from_static("com.microsoft:is-filtered"), true);
+    error.info.push(Symbol::from_static("com.microsoft:tracking-id"), failure.tracking.to_string());
     error
 }
 

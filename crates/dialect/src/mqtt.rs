@@ -8,7 +8,7 @@ use domain::operation::{Failure, Push, Reply};
 use proto::mqtt::{Closed, Connect, Connection, Event, Limits, Refusal};
 
 pub use self::machine::{Machine, Port};
-use crate::session::{self, Ask, AskId, Asks, CloseReason, RefusedNames, cut};
+use crate::session::{self, Ask, AskId, Asks, CloseReason, Refusals, RefusedNames, cut};
 use crate::{hub, provisioning};
 
 mod machine;
@@ -24,11 +24,12 @@ pub struct Session {
     has_certificate: bool,
     is_stopping: bool,
     refused: RefusedNames,
+    refusals: Arc<dyn Refusals>,
 }
 
 impl Session {
     /// A session that has heard nothing. `has_certificate` tells whether the TLS handshake showed a client certificate.
-    pub fn new(limits: Arc<Limits>, has_certificate: bool, now: Instant) -> Self {
+    pub fn new(limits: Arc<Limits>, refusals: Arc<dyn Refusals>, has_certificate: bool, now: Instant) -> Self {
         Self {
             connection: Connection::new(limits, now),
             machine: None,
@@ -37,6 +38,7 @@ impl Session {
             has_certificate,
             is_stopping: false,
             refused: RefusedNames::default(),
+            refusals,
         }
     }
 
@@ -79,8 +81,8 @@ impl Session {
 
     fn with_machine(&mut self, act: impl FnOnce(&mut dyn Machine, &mut Port<'_>)) {
         let Some(mut machine) = self.machine.take() else { return };
-        let Self { connection, asks, closed, refused, .. } = self;
-        let mut port = Port { connection, asks, closed, refused };
+        let Self { connection, asks, closed, refused, refusals, .. } = self;
+        let mut port = Port { connection, asks, closed, refused, refusals: refusals.as_ref() };
         act(machine.as_mut(), &mut port);
         self.machine = Some(machine);
     }

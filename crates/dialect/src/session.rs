@@ -15,6 +15,8 @@ use domain::operation::{Failure, Lane, Operation, Push, Reply};
 use domain::sas::SasToken;
 use proto::{amqp, mqtt};
 
+use crate::error::Refused;
+
 /// Tells the asks of one connection apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AskId(u64);
@@ -30,6 +32,13 @@ pub struct Ask {
     pub lane: Lane,
     /// What is presented as proof, beside what the connection itself shows.
     pub token: Option<SasToken>,
+}
+
+/// Makes a failure of what is refused before anybody performs it: gives it a tracking ID, by which it is found in the log,
+/// and the time.
+pub trait Refusals: Send + Sync {
+    /// The failure that `refused` is.
+    fn refuse(&self, refused: Refused) -> Failure;
 }
 
 /// The sans-IO session of one connection. A driver repeats: one `handle_` call; [`Session::poll_ask`] until `None`; write

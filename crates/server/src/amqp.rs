@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dialect::amqp::Session;
+use dialect::session::Refusals;
 use domain::operation::Caller;
 use proto::amqp::Limits;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,12 +18,14 @@ use crate::shutdown::Tasks;
 pub struct AmqpServer {
     driver: Driver,
     limits: Arc<Limits>,
+    refusals: Arc<dyn Refusals>,
 }
 
 impl AmqpServer {
     /// A server with `limits` for each connection.
     pub fn new(door: Door, limits: Limits) -> Self {
-        Self { driver: Driver::new(door, "AMQP"), limits: Arc::new(limits) }
+        let refusals = Arc::new(door.clone());
+        Self { refusals, driver: Driver::new(door, "AMQP"), limits: Arc::new(limits) }
     }
 
     /// Serves a connection until it ends, or until the server drains and everything the client sent is answered.
@@ -30,7 +33,12 @@ impl AmqpServer {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        let session = Session::new(Arc::clone(&self.limits), has_certificate(&caller), Instant::now());
+        let session = Session::new(
+            Arc::clone(&self.limits),
+            Arc::clone(&self.refusals),
+            has_certificate(&caller),
+            Instant::now(),
+        );
         self.driver.serve(stream, session, caller, tasks)
     }
 }

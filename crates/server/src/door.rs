@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use dialect::error::Refused;
+use dialect::session::Refusals;
 use domain::operation::cloud_to_device::{AtHub, Receiver};
 use domain::operation::{
     Caller, ErrorKind, Failure, Operation, Reply, backend, cloud_to_device, events, method, session, telemetry, twin,
@@ -24,6 +26,12 @@ const WAIT: &str = "Too many failed attempts; try again later.";
 pub struct Door {
     service: Service,
     failed_proofs: Arc<AddressBudget>,
+}
+
+impl Refusals for Door {
+    fn refuse(&self, refused: Refused) -> Failure {
+        self.service.refuse(refused.kind, refused.public)
+    }
 }
 
 impl Door {

@@ -52,8 +52,8 @@ pub struct Device {
 
 /// A connection to the hub.
 enum Line {
-    Mqtt(DeviceClient),
-    Amqp(AmqpDeviceClient),
+    Mqtt(Box<DeviceClient>),
+    Amqp(Box<AmqpDeviceClient>),
 }
 
 /// Where devices go.
@@ -117,12 +117,16 @@ impl Device {
         let connected = match self.transport {
             Transport::Amqp | Transport::AmqpWebSocket => {
                 let dial = place.dial(hub, self.transport);
-                AmqpDeviceClient::connect(&dial, self.name, credential, now).await.map(Line::Amqp)
+                AmqpDeviceClient::connect(&dial, self.name, credential, now)
+                    .await
+                    .map(|client| Line::Amqp(Box::new(client)))
             }
             Transport::Https | Transport::Mqtt | Transport::MqttWebSocket => {
                 let is_plain = self.transport == Transport::Https;
                 let dial = place.dial(hub, if is_plain { Transport::Mqtt } else { self.transport });
-                DeviceClient::connect(&dial, self.name, credential, now).await.map(Line::Mqtt)
+                DeviceClient::connect(&dial, self.name, credential, now)
+                    .await
+                    .map(|client| Line::Mqtt(Box::new(client)))
             }
         };
         self.hub = Some(connected.with_context(|| format!("{} did not reach its hub", self.name))?);

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use dialect::amqp::body::bytes_of;
 use dialect::hub::telemetry_amqp;
 use domain::clock::UnixTime;
 use domain::message::Draft;
@@ -167,7 +168,7 @@ fn read_answer(message: &Message) -> Result<TwinAnswer, DeviceError> {
     Ok(TwinAnswer {
         status: status.ok_or(DeviceError::Unreadable { what: "the twin request" })?,
         version: number("version").and_then(|version| u64::try_from(version).ok()),
-        body: dialect::hub::twin_amqp::body_bytes(&message.body),
+        body: bytes_of(&message.body).unwrap_or_default().into(),
     })
 }
 
@@ -182,7 +183,7 @@ fn keep(kept: &mut VecDeque<DesiredChange>, event: Event) -> Result<(), DeviceEr
     if kept.len() >= EVENTS_KEPT_MAX {
         return Err(DeviceError::Overrun { kept: kept.len() });
     }
-    let body = dialect::hub::twin_amqp::body_bytes(&message.body);
+    let body = bytes_of(&message.body).unwrap_or_default();
     let properties: Json = serde_json::from_slice(&body).map_err(|_| unreadable())?;
     let version = properties.get("$version").and_then(Json::as_u64).ok_or_else(unreadable)?;
     kept.push_back(DesiredChange { version, properties });

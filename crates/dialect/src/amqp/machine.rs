@@ -1,16 +1,18 @@
 //! What a dialect does with its AMQP connection, and the port through which it acts on it. Start at [`Machine`].
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
 use domain::operation::backend::Backend;
 use domain::operation::session::ConnectedDevice;
-use domain::operation::{Failure, Lane, Operation, Push, Reply};
+use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply};
 use domain::sas::SasToken;
 use proto::amqp::{Connection, Error, Event, LinkId, SaslCode, Symbol, condition};
 
 use super::Plain;
-use crate::session::{AskId, Asks, CloseReason, RefusedNames};
+use crate::error::Refused;
+use crate::session::{AskId, Asks, CloseReason, Refusals, RefusedNames};
 
 /// What the client showed of itself before its first link. None of it is proven.
 #[derive(Debug, Default)]
@@ -24,7 +26,6 @@ pub struct Opened {
 }
 
 /// Through which a machine acts on its connection.
-#[derive(Debug)]
 pub struct Port<'a> {
     /// The AMQP layer.
     pub connection: &'a mut Connection,
@@ -33,6 +34,7 @@ pub struct Port<'a> {
     pub(super) asks: &'a mut Asks,
     pub(super) closed: &'a mut Option<CloseReason>,
     pub(super) refused: &'a mut RefusedNames,
+    pub(super) refusals: &'a dyn Refusals,
 }
 
 impl Port<'_> {
@@ -44,6 +46,11 @@ impl Port<'_> {
     /// Asks for `operation`, with a token as proof beside what the connection itself shows.
     pub fn ask_with(&mut self, token: Option<SasToken>, operation: Operation, lane: Lane) -> AskId {
         self.asks.push(operation, lane, token)
+    }
+
+    /// The failure that a refusal on the spot is.
+    pub fn refuse(&self, kind: ErrorKind, public: impl Into<Cow<'static, str>>) -> Failure {
+        self.refusals.refuse(Refused::new(kind, public))
     }
 
     /// Refuses a link, and takes note of its address for the log.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use domain::operation::backend::Backend;
 use domain::operation::session::{Ask, ConnectedDevice, CutOff, Verify};
-use domain::operation::{Failure, Lane, Operation, Push, Reply};
+use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply};
 use proto::amqp::{Event, LinkId, SaslCode, SessionId, Symbol, condition};
 
 use super::cbs::{self, Cbs, PutToken};
@@ -12,8 +12,8 @@ use super::cut_off;
 use super::device_amqp::Devices;
 use super::events_amqp::Events;
 use super::link_address::read_identity;
-use super::links::Told;
 use super::service_amqp::Backends;
+use crate::amqp::links::Told;
 use crate::amqp::{Machine, Plain, Port, address_of};
 use crate::error;
 use crate::session::{AskId, CloseReason};
@@ -69,7 +69,8 @@ impl Side {
 
     fn attach(&mut self, (link, session): (LinkId, SessionId), attach: &proto::amqp::Attach, port: &mut Port<'_>) {
         let Some(address) = address_of(attach) else {
-            return port.refuse_link(link, "", bad_address("The link has no address."));
+            let error = bad_address("The link has no address.", port);
+            return port.refuse_link(link, "", error);
         };
         if address.path().eq_ignore_ascii_case(cbs::NODE) {
             return self.cbs.attach((link, session), attach, port);
@@ -78,7 +79,8 @@ impl Side {
             || self.events.attach((link, session), (attach, &address), &self.cbs, port)
             || self.devices.attach((link, session), (attach, &address), &self.cbs, port);
         if !is_taken {
-            port.refuse_link(link, address.path(), bad_address("Nothing is at this address."));
+            let error = bad_address("Nothing is at this address.", port);
+            port.refuse_link(link, address.path(), error);
         }
     }
 
@@ -96,8 +98,8 @@ impl Side {
     }
 }
 
-fn bad_address(message: &str) -> proto::amqp::Error {
-    error::hub_amqp_error(condition::NOT_FOUND, BAD_ADDRESS, message)
+fn bad_address(message: &'static str, port: &Port<'_>) -> proto::amqp::Error {
+    error::hub_amqp_error(condition::NOT_FOUND, BAD_ADDRESS, &port.refuse(ErrorKind::ResourceNotFound, message))
 }
 
 /// What PLAIN presents: `{d}@sas.{hub}`, or `{policy}@sas.root.{hub}`, with a token for a password. The hub is told by the
@@ -206,7 +208,8 @@ impl Machine for Side {
         if let Some((_, reason)) = self.ending.take_if(|(at, _)| now >= *at)
             && self.is_empty()
         {
-            port.close(CloseReason::CutOff(reason), Some(cut_off::error_of(reason)), now);
+            let error = cut_off::error_of(reason, port);
+            port.close(CloseReason::CutOff(reason), Some(error), now);
         }
     }
 

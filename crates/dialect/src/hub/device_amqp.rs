@@ -17,10 +17,10 @@ use self::device::{Device, Kind, Link};
 use super::cbs::{Cbs, PutToken};
 use super::cut_off;
 use super::link_address::{LinkAddress, Purpose};
-use super::links::{self, Credit, Sender};
 use super::telemetry_amqp;
 use super::twin_amqp::{self, TwinRequest};
 use super::twin_answer::TwinAnswer;
+use crate::amqp::links::{self, Credit, Sender};
 use crate::amqp::{Address, Port};
 use crate::error::{self, Refused};
 use crate::session::AskId;
@@ -207,8 +207,8 @@ impl Devices {
         let mut drafts = match telemetry_amqp::decode(delivery.message_format, &delivery.payload) {
             Ok(drafts) => drafts,
             Err(invalid) => {
-                let refused = Refused::new(invalid.kind(), invalid.to_string());
-                settle(delivery, DeliveryState::rejected(error::hub_amqp_refusal(&refused)), port);
+                let refused = port.refuse(invalid.kind(), invalid.to_string());
+                settle(delivery, DeliveryState::rejected(error::hub_amqp(&refused)), port);
                 return self.use_credit(delivery.link, port);
             }
         };
@@ -247,7 +247,7 @@ impl Devices {
                 return self.answer_twin(&identity, delivery.link, (twin_amqp::done(), correlation_id), port);
             }
             Err(refused) => {
-                let answer = (TwinAnswer::refused(&refused), correlation_id);
+                let answer = (TwinAnswer::refused(&port.refuse(refused.kind, refused.public)), correlation_id);
                 return self.answer_twin(&identity, delivery.link, answer, port);
             }
         };
@@ -298,7 +298,8 @@ impl Devices {
             Some(Waiting::Twin { identity, link, correlation_id, .. }) => {
                 let Some(device) = self.present.get_mut(&identity) else { return };
                 device.twin_requests = device.twin_requests.saturating_sub(1);
-                let answer = TwinAnswer::new(reply, &mut device.feed);
+                let answer =
+                    TwinAnswer::new(reply, &mut device.feed, |refused| port.refuse(refused.kind, refused.public));
                 self.answer_twin(&identity, link, (answer, correlation_id), port);
             }
         }
@@ -316,7 +317,7 @@ impl Devices {
                 }
                 return;
             }
-            Ok(_) => error::hub_amqp_refusal(&Refused::new(ErrorKind::Internal, "Internal error.")),
+            Ok(_) => error::hub_amqp(&port.refuse(ErrorKind::Internal, "Internal error.")),
             Err(failure) => error::hub_amqp(&failure),
         };
         let Some(device) = self.present.remove(identity) else { return };
@@ -369,7 +370,8 @@ impl Devices {
         }
         for stolen in stolen {
             self.links.remove(&stolen);
-            port.connection.detach(stolen, true, Some(cut_off::error_of(CutOff::Displaced)));
+            let error = cut_off::error_of(CutOff::Displaced, port);
+            port.connection.detach(stolen, true, Some(error));
         }
         self.cease_if_deaf(identity, port);
     }
@@ -410,7 +412,8 @@ impl Devices {
 
     fn cut_off(&mut self, identity: &IdentityName, reason: CutOff, port: &mut Port<'_>) {
         self.cut_off = Some(reason);
-        self.end(identity, &cut_off::error_of(reason), port);
+        let error = cut_off::error_of(reason, port);
+        self.end(identity, &error, port);
     }
 
     /// Detaches all links of a device; what it asked and was not begun is never begun.
@@ -457,7 +460,7 @@ impl Devices {
     /// Sends what there is room for.
     fn flush_device(&mut self, identity: &IdentityName, port: &mut Port<'_>) {
         let Some(device) = self.present.get_mut(identity) else { return };
-        let flushed = device.flush(port.connection);
+        let flushed = device.flush(port);
         for link in flushed.answered {
             self.use_credit(link, port);
         }

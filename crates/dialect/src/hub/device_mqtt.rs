@@ -244,7 +244,7 @@ impl Device {
                     let waiting = Waiting::Twin(ticket, request_id.into());
                     self.ask(Operation::Twin(ask), Lane::Serial, waiting, port);
                 }
-                Err(_) => self.answer_twin(ticket, twin_result(TwinAnswer::refused(&no_text()), request_id), port),
+                Err(_) => self.refuse_patch(ticket, request_id, port),
             },
             Some(Publication::MethodResult { status, request_id }) => match MethodRequestId::parse(request_id) {
                 Some(request) => {
@@ -258,6 +258,11 @@ impl Device {
             },
             None => port.close(CloseReason::Topic(cut(&message.topic))),
         }
+    }
+
+    fn refuse_patch(&mut self, ticket: Ticket, request_id: &str, port: &mut Port<'_>) {
+        let answer = TwinAnswer::refused(&port.failure(no_text()));
+        self.answer_twin(ticket, twin_result(answer, request_id), port);
     }
 
     /// PUBACK first, then the answer.
@@ -522,7 +527,7 @@ impl Machine for Device {
             (Some(Waiting::Telemetry(ticket, QoS::AtMostOnce)), Err(_)) => port.connection.acknowledge(ticket),
             (Some(Waiting::Telemetry(..)), Err(failure)) => port.close(CloseReason::Unstored(failure.to_string())),
             (Some(Waiting::Twin(ticket, request_id)), reply) => {
-                let answer = TwinAnswer::new(reply, &mut self.feed);
+                let answer = TwinAnswer::new(reply, &mut self.feed, |refused| port.failure(refused));
                 self.answer_twin(ticket, twin_result(answer, &request_id), port);
             }
         }

@@ -17,7 +17,7 @@ use self::management::Request;
 use self::reader::{Next, Reading};
 use super::cbs::{Cbs, PutToken};
 use super::exchange::Exchange;
-use super::links;
+use crate::amqp::links;
 use crate::amqp::{Address, Port};
 use crate::error::Refused;
 use crate::session::AskId;

@@ -8,8 +8,8 @@ use proto::amqp::{
     Value, condition,
 };
 
-use super::links::{self, Credit, Sender};
 use crate::amqp::Port;
+use crate::amqp::links::{self, Credit, Sender};
 
 /// Requests that may be under way on a link.
 const CREDIT: u32 = 64;

@@ -7,7 +7,7 @@ use domain::method::{InvalidPayload, Payload, Request, Response};
 use domain::operation::ErrorKind;
 use proto::amqp::{Body, Map, Message, MessageId, Properties, Value};
 
-use super::twin_amqp::body_bytes;
+use crate::amqp::body::bytes_of;
 use crate::error::Refused;
 
 const NAME: &str = "IoThub-methodname";
@@ -45,7 +45,7 @@ impl MethodResult {
         let status = status.and_then(|status| i32::try_from(status).ok());
         let no_status = || Refused::new(ErrorKind::InvalidArgument, "the result of a method has a status of 32 bits");
         let status = status.ok_or_else(no_status)?;
-        let payload = Payload::parse(body_bytes(&message.body).into());
+        let payload = Payload::parse(bytes_of(&message.body).unwrap_or_default());
         Ok(Self { request, response: payload.map(|payload| Response { status, payload }) })
     }
 }

@@ -22,7 +22,6 @@ pub mod events_amqp;
 mod exchange;
 mod job_http;
 pub mod link_address;
-mod links;
 pub mod method_amqp;
 pub mod method_json;
 pub mod property_bag;

@@ -14,14 +14,14 @@ use domain::operation::backend::{Answer, Ask, Backend, Enter};
 use domain::operation::cloud_to_device::{self, AtHub};
 use domain::operation::session::CutOff;
 use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply};
-use proto::amqp::{Attach, Delivery, DeliveryId, DeliveryState, LinkId, Role, SessionId, condition};
+use proto::amqp::{Attach, Delivery, DeliveryId, DeliveryState, LinkId, Role, SessionId};
 
 use self::reader::{Handed, Reader};
 use super::cbs::{Cbs, PutToken};
 use super::cut_off;
-use super::links::{self, Credit, Told};
+use crate::amqp::links::{self, Credit, Told};
 use crate::amqp::{Address, Port};
-use crate::error::{self, Refused};
+use crate::error;
 use crate::session::AskId;
 
 mod feedback;
@@ -198,8 +198,8 @@ impl Backends {
             Err(invalid) => {
                 credit.use_one(port.connection);
                 if !delivery.is_settled {
-                    let refused = Refused::new(invalid.kind(), invalid.to_string());
-                    port.connection.settle(delivery.id, DeliveryState::rejected(error::hub_amqp_refusal(&refused)));
+                    let refused = error::hub_amqp(&port.refuse(invalid.kind(), invalid.to_string()));
+                    port.connection.settle(delivery.id, DeliveryState::rejected(refused));
                 }
             }
         }
@@ -256,7 +256,7 @@ impl Backends {
             other => {
                 let error = match other {
                     Err(failure) => error::hub_amqp(&failure),
-                    Ok(_) => error::hub_amqp_refusal(&Refused::new(ErrorKind::Internal, "Internal error.")),
+                    Ok(_) => error::hub_amqp(&port.refuse(ErrorKind::Internal, "Internal error.")),
                 };
                 if let Some(gone) = self.links.remove(&link) {
                     port.refuse_link(link, &gone.purpose.path().join("/"), error);
@@ -334,13 +334,12 @@ impl Backends {
             Handed::Held | Handed::Done => self.ask_for_more(link, port),
             Handed::NoLink => self.left(link, port),
             Handed::Overrun => {
-                let error = error::hub_amqp_error(condition::DETACH_FORCED, 503_001, "The client reads too slowly.");
+                let error = cut_off::error_of(CutOff::Overrun, port);
                 self.end_link(link, Some(error), port);
             }
             Handed::TooLarge => {
-                let refused =
-                    Refused::new(ErrorKind::TooLarge, "The link takes no message as long as the next one is.");
-                self.end_link(link, Some(error::hub_amqp_refusal(&refused)), port);
+                let refused = port.refuse(ErrorKind::TooLarge, "The link takes no message as long as the next one is.");
+                self.end_link(link, Some(error::hub_amqp(&refused)), port);
             }
         }
     }
@@ -373,7 +372,8 @@ impl Backends {
             Push::CutOff(reason) => {
                 // What it has not settled is free when its locks run out: nothing more is asked for it.
                 self.links.remove(&id);
-                port.connection.detach(id, true, Some(cut_off::error_of(*reason)));
+                let error = cut_off::error_of(*reason, port);
+                port.connection.detach(id, true, Some(error));
                 self.leave(backend.clone(), port);
                 Some(*reason)
             }

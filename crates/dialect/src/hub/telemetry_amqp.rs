@@ -3,12 +3,13 @@
 //! Bytes in, drafts out. Of what clients put into a message everything that has a meaning finds its place; values that are
 //! no text become text. Start at [`decode`].
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use domain::clock::UnixTime;
 use domain::message::{Draft, InvalidMessage, PROPERTIES_MAX, SystemProperties};
 use domain::operation::ErrorKind;
 use proto::amqp::{Body, Malformed, Map, Message, MessageId, Properties, Symbol, Value};
 
+use crate::amqp::body::bytes_of;
 use crate::time;
 
 /// The format of a transfer that holds a batch: each data section is a whole message.
@@ -112,7 +113,7 @@ pub fn encode(draft: &Draft) -> Message {
 }
 
 fn draft(message: Message) -> Result<Draft, InvalidTelemetry> {
-    let mut draft = Draft { body: body(message.body)?, ..Draft::default() };
+    let mut draft = Draft { body: bytes_of(&message.body).ok_or(InvalidTelemetry::Body)?, ..Draft::default() };
     if let Some(properties) = message.properties {
         let system = &mut draft.system;
         system.message_id = properties.message_id.map(id_text);
@@ -141,26 +142,6 @@ fn draft(message: Message) -> Result<Draft, InvalidTelemetry> {
     }
     draft.check().map_err(InvalidTelemetry::Message)?;
     Ok(draft)
-}
-
-/// The bytes of a body.
-pub(super) fn body(body: Body) -> Result<Bytes, InvalidTelemetry> {
-    match body {
-        Body::Empty | Body::Value(Value::Null) => Ok(Bytes::new()),
-        Body::Data(sections) => Ok(match <[Bytes; 1]>::try_from(sections) {
-            Ok([only]) => only,
-            Err(sections) => {
-                let mut whole = BytesMut::new();
-                for section in &sections {
-                    whole.extend_from_slice(section);
-                }
-                whole.freeze()
-            }
-        }),
-        Body::Value(Value::String(text)) => Ok(Bytes::copy_from_slice(text.as_bytes())),
-        Body::Value(Value::Binary(bytes)) => Ok(bytes),
-        Body::Value(_) | Body::Sequences(_) => Err(InvalidTelemetry::Body),
-    }
 }
 
 /// Where an annotation of that name is kept.

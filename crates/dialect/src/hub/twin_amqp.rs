@@ -4,11 +4,12 @@
 //! [`TwinRequest::parse`].
 
 use bytes::Bytes;
-use domain::operation::ErrorKind;
 use domain::operation::twin::DesiredChange;
+use domain::operation::{ErrorKind, Failure};
 use proto::amqp::{Body, Map, Message, MessageId, Properties, Symbol, Value};
 
 use super::twin_answer::{self, TwinAnswer, no_text};
+use crate::amqp::body::bytes_of;
 use crate::error::Refused;
 
 const REPORTED: &str = "/properties/reported";
@@ -49,23 +50,14 @@ impl TwinRequest {
             "GET" if resource.is_empty() => Ok(Self::Read),
             "PATCH" if is(REPORTED) => {
                 let version = annotation("version").and_then(Value::as_i64);
-                let patch = String::from_utf8(body_bytes(&message.body)).map_err(|_| no_text())?;
+                let patch = bytes_of(&message.body).unwrap_or_default();
+                let patch = String::from_utf8(patch.into()).map_err(|_| no_text())?;
                 Ok(Self::Report { patch, expected_version: version.and_then(|version| version.try_into().ok()) })
             }
             "PUT" if is(NOTIFICATIONS) => Ok(Self::Listen),
             "DELETE" if is(NOTIFICATIONS) => Ok(Self::Cease),
             _ => Err(Refused::new(ErrorKind::InvalidArgument, "the operation and the resource are not known")),
         }
-    }
-}
-
-/// The bytes of a body of bytes or text; nothing for any other.
-pub fn body_bytes(body: &Body) -> Vec<u8> {
-    match body {
-        Body::Data(sections) => sections.iter().flat_map(|section| section.iter().copied()).collect(),
-        Body::Value(Value::String(text)) => text.as_bytes().to_vec(),
-        Body::Value(Value::Binary(bytes)) => bytes.to_vec(),
-        Body::Empty | Body::Value(_) | Body::Sequences(_) => Vec::new(),
     }
 }
 
@@ -85,10 +77,9 @@ pub fn response(answer: TwinAnswer, correlation_id: Option<MessageId>) -> Messag
     }
 }
 
-/// What is said instead of `answer` to a client that takes no message of its length.
-pub fn too_large(answer: &Message) -> Message {
-    let refused = Refused::new(ErrorKind::TooLarge, "The answer is longer than the link takes.");
-    response(TwinAnswer::refused(&refused), answer.correlation_id().cloned())
+/// What is said instead of `answer`, which cannot be.
+pub fn refused(answer: &Message, failure: &Failure) -> Message {
+    response(TwinAnswer::refused(failure), answer.correlation_id().cloned())
 }
 
 /// The answer to a request that is done with nothing to say.

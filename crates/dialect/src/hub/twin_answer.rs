@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use domain::operation::{ErrorKind, Failure, Reply, twin};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::desired::Feed;
 use crate::error::{self, Refused};
@@ -20,7 +20,7 @@ pub struct TwinAnswer {
 
 impl TwinAnswer {
     /// The answer that `reply` makes. The feed learns which desired properties a document holds.
-    pub fn new(reply: Result<Reply, Failure>, feed: &mut Feed) -> Self {
+    pub fn new(reply: Result<Reply, Failure>, feed: &mut Feed, failure_of: impl FnOnce(Refused) -> Failure) -> Self {
         match reply {
             Ok(Reply::Twin(twin::Answer::Document(document))) => {
                 if let Some(version) = desired_version(&document) {
@@ -31,24 +31,22 @@ impl TwinAnswer {
             Ok(Reply::Twin(twin::Answer::Reported { version })) => {
                 Self { status: 204, version: Some(version), body: Bytes::new() }
             }
-            Ok(_) => Self::refused(&Refused::new(ErrorKind::Internal, "Internal error.")),
+            Ok(_) => Self::refused(&failure_of(Refused::new(ErrorKind::Internal, "Internal error."))),
             Err(failure) => {
                 // A twin that is too large is a bad request here, not an entity too large (`contract/hub-device.md 2.9`).
                 let kind = match failure.kind {
                     ErrorKind::TooLarge => ErrorKind::InvalidArgument,
                     kind => kind,
                 };
-                let body = error::hub_device_body(&Failure { kind, ..failure }).to_string().into();
-                Self { status: error::spelling(kind).status, version: None, body }
+                Self::refused(&Failure { kind, ..failure })
             }
         }
     }
 
-    /// The answer to a request that is refused on the spot.
-    pub fn refused(refused: &Refused) -> Self {
-        let code = error::spelling(refused.kind);
-        let body = json!({ "errorCode": code.hub, "message": refused.public });
-        Self { status: code.status, version: None, body: body.to_string().into() }
+    /// The answer to a request that was refused.
+    pub fn refused(failure: &Failure) -> Self {
+        let body = error::hub_device_body(failure).to_string().into();
+        Self { status: error::spelling(failure.kind).status, version: None, body }
     }
 }
 

@@ -7,16 +7,17 @@ use domain::operation::{Failure, Lane, Operation, Push, Reply};
 use domain::sas::SasToken;
 use proto::mqtt::{Connection, Event, Refusal};
 
-use crate::session::{AskId, Asks, CloseReason, RefusedNames};
+use crate::error::Refused;
+use crate::session::{AskId, Asks, CloseReason, Refusals, RefusedNames};
 
 /// Through which a machine acts on its connection.
-#[derive(Debug)]
 pub struct Port<'a> {
     /// The MQTT layer.
     pub connection: &'a mut Connection,
     pub(crate) asks: &'a mut Asks,
     pub(crate) closed: &'a mut Option<CloseReason>,
     pub(crate) refused: &'a mut RefusedNames,
+    pub(crate) refusals: &'a dyn Refusals,
 }
 
 impl Port<'_> {
@@ -33,6 +34,11 @@ impl Port<'_> {
     /// Takes note, for the log, that a subscription to `filter` is refused.
     pub fn note_refused_filter(&mut self, filter: &str) {
         self.refused.note(filter);
+    }
+
+    /// The failure that a refusal on the spot is.
+    pub fn failure(&self, refused: Refused) -> Failure {
+        self.refusals.refuse(refused)
     }
 
     /// Refuses the CONNECT.

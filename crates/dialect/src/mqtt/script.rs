@@ -43,6 +43,21 @@ pub struct Script {
     pub now: Instant,
 }
 
+/// Whoever knows the time and numbers what is refused.
+struct Refuses;
+
+impl crate::session::Refusals for Refuses {
+    fn refuse(&self, refused: crate::error::Refused) -> Failure {
+        Failure {
+            kind: refused.kind,
+            public: refused.public,
+            tracking: TrackingId::from_bits(7),
+            retry_after_s: None,
+            at: UnixTime::from_seconds(1_502_966_924),
+        }
+    }
+}
+
 impl Script {
     /// A connection whose handshake showed a certificate.
     pub fn new() -> Self {
@@ -51,7 +66,7 @@ impl Script {
 
     pub fn open(has_certificate: bool) -> Self {
         let (limits, now) = (Arc::new(Limits::default()), Instant::now());
-        Self { session: Session::new(Arc::clone(&limits), has_certificate, now), limits, now }
+        Self { session: Session::new(Arc::clone(&limits), Arc::new(Refuses), has_certificate, now), limits, now }
     }
 
     pub fn receive(&mut self, packets: &[Packet]) {

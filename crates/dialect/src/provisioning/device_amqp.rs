@@ -16,10 +16,12 @@ use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply};
 use domain::sas::SasToken;
 use proto::amqp::{
     Attach, Body, Delivery, DeliveryId, DeliveryState, Event, LinkId, LinkTerms, Map, Message, MessageId, Outgoing,
-    Properties, Role, SaslCode, SenderSettleMode, Settlement, Value, condition,
+    Properties, Role, SaslCode, Value, condition,
 };
 
 use super::device_json::{self, BODY_BYTES_MAX, Shown};
+use crate::amqp::body::bytes_of;
+use crate::amqp::links::{Credit, Sender};
 use crate::amqp::{Machine, Plain, Port, address_of};
 use crate::error::{self, Refused};
 use crate::json::to_ascii;
@@ -46,21 +48,18 @@ pub struct Device {
     /// The ID scope and the registration ID that the connection is for, once it has said so.
     name: Option<(String, String)>,
     token: Option<SasToken>,
-    requests: Option<LinkId>,
+    requests: Option<(LinkId, Credit)>,
     answers: Option<Answers>,
     waiting: Vec<(AskId, Waiting)>,
     held_back: VecDeque<(Instant, Outgoing)>,
-    /// Answers sent, which gives each a tag of its own.
-    answered: u64,
     /// Whether the service has taken what PLAIN presents, or has dealt with a request.
     has_proof: bool,
 }
 
 /// The link on which the client listens.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Answers {
-    link: LinkId,
-    settlement: Settlement,
+    sender: Sender,
     listens_late: bool,
 }
 
@@ -144,16 +143,11 @@ impl Device {
         port.connection.accept_link(link, LinkTerms::echo(attach, MESSAGE_BYTES_MAX));
         match attach.role {
             Role::Sender => {
-                port.connection.grant_credit(link, CREDIT);
-                self.requests = Some(link);
+                self.requests = Some((link, Credit::grant(link, CREDIT, port.connection)));
             }
             Role::Receiver => {
-                let settlement = match attach.snd_settle_mode {
-                    SenderSettleMode::Unsettled => Settlement::Forgotten,
-                    SenderSettleMode::Settled | SenderSettleMode::Mixed => Settlement::Settled,
-                };
                 let listens_late = attach.name.starts_with(LISTENS_LATE);
-                self.answers = Some(Answers { link, settlement, listens_late });
+                self.answers = Some(Answers { sender: Sender::new(link, attach), listens_late });
             }
         }
     }
@@ -167,7 +161,9 @@ impl Device {
     }
 
     fn request(&mut self, delivery: &Delivery, port: &mut Port<'_>, now: Instant) {
-        port.connection.grant_credit(delivery.link, 1);
+        if let Some((_, credit)) = &mut self.requests {
+            credit.use_one(port.connection);
+        }
         let id = delivery.id;
         if self.answers.is_none() {
             let refused = Refused::new(ErrorKind::NotSupported, "There is no link to answer on.");
@@ -186,14 +182,10 @@ impl Device {
     }
 
     fn answer(&mut self, asked: Asked, shown: &Shown, port: &mut Port<'_>, now: Instant) {
-        let Some(Answers { listens_late, settlement, .. }) = self.answers else { return };
-        let mut payload = Vec::new();
-        message(shown, asked.correlation_id).encode(&mut payload);
-        let tag = Bytes::copy_from_slice(&self.answered.to_be_bytes());
-        self.answered += 1;
-        let outgoing = Outgoing { tag, message_format: 0, settlement, payload: vec![payload.into()] };
+        let Some(Answers { sender, listens_late }) = &mut self.answers else { return };
+        let outgoing = sender.transfer(&message(shown, asked.correlation_id));
         let due = asked.received_at + HELD_BACK;
-        if listens_late && now < due {
+        if *listens_late && now < due {
             self.held_back.push_back((due, outgoing));
         } else {
             self.send(outgoing, port, now);
@@ -202,8 +194,8 @@ impl Device {
 
     /// A client that takes none of its answers is sent away.
     fn send(&self, outgoing: Outgoing, port: &mut Port<'_>, now: Instant) {
-        let Some(answers) = self.answers else { return };
-        if port.connection.send(answers.link, outgoing).is_err() {
+        let Some(answers) = &self.answers else { return };
+        if port.connection.send(answers.sender.link(), outgoing).is_err() {
             let reason = CloseReason::Refused("the client does not take its answers".to_owned());
             let error = proto::amqp::Error::new(condition::RESOURCE_LIMIT_EXCEEDED, "Too many answers are not taken.");
             port.close(reason, Some(error), now);
@@ -211,10 +203,8 @@ impl Device {
     }
 
     fn forget_link(&mut self, link: LinkId) {
-        if self.requests == Some(link) {
-            self.requests = None;
-        }
-        if self.answers.is_some_and(|answers| answers.link == link) {
+        self.requests.take_if(|(requests, _)| *requests == link);
+        if self.answers.as_ref().is_some_and(|answers| answers.sender.link() == link) {
             self.answers = None;
             self.held_back.clear();
         }
@@ -284,17 +274,8 @@ fn read(delivery: &Delivery) -> Result<(Request, Option<MessageId>), Refused> {
 
 /// The bytes of a body, however a client wraps them.
 fn body(body: &Body) -> Result<Bytes, Refused> {
-    let bytes = match body {
-        Body::Empty | Body::Value(Value::Null) => Bytes::new(),
-        Body::Data(sections) => match sections.as_slice() {
-            [only] => only.clone(),
-            several => several.concat().into(),
-        },
-        Body::Value(Value::Binary(bytes)) => bytes.clone(),
-        Body::Value(Value::String(text)) => Bytes::copy_from_slice(text.as_bytes()),
-        Body::Value(_) | Body::Sequences(_) => {
-            return Err(Refused::new(ErrorKind::InvalidBody, "The body is neither bytes nor text."));
-        }
+    let Some(bytes) = bytes_of(body) else {
+        return Err(Refused::new(ErrorKind::InvalidBody, "The body is neither bytes nor text."));
     };
     if bytes.len() > BODY_BYTES_MAX {
         return Err(Refused::new(ErrorKind::TooLarge, "The message is too long."));

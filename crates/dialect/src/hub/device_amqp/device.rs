@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 
 use domain::ids::LockToken;
 use domain::method::Request;
+use domain::operation::ErrorKind;
 use domain::operation::identity::IdentityName;
 use domain::operation::session::ConnectedDevice;
 use proto::amqp::{Attach, Connection, LinkId, Message, Role, Unsent, Value};
 
+use crate::amqp::Port;
+use crate::amqp::links::{Credit, Sender};
 use crate::hub::deliveries::Deliveries;
 use crate::hub::desired::{Feed, Next};
 use crate::hub::link_address::Purpose;
-use crate::hub::links::{Credit, Sender};
 use crate::hub::{method_amqp, twin_amqp};
 use crate::session::AskId;
 
@@ -217,15 +219,16 @@ impl Device {
 
     /// Sends what there is room for: answers, and after them, unless an answer about the twin is under way, changes of
     /// desired properties.
-    pub(super) fn flush(&mut self, connection: &mut Connection) -> Flushed {
+    pub(super) fn flush(&mut self, port: &mut Port<'_>) -> Flushed {
         let mut flushed = Flushed::default();
         let mut sender = self.links.get_mut(&Kind::TWIN_ANSWERS.key()).and_then(|link| link.sender.as_mut());
         while let (Some((link, answer)), Some(sender)) = (self.answers.front(), &mut sender) {
-            match sender.try_send(answer, connection) {
+            match sender.try_send(answer, port.connection) {
                 Err(Unsent::Full) => return flushed,
                 // Whoever asked waits for an answer.
                 Err(Unsent::TooLarge { .. }) => {
-                    sender.send(&twin_amqp::too_large(answer), connection);
+                    let refused = port.refuse(ErrorKind::TooLarge, "The answer is longer than the link takes.");
+                    sender.send(&twin_amqp::refused(answer, &refused), port.connection);
                 }
                 Ok(()) | Err(_) => {}
             }
@@ -235,11 +238,11 @@ impl Device {
         if self.twin_requests > 0 || !self.answers.is_empty() {
             return flushed;
         }
-        while !self.is_listening || sender.as_ref().is_some_and(|sender| sender.has_room(connection)) {
+        while !self.is_listening || sender.as_ref().is_some_and(|sender| sender.has_room(port.connection)) {
             match self.feed.poll(self.is_listening) {
                 Some(Next::Tell(change)) => {
                     if let Some(sender) = &mut sender
-                        && sender.try_send(&twin_amqp::notification(&change), connection).is_err()
+                        && sender.try_send(&twin_amqp::notification(&change), port.connection).is_err()
                     {
                         flushed.has_gap = true;
                         break;

@@ -13,10 +13,10 @@ use proto::amqp::{Connection, DeliveryId, DeliveryState, LinkId, Outgoing, Unsen
 use super::device::{self, Kind};
 use super::{Devices, Waiting};
 use crate::amqp::Port;
-use crate::error::{self, Refused};
+use crate::amqp::links::Told;
+use crate::error;
 use crate::hub::deliveries::Deliveries;
 use crate::hub::delivery_amqp;
-use crate::hub::links::Told;
 
 impl Devices {
     /// Sends the messages that a device has, and asks for more if there may be more, as far as it has credit for them.
@@ -52,7 +52,7 @@ impl Devices {
                 }
                 return self.hand_out(&identity, port);
             }
-            Ok(_) => error::hub_amqp_refusal(&Refused::new(ErrorKind::Internal, "Internal error.")),
+            Ok(_) => error::hub_amqp(&port.refuse(ErrorKind::Internal, "Internal error.")),
             Err(failure) => error::hub_amqp(&failure),
         };
         self.end(&identity, &failed, port);

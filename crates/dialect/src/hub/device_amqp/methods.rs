@@ -103,7 +103,8 @@ impl Devices {
                 self.use_credit(delivery.link, port);
             }
             Err(refused) => {
-                settle(delivery, DeliveryState::rejected(error::hub_amqp_refusal(&refused)), port);
+                let failure = port.refuse(refused.kind, refused.public);
+                settle(delivery, DeliveryState::rejected(error::hub_amqp(&failure)), port);
                 self.use_credit(delivery.link, port);
             }
         }

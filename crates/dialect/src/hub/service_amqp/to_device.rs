@@ -11,8 +11,9 @@ use domain::operation::identity::IdentityName;
 use proto::amqp::{Malformed, Message};
 
 use crate::amqp::Address;
+use crate::amqp::body::bytes_of;
 use crate::hub::link_address::{LinkAddress, Purpose};
-use crate::hub::telemetry_amqp::{self, id_text, text};
+use crate::hub::telemetry_amqp::{id_text, text};
 use crate::hub::words;
 
 /// The application property that tells which outcomes the sender wants to hear of.
@@ -61,7 +62,7 @@ pub fn decode(message_format: u32, payload: &Bytes) -> Result<(IdentityName, Dra
     let message = Message::decode(payload).map_err(InvalidMessage::Malformed)?;
     let properties = message.properties.ok_or(InvalidMessage::To)?;
     let to = properties.to.as_deref().and_then(receiver).ok_or(InvalidMessage::To)?;
-    let body = telemetry_amqp::body(message.body).map_err(|_| InvalidMessage::Body)?;
+    let body = bytes_of(&message.body).ok_or(InvalidMessage::Body)?;
     let system = SystemProperties {
         message_id: properties.message_id.map(id_text),
         correlation_id: properties.correlation_id.map(id_text),

@@ -117,6 +117,12 @@ impl Connection {
             _ => {}
         }
         let Some(id) = self.sessions.on_remote_channel(channel) else {
+            // rhea ends a session and goes on to settle, to give credit and to detach until that is answered.
+            let is_farewell =
+                matches!(performative, Performative::Disposition(_) | Performative::Flow(_) | Performative::Detach(_));
+            if is_farewell && self.sessions.has_ended_on(channel) {
+                return;
+            }
             return self.violate(condition::NOT_ALLOWED, "a frame on a channel without a session");
         };
         let is_ending = self.sessions.get(id).is_some_and(|session| session.state != SessionState::Mapped);

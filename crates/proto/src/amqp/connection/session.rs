@@ -191,6 +191,8 @@ pub(super) fn numbers_in<T>(deliveries: &BTreeMap<u32, T>, first: u32, last: u32
 pub(super) struct Sessions {
     by_id: BTreeMap<SessionId, Box<Session>>,
     by_remote_channel: BTreeMap<u16, SessionId>,
+    /// Channels of the peer on which there was a session and is none: as many as there are channels at most.
+    ended: BTreeSet<u16>,
     next: u64,
 }
 
@@ -205,6 +207,11 @@ impl Sessions {
 
     pub(super) fn on_remote_channel(&self, channel: u16) -> Option<SessionId> {
         self.by_remote_channel.get(&channel).copied()
+    }
+
+    /// Whether there was a session on the peer's `channel`, and is none.
+    pub(super) fn has_ended_on(&self, channel: u16) -> bool {
+        self.ended.contains(&channel)
     }
 
     /// The session that we began on `channel`, and the peer has not answered.
@@ -223,7 +230,9 @@ impl Sessions {
     pub(super) fn insert(&mut self, session: Session) -> SessionId {
         let id = SessionId(self.next);
         self.next += 1;
-        self.by_remote_channel.extend(session.remote_channel.map(|channel| (channel, id)));
+        if let Some(channel) = session.remote_channel {
+            self.map(id, channel);
+        }
         self.by_id.insert(id, Box::new(session));
         id
     }
@@ -231,12 +240,14 @@ impl Sessions {
     /// Notes which channel the peer has chosen for a session of ours.
     pub(super) fn map(&mut self, id: SessionId, remote_channel: u16) {
         self.by_remote_channel.insert(remote_channel, id);
+        self.ended.remove(&remote_channel);
     }
 
     pub(super) fn remove(&mut self, id: SessionId) -> Option<Box<Session>> {
         let session = self.by_id.remove(&id)?;
         if let Some(channel) = session.remote_channel {
             self.by_remote_channel.remove(&channel);
+            self.ended.insert(channel);
         }
         Some(session)
     }

@@ -16,7 +16,8 @@ use proto::amqp::{
 };
 
 use crate::amqp::Session as AmqpSession;
-use crate::session::{Ask, Session};
+use crate::error::Refused;
+use crate::session::{Ask, Refusals, Session};
 
 /// A signature that reads as one; whether it is good is the service's to say.
 pub const SIGNATURE: &str = "sig=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA%3D&se=1795224005";
@@ -59,7 +60,7 @@ impl Client {
             with_sasl,
         };
         let mut client = Self {
-            session: AmqpSession::new(Arc::clone(&limits), true, now),
+            session: AmqpSession::new(Arc::clone(&limits), Arc::new(Refuses), true, now),
             connection: Connection::client(limits, opening, now),
             now,
             link_session: None,
@@ -224,6 +225,15 @@ pub fn connected(device: &ConnectedDevice) -> Reply {
 }
 
 pub const DONE: Reply = Reply::Session(Answer::Done);
+
+/// Whoever knows the time and numbers what is refused.
+struct Refuses;
+
+impl Refusals for Refuses {
+    fn refuse(&self, refused: Refused) -> Failure {
+        Failure { public: refused.public, ..failure(refused.kind) }
+    }
+}
 
 pub fn failure(kind: ErrorKind) -> Failure {
     let tracking = TrackingId::from_bits(0x0123_4567_89ab_4def_8123_4567_89ab_cdef);

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use domain::operation::ErrorKind;
-use proto::amqp::{Limits, MessageId, Role};
+use proto::amqp::{Event, Limits, MessageId, Role};
+use serde_json::Value as Json;
 
 use super::client::{Client, DONE, connected, failure, seat};
 use super::put_token;
@@ -71,5 +72,25 @@ fn a_client_that_has_proved_something_stays() {
         act(&mut client);
         pass(&mut client, 3 * almost());
         assert_eq!(client.session.closed(), None, "{name}");
+    }
+}
+
+#[test]
+fn what_is_refused_on_the_spot_is_found_by_a_tracking_id() {
+    let mut client = Client::open();
+    for (address, code) in [("/nothing/here", 404_006), ("/devices/dev-1/nothing", 404_006)] {
+        client.attach(address, Role::Sender, address);
+        let error = client.events.drain(..).find_map(|event| match event {
+            Event::Detach { error, .. } => error,
+            _ => None,
+        });
+        let error = error.expect(address);
+        let body: Json = serde_json::from_str(&error.description.expect(address)).expect(address);
+        assert_eq!(body["errorCode"], code, "{address}");
+        for member in ["trackingId", "message", "timestampUtc"] {
+            assert!(body[member].is_string(), "{address}: {member} in {body}");
+        }
+        let names = ["com.microsoft:is-filtered", "com.microsoft:tracking-id"];
+        assert!(names.iter().all(|name| error.info.find(name).is_some()), "{address}: {:?}", error.info);
     }
 }

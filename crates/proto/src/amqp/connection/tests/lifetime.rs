@@ -70,6 +70,27 @@ fn a_peer_that_is_not_read_lives_as_long_as_it_takes_what_waits_for_it() {
 }
 
 #[test]
+fn what_is_still_said_on_a_session_that_is_over_is_passed_over() {
+    let (mut script, session) = Script::with_session(Limits::default());
+    script.link(0, Role::Sender);
+    script.receive(&[(1, Performative::End(End { error: None }))]);
+    assert_eq!(script.events(), [Event::End { session, error: None }]);
+    script.sent();
+    script.receive(&[
+        (1, disposition(Role::Receiver, 0, 0, true, DeliveryState::Accepted)),
+        (1, Performative::Flow(flow(0, 0, 1))),
+        (1, Performative::Detach(Detach { handle: 0, closed: true, error: None })),
+    ]);
+    assert_eq!((script.events(), script.sent()), (vec![], vec![]));
+    // The channel is free for another session, and nothing begins without one.
+    script.begin();
+    script.receive(&[(1, Performative::End(End { error: None }))]);
+    script.events();
+    script.receive(&[(1, Performative::Attach(Box::new(attach(0, Role::Sender))))]);
+    assert!(matches!(script.closed(), CloseReason::Violation { .. }));
+}
+
+#[test]
 fn a_close_is_answered_and_the_last_thing() {
     let (mut script, _) = Script::with_session(Limits::default());
     let error = Error::new(condition::CONNECTION_FORCED, "bye");

@@ -1,4 +1,5 @@
-//! What all links of a hub have in common: how they are accepted, how their credit is kept, how they are sent on.
+//! What links of hubs and provisioning services have in common: how they are accepted, how their credit is kept, how they
+//! are sent on. Start at [`Credit`] and [`Sender`].
 
 use bytes::Bytes;
 use proto::amqp::{
@@ -54,7 +55,7 @@ pub struct Told {
     pub is_settled: bool,
 }
 
-/// A link on which the hub sends what nobody has to settle.
+/// A link on which the server sends what nobody has to settle.
 #[derive(Debug)]
 pub struct Sender {
     link: LinkId,
@@ -92,14 +93,14 @@ impl Sender {
         if !self.has_room(connection) {
             return Err(Unsent::Full);
         }
-        let outgoing = Outgoing {
-            tag: Bytes::copy_from_slice(&self.next_tag.to_be_bytes()),
-            message_format: 0,
-            settlement: self.settlement,
-            payload: vec![message.to_bytes()],
-        };
-        connection.send(self.link, outgoing)?;
+        let outgoing = self.transfer(message);
+        connection.send(self.link, outgoing)
+    }
+
+    /// The transfer of `message`, with a tag of its own.
+    pub fn transfer(&mut self, message: &Message) -> Outgoing {
+        let tag = Bytes::copy_from_slice(&self.next_tag.to_be_bytes());
         self.next_tag += 1;
-        Ok(())
+        Outgoing { tag, message_format: 0, settlement: self.settlement, payload: vec![message.to_bytes()] }
     }
 }
