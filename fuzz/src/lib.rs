@@ -6,6 +6,7 @@ pub mod amqp_frame;
 pub mod amqp_session;
 pub mod amqp_value;
 pub mod balancer_header;
+pub mod blob_request;
 pub mod certificate;
 pub mod digital_twin;
 pub mod dps_amqp;

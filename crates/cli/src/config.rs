@@ -20,6 +20,8 @@ pub use outbound::Outbound;
 
 /// The most records of one kind that a limit can be set to.
 const AMOUNT_MAX: u64 = 1_000_000_000;
+/// Most bytes of files that can be set.
+const BYTES_MAX: u64 = 1 << 50;
 
 /// The whole file. Every key has a default; unknown keys are refused.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -229,6 +231,9 @@ impl Config {
         bound("quotas.messages_per_device", self.quotas.messages_per_device.into(), 1, 10_000);
         bound("quotas.jobs_per_hub", self.quotas.jobs_per_hub, 1, 1_000_000);
         bound("quotas.configurations_per_hub", self.quotas.configurations_per_hub, 1, 1_000);
+        bound("quotas.uploads_per_device", self.quotas.uploads_per_device.into(), 1, 1_000);
+        bound("quotas.file_bytes", self.quotas.file_bytes, 1, BYTES_MAX);
+        bound("quotas.files_bytes", self.quotas.files_bytes, 1, BYTES_MAX);
         bound("quotas.linked_hubs", self.quotas.linked_hubs as u64, 1, 1_000);
         self.amqp.check(&mut bound);
         self.outbound.check(&mut bound);

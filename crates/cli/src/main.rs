@@ -92,6 +92,9 @@ enum Command {
     /// Where a hub sends messages, and what was not taken there
     #[command(subcommand)]
     Endpoint(noun::endpoint::EndpointCommand),
+    /// Files that devices uploaded, and the notifications of them
+    #[command(subcommand)]
+    File(noun::file::FileCommand),
     /// Telemetry of a hub
     #[command(subcommand)]
     Events(noun::events::EventsCommand),
@@ -211,6 +214,7 @@ async fn run_remote(command: Command, context: &Context) -> Result<()> {
         Command::Message(command) => noun::message::run(&command, context).await,
         Command::Route(command) => noun::route::run(&command, context).await,
         Command::Endpoint(command) => noun::endpoint::run(&command, context).await,
+        Command::File(command) => noun::file::run(&command, context).await,
         Command::Events(command) => noun::events::run(&command, context).await,
         Command::Why(args) => why::run(&args, context).await,
         Command::Trust => trust::run_trust(context),

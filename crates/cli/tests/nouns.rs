@@ -152,12 +152,20 @@ const LIVES: &[(&str, &str, &str)] = &[
     ("job show j1", "/updateTwin/properties/desired/x", "1"),
     ("job list --type twin --status scheduled", "/0/jobId", "j1"),
     ("job cancel j1", "/status", "cancelled"),
+    ("file list --hub hub", "", "[]"),
+    ("file notifications", "", "[]"),
     ("device delete dev-1", "/deleted", "true"),
     ("enrollment delete dev-1", "/deleted", "true"),
     ("enrollment-group delete caves", "/deleted", "true"),
     ("linked-hub delete --dps dps2 --hub hub2", "/deleted", "true"),
     ("policy delete reader --hub hub2", "/deleted", "true"),
     ("dps delete dps2", "/deleted", "true"),
+    (
+        "hub update hub2 --upload-container uploads --upload-notifications true",
+        "/properties/storageEndpoints/$default/containerName",
+        "uploads",
+    ),
+    ("hub show hub2", "/properties/enableFileUploadNotifications", "true"),
     ("hub delete hub2", "/deleted", "true"),
 ];
 
@@ -194,6 +202,10 @@ const ABSENT: &[&str] = &[
     "message send dev-1 hello",
     "message purge dev-1",
     "message feedback --hub hub2",
+    "file list --hub hub2",
+    "file get dev-1/a",
+    "file delete dev-1/a",
+    "file notifications --hub hub2",
     "why dev-1",
     "events monitor --hub hub2",
 ];

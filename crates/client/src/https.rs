@@ -143,7 +143,7 @@ impl Https {
     }
 }
 
-/// An answer that is read line by line.
+/// An answer that is read line by line, or piece by piece.
 #[derive(Debug)]
 pub struct Lines {
     status: StatusCode,
@@ -171,7 +171,7 @@ impl Lines {
             if self.read.len() > LINE_BYTES_MAX {
                 return Err(HttpsError::Line);
             }
-            match self.frame().await? {
+            match self.piece().await? {
                 Some(piece) => self.read.extend_from_slice(&piece),
                 None if self.read.is_empty() => return Ok(None),
                 None => return Ok(Some(self.read.split().freeze())),
@@ -179,7 +179,8 @@ impl Lines {
         }
     }
 
-    async fn frame(&mut self) -> Result<Option<Bytes>, HttpsError> {
+    /// The next bytes as they come; `None` once the answer has ended. Not to be mixed with [`Self::next`].
+    pub async fn piece(&mut self) -> Result<Option<Bytes>, HttpsError> {
         loop {
             let frame = match &mut self.connection {
                 None => self.body.frame().await,

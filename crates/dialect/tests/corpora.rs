@@ -1,5 +1,7 @@
 //! Replays what fuzzing has found worth keeping, through the checks of the fuzz targets.
 
+#[path = "../../../fuzz/src/blob_request.rs"]
+mod blob_request;
 #[path = "../../../fuzz/src/dps_amqp.rs"]
 mod dps_amqp;
 #[path = "../../../fuzz/src/enrollment_json.rs"]
@@ -30,6 +32,11 @@ mod telemetry_http;
 mod user_name;
 
 use replay::replay;
+
+#[test]
+fn the_corpus_of_blob_request_holds() {
+    replay("blob_request", blob_request::check);
+}
 
 #[test]
 fn the_corpus_of_dps_amqp_holds() {

@@ -384,6 +384,17 @@ guid!(
 );
 
 guid!(
+    /// Names an upload of a file to its device, from the request for a place to the word that it is over.
+    UploadId
+);
+
+guid!(
+    /// Names bytes that were uploaded, wherever they are kept. Random, and no part of it comes from outside.
+    ContentId
+);
+stored_as_text!(ContentId);
+
+guid!(
     /// Whoever holds it has a message, or feedback, for itself. Random, so that nobody settles what it was not given.
     LockToken
 );

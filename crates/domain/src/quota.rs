@@ -26,12 +26,19 @@ pub struct Quotas {
     pub jobs_per_hub: u64,
     /// Configurations of a hub.
     pub configurations_per_hub: u64,
+    /// Uploads of files that a device or module has begun and not ended.
+    pub uploads_per_device: u32,
+    /// Bytes of an uploaded file.
+    pub file_bytes: u64,
+    /// Bytes of all uploaded files together, those of which only parts are there included; small ones count for
+    /// [`CHARGED_BYTES_MIN`](crate::file::CHARGED_BYTES_MIN).
+    pub files_bytes: u64,
 }
 
 /// Azure: 1,000,000 devices and enrollments, 100 groups of each attestation kind, 25 CA certificates and 50 linked hubs
 /// (`contract/dps-service.md 10`), which are no limits of this program; 50 modules (`contract/hub-service.md 4.3`);
-/// 50 messages (`contract/hub-device.md 8`). Jobs are bounded there by how many run at once
-/// (`contract/hub-service.md 12`), which [`crate::job::RUNNING_PER_HUB_MAX`] does here.
+/// 50 messages (`contract/hub-device.md 8`); 10 uploads (`contract/hub-device.md 5.4`). Jobs are bounded there by how many
+/// run at once (`contract/hub-service.md 12`), which [`crate::job::RUNNING_PER_HUB_MAX`] does here.
 impl Default for Quotas {
     fn default() -> Self {
         Self {
@@ -44,6 +51,9 @@ impl Default for Quotas {
             messages_per_device: 50,
             jobs_per_hub: 10_000,
             configurations_per_hub: 100,
+            uploads_per_device: 10,
+            file_bytes: 1 << 30,
+            files_bytes: 16 << 30,
         }
     }
 }

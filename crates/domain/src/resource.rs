@@ -16,6 +16,7 @@ use crate::access::{InvalidRights, ResourceKind};
 use crate::clock::{Entropy, UnixTime};
 use crate::cloud_to_device::{InvalidQueue, QueueSettings};
 use crate::enrollment::AllocationPolicy;
+use crate::file::{FileSettings, InvalidFiles};
 use crate::ids::{Etag, HubKey, HubName, IdScope, PolicyName, ServiceKey, ServiceName};
 use crate::operation::resource::{HubDraft, LinkDraft, ServiceDraft};
 use crate::route::{InvalidRouting, Routing};
@@ -51,6 +52,8 @@ pub struct Hub {
     pub cloud_to_device: QueueSettings,
     /// Where its messages go.
     pub routing: Routing,
+    /// How files that its devices upload are treated.
+    pub files: FileSettings,
     /// Every other property as the operator wrote it.
     pub extra: Map<String, Value>,
     /// When it was created.
@@ -125,6 +128,9 @@ pub enum InvalidResource {
     /// Messages cannot be routed so.
     #[error("{0}")]
     Routing(Box<InvalidRouting>),
+    /// A setting of uploaded files is out of its range.
+    #[error("{0}")]
+    Files(InvalidFiles),
     /// The rights of a policy cannot be read.
     #[error("the rights of policy {policy}: {reason}")]
     Rights {
@@ -194,6 +200,7 @@ impl Hub {
             retention_days: Self::RETENTION_DAYS_DEFAULT,
             cloud_to_device: QueueSettings::default(),
             routing: Routing::default(),
+            files: FileSettings::default(),
             extra: Map::new(),
             created_at: now,
             etag: Etag::from_number(0),
@@ -221,12 +228,15 @@ impl Hub {
         cloud_to_device.check().map_err(InvalidResource::CloudToDevice)?;
         let routing = draft.routing.map(|routing| Routing::settle(routing, &self.routing)).transpose();
         let routing = routing.map_err(|invalid| InvalidResource::Routing(Box::new(invalid)))?;
+        let files = draft.files.apply(self.files.clone());
+        files.check().map_err(InvalidResource::Files)?;
         if let Some(drafts) = draft.policies {
             self.policies = policy::settle(drafts, &self.policies, ResourceKind::Hub, entropy)?;
         }
         replace_if_said(&mut self.routing, routing);
         self.retention_days = retention_days;
         self.cloud_to_device = cloud_to_device;
+        self.files = files;
         replace_if_said(&mut self.location, draft.location);
         replace_if_said(&mut self.tags, draft.tags);
         replace_if_said(&mut self.sku, draft.sku);

@@ -102,6 +102,7 @@ const fn is_proof(operation: &Operation) -> bool {
         | Operation::DigitalTwin(_)
         | Operation::Job(_)
         | Operation::Configuration(_)
+        | Operation::File(_)
         | Operation::Resource(_)
         | Operation::Route(_)
         | Operation::Decision(_) => true,

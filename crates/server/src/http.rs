@@ -41,7 +41,7 @@ use self::activity::{Activity, CountedBody};
 pub use self::body::{Body, BodySender, ClientGone};
 pub(crate) use self::host::host_asked;
 use self::opening::{Opening, Replayed, read_opening};
-pub use self::request::Refusal;
+pub use self::request::{Refusal, RequestBody};
 use self::request::{Room, judge_head, normalise_target, read_body};
 use crate::shutdown::{DrainSignal, Tasks};
 use crate::tls::{Connection, PeerContext, SecureStream};
@@ -107,6 +107,16 @@ pub trait Handler: Send + Sync + 'static {
     /// The longest body to take for the request with this head.
     fn body_bytes_max(&self, _head: &Parts) -> usize {
         BODY_BYTES_MAX
+    }
+
+    /// Whether the request with this head goes to [`Self::handle_stream`].
+    fn streams(&self, _head: &Parts) -> bool {
+        false
+    }
+
+    /// Answers a request whose body it reads itself. What it leaves is read and thrown away, within bounds.
+    async fn handle_stream(&self, head: &Parts, _body: &mut RequestBody, peer: &PeerContext) -> Response<Body> {
+        self.refuse(Refusal::BodyBroken, head, peer)
     }
 
     /// Answers a request that does not reach [`Self::handle`], in the words of the dialect that it was meant for.
@@ -308,16 +318,9 @@ impl Port {
         normalise_target(&mut head);
         let version = head.version;
         let hsts = self.hsts.clone().filter(|_| !head.extensions.get().is_some_and(HostName::is_localhost));
-        let bytes_max = self.handler.body_bytes_max(&head);
-        let mut room = Room::new(Arc::clone(&self.bodies));
-        let read = match judged {
-            Ok(()) => read_body(&head, body, bytes_max, self.settings.body_timeout, &mut room).await,
-            Err(refusal) => Err(refusal),
-        };
-        let (mut response, is_refused) = match read {
-            Ok(body) if !is_draining => (self.handler.handle(Request::from_parts(head, body), peer).await, false),
-            Ok(_) => (self.refuse_for_now(Refusal::Draining, &head, peer), true),
-            Err(Refusal::Crowded) => (self.refuse_for_now(Refusal::Crowded, &head, peer), true),
+        let (mut response, is_refused) = match judged {
+            Ok(()) if !is_draining && self.handler.streams(&head) => self.answer_stream(head, body, peer).await,
+            Ok(()) => self.answer_whole(head, body, peer, is_draining).await,
             Err(refusal) => (self.handler.refuse(refusal, &head, peer), true),
         };
         let headers = response.headers_mut();
@@ -329,6 +332,31 @@ impl Port {
             headers.insert(STRICT_TRANSPORT_SECURITY, hsts);
         }
         response.map(|body| under_way.answered_with(body))
+    }
+
+    /// Answers a request once its body is read; whether it was refused before it reached its handler.
+    async fn answer_whole(
+        &self,
+        head: Parts,
+        body: Incoming,
+        peer: &PeerContext,
+        is_draining: bool,
+    ) -> (Response<Body>, bool) {
+        let bytes_max = self.handler.body_bytes_max(&head);
+        let mut room = Room::new(Arc::clone(&self.bodies));
+        match read_body(&head, body, bytes_max, self.settings.body_timeout, &mut room).await {
+            Ok(body) if !is_draining => (self.handler.handle(Request::from_parts(head, body), peer).await, false),
+            Ok(_) => (self.refuse_for_now(Refusal::Draining, &head, peer), true),
+            Err(Refusal::Crowded) => (self.refuse_for_now(Refusal::Crowded, &head, peer), true),
+            Err(refusal) => (self.handler.refuse(refusal, &head, peer), true),
+        }
+    }
+
+    /// Answers a request while its body is read; whether the body was left half read.
+    async fn answer_stream(&self, head: Parts, body: Incoming, peer: &PeerContext) -> (Response<Body>, bool) {
+        let mut body = RequestBody::new(&head, body, self.settings.body_timeout);
+        let response = self.handler.handle_stream(&head, &mut body, peer).await;
+        (response, !body.discard().await)
     }
 
     fn refuse_for_now(&self, refusal: Refusal, head: &Parts, peer: &PeerContext) -> Response<Body> {

@@ -5,6 +5,7 @@
 
 pub mod amqp;
 pub mod balancer;
+mod blobs;
 pub mod budget;
 mod connection;
 mod courier;

@@ -4,28 +4,31 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dialect::error::Refused;
 use dialect::http::{Target, bearer, json, signature};
-use dialect::hub::{device_http as hub_device_http, service_http as hub_http};
-use dialect::management::{self, arm, messages, oauth, own, routing, telemetry as telemetry_json};
+use dialect::hub::{blob_http, device_http as hub_device_http, service_http as hub_http};
+use dialect::management::{self, arm, files, messages, oauth, own, routing, telemetry as telemetry_json};
 use dialect::provisioning::{self, device_http, service_http};
 use domain::operation::telemetry::Answer;
-use domain::operation::{Caller, ErrorKind, Failure, Reply, Secret, Transport};
+use domain::operation::{Caller, ErrorKind, Failure, Reply, Secret, Transport, file};
 use http::header::HOST;
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Uri};
 use serde_json::json;
 use service::{ReaderStart, TOKEN_LIFETIME};
 
+use crate::blobs;
 use crate::connection::caller;
 use crate::door::Door;
-use crate::http::{Body, Handler, Refusal};
+use crate::http::{Body, Handler, Refusal, RequestBody};
 use crate::shutdown::Tasks;
 use crate::telemetry;
 use crate::tls::PeerContext;
 
-/// The device and service APIs of provisioning services and hubs.
+/// The device and service APIs of provisioning services and hubs, and the storage that devices upload to.
 pub struct PublicRoutes {
     /// Performs what is asked.
     pub door: Door,
+    /// Runs what outlives the answer to a request.
+    pub tasks: Tasks,
 }
 
 /// The management port.
@@ -122,7 +125,8 @@ impl PublicRoutes {
         match hub_device_http::decode(request, target) {
             Ok((operation, name)) => {
                 let caller = caller_of(request, peer, false);
-                hub_device_http::encode(self.door.perform(&caller, operation).await, &name)
+                let reply = self.door.perform(&caller, operation).await;
+                hub_device_http::encode(reply, &name, &host_of(request, peer))
             }
             Err(refused) => self.refuse_at_hub(refused),
         }
@@ -146,6 +150,14 @@ impl PublicRoutes {
 impl Handler for PublicRoutes {
     async fn handle(&self, request: Request<Bytes>, peer: &PeerContext) -> Response<Body> {
         self.answer(request, peer).await.map(Body::from)
+    }
+
+    fn streams(&self, head: &Parts) -> bool {
+        blob_http::owns(&head.uri)
+    }
+
+    async fn handle_stream(&self, head: &Parts, body: &mut RequestBody, peer: &PeerContext) -> Response<Body> {
+        blobs::answer((&self.door, &self.tasks), head, body, peer).await
     }
 
     fn refuse(&self, refusal: Refusal, head: &Parts, _peer: &PeerContext) -> Response<Body> {
@@ -233,6 +245,21 @@ impl AdminRoutes {
         Ok(telemetry_json::open(telemetry::stream(reader, wanted, &self.tasks)))
     }
 
+    /// A file goes piece by piece; everything else is an answer like any other.
+    async fn answer_about_files(
+        &self,
+        request: &Request<Bytes>,
+        target: &Target,
+        peer: &PeerContext,
+    ) -> Result<Response<Body>, Response<Bytes>> {
+        let operation = files::decode(request, target).map_err(|refused| self.refuse(refused))?;
+        let reply = self.door.perform(&caller_of(request, peer, true), operation).await;
+        let Ok(Reply::File(file::Answer::Opened(open))) = reply else { return Err(files::encode(reply)) };
+        let stored = self.door.service().find_stored(&open).await.map_err(|failure| management::refuse(&failure))?;
+        let reader = self.door.service().file_reader(&stored, 0, stored.bytes());
+        Ok(files::open(&stored, blobs::stream(reader, &self.tasks)))
+    }
+
     fn refuse(&self, refused: Refused) -> Response<Bytes> {
         management::refuse(&self.door.service().refuse(refused.kind, refused.public))
     }
@@ -250,6 +277,10 @@ impl Handler for AdminRoutes {
             Ok(target) if telemetry_json::owns(&target) => {
                 let opened = self.open_telemetry(&request, &target, peer).await;
                 opened.unwrap_or_else(|refused| refused.map(Body::from))
+            }
+            Ok(target) if files::owns(&target) => {
+                let answered = self.answer_about_files(&request, &target, peer).await;
+                answered.unwrap_or_else(|answer| answer.map(Body::from))
             }
             Ok(target) => self.answer(&request, &target, peer).await.map(Body::from),
             Err(invalid) => self.refuse(Refused::from(invalid)).map(Body::from),

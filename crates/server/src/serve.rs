@@ -213,6 +213,7 @@ impl Server {
         self.run("jobs", service, |service| async move { service.run_jobs().await });
         self.run("configurations", service, |service| async move { service.run_configurations().await });
         self.run("job-pruning", service, |service| async move { service.run_job_pruning().await });
+        self.run("files", service, |service| async move { service.run_file_sweeps().await });
         self.run("activity", service, |service| async move { service.run_activity().await });
     }
 
@@ -327,7 +328,7 @@ impl Rim {
     }
 
     fn start_https(&self, listener: crate::listener::Listener) -> Result<RunningListener, BindError> {
-        let handler = Arc::new(PublicRoutes { door: self.door.clone() });
+        let handler = Arc::new(PublicRoutes { door: self.door.clone(), tasks: self.tasks.clone() });
         let websockets = Arc::new(WebSockets { rim: self.clone() });
         let server = HttpServer::new(handler, Some(websockets), HttpSettings::default(), &self.tasks);
         self.start_http(listener, server)

@@ -73,7 +73,12 @@ impl Service {
     }
 
     /// The hub that is meant, if the caller may do this there.
-    fn hub_for(&self, caller: &Caller, hub: &AtHub, (action, path): (Action, &[&str])) -> Result<Arc<Hub>, Error> {
+    pub(crate) fn hub_for(
+        &self,
+        caller: &Caller,
+        hub: &AtHub,
+        (action, path): (Action, &[&str]),
+    ) -> Result<Arc<Hub>, Error> {
         match hub {
             AtHub::Dialled => {
                 let path: Vec<String> = path.iter().map(|&segment| segment.to_owned()).collect();

@@ -15,6 +15,7 @@ mod directory;
 mod enrollments;
 mod error;
 mod events;
+mod files;
 mod jobs;
 mod mailbox;
 mod methods;
@@ -33,6 +34,7 @@ mod token;
 mod twins;
 
 use std::borrow::Cow;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -52,6 +54,7 @@ use readers::Readers;
 use routes::Endpoints;
 
 pub use error::Error;
+pub use files::{FileReader, FileWriter};
 pub use mailbox::{Mailbox, Slot, mailbox};
 pub use resources::{Defaults, EndpointOf, Published};
 pub use routes::{Courier, RouteSettings};
@@ -147,6 +150,8 @@ struct Inner {
     posts: Semaphore,
     /// How the endpoints are that messages are sent to.
     endpoints: Endpoints,
+    /// Bytes of uploaded files that are being received.
+    file_bytes_under_way: Arc<AtomicU64>,
     assignments: Notify,
     jobs: Notify,
     configurations: Notify,
@@ -183,6 +188,7 @@ impl Service {
             calls: Places::default(),
             posts: Semaphore::new(telemetry::POSTS_BYTES_MAX),
             endpoints: Endpoints::default(),
+            file_bytes_under_way: Arc::default(),
             assignments: Notify::new(),
             jobs: Notify::new(),
             configurations: Notify::new(),
@@ -233,6 +239,7 @@ impl Service {
             Operation::Telemetry(ask) => self.perform_telemetry(caller, ask).await.map(Reply::Telemetry),
             Operation::Events(ask) => self.perform_events(caller, ask).await.map(Reply::Events),
             Operation::CloudToDevice(ask) => self.perform_cloud_to_device(caller, ask).await.map(Reply::CloudToDevice),
+            Operation::File(ask) => self.perform_file(caller, ask).await.map(Reply::File),
             Operation::Resource(ask) => self.perform_resource(caller, ask).await.map(Reply::Resource),
             Operation::Route(ask) => self.perform_route(caller, ask).await.map(Reply::Route),
             Operation::Decision(ask) => self.perform_decision(caller, ask).await.map(Reply::Decision),

@@ -8,16 +8,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use domain::attestation::{Proven, Registrant};
 use domain::clock::UnixTime;
-use domain::cloud_to_device::{Delivery, Draft, Feedback, QueueSettings, Settlement};
+use domain::cloud_to_device::{Delivery, Draft, Feedback, FeedbackSettings, QueueSettings, Settlement};
 use domain::configuration::{self, Configuration};
 use domain::decision::Decision;
 use domain::enrollment::{Enrollment, EntryKind, EntryName};
+use domain::file::{BlockId, Content, FileName, FileNotification, StoredFile};
 use domain::identity::Identity;
 use domain::ids::{
-    CertificateName, ConfigurationId, DeviceId, EndpointName, EnrollmentGroupId, HubKey, JobId, LockToken, OperationId,
-    Precondition, RegistrationId, ServiceKey, TrackingId,
+    CertificateName, ConfigurationId, ContentId, DeviceId, EndpointName, EnrollmentGroupId, Etag, HubKey, JobId,
+    LockToken, OperationId, Precondition, RegistrationId, ServiceKey, TrackingId, UploadId,
 };
 use domain::job::{self, DeviceJob, DeviceOutcome, Job, JobFailure};
 use domain::message::Message;
@@ -34,12 +36,12 @@ use tokio::sync::watch;
 
 use crate::error::{Error, Unavailability};
 use crate::ports::{
-    Accepted, ActivityMark, Buried, Changed, ClaimWanted, Claimed, CloudToDeviceStore, ConfigurationStore,
-    ConnectionClaim, Created, DecisionStore, DefaultsStage, Deployment, DeviceCounts, DeviceJobsWanted, DueJob,
-    Enlisted, Enqueued, EnrollmentStore, Finish, Finished, Found, Given, GivenUp, IdentityStore, JobKey, JobStore,
-    Judged, Lease, OperationView, Place, Placed, Planned, Position, QueryStore, ReadFrom, RegistrationStore,
-    ResourceStore, Resources, RouteStore, Searched, Settled, StoredMessage, Swept, TelemetryLog, Told, TwinChange,
-    TwinOutcome, TwinStore, X509Lookup,
+    Accepted, ActivityMark, Begun, Buried, Changed, ClaimWanted, Claimed, CloudToDeviceStore, ConfigurationStore,
+    ConnectionClaim, ContentWriter, Created, DecisionStore, DefaultsStage, Deployment, DeviceCounts, DeviceJobsWanted,
+    DueJob, Ended, Ending, Enlisted, Enqueued, EnrollmentStore, FileStore, Finish, Finished, Found, Given, GivenUp,
+    IdentityStore, JobKey, JobStore, Judged, Lease, NewUpload, OperationView, Place, Placed, Planned, Position,
+    QueryStore, ReadFrom, RegistrationStore, ResourceStore, Resources, RouteStore, Searched, Settled, StoredMessage,
+    Swept, TelemetryLog, Told, TwinChange, TwinOutcome, TwinStore, Writing, Written, X509Lookup,
 };
 
 /// How a call fails.
@@ -339,6 +341,28 @@ gated!(RouteStore {
     fn known_endpoints(hub: HubKey) -> Vec<EndpointName>;
     fn forget_endpoint(hub: HubKey, endpoint: &EndpointName) -> ();
 });
+
+gated!(FileStore {
+    fn begin_content(id: ContentId) -> Box<dyn ContentWriter>;
+    fn read_content(id: ContentId, offset: u64, bytes: usize) -> Option<Bytes>;
+    fn charged_bytes() -> u64;
+    fn begin_upload(hub: HubKey, name: &IdentityName, upload: NewUpload, now: UnixTime) -> Begun;
+    fn is_upload_open(hub: HubKey, upload: UploadId, now: UnixTime) -> bool;
+    fn put_block(hub: HubKey, upload: UploadId, block: (BlockId, Content), now: UnixTime) -> Written<()>;
+    fn list_blocks(hub: HubKey, upload: UploadId) -> Vec<(BlockId, u64)>;
+    fn write_file(hub: HubKey, writing: Writing, now: UnixTime) -> Written<Etag>;
+    fn end_upload(hub: HubKey, name: &IdentityName, ending: Ending, now: UnixTime) -> Ended;
+    fn find_file(hub: HubKey, file: &FileName) -> Option<StoredFile>;
+    fn list_files(hub: HubKey, page: PageRequest) -> Page<StoredFile>;
+    fn delete_file(hub: HubKey, file: &FileName) -> bool;
+    fn sweep_files(now: UnixTime, limit: usize) -> usize;
+    fn take_notification(hub: HubKey, given: (LockToken, FeedbackSettings), now: UnixTime) -> Option<FileNotification>;
+    fn settle_notification(hub: HubKey, how: (LockToken, Settlement), deliveries_max: u32, now: UnixTime) -> Settled;
+}
+    fn notification_changes(&self) -> watch::Receiver<u64> {
+        self.inner.notification_changes()
+    }
+);
 
 gated!(DecisionStore {
     fn find_decision(tracking: TrackingId) -> Option<Decision>;

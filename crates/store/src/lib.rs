@@ -7,6 +7,7 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod contents;
 mod decisions;
 mod error;
 pub mod faults;

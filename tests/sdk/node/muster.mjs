@@ -105,6 +105,11 @@ export class Muster {
     return JSON.parse(await this.#run(args));
   }
 
+  /** Runs a command that prints nothing. */
+  async quiet(...args) {
+    assert.equal(await this.#run(args), '');
+  }
+
   /** The first telemetry of the hub, once there is as much as `count`. */
   async telemetry(count) {
     const lines = await this.#run(['events', 'monitor', '--from', 'start', '--count', String(count)]);

@@ -42,6 +42,12 @@ pub struct HubArgs {
     /// Days that its telemetry is kept, 1 to 365
     #[arg(long)]
     retention_days: Option<u16>,
+    /// Container below which devices may upload files, such as uploads; empty to have them upload none
+    #[arg(long, value_name = "NAME")]
+    upload_container: Option<String>,
+    /// Whether back-end programs are told of uploaded files
+    #[arg(long, value_name = "true|false")]
+    upload_notifications: Option<bool>,
 }
 
 /// Does it.
@@ -79,6 +85,13 @@ async fn put(context: &Context, args: &HubArgs, mut body: Value) -> Result<()> {
         if let Some(value) = value {
             resource::set(&mut body, &["properties", "eventHubEndpoints", "events", name], json!(value));
         }
+    }
+    if let Some(container) = &args.upload_container {
+        let path = ["properties", "storageEndpoints", "$default", "containerName"];
+        resource::set(&mut body, &path, json!(container));
+    }
+    if let Some(notifies) = args.upload_notifications {
+        resource::set(&mut body, &["properties", "enableFileUploadNotifications"], json!(notifies));
     }
     if let Some(location) = &args.location {
         resource::set(&mut body, &["location"], json!(location));

@@ -8,6 +8,7 @@ pub mod dps;
 pub mod endpoint;
 pub mod enrollment;
 pub mod events;
+pub mod file;
 pub mod hub;
 pub mod job;
 pub mod linked_hub;

@@ -1,4 +1,5 @@
-//! A device at a hub over HTTPS: telemetry and cloud-to-device messages (`contract/hub-device.md 5.2` and `5.3`).
+//! A device at a hub over HTTPS: telemetry, cloud-to-device messages, uploads of files (`contract/hub-device.md 5.2` to
+//! `5.4`).
 //!
 //! The device proves itself with each request. Names in paths are compared without regard to case, identities with.
 //! Whether a lock holds is for the service to say. Start at [`decode`].
@@ -8,31 +9,31 @@ use domain::cloud_to_device::{Delivery, Settlement};
 use domain::ids::LockToken;
 use domain::operation::cloud_to_device::{Answer, Ask, Receiver};
 use domain::operation::identity::IdentityName;
-use domain::operation::{ErrorKind, Failure, Operation, Reply, telemetry};
+use domain::operation::{ErrorKind, Failure, Operation, Reply, file, telemetry};
 use http::header::{CONTENT_TYPE, ETAG};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
 use super::registry_json::parse_name;
 use super::service_http::refuse;
-use super::{telemetry_http, topics, words};
+use super::{file_json, telemetry_http, topics, words};
 use crate::error::Refused;
-use crate::http::{Target, empty, is};
+use crate::http::{Target, empty, is, json};
 use crate::time;
 
 /// Whether `target` belongs to this dialect.
 pub fn owns(target: &Target) -> bool {
     let is_known = |word: &str| is(word, "devicebound") || is(word, "events");
-    split(&target.segments()).is_some_and(|(_, rest)| rest.first().is_some_and(|word| is_known(word)))
+    let segments = target.segments();
+    split(&segments, "messages").is_some_and(|(_, rest)| rest.first().is_some_and(|word| is_known(word)))
+        || split(&segments, "files").is_some()
 }
 
-/// The identity that a path is about, and what follows `messages`.
-fn split<'a, 's>(segments: &'a [&'s str]) -> Option<((&'s str, Option<&'s str>), &'a [&'s str])> {
+/// The identity that a path is about, and what follows `word`.
+fn split<'a, 's>(segments: &'a [&'s str], word: &str) -> Option<((&'s str, Option<&'s str>), &'a [&'s str])> {
     match segments {
-        [first, device, messages, rest @ ..] if is(first, "devices") && is(messages, "messages") => {
-            Some(((device, None), rest))
-        }
-        [first, device, modules, module, messages, rest @ ..]
-            if is(first, "devices") && is(modules, "modules") && is(messages, "messages") =>
+        [first, device, found, rest @ ..] if is(first, "devices") && is(found, word) => Some(((device, None), rest)),
+        [first, device, modules, module, found, rest @ ..]
+            if is(first, "devices") && is(modules, "modules") && is(found, word) =>
         {
             Some(((device, Some(module)), rest))
         }
@@ -43,7 +44,11 @@ fn split<'a, 's>(segments: &'a [&'s str]) -> Option<((&'s str, Option<&'s str>),
 /// Turns a request into an operation, and says whose it is; or into its refusal. Any API version is taken, or none.
 pub fn decode(request: &Request<Bytes>, target: &Target) -> Result<(Operation, IdentityName), Refused> {
     let segments = target.segments();
-    let ((device, module), rest) = split(&segments).ok_or_else(Refused::nothing_here)?;
+    if let Some(((device, module), rest)) = split(&segments, "files") {
+        let name = parse_name(device, module)?;
+        return Ok((Operation::File(decode_file(request, rest, name.clone())?), name));
+    }
+    let ((device, module), rest) = split(&segments, "messages").ok_or_else(Refused::nothing_here)?;
     let name = parse_name(device, module)?;
     match rest {
         [word] if is(word, "events") => {
@@ -73,6 +78,26 @@ pub fn decode(request: &Request<Bytes>, target: &Target) -> Result<(Operation, I
     Ok((Operation::CloudToDevice(ask), name))
 }
 
+/// An upload begins, or is over.
+fn decode_file(request: &Request<Bytes>, rest: &[&str], name: IdentityName) -> Result<file::Ask, Refused> {
+    let named = match rest {
+        [] => None,
+        [word] if is(word, "notifications") => Some(None),
+        [word, upload] if is(word, "notifications") => Some(Some(*upload)),
+        _ => return Err(Refused::nothing_here()),
+    };
+    if *request.method() != Method::POST {
+        return Err(Refused::wrong_method());
+    }
+    Ok(match named {
+        None => file::Ask::Begin { name, file: file_json::parse_begin(request.body())? },
+        Some(named) => {
+            let (upload, outcome) = file_json::parse_end(request.body(), named)?;
+            file::Ask::End { name, upload, outcome }
+        }
+    })
+}
+
 /// Java writes the question mark of the query twice.
 fn is_rejected(target: &Target) -> bool {
     ["reject", "?reject"].into_iter().any(|name| target.parameter(name).is_some_and(|value| !is(value, "false")))
@@ -84,8 +109,8 @@ fn parse_lock(text: &str) -> Result<LockToken, Refused> {
         .ok_or_else(|| Refused::new(ErrorKind::LockLost, "The lock token is not one that was given out."))
 }
 
-/// Turns the reply into a response.
-pub fn encode(reply: Result<Reply, Failure>, name: &IdentityName) -> Response<Bytes> {
+/// Turns the reply into a response; `host` is what the device dialled.
+pub fn encode(reply: Result<Reply, Failure>, name: &IdentityName, host: &str) -> Response<Bytes> {
     match reply {
         Ok(Reply::CloudToDevice(Answer::Received(mut deliveries))) => match deliveries.pop() {
             Some(delivery) => show(delivery, name),
@@ -94,6 +119,10 @@ pub fn encode(reply: Result<Reply, Failure>, name: &IdentityName) -> Response<By
         Ok(Reply::CloudToDevice(Answer::Settled) | Reply::Telemetry(telemetry::Answer::Stored)) => {
             empty(StatusCode::NO_CONTENT)
         }
+        Ok(Reply::File(file::Answer::Begun { container, file, token })) => {
+            json(StatusCode::OK, &file_json::show_begun(host, &container, &file, &token))
+        }
+        Ok(Reply::File(file::Answer::Ended)) => empty(StatusCode::NO_CONTENT),
         Ok(_) => empty(StatusCode::INTERNAL_SERVER_ERROR),
         Err(failure) => refuse(&failure),
     }
@@ -164,6 +193,10 @@ mod tests {
             }
             Operation::Telemetry(telemetry::Ask::Post { name, messages }) => {
                 format!("keep {} of {name}", messages.len())
+            }
+            Operation::File(file::Ask::Begin { name, file }) => format!("upload {file} of {name}"),
+            Operation::File(file::Ask::End { name, upload, outcome }) => {
+                format!("end {upload} of {name}, {}", if outcome.is_success { "done" } else { "failed" })
             }
             other => panic!("{other:?}"),
         }
@@ -237,12 +270,12 @@ mod tests {
             "iothub-userid: u",
             "hot",
         ];
-        let mut shown = show_response(&encode(reply, &name));
+        let mut shown = show_response(&encode(reply, &name, "h"));
         let mut expected = expected.map(str::to_owned).to_vec();
         shown.sort();
         expected.sort();
         assert_eq!(shown, expected);
         let none = Ok(Reply::CloudToDevice(Answer::Received(Vec::new())));
-        assert_eq!(show_response(&encode(none, &name)), ["204", ""]);
+        assert_eq!(show_response(&encode(none, &name, "h")), ["204", ""]);
     }
 }

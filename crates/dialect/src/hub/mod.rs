@@ -2,11 +2,13 @@
 //!
 //! What is only grammar stands by itself and knows no session: [`user_name`], [`topics`], [`property_bag`] for devices over
 //! MQTT, [`cbs`], [`link_address`], [`telemetry_amqp`], [`twin_amqp`], [`method_amqp`], [`delivery_amqp`] over AMQP,
-//! [`telemetry_http`] over HTTPS, [`registry_json`], [`twin_json`] and [`method_json`] for operators. Nothing here decides
-//! who may do what. Start at [`device_mqtt`].
+//! [`telemetry_http`], [`file_json`] and [`block_list`] over HTTPS, [`registry_json`], [`twin_json`] and [`method_json`]
+//! for operators. Nothing here decides who may do what. Start at [`device_mqtt`].
 
 pub mod amqp;
 pub mod annotations;
+pub mod blob_http;
+pub mod block_list;
 pub mod cbs;
 pub mod cloud_event;
 mod configuration_http;
@@ -20,6 +22,7 @@ pub mod device_mqtt;
 pub mod digital_twin_http;
 pub mod events_amqp;
 mod exchange;
+pub mod file_json;
 mod job_http;
 pub mod link_address;
 pub mod method_amqp;

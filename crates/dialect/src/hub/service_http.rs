@@ -9,7 +9,7 @@ use domain::ids::LockToken;
 use domain::method::Timeouts;
 use domain::operation::cloud_to_device::AtHub;
 use domain::operation::identity::{self, IdentityName};
-use domain::operation::{ErrorKind, Failure, Operation, Reply, cloud_to_device, method, query, twin};
+use domain::operation::{ErrorKind, Failure, Operation, Reply, cloud_to_device, file, method, query, twin};
 use domain::query::document;
 use http::header::{ETAG, RETRY_AFTER};
 use http::{HeaderName, Method, Request, Response, StatusCode};
@@ -94,6 +94,11 @@ pub fn decode(request: &Request<Bytes>, target: &Target) -> Result<(Operation, A
         }
         [first, version, rest @ ..] if is(first, "jobs") && is(version, "v2") => {
             Ok((Operation::Job(job_http::decode(request, &method, target, rest)?), Asked::Other))
+        }
+        [first, bound, word, rest @ ..]
+            if is(first, "messages") && is(bound, "servicebound") && is_file_notifications(word) =>
+        {
+            Ok((Operation::File(decode_file_notifications(&method, rest)?), Asked::Other))
         }
         [first, word] if is(first, "statistics") => {
             let ask = match (is(word, "devices"), is(word, "service")) {
@@ -206,6 +211,21 @@ fn decode_name(rest: &[&str]) -> Result<IdentityName, Refused> {
     }
 }
 
+/// The manual and the clients call them differently (`contract/hub-service.md 9.5`).
+fn is_file_notifications(word: &str) -> bool {
+    is(word, "filenotifications") || is(word, "fileuploadnotifications")
+}
+
+/// Notifications of files of the hub dialled, as feedback is read.
+fn decode_file_notifications(method: &Method, rest: &[&str]) -> Result<file::Ask, Refused> {
+    Ok(match decode_feedback(method, rest)? {
+        cloud_to_device::Ask::SettleFeedback { hub, lock, settlement } => {
+            file::Ask::SettleNotification { hub, lock, settlement }
+        }
+        _ => file::Ask::TakeNotification(AtHub::Dialled),
+    })
+}
+
 /// Feedback of the hub dialled (`contract/hub-service.md 9.4`, over HTTPS).
 fn decode_feedback(method: &Method, rest: &[&str]) -> Result<cloud_to_device::Ask, Refused> {
     let settle = |lock: &str, settlement| {
@@ -272,6 +292,7 @@ pub fn encode(reply: Result<Reply, Failure>, asked: &Asked) -> Response<Bytes> {
         Ok(Reply::Job(answer)) => job_http::encode(&answer),
         Ok(Reply::Configuration(answer)) => configuration_http::encode(&answer),
         Ok(Reply::CloudToDevice(answer)) => encode_cloud_to_device(answer),
+        Ok(Reply::File(answer)) => encode_file(&answer),
         Ok(_) => empty(StatusCode::INTERNAL_SERVER_ERROR),
         Err(failure) if *asked == Asked::Twin && failure.kind == ErrorKind::ModuleNotFound => {
             refuse(&Failure { kind: ErrorKind::DeviceNotFound, ..failure })
@@ -319,6 +340,17 @@ fn encode_cloud_to_device(answer: cloud_to_device::Answer) -> Response<Bytes> {
             with_header(response, ETAG, &format!("\"{}\"", batch.lock))
         }
         Answer::Sent { .. } | Answer::Received(_) => empty(StatusCode::INTERNAL_SERVER_ERROR),
+    }
+}
+
+fn encode_file(answer: &file::Answer) -> Response<Bytes> {
+    match answer {
+        file::Answer::Notification(Some(locked)) => {
+            let response = respond(StatusCode::OK, &words::file_notification(locked));
+            with_header(response, ETAG, &format!("\"{}\"", locked.lock))
+        }
+        file::Answer::Notification(None) | file::Answer::Settled => empty(StatusCode::NO_CONTENT),
+        _ => empty(StatusCode::INTERNAL_SERVER_ERROR),
     }
 }
 

@@ -1,6 +1,8 @@
-//! Words of cloud-to-device messages that several of the hub's dialects write alike.
+//! Words of cloud-to-device messages and of uploaded files that several of the hub's dialects write alike.
 
 use domain::cloud_to_device::{Acknowledgement, Feedback, Outcome};
+use domain::file::{FileName, FileNotification, LockedNotification};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use crate::time;
@@ -50,6 +52,31 @@ pub fn feedback(records: &[Feedback]) -> Value {
         shown
     });
     shown.collect()
+}
+
+/// A notification of an uploaded file, over AMQP and HTTPS alike (`contract/hub-service.md 9.5`).
+pub fn file_notification(locked: &LockedNotification) -> Value {
+    let FileNotification { device, file, bytes, written_at, enqueued_at } = &locked.notification;
+    let mut shown = json!({
+        "deviceId": device.device,
+        "blobUri": file_address(&locked.host, &locked.container, file),
+        "blobName": file.as_str(),
+        "lastUpdatedTime": time::rfc3339(*written_at),
+        "blobSizeInBytes": bytes,
+        "enqueuedTimeUtc": time::rfc3339(*enqueued_at),
+    });
+    if let (Some(module), Some(shown)) = (&device.module, shown.as_object_mut()) {
+        shown.insert("moduleId".to_owned(), json!(module));
+    }
+    shown
+}
+
+/// Where a file is found, for whoever has a signature.
+pub fn file_address(host: &str, container: &str, file: &FileName) -> String {
+    /// What stands in a path as it is.
+    const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
+
+    format!("https://{host}/{container}/{}", utf8_percent_encode(file.as_str(), PLAIN))
 }
 
 #[cfg(test)]

@@ -4,6 +4,10 @@
 //! Keys leave only where [`Keys::Shown`] is said or a policy was asked for by name; a link's key never does. Start at
 //! [`parse_hub`] and [`show_hub`].
 
+mod file_settings;
+
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use domain::certificate::Certificate;
@@ -125,7 +129,11 @@ pub fn parse_hub(body: &Value) -> Result<HubDraft, Refused> {
         retention_days: count("retentionTimeInDays")?,
         cloud_to_device: parse_queue(properties)?,
         routing: routing_json::parse(properties)?,
-        extra: rest(properties, &["cloudToDevice", "routing"]),
+        files: file_settings::parse(properties)?,
+        extra: rest(
+            properties,
+            &["cloudToDevice", "routing", "storageEndpoints", "messagingEndpoints", "enableFileUploadNotifications"],
+        ),
     })
 }
 
@@ -133,14 +141,6 @@ pub fn parse_hub(body: &Value) -> Result<HubDraft, Refused> {
 fn parse_queue(properties: &Value) -> Result<QueueDraft, Refused> {
     let queue = object(properties, "cloudToDevice")?.unwrap_or(&Value::Null);
     let feedback = object(queue, "feedback")?.unwrap_or(&Value::Null);
-    // A number that no field can hold is out of range for the domain as well.
-    let count =
-        |of, member| Ok::<_, InvalidJson>(number(of, member)?.map(|count| u32::try_from(count).unwrap_or(u32::MAX)));
-    let duration = |of, member| {
-        let written = text(of, member)?;
-        let parsed = written.map(|text| time::parse_duration(&text).ok_or_else(|| invalid(member, NO_DURATION)));
-        parsed.transpose()
-    };
     Ok(QueueDraft {
         default_ttl: duration(queue, "defaultTtlAsIso8601")?,
         deliveries_max: count(queue, "maxDeliveryCount")?,
@@ -148,6 +148,17 @@ fn parse_queue(properties: &Value) -> Result<QueueDraft, Refused> {
         feedback_deliveries_max: count(feedback, "maxDeliveryCount")?,
         feedback_lock: duration(feedback, "lockDurationAsIso8601")?,
     })
+}
+
+/// A number that no field can hold is out of range for the domain as well.
+fn count(of: &Value, member: &'static str) -> Result<Option<u32>, InvalidJson> {
+    Ok(number(of, member)?.map(|count| u32::try_from(count).unwrap_or(u32::MAX)))
+}
+
+fn duration(of: &Value, member: &'static str) -> Result<Option<Duration>, Refused> {
+    let written = text(of, member)?;
+    let parsed = written.map(|text| time::parse_duration(&text).ok_or_else(|| invalid(member, NO_DURATION)));
+    parsed.transpose()
 }
 
 const NO_DURATION: &str = "not a duration as ISO 8601 writes it, such as PT1H";
@@ -265,6 +276,9 @@ pub fn show_hub(shown: &ShownHub, keys: Keys) -> Value {
             } },
             "cloudToDevice": show_queue(&hub.cloud_to_device),
             "routing": routing_json::show(&hub.routing),
+            "storageEndpoints": file_settings::show_storage(&hub.files),
+            "messagingEndpoints": file_settings::show_messaging(&hub.files),
+            "enableFileUploadNotifications": hub.files.notifies,
             "locations": [{ "location": hub.location, "role": "primary" }],
         }),
     );
@@ -297,7 +311,6 @@ fn show_queue(settings: &QueueSettings) -> Value {
 
 /// What a hub says of features that nobody set.
 fn hub_defaults() -> Map<String, Value> {
-    let queue = || json!({ "lockDurationAsIso8601": "PT1M", "ttlAsIso8601": "PT1H", "maxDeliveryCount": 10 });
     let mut defaults = Map::new();
     overlay(
         &mut defaults,
@@ -306,11 +319,6 @@ fn hub_defaults() -> Map<String, Value> {
             "publicNetworkAccess": "Enabled",
             "minTlsVersion": "1.2",
             "privateEndpointConnections": [],
-            "storageEndpoints": {
-                "$default": { "sasTtlAsIso8601": "PT1H", "connectionString": "", "containerName": "" },
-            },
-            "messagingEndpoints": { "fileNotifications": queue() },
-            "enableFileUploadNotifications": false,
             "features": "None",
             "enableDataResidency": false,
         }),

@@ -5,6 +5,7 @@
 
 pub mod arm;
 pub mod arm_json;
+pub mod files;
 pub mod messages;
 pub mod oauth;
 pub mod own;

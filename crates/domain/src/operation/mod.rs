@@ -10,6 +10,7 @@ pub mod decision;
 pub mod digital_twin;
 pub mod enrollment;
 pub mod events;
+pub mod file;
 pub mod identity;
 pub mod job;
 pub mod method;
@@ -63,6 +64,8 @@ pub enum Operation {
     Events(events::Ask),
     /// A back-end program sends to a device, which receives.
     CloudToDevice(cloud_to_device::Ask),
+    /// A device uploads a file, of which others hear, and which they fetch.
+    File(file::Ask),
     /// An operator manages hubs, provisioning services, links, policies and CA certificates.
     Resource(resource::Ask),
     /// An operator tries routes, and looks after endpoints.
@@ -102,6 +105,8 @@ pub enum Reply {
     Events(events::Answer),
     /// To [`Operation::CloudToDevice`].
     CloudToDevice(cloud_to_device::Answer),
+    /// To [`Operation::File`].
+    File(file::Answer),
     /// To [`Operation::Resource`].
     Resource(resource::Answer),
     /// To [`Operation::Route`].

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::certificate::Certificate;
 use crate::cloud_to_device::{FeedbackSettings, QueueSettings};
+use crate::file::FileSettings;
 use crate::ids::{CertificateName, HubName, PolicyName, Precondition, ServiceName};
 use crate::resource::{CaCertificate, Hub, Policy, ProvisioningService, ResourceGroup};
 use crate::route::RoutingDraft;
@@ -251,6 +252,8 @@ pub struct HubDraft {
     pub cloud_to_device: QueueDraft,
     /// Where its messages go, secrets perhaps masked.
     pub routing: Option<RoutingDraft>,
+    /// How files that its devices upload are treated.
+    pub files: FileDraft,
     /// Every other property, echoed as it came.
     pub extra: Map<String, Value>,
 }
@@ -281,6 +284,40 @@ impl QueueDraft {
                 ttl: self.feedback_ttl.unwrap_or(feedback.ttl),
                 deliveries_max: self.feedback_deliveries_max.unwrap_or(feedback.deliveries_max),
                 lock: self.feedback_lock.unwrap_or(feedback.lock),
+            },
+        }
+    }
+}
+
+/// How a hub treats uploaded files, as an operator writes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileDraft {
+    /// What stands before the names of files; empty where devices may upload none.
+    pub container: Option<String>,
+    /// How long a device has to upload a file.
+    pub upload_ttl: Option<Duration>,
+    /// Whether back-end programs are told of files.
+    pub notifies: Option<bool>,
+    /// How long a notification waits.
+    pub notification_ttl: Option<Duration>,
+    /// How often a notification is handed out.
+    pub notification_deliveries_max: Option<u32>,
+    /// How long a reader has a notification for itself.
+    pub notification_lock: Option<Duration>,
+}
+
+impl FileDraft {
+    /// What it makes of `present`; nothing is checked.
+    pub fn apply(self, present: FileSettings) -> FileSettings {
+        let FileSettings { container, upload_ttl, notifies, notifications } = present;
+        FileSettings {
+            container: self.container.unwrap_or(container),
+            upload_ttl: self.upload_ttl.unwrap_or(upload_ttl),
+            notifies: self.notifies.unwrap_or(notifies),
+            notifications: FeedbackSettings {
+                ttl: self.notification_ttl.unwrap_or(notifications.ttl),
+                deliveries_max: self.notification_deliveries_max.unwrap_or(notifications.deliveries_max),
+                lock: self.notification_lock.unwrap_or(notifications.lock),
             },
         }
     }

@@ -136,6 +136,55 @@ pub(super) async fn read_body(
     timeout(limit, collect(body, bytes_max, room)).await.map_err(|_| Refusal::BodyTooSlow(limit))?
 }
 
+/// The body of a request that its handler reads piece by piece.
+#[derive(Debug)]
+pub struct RequestBody {
+    incoming: Incoming,
+    /// For each piece.
+    limit: Duration,
+    /// Whether the sender waits for permission.
+    is_held_back: bool,
+    is_whole: bool,
+}
+
+impl RequestBody {
+    pub(super) fn new(head: &Parts, incoming: Incoming, limit: Duration) -> Self {
+        Self { incoming, limit, is_held_back: head.headers.contains_key(EXPECT), is_whole: false }
+    }
+
+    /// The next piece; `None` once the body is whole. Nothing is held but that piece.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+        self.is_held_back = false;
+        loop {
+            let frame = timeout(self.limit, self.incoming.frame()).await;
+            match frame.map_err(|_| Refusal::BodyTooSlow(self.limit))? {
+                None => {
+                    self.is_whole = true;
+                    return Ok(None);
+                }
+                // Trailers, which nobody asks for, hold no data.
+                Some(frame) => match frame.map_err(|_| Refusal::BodyBroken)?.into_data() {
+                    Ok(piece) if !piece.is_empty() => return Ok(Some(piece)),
+                    _ => {}
+                },
+            }
+        }
+    }
+
+    /// Reads what is left, within bounds, and throws it away; whether the connection can be used further.
+    pub(super) async fn discard(mut self) -> bool {
+        let mut discarded = 0;
+        while !self.is_whole && !self.is_held_back && discarded <= DISCARDED_BYTES_MAX {
+            match self.next().await {
+                Ok(Some(piece)) => discarded += piece.len(),
+                Ok(None) => {}
+                Err(_) => return false,
+            }
+        }
+        self.is_whole
+    }
+}
+
 async fn collect(mut body: Incoming, bytes_max: usize, room: &mut Room) -> Result<Bytes, Refusal> {
     let (mut first, mut rest, mut received) = (Bytes::new(), BytesMut::new(), 0usize);
     while let Some(frame) = body.frame().await {

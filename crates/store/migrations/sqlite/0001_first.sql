@@ -1,6 +1,6 @@
 -- Names are found by their lower-case key; the spelling they were given in is kept in the record. Times are microseconds
--- since 1970, versions are etags. What is sealed lies in columns of type BLOB and nowhere else; of these, lock tokens and
--- the bodies of messages alone lie in the open.
+-- since 1970, versions are etags. What is sealed lies in columns of type BLOB and nowhere else; of these, lock tokens, the
+-- bodies of messages and the names of uploads, of their blocks and of their content alone lie in the open.
 
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,
@@ -407,6 +407,67 @@ CREATE TABLE dead_letter (
 
 CREATE INDEX dead_letter_by_endpoint ON dead_letter (hub, endpoint, id);
 
+-- Uploads of files that devices have begun and not ended.
+CREATE TABLE upload (
+    id BLOB PRIMARY KEY,
+    hub INTEGER NOT NULL,
+    device TEXT NOT NULL,
+    module TEXT NOT NULL,
+    file TEXT NOT NULL,
+    expires_at INTEGER NOT NULL,
+    -- Of what was sent that no file is made of.
+    blocks INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX upload_by_identity ON upload (hub, device, module);
+CREATE INDEX upload_by_expiry ON upload (expires_at);
+
+CREATE TABLE file (
+    id INTEGER PRIMARY KEY,
+    hub INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    -- The names of its content, in order.
+    content TEXT NOT NULL,
+    properties TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    written_at INTEGER NOT NULL,
+    etag INTEGER NOT NULL,
+    UNIQUE (hub, name)
+) STRICT;
+
+-- What uploaded bytes are: a piece of a file, or a block of an upload that no file is made of yet.
+CREATE TABLE content (
+    id BLOB PRIMARY KEY,
+    hub INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    file INTEGER,
+    upload BLOB,
+    -- What a client calls the block; a file's keep their names.
+    block BLOB,
+    -- When a block is removed that no file is made of.
+    expires_at INTEGER,
+    UNIQUE (upload, block)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX content_by_file ON content (file) WHERE file IS NOT NULL;
+CREATE INDEX content_by_hub ON content (hub);
+CREATE INDEX content_by_expiry ON content (expires_at) WHERE expires_at IS NOT NULL;
+
+-- That files were uploaded, for back-end programs.
+CREATE TABLE file_notification (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    hub INTEGER NOT NULL,
+    record TEXT NOT NULL,
+    expires_at INTEGER NOT NULL,
+    delivery_count INTEGER NOT NULL DEFAULT 0,
+    lock BLOB UNIQUE,
+    locked_until INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE INDEX file_notification_by_hub ON file_notification (hub, sequence);
+CREATE INDEX file_notification_by_expiry ON file_notification (expires_at);
+
 -- Why devices were admitted; refusals are in a file of their own.
 CREATE TABLE decision (
     id INTEGER PRIMARY KEY,
@@ -420,7 +481,8 @@ CREATE INDEX decision_by_registration ON decision (registration_key, id);
 
 -- How many there are of what is bounded, kept with every row that comes or goes, so that nobody has to count them.
 CREATE TABLE tally (
-    -- 0 for the devices of a hub, 1 for the individual enrollments of a provisioning service, 2 for its groups.
+    -- 0 for the devices of a hub, 1 for the individual enrollments of a provisioning service, 2 for its groups, 3 for the
+    -- charged bytes of uploaded files, whose owner is 0.
     kind INTEGER NOT NULL,
     owner INTEGER NOT NULL,
     amount INTEGER NOT NULL,
@@ -443,4 +505,13 @@ END;
 
 CREATE TRIGGER enrollment_went AFTER DELETE ON enrollment BEGIN
     UPDATE tally SET amount = amount - 1 WHERE kind = 1 + OLD.kind AND owner = OLD.service;
+END;
+
+CREATE TRIGGER content_came AFTER INSERT ON content BEGIN
+    INSERT INTO tally (kind, owner, amount) VALUES (3, 0, max(NEW.bytes, 4096))
+        ON CONFLICT (kind, owner) DO UPDATE SET amount = amount + max(NEW.bytes, 4096);
+END;
+
+CREATE TRIGGER content_went AFTER DELETE ON content BEGIN
+    UPDATE tally SET amount = amount - max(OLD.bytes, 4096) WHERE kind = 3 AND owner = 0;
 END;

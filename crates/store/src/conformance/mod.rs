@@ -11,6 +11,7 @@ pub mod configuration;
 pub mod decision;
 pub mod enrollment;
 pub mod fencing;
+pub mod file;
 pub mod identity;
 pub mod job;
 pub mod query;

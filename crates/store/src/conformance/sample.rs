@@ -13,6 +13,7 @@ use domain::enrollment::{
     AllocationPolicy, Attestation, Capabilities, Enrollment, EntryName, ProvisioningStatus, Slots, Terms,
     X509Attestation,
 };
+use domain::file::FileSettings;
 use domain::identity::{Authentication, Identity};
 use domain::ids::{
     CertificateName, DeviceId, EnrollmentGroupId, Etag, HubKey, HubName, IdScope, ModuleId, OperationId,
@@ -45,6 +46,9 @@ pub const QUOTAS: Quotas = Quotas {
     messages_per_device: 5,
     jobs_per_hub: 15,
     configurations_per_hub: 6,
+    uploads_per_device: 2,
+    file_bytes: 20_000,
+    files_bytes: 100_000,
 };
 
 pub fn after(seconds: u64) -> UnixTime {
@@ -74,6 +78,7 @@ pub fn hub(name: &str) -> Hub {
         retention_days: 1,
         cloud_to_device: QueueSettings::default(),
         routing: Routing::default(),
+        files: FileSettings::default(),
         extra: object(r#"{"comments":"AccountKey=hidden"}"#),
         created_at: UnixTime::NEVER,
         etag: Etag::from_number(0),

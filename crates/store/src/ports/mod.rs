@@ -7,6 +7,7 @@ mod cloud_to_device;
 mod configuration;
 mod decision;
 mod enrollment;
+mod file;
 mod identity;
 mod job;
 mod query;
@@ -20,6 +21,7 @@ pub use cloud_to_device::{CloudToDeviceStore, Enqueued, Given, Holder, Lease, Se
 pub use configuration::{ConfigurationStore, Judged};
 pub use decision::DecisionStore;
 pub use enrollment::{EnrollmentStore, X509Lookup};
+pub use file::{Begun, ContentWriter, Ended, Ending, FileStore, Limit, NewUpload, Writing, WritingSource, Written};
 pub use identity::{ActivityMark, ClaimWanted, ConnectionClaim, DeviceCounts, IdentityStore};
 pub use job::{DeviceJobsWanted, DueJob, Enlisted, JobKey, JobStage, JobStore};
 pub use query::{Found, Place, QueryStore, Searched};
@@ -73,6 +75,7 @@ pub trait Store:
     + DecisionStore
     + CloudToDeviceStore
     + RouteStore
+    + FileStore
 {
 }
 
@@ -89,6 +92,7 @@ impl<S> Store for S where
         + DecisionStore
         + CloudToDeviceStore
         + RouteStore
+        + FileStore
         + ?Sized
 {
 }

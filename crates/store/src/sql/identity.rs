@@ -17,7 +17,7 @@ use super::rows::{Bits, Column, Senseless, from_json, moment, open_pair, row_lim
 use super::session::{Forgetting, Outcome};
 use super::tally::{self, Counted};
 use super::value::{Row, params};
-use super::{Db, Embedded, Tx, WAKES_IDENTITIES, resource, session, twin};
+use super::{Db, Embedded, Tx, WAKES_IDENTITIES, file, resource, session, twin};
 use crate::error::Error;
 use crate::ports::{ActivityMark, Changed, ClaimWanted, ConnectionClaim, Created, DeviceCounts, IdentityStore};
 use crate::seal::Place;
@@ -252,6 +252,7 @@ pub(super) fn remove(tx: &mut Tx<'_, '_>, hub: HubKey, name: &IdentityName) -> R
         tx.db().rows(sql, params![hub.0, name.device.as_str(), module_column(name)], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })?;
+    file::forget_uploads(tx, hub, name)?;
     for (id, module) in rows {
         twin::remove(tx, hub, id)?;
         tx.change("DELETE FROM session WHERE identity = ?1", [id])?;

@@ -8,6 +8,7 @@ mod cloud_to_device;
 mod configuration;
 mod decision;
 mod enrollment;
+mod file;
 mod identity;
 mod job;
 mod link;
@@ -32,6 +33,7 @@ use domain::resource::CertificateOwner;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+use crate::contents::Contents;
 use crate::decisions::Refusals;
 use crate::error::{Error, OpenError};
 use crate::folder::Folder;
@@ -54,6 +56,8 @@ const WAKES_IDENTITIES: Wakes = 2;
 const WAKES_KEY_GROUPS: Wakes = 4;
 /// Wakes who watches [`crate::ports::CloudToDeviceStore::feedback_changes`].
 const WAKES_FEEDBACK: Wakes = 8;
+/// Wakes who watches [`crate::ports::FileStore::notification_changes`].
+const WAKES_NOTIFICATIONS: Wakes = 16;
 
 /// Where and how a store is opened.
 #[derive(Clone, Debug, Default)]
@@ -78,6 +82,7 @@ struct Inner {
     changes: Changes,
     refusals: Refusals,
     telemetry: EmbeddedLog,
+    contents: Arc<Contents>,
 }
 
 /// What runs verbs and queries.
@@ -141,6 +146,7 @@ struct Changes {
     identities: watch::Sender<u64>,
     key_groups: watch::Sender<u64>,
     feedback: watch::Sender<u64>,
+    notifications: watch::Sender<u64>,
 }
 
 /// What every verb may need besides its connection.
@@ -269,7 +275,8 @@ impl Embedded {
         let sealer = Arc::new(sealer);
         let connection = sqlite::connect(path.as_deref())?;
         let place = path.as_deref().unwrap_or(Path::new(":memory:"));
-        let begun = begin(Link::Sqlite(&connection), &sealer, folder.as_ref());
+        let contents = Arc::new(Contents::open(folder.as_ref())?);
+        let begun = begin(Link::Sqlite(&connection), &sealer, (folder.as_ref(), &contents));
         let (run, removals) = begun.map_err(|fault| fault.told(place))?;
         let context = Arc::new(Context { sealer, clock: Arc::clone(&clock), run, quotas });
         let readers = path.as_deref().map(Readers::open).transpose()?;
@@ -291,7 +298,7 @@ impl Embedded {
             keep: Box::new(folder),
         })?;
         let engine = Engine::Sqlite { writer, readers };
-        let store = Self(Arc::new(Inner { engine, context, changes, refusals, telemetry }));
+        let store = Self(Arc::new(Inner { engine, context, changes, refusals, telemetry, contents }));
         store.carry_out_removals(removals);
         Ok(store)
     }
@@ -341,8 +348,9 @@ impl Embedded {
         let place = folder.path().to_owned();
         let known = database.read(sealing_key).await.map_err(|error| OpenError::store(&place, error))?;
         let sealer = Arc::new(Sealer::open(&folder.file(KEY_FILE), known < 0, entropy)?);
-        let beginning = (Arc::clone(&sealer), folder.clone());
-        let begun = database.once(move |link| begin(link, &beginning.0, Some(&beginning.1))).await;
+        let contents = Arc::new(Contents::open(Some(&folder))?);
+        let (key, place_of_all, kept) = (Arc::clone(&sealer), folder.clone(), Arc::clone(&contents));
+        let begun = database.once(move |link| begin(link, &key, (Some(&place_of_all), &kept))).await;
         let (run, removals) = begun.map_err(|fault| fault.told(&place))?;
         database.has_begun(run);
         let context = Arc::new(Context { sealer, clock: Arc::clone(&clock), run, quotas });
@@ -355,7 +363,7 @@ impl Embedded {
             }
         };
         let engine = Engine::Postgres { database, folder };
-        let store = Self(Arc::new(Inner { engine, context, changes, refusals, telemetry }));
+        let store = Self(Arc::new(Inner { engine, context, changes, refusals, telemetry, contents }));
         store.carry_out_removals(removals);
         Ok(store)
     }
@@ -457,6 +465,7 @@ impl Changes {
             (WAKES_IDENTITIES, &self.identities),
             (WAKES_KEY_GROUPS, &self.key_groups),
             (WAKES_FEEDBACK, &self.feedback),
+            (WAKES_NOTIFICATIONS, &self.notifications),
         ];
         for (_, changes) in kinds.iter().filter(|(wakes, _)| woken & wakes != 0) {
             changes.send_modify(|count| *count += 1);
@@ -496,9 +505,18 @@ impl From<Error> for Fault {
 }
 
 /// Begins a run of a store that nobody else works with: its number, and the removals that an earlier one did not finish.
-fn begin(link: Link<'_>, sealer: &Sealer, folder: Option<&Folder>) -> Result<(i64, Vec<CertificateOwner>), Fault> {
+fn begin(
+    link: Link<'_>,
+    sealer: &Sealer,
+    (folder, contents): (Option<&Folder>, &Contents),
+) -> Result<(i64, Vec<CertificateOwner>), Fault> {
     if let Some(folder) = folder {
         check_key(link, sealer, folder)?;
+    }
+    for id in contents.list().map_err(Fault::Open)? {
+        if !file::is_named(link, id)? {
+            contents.remove(&[id]);
+        }
     }
     Ok((begin_run(link)?, removal::pending(link)?))
 }

@@ -4,12 +4,13 @@
 
 use std::sync::Arc;
 
-use domain::ids::{HubKey, ServiceKey};
+use domain::ids::{ContentId, HubKey, ServiceKey};
 use domain::resource::CertificateOwner;
 
 use super::link::{Flow, Link, Statement};
 use super::resource::owner_columns;
-use super::{Context, Durability, Embedded, Runner, Tx, Write};
+use super::{Context, Durability, Embedded, Runner, Tx, Write, file};
+use crate::contents::Contents;
 use crate::error::Error;
 
 /// Identities, or records of another kind, that are removed by one verb.
@@ -22,9 +23,19 @@ pub(super) fn begin(tx: &Tx<'_, '_>, owner: CertificateOwner) -> Result<(), Erro
     Ok(())
 }
 
-/// Removes one piece; whether anything may be left.
-fn remove_piece(tx: &Tx<'_, '_>, owner: CertificateOwner) -> Result<bool, Error> {
+/// What one piece was: whether anything may be left, and the uploaded bytes that nobody names any more.
+struct Piece {
+    may_be_more: bool,
+    freed: Vec<ContentId>,
+}
+
+/// Removes one piece.
+fn remove_piece(tx: &Tx<'_, '_>, owner: CertificateOwner) -> Result<Piece, Error> {
     let (_, key) = owner_columns(owner);
+    let freed = match owner {
+        CertificateOwner::Hub(_) => file::remove_of_hub(tx, key, PIECE_ROWS)?,
+        CertificateOwner::Service(_) => Vec::new(),
+    };
     let statements: &[&str] = match owner {
         CertificateOwner::Hub(_) => &[
             "DELETE FROM twin_tag WHERE (hub, path, value, identity) IN \
@@ -42,6 +53,10 @@ fn remove_piece(tx: &Tx<'_, '_>, owner: CertificateOwner) -> Result<bool, Error>
             "DELETE FROM dead_letter WHERE id IN (SELECT id FROM dead_letter WHERE hub = ?1 LIMIT ?2)",
             "DELETE FROM endpoint_cursor WHERE (hub, endpoint, partition) IN \
              (SELECT hub, endpoint, partition FROM endpoint_cursor WHERE hub = ?1 LIMIT ?2)",
+            "DELETE FROM upload WHERE id IN (SELECT id FROM upload WHERE hub = ?1 LIMIT ?2)",
+            "DELETE FROM file WHERE id IN (SELECT id FROM file WHERE hub = ?1 LIMIT ?2)",
+            "DELETE FROM file_notification WHERE sequence IN \
+             (SELECT sequence FROM file_notification WHERE hub = ?1 LIMIT ?2)",
             // Last, since the others are found by it: each piece is the same set of identities.
             "DELETE FROM identity WHERE id IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
         ],
@@ -53,15 +68,15 @@ fn remove_piece(tx: &Tx<'_, '_>, owner: CertificateOwner) -> Result<bool, Error>
             "DELETE FROM operation WHERE sequence IN (SELECT sequence FROM operation WHERE service = ?1 LIMIT ?2)",
         ],
     };
-    let mut removed = 0;
+    let mut removed = freed.len();
     for sql in statements {
         removed += tx.change(sql, (key, PIECE_ROWS))?;
     }
     if removed > 0 {
-        return Ok(true);
+        return Ok(Piece { may_be_more: true, freed });
     }
     tx.change("DELETE FROM removal WHERE owner_kind = ?1 AND owner = ?2", owner_columns(owner))?;
-    Ok(false)
+    Ok(Piece { may_be_more: false, freed })
 }
 
 impl Embedded {
@@ -71,9 +86,10 @@ impl Embedded {
             return;
         }
         let (run, context) = (self.0.engine.runner(), Arc::clone(&self.0.context));
+        let contents = Arc::clone(&self.0.contents);
         let work = move || {
             for owner in noted {
-                if let Err(error) = remove_all(&run, &context, owner) {
+                if let Err(error) = remove_all((&run, &contents), &context, owner) {
                     tracing::warn!(error = %crate::error::chain(&error), ?owner, "a removal waits for the next opening");
                 }
             }
@@ -84,12 +100,22 @@ impl Embedded {
     }
 }
 
-fn remove_all(run: &Runner, context: &Arc<Context>, owner: CertificateOwner) -> Result<(), Error> {
+fn remove_all(
+    (run, contents): (&Runner, &Contents),
+    context: &Arc<Context>,
+    owner: CertificateOwner,
+) -> Result<(), Error> {
     let piece =
         |context: Arc<Context>| move |write: &mut Write<'_>| remove_piece(&Tx { write, context: &context }, owner);
-    // A power cut may bring pieces back, and the note with them.
-    while run.run_blocking(Durability::Relaxed, piece(Arc::clone(context)))? {}
-    Ok(())
+    loop {
+        // A power cut may bring rows back, and the note with them; bytes that are gone by then are missed by nobody, since
+        // nothing of the hub is read.
+        let Piece { may_be_more, freed } = run.run_blocking(Durability::Relaxed, piece(Arc::clone(context)))?;
+        contents.remove(&freed);
+        if !may_be_more {
+            return Ok(());
+        }
+    }
 }
 
 /// The removals that an earlier process did not finish.

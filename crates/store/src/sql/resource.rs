@@ -7,6 +7,7 @@ use domain::access::ResourceKind;
 use domain::clock::UnixTime;
 use domain::cloud_to_device::QueueSettings;
 use domain::enrollment::AllocationPolicy;
+use domain::file::FileSettings;
 use domain::ids::{CertificateName, Etag, HubKey, HubName, IdScope, Precondition, ServiceKey, ServiceName};
 use domain::resource::{
     AddressPool, CaCertificate, CertificateOwner, Hub, LinkedHub, Policy, ProvisioningService, ResourceGroup,
@@ -36,6 +37,7 @@ struct HubRecord {
     partitions: u16,
     retention_days: u16,
     cloud_to_device: QueueSettings,
+    files: FileSettings,
 }
 
 /// What of a provisioning service lies in the open.
@@ -157,6 +159,7 @@ fn seal_hub(sealer: &Sealer, hub: &Hub) -> Result<Sealing, Error> {
         partitions: hub.partitions,
         retention_days: hub.retention_days,
         cloud_to_device: hub.cloud_to_device,
+        files: hub.files.clone(),
     })?;
     let sealed = SealedHub { extra: hub.extra.clone(), routing: hub.routing.clone() };
     seal_parts(sealer, "hub", hub.key.0, record, (&hub.policies, &sealed))
@@ -193,6 +196,7 @@ fn hub_of(db: Db<'_>, row: &ResourceRow) -> Result<Hub, Error> {
         partitions: record.partitions,
         retention_days: record.retention_days,
         cloud_to_device: record.cloud_to_device,
+        files: record.files,
         routing,
         extra,
         created_at: moment(row.created_at),

@@ -14,6 +14,8 @@ pub(super) enum Counted {
     Devices(HubKey),
     /// Entries of a provisioning service.
     Enrollments(ServiceKey, EntryKind),
+    /// Charged bytes of uploaded files.
+    FileBytes,
 }
 
 const DEVICES: i64 = 0;
@@ -24,6 +26,7 @@ impl Counted {
             Self::Devices(HubKey(key)) => (DEVICES, key),
             Self::Enrollments(ServiceKey(key), EntryKind::Individual) => (1, key),
             Self::Enrollments(ServiceKey(key), EntryKind::Group) => (2, key),
+            Self::FileBytes => (3, 0),
         }
     }
 }

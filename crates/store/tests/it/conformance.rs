@@ -125,6 +125,21 @@ conformance! {
         an_entry_needs_its_service_and_is_not_found_without
         a_service_takes_as_many_entries_of_a_kind_as_it_may
     }
+    file {
+        a_file_is_written_whole_and_read_in_parts
+        a_file_is_made_of_blocks_in_the_order_of_the_list
+        a_list_of_blocks_is_carried_out_whole_or_not_at_all
+        a_file_that_is_there_is_left_alone_where_that_is_wished
+        uploads_are_bounded_in_number_and_in_bytes
+        an_upload_ends_once_and_takes_nothing_after_it
+        time_runs_out_for_uploads_and_what_they_sent
+        uploads_end_with_their_identity_and_files_stay
+        files_are_listed_in_order_and_removed
+        notifications_are_handed_out_until_they_are_settled_or_spent
+        notifications_expire
+        a_deleted_hub_takes_its_files_along
+        bytes_that_are_not_finished_leave_nothing
+    }
     identity {
         an_identity_comes_back_as_it_was_created_with_its_twin
         device_ids_are_unique_per_hub_and_case_matters

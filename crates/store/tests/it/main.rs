@@ -12,3 +12,4 @@ mod schemas;
 mod secrets;
 mod telemetry_files;
 mod unreadable;
+mod uploaded;

@@ -105,6 +105,12 @@ fn show(operation: &Operation) -> Vec<String> {
         Operation::CloudToDevice(cloud_to_device::Ask::SettleFeedback { hub: AtHub::Dialled, lock, settlement }) => {
             vec![format!("{settlement:?} feedback {lock}")]
         }
+        Operation::File(file::Ask::TakeNotification(AtHub::Dialled)) => {
+            vec!["take a notification of a file".to_owned()]
+        }
+        Operation::File(file::Ask::SettleNotification { hub: AtHub::Dialled, lock, settlement }) => {
+            vec![format!("{settlement:?} notification {lock}")]
+        }
         other => panic!("{other:?}"),
     }
 }

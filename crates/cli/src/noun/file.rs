@@ -1,0 +1,150 @@
+//! `muster file`: files that devices uploaded, and the notifications of them.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use client::management::ManagementRequest;
+use http::{Method, Response, StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+
+use super::events::no_such_hub;
+use crate::context::{Context, refusal};
+
+/// What to do with files.
+#[derive(Debug, Subcommand)]
+pub enum FileCommand {
+    /// List the files of a hub
+    List(HubArgs),
+    /// Fetch a file
+    Get(GetArgs),
+    /// Remove a file
+    Delete(NamedArgs),
+    /// Print which files were uploaded, oldest first; what is printed is done with
+    Notifications(HubArgs),
+}
+
+/// Whose files.
+#[derive(Debug, Args)]
+pub struct HubArgs {
+    /// Hub [default: the first]
+    #[arg(long)]
+    hub: Option<String>,
+}
+
+/// Which file.
+#[derive(Debug, Args)]
+pub struct NamedArgs {
+    /// Its name, as `muster file list` shows it: the device's, a slash, and what the device called it
+    name: String,
+    /// Hub [default: the first]
+    #[arg(long)]
+    hub: Option<String>,
+}
+
+/// Which file, and where to.
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    #[command(flatten)]
+    named: NamedArgs,
+    /// Where to put it [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// Does it.
+pub async fn run(command: &FileCommand, context: &Context) -> Result<()> {
+    match command {
+        FileCommand::List(args) => list(args.hub.as_deref(), context).await,
+        FileCommand::Get(args) => get(args, context).await,
+        FileCommand::Delete(args) => {
+            let path = format!("/files/{}", encode_path(&args.name));
+            own(context, (args.hub.as_deref(), &path), Method::DELETE).await.map(drop)
+        }
+        FileCommand::Notifications(args) => notifications(args.hub.as_deref(), context).await,
+    }
+}
+
+async fn list(hub: Option<&str>, context: &Context) -> Result<()> {
+    const COLUMNS: &[(&str, &str)] =
+        &[("File", "/name"), ("Bytes", "/bytes"), ("Content type", "/contentType"), ("Written", "/lastUpdatedTime")];
+
+    let (mut files, mut path) = (Vec::new(), "/files".to_owned());
+    loop {
+        let page = own(context, (hub, &path), Method::GET).await?.unwrap_or_default();
+        files.extend(page.get("value").and_then(Value::as_array).context("a page without files")?.iter().cloned());
+        match page.get("after").and_then(Value::as_str) {
+            Some(after) => path = format!("/files?after={}", encode(after)),
+            None => return context.output.list(&files, COLUMNS),
+        }
+    }
+}
+
+/// Writes the file as it comes, whatever its size.
+async fn get(args: &GetArgs, context: &Context) -> Result<()> {
+    let NamedArgs { name, hub } = &args.named;
+    let request = request(context, (hub.as_deref(), &format!("/files/{}", encode_path(name))), Method::GET)?;
+    let mut answer = context.management().await?.open(request).await.context("fetching a file")?;
+    if !answer.status().is_success() {
+        let body = answer.next().await?.unwrap_or_default();
+        return Err(refusal("fetching a file", answer.status(), &body).into());
+    }
+    let mut out: Box<dyn Write> = match &args.out {
+        None => Box::new(std::io::stdout().lock()),
+        Some(path) => {
+            Box::new(std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?)
+        }
+    };
+    while let Some(piece) = answer.piece().await? {
+        out.write_all(&piece).context("cannot write the file")?;
+    }
+    out.flush().context("cannot write the file")
+}
+
+/// Prints all there is, and is done with it only when it is printed.
+async fn notifications(hub: Option<&str>, context: &Context) -> Result<()> {
+    const COLUMNS: &[(&str, &str)] =
+        &[("At", "/enqueuedTimeUtc"), ("Device", "/deviceId"), ("File", "/blobName"), ("Bytes", "/blobSizeInBytes")];
+
+    let (mut told, mut locks) = (Vec::new(), Vec::new());
+    while let Some(one) = own(context, (hub, "/filenotifications"), Method::GET).await? {
+        let lock = one.get("lockToken").and_then(Value::as_str).context("a notification without a lock token")?;
+        locks.push(lock.to_owned());
+        told.extend(one.get("value").cloned());
+    }
+    context.output.list(&told, COLUMNS)?;
+    for lock in locks {
+        own(context, (hub, &format!("/filenotifications/{lock}")), Method::DELETE).await?;
+    }
+    Ok(())
+}
+
+fn request(context: &Context, (hub, path): (Option<&str>, &str), method: Method) -> Result<ManagementRequest<'static>> {
+    let hub = context.endpoints.hub(hub).ok_or_else(no_such_hub)?;
+    let path = format!("/muster/v1/hubs/{}{path}", encode(&hub.name));
+    Ok(ManagementRequest { method, path, api_version: "1", if_match: None, body: None })
+}
+
+/// Asks Muster's own API of a hub; `None` if there is nothing to answer.
+async fn own(context: &Context, target: (Option<&str>, &str), method: Method) -> Result<Option<Value>> {
+    let request = request(context, target, method)?;
+    let answer: Response<Bytes> = context.management().await?.send(request).await.context("files")?;
+    match answer.status() {
+        StatusCode::NO_CONTENT => Ok(None),
+        status if status.is_success() => Ok(Some(serde_json::from_slice(answer.body())?)),
+        status => Err(refusal("files", status, answer.body()).into()),
+    }
+}
+
+fn encode(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+/// As [`encode`], segment by segment.
+fn encode_path(text: &str) -> String {
+    const SEGMENTS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/');
+    utf8_percent_encode(text, SEGMENTS).to_string()
+}
