@@ -20,6 +20,9 @@ use crate::twin::{LAST_UPDATED, LAST_UPDATED_VERSION, METADATA, Section, Twin};
 /// Member that marks a component of a twin, and its value.
 const MARKER: (&str, &str) = ("__t", "c");
 
+/// Member of the metadata that names the model.
+const MODEL: &str = "$model";
+
 /// Whether a value of a twin is a component.
 fn is_component(value: &Value) -> bool {
     value.get(MARKER.0).and_then(Value::as_str) == Some(MARKER.1)
@@ -30,7 +33,7 @@ pub fn view(twin: &Twin, identity: &Identity) -> Map<String, Value> {
     let desired = Part::whole(&twin.desired);
     let reported = Part::whole(&twin.reported);
     let mut metadata = Map::new();
-    metadata.insert("$model".to_owned(), json!(identity.model_id.as_deref().unwrap_or_default()));
+    metadata.insert(MODEL.to_owned(), json!(identity.model_id.as_deref().unwrap_or_default()));
     let mut document = Map::new();
     document.insert("$dtId".to_owned(), json!(identity.name.device));
     let (mut properties, mut components) = (Map::new(), Map::new());
@@ -46,6 +49,12 @@ pub fn view(twin: &Twin, identity: &Identity) -> Map<String, Value> {
     document.extend(components);
     document.insert(METADATA.to_owned(), Value::Object(metadata));
     document
+}
+
+/// What it means to a digital twin that its device announces another model, as [`difference`] would tell it.
+pub fn model_change(model_id: Option<&str>) -> Value {
+    let value = model_id.unwrap_or_default();
+    json!([{ "op": "replace", "path": format!("/{METADATA}/{MODEL}"), "value": value }])
 }
 
 /// The properties of a component, and their metadata, which mark it.

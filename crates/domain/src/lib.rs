@@ -15,6 +15,7 @@ pub mod configuration;
 pub mod decision;
 pub mod digital_twin;
 pub mod enrollment;
+pub mod event;
 pub mod file;
 pub mod host;
 pub mod identity;

@@ -16,10 +16,12 @@ use crate::access::{InvalidRights, ResourceKind};
 use crate::clock::{Entropy, UnixTime};
 use crate::cloud_to_device::{InvalidQueue, QueueSettings};
 use crate::enrollment::AllocationPolicy;
+use crate::event::Sources;
 use crate::file::{FileSettings, InvalidFiles};
 use crate::ids::{Etag, HubKey, HubName, IdScope, PolicyName, ServiceKey, ServiceName};
+use crate::message::{EventSource, Origin};
 use crate::operation::resource::{HubDraft, LinkDraft, ServiceDraft};
-use crate::route::{InvalidRouting, Routing};
+use crate::route::{InvalidRouting, Routing, Source};
 
 pub use ca_certificate::{CaCertificate, NotProved};
 pub use naming::{AddressPool, FIRST_ADDRESS, Naming, next_loopback};
@@ -242,6 +244,14 @@ impl Hub {
         replace_if_said(&mut self.sku, draft.sku);
         self.extra.extend(draft.extra);
         Ok(())
+    }
+}
+
+impl Hub {
+    /// What it tells of by itself: what its routes ask for. A change concerns what happens after it.
+    pub fn event_sources(&self) -> Sources {
+        let asked_for = |source: &EventSource| self.routing.takes(Source::of(Origin::Hub(*source)));
+        EventSource::ALL.into_iter().filter(asked_for).fold(Sources::default(), Sources::with)
     }
 }
 

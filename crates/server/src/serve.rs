@@ -206,6 +206,7 @@ impl Server {
         self.run("assignments", service, |service| async move { service.run_assignments().await });
         self.run("pruning", service, |service| async move { service.run_pruning().await });
         self.run("notifications", service, |service| async move { service.run_notifications().await });
+        self.run("events", service, |service| async move { service.run_hub_events().await });
         self.run("cut-offs", service, |service| async move { service.run_cut_offs().await });
         self.run("expiry", service, |service| async move { service.run_expiry().await });
         self.run("feedback", service, |service| async move { service.run_feedback_wakes().await });

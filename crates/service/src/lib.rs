@@ -16,6 +16,7 @@ mod enrollments;
 mod error;
 mod events;
 mod files;
+mod hub_events;
 mod jobs;
 mod mailbox;
 mod methods;

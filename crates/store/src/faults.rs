@@ -38,10 +38,11 @@ use crate::error::{Error, Unavailability};
 use crate::ports::{
     Accepted, ActivityMark, Begun, Buried, Changed, ClaimWanted, Claimed, CloudToDeviceStore, ConfigurationStore,
     ConnectionClaim, ContentWriter, Created, DecisionStore, DefaultsStage, Deployment, DeviceCounts, DeviceJobsWanted,
-    DueJob, Ended, Ending, Enlisted, Enqueued, EnrollmentStore, FileStore, Finish, Finished, Found, Given, GivenUp,
-    IdentityStore, JobKey, JobStore, Judged, Lease, NewUpload, OperationView, Place, Placed, Planned, Position,
-    QueryStore, ReadFrom, RegistrationStore, ResourceStore, Resources, RouteStore, Searched, Settled, StoredMessage,
-    Swept, TelemetryLog, Told, TwinChange, TwinOutcome, TwinStore, Writing, Written, X509Lookup,
+    DueJob, Ended, Ending, Enlisted, Enqueued, EnrollmentStore, EventStore, FileStore, Finish, Finished, Found, Given,
+    GivenUp, IdentityStore, JobKey, JobStore, Judged, KeptEvent, Lease, NewUpload, OperationView, Place, Placed,
+    Planned, Position, QueryStore, ReadFrom, RegistrationStore, ResourceStore, Resources, RouteStore, Searched,
+    Settled, StoredMessage, Swept, TelemetryLog, Told, TwinChange, TwinOutcome, TwinStore, Writing, Written,
+    X509Lookup,
 };
 
 /// How a call fails.
@@ -341,6 +342,14 @@ gated!(RouteStore {
     fn known_endpoints(hub: HubKey) -> Vec<EndpointName>;
     fn forget_endpoint(hub: HubKey, endpoint: &EndpointName) -> ();
 });
+gated!(EventStore {
+    fn events_after(sequence: u64, limit: usize) -> (Vec<KeptEvent>, u64);
+    fn prune_events(sequence: u64, limit: usize) -> usize;
+}
+    fn event_changes(&self) -> watch::Receiver<u64> {
+        self.inner.event_changes()
+    }
+);
 
 gated!(FileStore {
     fn begin_content(id: ContentId) -> Box<dyn ContentWriter>;

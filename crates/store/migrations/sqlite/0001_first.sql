@@ -30,6 +30,8 @@ CREATE TABLE hub (
     name_key TEXT NOT NULL UNIQUE,
     address TEXT,
     record TEXT NOT NULL,
+    -- A bit for each source of events that its routes ask for; in a column, since every change of a twin looks at it.
+    event_sources INTEGER NOT NULL DEFAULT 0,
     policy_keys BLOB NOT NULL,
     extra BLOB NOT NULL,
     created_at INTEGER NOT NULL,
@@ -218,6 +220,19 @@ CREATE TABLE twin_change (
     module TEXT NOT NULL,
     version INTEGER NOT NULL,
     patch TEXT NOT NULL
+) STRICT;
+
+-- What hubs tell of by themselves, until it is passed on to the log of telemetry.
+CREATE TABLE hub_event (
+    -- AUTOINCREMENT: what is told of connections is put in order by it.
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    hub INTEGER NOT NULL,
+    device TEXT NOT NULL,
+    module TEXT NOT NULL,
+    generation TEXT NOT NULL,
+    change INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    body TEXT
 ) STRICT;
 
 -- Cloud-to-device messages, in the order enqueued. A row is there for as long as the message waits or a device has it.

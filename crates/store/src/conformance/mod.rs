@@ -10,6 +10,7 @@ pub mod cloud_to_device;
 pub mod configuration;
 pub mod decision;
 pub mod enrollment;
+pub mod event;
 pub mod fencing;
 pub mod file;
 pub mod identity;

@@ -7,6 +7,7 @@ mod cloud_to_device;
 mod configuration;
 mod decision;
 mod enrollment;
+mod event;
 mod file;
 mod identity;
 mod job;
@@ -21,6 +22,7 @@ pub use cloud_to_device::{CloudToDeviceStore, Enqueued, Given, Holder, Lease, Se
 pub use configuration::{ConfigurationStore, Judged};
 pub use decision::DecisionStore;
 pub use enrollment::{EnrollmentStore, X509Lookup};
+pub use event::{EventStore, KeptEvent};
 pub use file::{Begun, ContentWriter, Ended, Ending, FileStore, Limit, NewUpload, Writing, WritingSource, Written};
 pub use identity::{ActivityMark, ClaimWanted, ConnectionClaim, DeviceCounts, IdentityStore};
 pub use job::{DeviceJobsWanted, DueJob, Enlisted, JobKey, JobStage, JobStore};
@@ -76,6 +78,7 @@ pub trait Store:
     + CloudToDeviceStore
     + RouteStore
     + FileStore
+    + EventStore
 {
 }
 
@@ -93,6 +96,7 @@ impl<S> Store for S where
         + CloudToDeviceStore
         + RouteStore
         + FileStore
+        + EventStore
         + ?Sized
 {
 }

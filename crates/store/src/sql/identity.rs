@@ -3,8 +3,10 @@
 use async_trait::async_trait;
 use domain::clock::UnixTime;
 use domain::enrollment::Capabilities;
+use domain::event::{Change, whole_twin};
 use domain::identity::{Authentication, Identity, IdentityStatus, StoredAuthentication};
 use domain::ids::{DeviceId, Etag, HubKey, ModuleId, Precondition};
+use domain::message::EventSource;
 use domain::operation::identity::IdentityName;
 use domain::operation::session::Subscriptions;
 use domain::operation::{Page, PageRequest};
@@ -12,12 +14,13 @@ use domain::twin::{ServiceChange, Twin};
 use serde::{Deserialize, Serialize};
 
 use super::enrollment::{cut_page, page_limit};
+use super::event::Whose;
 use super::link::Sequence;
 use super::rows::{Bits, Column, Senseless, from_json, moment, open_pair, row_limit, seal_keys, to_json};
 use super::session::{Forgetting, Outcome};
 use super::tally::{self, Counted};
 use super::value::{Row, params};
-use super::{Db, Embedded, Tx, WAKES_IDENTITIES, file, resource, session, twin};
+use super::{Db, Embedded, Tx, WAKES_IDENTITIES, event, file, resource, session, twin};
 use crate::error::Error;
 use crate::ports::{ActivityMark, Changed, ClaimWanted, ConnectionClaim, Created, DeviceCounts, IdentityStore};
 use crate::seal::Place;
@@ -158,7 +161,7 @@ pub(super) fn find_by_id(db: Db<'_>, id: i64) -> Result<Option<Identity>, Error>
 /// Writes a fresh identity and its twin, and an edge device's own modules; gives the identity as it is kept. There must be
 /// none of its name.
 pub(super) fn insert(
-    tx: &Tx<'_, '_>,
+    tx: &mut Tx<'_, '_>,
     hub: HubKey,
     wanted: Identity,
     twin: &Twin,
@@ -181,6 +184,10 @@ pub(super) fn insert(
         ],
     )?;
     twin::write(tx, hub, id, twin)?;
+    if event::sources(tx.db(), hub)?.contains(EventSource::Lifecycle) {
+        let body = whole_twin(twin, &identity);
+        event::tell(tx, Whose::of(hub, &identity), Change::Created, Some(&body), now)?;
+    }
     if identity.capabilities.iot_edge {
         add_edge_modules(tx, hub, &identity.name.device, now)?;
     }
@@ -188,10 +195,11 @@ pub(super) fn insert(
 }
 
 /// Makes those of an edge device's own modules that are not there.
-fn add_edge_modules(tx: &Tx<'_, '_>, hub: HubKey, device: &DeviceId, now: UnixTime) -> Result<(), Error> {
+fn add_edge_modules(tx: &mut Tx<'_, '_>, hub: HubKey, device: &DeviceId, now: UnixTime) -> Result<(), Error> {
     for module in Identity::edge_modules(device) {
         if find_id(tx.db(), hub, &module.name)?.is_none() {
-            insert(tx, hub, module, &fresh_twin(tx.fresh_etag()?, None, now)?, now)?;
+            let twin = fresh_twin(tx.fresh_etag()?, None, now)?;
+            insert(tx, hub, module, &twin, now)?;
         }
     }
     Ok(())
@@ -254,6 +262,7 @@ pub(super) fn remove(tx: &mut Tx<'_, '_>, hub: HubKey, name: &IdentityName) -> R
         })?;
     file::forget_uploads(tx, hub, name)?;
     for (id, module) in rows {
+        tell_of_removal(tx, hub, id)?;
         twin::remove(tx, hub, id)?;
         tx.change("DELETE FROM session WHERE identity = ?1", [id])?;
         tx.change("DELETE FROM message WHERE identity = ?1", [id])?;
@@ -261,6 +270,34 @@ pub(super) fn remove(tx: &mut Tx<'_, '_>, hub: HubKey, name: &IdentityName) -> R
         tx.change("DELETE FROM identity WHERE id = ?1", [id])?;
         let column = Column { table: "identity", column: "module" };
         announce(tx, hub, &twin::name_of(name.device.as_str(), &module, column)?)?;
+    }
+    Ok(())
+}
+
+/// Tells that an identity leaves and is gone, as far as the hub's routes ask for it. What cannot be read cannot be told
+/// of, and is removed all the same.
+fn tell_of_removal(tx: &mut Tx<'_, '_>, hub: HubKey, id: i64) -> Result<(), Error> {
+    let sources = event::sources(tx.db(), hub)?;
+    if sources.is_empty() {
+        return Ok(());
+    }
+    let found = find_by_id(tx.db(), id).and_then(|identity| Ok(identity.zip(twin::find(tx.db(), id)?)));
+    let (identity, twin) = match found {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(()),
+        Err(error @ Error::Corrupt { .. }) => {
+            tracing::error!(error = %crate::error::chain(&error), "a removal is not told of");
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let now = tx.context.clock.now();
+    if identity.connected && sources.contains(EventSource::ConnectionState) {
+        event::tell(tx, Whose::of(hub, &identity), Change::Disconnected, None, now)?;
+    }
+    if sources.contains(EventSource::Lifecycle) {
+        let body = whole_twin(&twin, &identity);
+        event::tell(tx, Whose::of(hub, &identity), Change::Deleted, Some(&body), now)?;
     }
     Ok(())
 }

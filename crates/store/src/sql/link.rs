@@ -75,6 +75,8 @@ pub(super) enum Sequence {
     TwinChanges,
     /// Changes of identities.
     IdentityChanges,
+    /// What hubs tell of by themselves.
+    Events,
 }
 
 impl Sequence {
@@ -84,6 +86,7 @@ impl Sequence {
             Self::Services => "service",
             Self::TwinChanges => "twin_change",
             Self::IdentityChanges => "identity_change",
+            Self::Events => "hub_event",
         }
     }
 }

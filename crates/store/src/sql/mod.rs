@@ -8,6 +8,7 @@ mod cloud_to_device;
 mod configuration;
 mod decision;
 mod enrollment;
+mod event;
 mod file;
 mod identity;
 mod job;
@@ -58,6 +59,8 @@ const WAKES_KEY_GROUPS: Wakes = 4;
 const WAKES_FEEDBACK: Wakes = 8;
 /// Wakes who watches [`crate::ports::FileStore::notification_changes`].
 const WAKES_NOTIFICATIONS: Wakes = 16;
+/// Wakes who watches [`crate::ports::EventStore::event_changes`].
+const WAKES_EVENTS: Wakes = 32;
 
 /// Where and how a store is opened.
 #[derive(Clone, Debug, Default)]
@@ -147,6 +150,7 @@ struct Changes {
     key_groups: watch::Sender<u64>,
     feedback: watch::Sender<u64>,
     notifications: watch::Sender<u64>,
+    events: watch::Sender<u64>,
 }
 
 /// What every verb may need besides its connection.
@@ -466,6 +470,7 @@ impl Changes {
             (WAKES_KEY_GROUPS, &self.key_groups),
             (WAKES_FEEDBACK, &self.feedback),
             (WAKES_NOTIFICATIONS, &self.notifications),
+            (WAKES_EVENTS, &self.events),
         ];
         for (_, changes) in kinds.iter().filter(|(wakes, _)| woken & wakes != 0) {
             changes.send_modify(|count| *count += 1);

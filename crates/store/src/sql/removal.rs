@@ -40,6 +40,7 @@ fn remove_piece(tx: &Tx<'_, '_>, owner: CertificateOwner) -> Result<Piece, Error
         CertificateOwner::Hub(_) => &[
             "DELETE FROM twin_tag WHERE (hub, path, value, identity) IN \
              (SELECT hub, path, value, identity FROM twin_tag WHERE hub = ?1 LIMIT ?2)",
+            "DELETE FROM hub_event WHERE sequence IN (SELECT sequence FROM hub_event WHERE hub = ?1 LIMIT ?2)",
             "DELETE FROM message WHERE identity IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
             "DELETE FROM feedback WHERE identity IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
             "DELETE FROM configuration WHERE key IN (SELECT key FROM configuration WHERE hub = ?1 LIMIT ?2)",

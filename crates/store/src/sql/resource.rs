@@ -299,8 +299,8 @@ fn create_hub(
     hub.key = HubKey(tx.write.link().next_number(Sequence::Hubs)?);
     let Sealing { record, policy_keys, extra } = seal_hub(&tx.context.sealer, &hub)?;
     tx.change(
-        "INSERT INTO hub (key, name_key, address, record, policy_keys, extra, created_at, etag) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO hub (key, name_key, address, record, policy_keys, extra, created_at, etag, event_sources) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         params![
             hub.key.0,
             hub.name.key(),
@@ -309,7 +309,8 @@ fn create_hub(
             policy_keys,
             extra,
             now.micros(),
-            Bits::from(hub.etag)
+            Bits::from(hub.etag),
+            i64::from(hub.event_sources().bits())
         ],
     )?;
     Ok(Placed::Done(hub))
@@ -369,6 +370,8 @@ fn replace_hub(tx: &mut Tx<'_, '_>, hub: Hub, precondition: Precondition) -> Res
     };
     let sealing = seal_hub(&tx.context.sealer, &hub)?;
     update(tx, "hub", hub.key.0, &sealing, hub.etag)?;
+    let sql = "UPDATE hub SET event_sources = ?2 WHERE key = ?1";
+    tx.change(sql, params![hub.key.0, i64::from(hub.event_sources().bits())])?;
     Ok(Changed::Done(hub))
 }
 

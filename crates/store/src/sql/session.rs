@@ -4,14 +4,18 @@
 //! holds an older one can tell.
 
 use domain::clock::UnixTime;
+use domain::digital_twin;
+use domain::event::Change;
 use domain::ids::HubKey;
+use domain::message::EventSource;
 use domain::operation::identity::IdentityName;
 use domain::operation::session::{Memory, Subscriptions};
 
+use super::event::Whose;
 use super::identity::{find_id, module_column};
 use super::rows::Bits;
 use super::value::params;
-use super::{Tx, cloud_to_device};
+use super::{Tx, cloud_to_device, event};
 use crate::error::Error;
 use crate::ports::{ActivityMark, ClaimWanted, ConnectionClaim};
 
@@ -42,7 +46,7 @@ pub(super) enum Outcome {
 }
 
 pub(super) fn claim(
-    tx: &Tx<'_, '_>,
+    tx: &mut Tx<'_, '_>,
     (hub, name): (HubKey, &IdentityName),
     wanted: &ClaimWanted,
     forgetting: Forgetting,
@@ -53,18 +57,24 @@ pub(super) fn claim(
     let columns = params![hub.0, name.device.as_str(), module_column(name)];
     let found: Option<(i64, String)> = tx.db().row(sql, columns, |row| Ok((row.get(0)?, row.get(1)?)))?;
     let Some((id, _)) = found.filter(|(_, present)| *present == wanted.generation) else { return Ok(Outcome::Gone) };
-    let sql = "SELECT epoch, subscriptions, model_id FROM session WHERE identity = ?1";
-    let earlier: Option<(Bits, Option<u16>, Option<String>)> =
-        tx.db().row(sql, [id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    let (last, remembered, known_model) = earlier.unwrap_or((Bits(0), None, None));
+    let earlier = tx.db().row(
+        "SELECT epoch, subscriptions, connected_run, model_id FROM session WHERE identity = ?1",
+        [id],
+        |row| {
+            let Bits(epoch) = row.get(0)?;
+            Ok(Earlier { epoch, subscriptions: row.get(1)?, connected_run: row.get(2)?, model_id: row.get(3)? })
+        },
+    )?;
+    let earlier = earlier.unwrap_or_default();
+    let remembered = earlier.subscriptions;
     let (resumed, kept, model_id) = match wanted.memory {
         Memory::Resume => (remembered, Some(remembered.unwrap_or(0)), wanted.model_id.clone()),
         Memory::Forget if remembered.is_some() && forgetting == Forgetting::Unfit => return Ok(Outcome::Remembered),
         Memory::Forget => (None, None, wanted.model_id.clone()),
-        Memory::LeaveAlone => (None, remembered, wanted.model_id.clone().or(known_model)),
+        Memory::LeaveAlone => (None, remembered, wanted.model_id.clone().or_else(|| earlier.model_id.clone())),
     };
     // A claim that a power cut took back was of an earlier run, whose epochs are all lower.
-    let epoch = (last.0 + 1).max(tx.context.run.cast_unsigned() << EPOCH_BITS);
+    let epoch = (earlier.epoch + 1).max(tx.context.run.cast_unsigned() << EPOCH_BITS);
     tx.change(
         &format!(
             "INSERT INTO session (identity, hub, is_device, subscriptions, epoch, connected_run, \
@@ -75,6 +85,8 @@ pub(super) fn claim(
         ),
         params![id, hub.0, name.module.is_none(), kept, Bits(epoch), tx.context.run, now.micros(), model_id],
     )?;
+    let whose = Whose { hub, name, generation: &wanted.generation };
+    tell_of_coming(tx, whose, &earlier, model_id.as_deref(), now)?;
     Ok(Outcome::Claimed(ConnectionClaim {
         epoch,
         subscriptions: Subscriptions::from_bits(resumed.unwrap_or(0)),
@@ -83,16 +95,69 @@ pub(super) fn claim(
     }))
 }
 
+/// What was known of an identity before it connects.
+#[derive(Default)]
+struct Earlier {
+    epoch: u64,
+    subscriptions: Option<u16>,
+    connected_run: i64,
+    model_id: Option<String>,
+}
+
+/// Tells that an identity comes, and of the model it announces, as far as the hub's routes ask for it. Who takes over from
+/// an earlier connection does not change whether the identity is connected.
+fn tell_of_coming(
+    tx: &mut Tx<'_, '_>,
+    whose: Whose<'_>,
+    earlier: &Earlier,
+    model_id: Option<&str>,
+    now: UnixTime,
+) -> Result<(), Error> {
+    let sources = event::sources(tx.db(), whose.hub)?;
+    if earlier.connected_run != tx.context.run && sources.contains(EventSource::ConnectionState) {
+        event::tell(tx, whose, Change::Connected, None, now)?;
+    }
+    let is_told = sources.contains(EventSource::DigitalTwinChange) && whose.name.module.is_none();
+    if is_told && earlier.model_id.as_deref() != model_id {
+        let change = digital_twin::model_change(model_id);
+        event::tell(tx, whose, Change::DigitalTwinUpdated, Some(&change), now)?;
+    }
+    Ok(())
+}
+
 pub(super) fn release(
-    tx: &Tx<'_, '_>,
+    tx: &mut Tx<'_, '_>,
     (hub, name): (HubKey, &IdentityName),
     epoch: u64,
     now: UnixTime,
 ) -> Result<bool, Error> {
     let Some(id) = find_id(tx.db(), hub, name)? else { return Ok(false) };
     cloud_to_device::release(tx, id, epoch)?;
+    tell_of_leaving(tx, (hub, name), (id, epoch), now)?;
     let sql = "UPDATE session SET connected_run = 0, connection_updated_at = ?3 WHERE identity = ?1 AND epoch = ?2";
     Ok(tx.change(sql, params![id, Bits(epoch), now.micros()])? == 1)
+}
+
+/// Tells that an identity leaves, if it is connected by the claim of `epoch`, and the hub's routes ask for it.
+fn tell_of_leaving(
+    tx: &mut Tx<'_, '_>,
+    (hub, name): (HubKey, &IdentityName),
+    (id, epoch): (i64, u64),
+    now: UnixTime,
+) -> Result<(), Error> {
+    if !event::sources(tx.db(), hub)?.contains(EventSource::ConnectionState) {
+        return Ok(());
+    }
+    let sql = "SELECT i.generation FROM identity i JOIN session s ON s.identity = i.id \
+               WHERE i.id = ?1 AND s.epoch = ?2 AND s.connected_run = ?3";
+    let connected = params![id, Bits(epoch), tx.context.run];
+    let generation: Option<String> = tx.db().row(sql, connected, |row| row.get(0))?;
+    match generation {
+        Some(generation) => {
+            event::tell(tx, Whose { hub, name, generation: &generation }, Change::Disconnected, None, now)
+        }
+        None => Ok(()),
+    }
 }
 
 pub(super) fn save(

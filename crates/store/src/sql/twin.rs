@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::clock::UnixTime;
+use domain::event::Patches;
 use domain::identity::Identity;
 use domain::ids::{DeviceId, HubKey, ModuleId, Precondition};
 use domain::operation::identity::IdentityName;
@@ -18,7 +19,7 @@ use serde_json::{Map, Value};
 use super::link::{Flow, Sequence, Statement};
 use super::rows::{Bits, Column, from_json, from_json_if, row_limit, to_json};
 use super::value::{Row, params};
-use super::{Db, Embedded, Tx, WAKES_TWINS, configuration, identity};
+use super::{Db, Embedded, Tx, WAKES_TWINS, configuration, event, identity};
 use crate::error::Error;
 use crate::ports::{TwinChange, TwinOutcome, TwinStore};
 
@@ -181,7 +182,7 @@ fn find_with_identity(db: Db<'_>, hub: HubKey, name: &IdentityName) -> Result<Op
 }
 
 fn apply_reported(
-    tx: &Tx<'_, '_>,
+    tx: &mut Tx<'_, '_>,
     (hub, name): (HubKey, &IdentityName),
     patch: Map<String, Value>,
     expected_version: Option<u64>,
@@ -192,9 +193,16 @@ fn apply_reported(
     if expected_version.is_some_and(|expected| expected != twin.reported.version()) {
         return Ok(TwinOutcome::PreconditionFailed);
     }
+    // What is told of a change needs a copy of what was before; most hubs tell of none.
+    let told = (!event::sources(tx.db(), hub)?.is_empty()).then(|| (twin.clone(), patch.clone()));
     match twin.apply_reported(patch, now) {
         Ok(version) => {
             write_reported(tx, id, &twin)?;
+            if let (Some((before, patch)), Some(identity)) = (told, identity::find_by_id(tx.db(), id)?) {
+                let patches = Patches { reported: Some(patch), ..Patches::default() };
+                let manner = event::Manner::Merged(Box::new(patches));
+                event::tell_of_twin(tx, (hub, &identity), (&before, &twin), manner, now)?;
+            }
             Ok(TwinOutcome::Done(version))
         }
         Err(refused) => Ok(TwinOutcome::Refused(refused)),
@@ -232,6 +240,7 @@ fn change(
         return Ok(TwinOutcome::PreconditionFailed);
     }
     let fresh = tx.fresh_etag()?;
+    let told = (!event::sources(tx.db(), hub)?.is_empty()).then(|| (twin.clone(), change.clone()));
     let changes: Result<_, PatchError> = match manner {
         Manner::Patch => twin.apply_service_patch(change, fresh, now),
         Manner::Replace => twin.replace(change, fresh, now),
@@ -241,6 +250,13 @@ fn change(
             write(tx, hub, id, &twin)?;
             if let Some(patch) = &changes.desired {
                 announce(tx, hub, name, twin.desired.version(), patch)?;
+            }
+            if let Some((before, ServiceChange { tags, desired })) = told {
+                let manner = match manner {
+                    Manner::Patch => event::Manner::Merged(Box::new(Patches { tags, desired, reported: None })),
+                    Manner::Replace => event::Manner::Replaced,
+                };
+                event::tell_of_twin(tx, (hub, &identity), (&before, &twin), manner, now)?;
             }
             Ok(TwinOutcome::Done((twin, identity)))
         }

@@ -140,6 +140,15 @@ conformance! {
         a_deleted_hub_takes_its_files_along
         bytes_that_are_not_finished_leave_nothing
     }
+    event {
+        a_hub_tells_of_nothing_unless_it_is_asked_to
+        each_source_tells_of_its_own_changes_alone
+        a_twin_that_changes_is_told_of_with_what_it_came_to
+        a_connection_is_told_of_when_it_begins_and_when_it_ends
+        a_device_and_its_modules_are_told_of_as_they_come_and_go
+        a_model_that_is_announced_is_a_change_of_the_digital_twin
+        events_are_read_in_order_and_forgotten_up_to_a_place
+    }
     identity {
         an_identity_comes_back_as_it_was_created_with_its_twin
         device_ids_are_unique_per_hub_and_case_matters

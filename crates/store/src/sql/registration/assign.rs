@@ -15,7 +15,7 @@ use super::{
 };
 use crate::error::Error;
 use crate::ports::{Assigned, Assignee, Finish, Finished, Planned, TwinSource};
-use crate::sql::{Tx, enrollment, identity, resource, twin};
+use crate::sql::{Tx, enrollment, event, identity, resource, twin};
 
 /// An assignment that is finished without having been planned.
 #[derive(Debug, thiserror::Error)]
@@ -155,6 +155,7 @@ fn settle_twin(
         return twin::write(tx, hub, id, &twin);
     };
     let fresh = tx.fresh_etag()?;
+    let before = twin.clone();
     let pushed = match (source, migrated) {
         (TwinSource::Keep, _) | (TwinSource::Migrate, None) => return Ok(()),
         (TwinSource::Migrate, Some(migrated)) => {
@@ -170,6 +171,9 @@ fn settle_twin(
     twin::write(tx, hub, id, &twin)?;
     if let Some(patch) = pushed {
         twin::announce(tx, hub, name, twin.desired.version(), &patch)?;
+    }
+    if let Some(identity) = identity::find_by_id(tx.db(), id)? {
+        event::tell_of_twin(tx, (hub, &identity), (&before, &twin), event::Manner::Replaced, now)?;
     }
     Ok(())
 }
