@@ -76,17 +76,19 @@ pub fn answer(message_id: Option<MessageId>, reply: Result<Reply, Failure>) -> M
         Ok(_) => refused(message_id, &Refused::new(ErrorKind::Internal, "Internal error.")),
         Err(failure) => {
             let error = refusal::of(&failure);
-            let status = error::spelling(failure.kind).status;
-            let mut response = response(message_id, (status, &refusal::text(&error)), Value::Null);
+            let mut response = refused(message_id, &Refused::new(failure.kind, refusal::text(&error)));
             response.application_properties.push("error-condition", error.condition);
             response
         }
     }
 }
 
-/// The answer to a request that was not understood.
+/// The answer to a request that was refused, its words under the name too that azure-eventhub looks for.
 pub fn refused(message_id: Option<MessageId>, refused: &Refused) -> Message {
-    response(message_id, (error::spelling(refused.kind).status, &refused.public), Value::Null)
+    let said = (error::spelling(refused.kind).status, &*refused.public);
+    let mut response = response(message_id, said, Value::Null);
+    response.application_properties.push("statusDescription", &*refused.public);
+    response
 }
 
 fn describe(name: String, partition: u16, kept: Option<(u64, Newest)>) -> Map {
