@@ -5,6 +5,7 @@
 //! what operators may write is decided by [`Hub::apply`] and [`ProvisioningService::apply`].
 
 mod ca_certificate;
+mod consumer_group;
 mod naming;
 mod policy;
 
@@ -24,6 +25,7 @@ use crate::operation::resource::{HubDraft, LinkDraft, ServiceDraft};
 use crate::route::{InvalidRouting, Routing, Source};
 
 pub use ca_certificate::{CaCertificate, NotProved};
+pub use consumer_group::ConsumerGroup;
 pub use naming::{AddressPool, FIRST_ADDRESS, Naming, next_loopback};
 pub use policy::{Policy, StoredPolicy, default_hub_policies, default_service_policies};
 
@@ -50,6 +52,8 @@ pub struct Hub {
     pub partitions: u16,
     /// Days that telemetry is kept, 1 to 365.
     pub retention_days: u16,
+    /// Under which names its telemetry is read, beside the default one.
+    pub consumer_groups: Vec<ConsumerGroup>,
     /// How messages to its devices are treated; a change concerns what is sent after it.
     pub cloud_to_device: QueueSettings,
     /// Where its messages go.
@@ -159,6 +163,17 @@ pub enum InvalidResource {
     /// More linked hubs than a provisioning service has.
     #[error("a provisioning service has at most {} linked hubs", LinkedHub::COUNT_MAX)]
     TooManyLinks,
+    /// The name of a consumer group breaks the rules.
+    #[error(
+        "a consumer group's name has 1 to 50 letters, digits, and - . _, and begins and ends with one of the former"
+    )]
+    ConsumerGroupName,
+    /// More consumer groups than a hub has.
+    #[error("a hub has at most {} consumer groups", ConsumerGroup::COUNT_MAX)]
+    TooManyConsumerGroups,
+    /// The one that every hub has would go.
+    #[error("every hub has the consumer group {}", ConsumerGroup::DEFAULT)]
+    DefaultConsumerGroup,
     /// The name of a resource group breaks the rules.
     #[error("a resource group's name has 1 to 90 letters, digits, and - . _ ( ), and does not end with a full stop")]
     GroupName,
@@ -171,15 +186,8 @@ impl Hub {
     pub const PARTITIONS_DEFAULT: u16 = 4;
     /// Most days that telemetry is kept.
     pub const RETENTION_DAYS_MAX: u16 = 365;
-    /// The consumer group that every hub has.
-    pub const DEFAULT_CONSUMER_GROUP: &str = "$Default";
     /// Days that telemetry is kept if nobody says how many.
     pub const RETENTION_DAYS_DEFAULT: u16 = 1;
-
-    /// Whether readers may call themselves of consumer group `name`; letter case does not count.
-    pub fn has_consumer_group(&self, name: &str) -> bool {
-        name.eq_ignore_ascii_case(Self::DEFAULT_CONSUMER_GROUP)
-    }
 
     /// A fresh hub in `group`. Key, address and etag are the store's to give.
     pub fn create(
@@ -200,6 +208,7 @@ impl Hub {
             policies: Vec::new(),
             partitions: draft.partition_count.unwrap_or(Self::PARTITIONS_DEFAULT),
             retention_days: Self::RETENTION_DAYS_DEFAULT,
+            consumer_groups: Vec::new(),
             cloud_to_device: QueueSettings::default(),
             routing: Routing::default(),
             files: FileSettings::default(),

@@ -91,7 +91,7 @@ impl Service {
         let Some(partition) = entity.partition.as_deref().and_then(|text| partition_of(text, &hub)) else {
             return Ok(Answer::NoPartition { partitions: hub.partitions });
         };
-        if !hub.has_consumer_group(&group) {
+        if hub.find_consumer_group(&group).is_none() {
             return Err(Error::new(ErrorKind::ResourceNotFound, "There is no consumer group of this name."));
         }
         // Before the place is looked up: what comes in between is noticed twice, not never.

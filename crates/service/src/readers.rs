@@ -149,6 +149,7 @@ impl Readers {
         self.state().cut_where(|entry| match present {
             _ if entry.reader.hub != hub => None,
             None => Some(CutOff::HubDeleted),
+            Some(hub) if hub.find_consumer_group(&entry.reader.group).is_none() => Some(CutOff::Deleted),
             Some(hub) => (!entry.is_upheld(&hub.policies)).then_some(CutOff::Rekeyed),
         });
     }

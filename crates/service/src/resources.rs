@@ -5,6 +5,7 @@
 
 mod answer;
 mod certificates;
+mod consumer_groups;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 
 import pytest
+from azure.core.rest import HttpRequest
 from azure.eventhub import EventHubConsumerClient, TransportType
 from azure.eventhub.aio import EventHubConsumerClient as AsyncConsumerClient
 from azure.eventhub.exceptions import AuthenticationError, EventHubError
 from azure.iot.device import Message
 from test_hub import connect, provision
+from test_management import GROUP, management_of
 
 READER = {"client": "azure-eventhub", "version": version("azure-eventhub"), "credential": "hub policy"}
 TRANSPORTS = ["amqp", "amqp-ws"]
@@ -281,3 +283,33 @@ def test_the_asynchronous_client_reads_all_partitions(muster, transport):
     shown = bodies(asyncio.run(gather()))
     for name in names:
         assert [text for text in shown if text.startswith(f"{name} ")] == [f"{name} {number}" for number in range(20)]
+
+
+@pytest.mark.shows(**READER, transport="amqp", feature="consumer groups: made, listed and removed as resources, each with readers of its own")
+def test_consumer_groups_have_readers_of_their_own(muster):
+    partition = send(muster, "dev-1", ["a"])
+    client = management_of(muster)
+    hub = f"/subscriptions/{muster.endpoints['admin']['subscriptionId']}/resourceGroups/{GROUP}/providers/Microsoft.Devices"
+    hub += "/IotHubs/hub/eventHubEndpoints/events/ConsumerGroups"
+
+    def ask(method: str, name: str = ""):
+        path = f"{hub}/{name}".rstrip("/")
+        return client.send_request(HttpRequest(method, path, params={"api-version": "2023-06-30"}))
+
+    made = ask("PUT", "audit")
+    assert made.status_code == 200 and made.json()["name"] == "audit"
+    assert ask("GET", "Audit").json()["id"] == f"{hub}/audit"
+    assert [group["name"] for group in ask("GET").json()["value"]] == ["$Default", "audit"]
+    readers = [
+        Reader(muster, changed={"consumer_group": group}, partition_id=partition, owner_level=7)
+        for group in ["$Default", "audit"]
+    ]
+    assert [bodies(reader.take(1)) for reader in readers] == [["a"], ["a"]]
+    muster.restart()
+    assert [group["name"] for group in ask("GET").json()["value"]] == ["$Default", "audit"]
+    assert ask("DELETE", "$Default").status_code == 400
+    assert ask("DELETE", "audit").status_code == 200
+    assert ask("GET", "audit").status_code == 404 and ask("DELETE", "audit").status_code == 204
+    for reader in readers:
+        assert reader.end() == []
+    client.close()

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use domain::ids::{CertificateName, HubName, InvalidName, PolicyName, Precondition, ServiceName};
-use domain::operation::resource::{Answer, Ask, CertificateAsk, Place, ResourceName};
+use domain::operation::resource::{Answer, Ask, CertificateAsk, ConsumerGroupAsk, Place, ResourceName};
 use domain::operation::{ErrorKind, Failure, Operation, Reply};
 use http::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
@@ -49,6 +49,13 @@ pub enum Asked {
         owner: ResourceName,
         /// Whether a verification code was asked for, and is shown.
         with_code: bool,
+    },
+    /// Consumer groups.
+    ConsumerGroup {
+        /// Where the hub is.
+        place: Place,
+        /// Which it is.
+        hub: ResourceName,
     },
     /// Nothing.
     Other,
@@ -207,6 +214,9 @@ fn decode_resource(
             let policy = PolicyName::parse(policy).map_err(|invalid| bad_name(&invalid))?;
             Ok((Ask::FindPolicy { place, name, policy }, Asked::Other))
         }
+        [word, EVENTS_ENDPOINT, groups, rest @ ..] if is(word, "eventHubEndpoints") && is(groups, "ConsumerGroups") => {
+            decode_consumer_group(request, place, name, rest)
+        }
         [word, rest @ ..] if is(word, "certificates") => {
             let (request, with_code) = decode_certificate(request, rest)?;
             let asked = Asked::Certificate { place: place.clone(), owner: name.clone(), with_code };
@@ -251,6 +261,23 @@ fn demanded(request: &Request<Bytes>, body: &Value) -> Result<Precondition, Refu
         Precondition::None => parse_precondition(&text(body, "etag")?.unwrap_or_default(), shape::parse_etag),
         demanded => demanded,
     })
+}
+
+/// The one endpoint of a hub that is read like an event hub.
+const EVENTS_ENDPOINT: &str = "events";
+
+fn decode_consumer_group(request: &Request<Bytes>, place: Place, hub: ResourceName, rest: &[&str]) -> Decoded {
+    let ResourceName::Hub(name) = &hub else { return Err(Refused::nothing_here()) };
+    let asked = match (request.method(), rest) {
+        (&Method::GET, []) => ConsumerGroupAsk::List,
+        (&Method::GET, [group]) => ConsumerGroupAsk::Find((*group).to_owned()),
+        (&Method::PUT, [group]) => ConsumerGroupAsk::Put((*group).to_owned()),
+        (&Method::DELETE, [group]) => ConsumerGroupAsk::Delete((*group).to_owned()),
+        (_, [] | [_]) => return Err(Refused::wrong_method()),
+        _ => return Err(Refused::nothing_here()),
+    };
+    let ask = Ask::ConsumerGroup { place: place.clone(), hub: name.clone(), request: asked };
+    Ok((ask, Asked::ConsumerGroup { place, hub }))
 }
 
 /// Whether the answer shows a verification code is said beside.
@@ -317,6 +344,18 @@ pub fn encode(reply: Result<Reply, Failure>, asked: &Asked) -> Response<Bytes> {
         Answer::Certificate { certificate, .. } => match asked {
             Asked::Certificate { place, owner, with_code } => {
                 respond(StatusCode::OK, &shape::show_certificate(&certificate, (place, owner), *with_code))
+            }
+            _ => internal(),
+        },
+        Answer::ConsumerGroup(group) => match asked {
+            Asked::ConsumerGroup { place, hub } => {
+                respond(StatusCode::OK, &shape::show_consumer_group(&group, (place, hub)))
+            }
+            _ => internal(),
+        },
+        Answer::ConsumerGroups(groups) => match asked {
+            Asked::ConsumerGroup { place, hub } => {
+                list(groups.iter().map(|group| shape::show_consumer_group(group, (place, hub))).collect())
             }
             _ => internal(),
         },

@@ -18,7 +18,7 @@ use domain::operation::resource::{
     Answer, HubDraft, LinkCredential, LinkDraft, NameRefusal, Place, PolicyDraft, QueueDraft, ResourceName,
     ServiceDraft, ShownHub, ShownService,
 };
-use domain::resource::{CaCertificate, LinkedHub, Policy, ResourceGroup};
+use domain::resource::{CaCertificate, ConsumerGroup, LinkedHub, Policy, ResourceGroup};
 use domain::sas::SymmetricKey;
 use serde_json::{Map, Value, json};
 
@@ -521,6 +521,17 @@ pub fn show_group(group: &ResourceGroup, subscription: &str) -> Value {
         "location": group.location,
         "tags": group.tags,
         "properties": { "provisioningState": "Succeeded" },
+    })
+}
+
+/// Shows a consumer group.
+pub fn show_consumer_group(group: &ConsumerGroup, (place, hub): (&Place, &ResourceName)) -> Value {
+    json!({
+        "id": format!("{}/eventHubEndpoints/events/ConsumerGroups/{}", resource_id(place, hub), group.name),
+        "name": group.name,
+        "type": format!("{HUB_TYPE}/EventHubEndpoints/ConsumerGroups"),
+        "properties": { "created": time::rfc1123(group.created_at), "name": group.name },
+        "etag": null,
     })
 }
 

@@ -8,7 +8,7 @@ use crate::certificate::Certificate;
 use crate::cloud_to_device::{FeedbackSettings, QueueSettings};
 use crate::file::FileSettings;
 use crate::ids::{CertificateName, HubName, PolicyName, Precondition, ServiceName};
-use crate::resource::{CaCertificate, Hub, Policy, ProvisioningService, ResourceGroup};
+use crate::resource::{CaCertificate, ConsumerGroup, Hub, Policy, ProvisioningService, ResourceGroup};
 use crate::route::RoutingDraft;
 use crate::sas::SymmetricKey;
 
@@ -152,6 +152,38 @@ pub enum Ask {
         /// What.
         request: CertificateAsk,
     },
+    /// Something about consumer groups.
+    ConsumerGroup {
+        /// Where.
+        place: Place,
+        /// Of which hub.
+        hub: HubName,
+        /// What.
+        request: ConsumerGroupAsk,
+    },
+}
+
+/// What is asked of the consumer groups of one hub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConsumerGroupAsk {
+    /// Lists them.
+    List,
+    /// Reads one.
+    Find(String),
+    /// Creates one, or reads it if it is there.
+    Put(String),
+    /// Removes one; its readers are cut off.
+    Delete(String),
+}
+
+impl ConsumerGroupAsk {
+    /// Whether it changes anything.
+    pub const fn is_change(&self) -> bool {
+        match self {
+            Self::Put(_) | Self::Delete(_) => true,
+            Self::List | Self::Find(_) => false,
+        }
+    }
 }
 
 impl Ask {
@@ -165,6 +197,7 @@ impl Ask {
             | Self::PatchTags { .. }
             | Self::Delete { .. } => true,
             Self::Certificate { request, .. } => request.is_change(),
+            Self::ConsumerGroup { request, .. } => request.is_change(),
             Self::ListSubscriptions
             | Self::FindSubscription(_)
             | Self::FindGroup { .. }
@@ -436,6 +469,10 @@ pub enum Answer {
     },
     /// CA certificates.
     Certificates(Vec<CaCertificate>),
+    /// One consumer group.
+    ConsumerGroup(ConsumerGroup),
+    /// Consumer groups.
+    ConsumerGroups(Vec<ConsumerGroup>),
 }
 
 /// Why a name cannot be given.

@@ -73,6 +73,10 @@ impl Service {
                 self.check_place(&place)?;
                 self.answer_certificate(&place, &owner, request).await
             }
+            Ask::ConsumerGroup { place, hub, request } => {
+                self.check_place(&place)?;
+                self.answer_consumer_group(&place, &hub, request).await
+            }
         }
     }
 

@@ -76,6 +76,7 @@ pub fn hub(name: &str) -> Hub {
         policies: default_hub_policies(&entropy(11)),
         partitions: 4,
         retention_days: 1,
+        consumer_groups: Vec::new(),
         cloud_to_device: QueueSettings::default(),
         routing: Routing::default(),
         files: FileSettings::default(),

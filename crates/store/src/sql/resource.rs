@@ -10,8 +10,8 @@ use domain::enrollment::AllocationPolicy;
 use domain::file::FileSettings;
 use domain::ids::{CertificateName, Etag, HubKey, HubName, IdScope, Precondition, ServiceKey, ServiceName};
 use domain::resource::{
-    AddressPool, CaCertificate, CertificateOwner, Hub, LinkedHub, Policy, ProvisioningService, ResourceGroup,
-    StoredPolicy,
+    AddressPool, CaCertificate, CertificateOwner, ConsumerGroup, Hub, LinkedHub, Policy, ProvisioningService,
+    ResourceGroup, StoredPolicy,
 };
 use domain::route::Routing;
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,7 @@ struct HubRecord {
     retention_days: u16,
     cloud_to_device: QueueSettings,
     files: FileSettings,
+    consumer_groups: Vec<ConsumerGroup>,
 }
 
 /// What of a provisioning service lies in the open.
@@ -160,6 +161,7 @@ fn seal_hub(sealer: &Sealer, hub: &Hub) -> Result<Sealing, Error> {
         retention_days: hub.retention_days,
         cloud_to_device: hub.cloud_to_device,
         files: hub.files.clone(),
+        consumer_groups: hub.consumer_groups.clone(),
     })?;
     let sealed = SealedHub { extra: hub.extra.clone(), routing: hub.routing.clone() };
     seal_parts(sealer, "hub", hub.key.0, record, (&hub.policies, &sealed))
@@ -195,6 +197,7 @@ fn hub_of(db: Db<'_>, row: &ResourceRow) -> Result<Hub, Error> {
         policies: row.policies(record.policies, ResourceKind::Hub, sealer)?,
         partitions: record.partitions,
         retention_days: record.retention_days,
+        consumer_groups: record.consumer_groups,
         cloud_to_device: record.cloud_to_device,
         files: record.files,
         routing,

@@ -54,7 +54,8 @@ pub fn ended(reason: CutOff) -> Error {
     let (condition, text) = match reason {
         CutOff::Displaced => (condition::STOLEN, "Another reader has taken the partition over."),
         CutOff::TokenExpired | CutOff::CertificateExpired => (condition::UNAUTHORIZED_ACCESS, "The token has expired."),
-        CutOff::Rekeyed | CutOff::Disabled | CutOff::Deleted => {
+        CutOff::Deleted => (condition::NOT_FOUND, "The consumer group is gone."),
+        CutOff::Rekeyed | CutOff::Disabled => {
             (condition::UNAUTHORIZED_ACCESS, "The policy does not allow reading any more.")
         }
         CutOff::HubDeleted => (condition::NOT_FOUND, "The hub is gone."),

@@ -78,6 +78,9 @@ fn show(ask: &Ask) -> String {
         Ask::Certificate { place, owner, request } => {
             format!("certificates {} | {}", of(place, owner), show_certificate_ask(request))
         }
+        Ask::ConsumerGroup { place, hub, request } => {
+            format!("consumer groups {} | {request:?}", of(place, &ResourceName::Hub(hub.clone())))
+        }
     }
 }
 
