@@ -26,6 +26,7 @@ mod http {
 pub mod http_opening;
 pub mod http_request;
 pub mod hub_amqp;
+pub mod hub_service_amqp;
 pub mod hub_topic;
 pub mod identity_json;
 pub mod management_body;

@@ -12,6 +12,8 @@ mod events_amqp;
 mod http_request;
 #[path = "../../../fuzz/src/hub_amqp.rs"]
 mod hub_amqp;
+#[path = "../../../fuzz/src/hub_service_amqp.rs"]
+mod hub_service_amqp;
 #[path = "../../../fuzz/src/hub_topic.rs"]
 mod hub_topic;
 #[path = "../../../fuzz/src/identity_json.rs"]
@@ -61,6 +63,11 @@ fn the_corpus_of_events_amqp_holds() {
 #[test]
 fn the_corpus_of_hub_amqp_holds() {
     replay("hub_amqp", hub_amqp::check);
+}
+
+#[test]
+fn the_corpus_of_hub_service_amqp_holds() {
+    replay("hub_service_amqp", hub_service_amqp::check);
 }
 
 #[test]

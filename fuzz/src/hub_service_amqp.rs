@@ -1,0 +1,342 @@
+//! Back-end programs that share an AMQP connection to a hub and do anything, while the service says anything: nothing is
+//! asked for who is not let in, whoever was let in leaves once, and what was handed out is settled once, or given back.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use dialect::amqp::Session;
+use dialect::session::{Ask, Session as _};
+use domain::clock::UnixTime;
+use domain::cloud_to_device::{Feedback, FeedbackBatch, Outcome};
+use domain::ids::{DeviceId, HubKey, HubName, LockToken, TrackingId};
+use domain::operation::backend::{self, Backend, Stay};
+use domain::operation::cloud_to_device::{self, AtHub};
+use domain::operation::identity::IdentityName;
+use domain::operation::session::{Answer, CutOff};
+use domain::operation::{ErrorKind, Failure, Operation, Push, Reply};
+use proto::amqp::{
+    Body, ClientOpening, Connection, DeliveryId, DeliveryState, Event, Limits, LinkId, LinkTerms, Map, Message,
+    Outgoing, Properties, ReceiverSettleMode, Role, SenderSettleMode, SessionId, Settlement, Source, Target,
+};
+
+const ADDRESSES: [&str; 6] = [
+    "$cbs",
+    "/messages/devicebound",
+    "amqps://h/messages/deviceBound",
+    "/messages/serviceBound/feedback",
+    "/Messages/servicebound/Feedback/",
+    "/messages/elsewhere",
+];
+const CUT_OFFS: [CutOff; 3] = [CutOff::TokenExpired, CutOff::Rekeyed, CutOff::HubDeleted];
+const FORMATS: [u32; 2] = [0, 7];
+/// Batches that a link has at once, sent or on their way, as the dialect promises.
+const HELD_MAX: usize = 8;
+
+/// Reads `input` as a script: a byte for what is done, and what it takes.
+///
+/// # Panics
+/// When a promise of [`Session`] is broken.
+pub fn check(input: &[u8]) {
+    let mut script = Script(input);
+    let mut pair = Pair::open();
+    while !script.0.is_empty() {
+        pair.step(&mut script);
+        pair.pump();
+    }
+    pair.finish();
+}
+
+/// Bytes read as choices. At the end every choice is 0.
+struct Script<'a>(&'a [u8]);
+
+impl<'a> Script<'a> {
+    fn byte(&mut self) -> usize {
+        let Some((&first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        usize::from(first)
+    }
+
+    fn choose<T: Copy>(&mut self, choices: &[T]) -> Option<T> {
+        let index = self.byte().checked_rem(choices.len())?;
+        choices.get(index).copied()
+    }
+
+    fn bytes(&mut self) -> &'a [u8] {
+        let count = (self.byte() * 4).min(self.0.len());
+        let (taken, rest) = self.0.split_at(count);
+        self.0 = rest;
+        taken
+    }
+}
+
+/// A client's end, the session, and what is known of both from outside.
+struct Pair {
+    client: Connection,
+    session: Session,
+    now: Instant,
+    link_session: Option<SessionId>,
+    links: Vec<LinkId>,
+    /// What the client was sent and has not settled.
+    unsettled: Vec<DeliveryId>,
+    open: VecDeque<Ask>,
+    /// Who is in, with what each has and has not settled.
+    present: BTreeMap<u64, (Backend, BTreeSet<LockToken>)>,
+    /// Who was cut off: nothing is done for it any more.
+    cut_off: BTreeSet<u64>,
+    next: u64,
+}
+
+impl Pair {
+    fn open() -> Self {
+        let (limits, now) = (Arc::new(Limits::default()), Instant::now());
+        let opening = ClientOpening {
+            container_id: "client".into(),
+            hostname: Some("h".into()),
+            properties: Map::EMPTY,
+            with_sasl: false,
+        };
+        let mut pair = Self {
+            client: Connection::client(Arc::clone(&limits), opening, now),
+            session: Session::new(limits, true, now),
+            now,
+            link_session: None,
+            links: Vec::new(),
+            unsettled: Vec::new(),
+            open: VecDeque::new(),
+            present: BTreeMap::new(),
+            cut_off: BTreeSet::new(),
+            next: 1,
+        };
+        pair.pump();
+        pair.link_session = pair.client.begin().ok();
+        pair.pump();
+        pair
+    }
+
+    fn step(&mut self, script: &mut Script) {
+        match script.byte() % 8 {
+            0 | 1 => self.attach(script),
+            2 => self.send(script),
+            3 => self.settle(script),
+            4 => {
+                let Some(link) = script.choose(&self.links) else { return };
+                match script.byte() {
+                    even if even.is_multiple_of(2) => self.client.detach(link, even.is_multiple_of(4), None),
+                    credit => self.client.grant_credit(link, credit as u32),
+                }
+            }
+            5 => self.reply(script),
+            6 => self.push(script),
+            _ => {
+                if let Some(session) = self.link_session.take_if(|_| script.byte().is_multiple_of(4)) {
+                    self.client.end_session(session, None);
+                    self.pump();
+                    self.link_session = self.client.begin().ok();
+                }
+            }
+        }
+    }
+
+    fn attach(&mut self, script: &mut Script) {
+        let (Some(address), Some(session)) = (script.choose(&ADDRESSES), self.link_session) else { return };
+        let (role, source, target) = match script.byte().is_multiple_of(2) {
+            true => (Role::Sender, Source::default(), Target::at(address)),
+            false => (Role::Receiver, Source::at(address), Target::default()),
+        };
+        let mut terms = LinkTerms::between(source, target, script.byte() as u64 * 64);
+        let modes = [SenderSettleMode::Mixed, SenderSettleMode::Settled, SenderSettleMode::Unsettled];
+        terms.snd_settle_mode = script.choose(&modes).unwrap_or(SenderSettleMode::Mixed);
+        let modes = [ReceiverSettleMode::First, ReceiverSettleMode::Second];
+        terms.rcv_settle_mode = script.choose(&modes).unwrap_or(ReceiverSettleMode::First);
+        let name = format!("link-{}", self.links.len());
+        if let Ok(link) = self.client.attach(session, name.into(), role, terms) {
+            self.client.grant_credit(link, script.byte() as u32);
+            self.links.push(link);
+        }
+    }
+
+    fn send(&mut self, script: &mut Script) {
+        let Some(link) = script.choose(&self.links) else { return };
+        let settlement = if script.byte().is_multiple_of(2) { Settlement::Settled } else { Settlement::Forgotten };
+        let message_format = script.choose(&FORMATS).unwrap_or_default();
+        let payload = match script.byte() {
+            even if even.is_multiple_of(2) => {
+                let properties =
+                    Properties { to: Some("/devices/a/messages/devicebound".into()), ..Properties::default() };
+                let body = Body::data(Bytes::copy_from_slice(script.bytes()));
+                Message { properties: Some(Box::new(properties)), body, ..Message::default() }.to_bytes()
+            }
+            _ => Bytes::copy_from_slice(script.bytes()),
+        };
+        let tag = Bytes::from_static(b"tag");
+        // Without a link there is nothing to send on.
+        let _ = self.client.send(link, Outgoing { tag, message_format, settlement, payload: vec![payload] });
+    }
+
+    fn settle(&mut self, script: &mut Script) {
+        let index = script.byte().checked_rem(self.unsettled.len()).unwrap_or_default();
+        if index < self.unsettled.len() {
+            let state = match script.byte() % 3 {
+                0 => DeliveryState::Accepted,
+                1 => DeliveryState::Released,
+                _ => DeliveryState::Rejected(Box::new(proto::amqp::Rejected { error: None })),
+            };
+            self.client.settle(self.unsettled.remove(index), state);
+        }
+    }
+
+    fn push(&mut self, script: &mut Script) {
+        let numbers: Vec<u64> = self.present.keys().copied().collect();
+        let Some((backend, _)) = script.choose(&numbers).and_then(|number| self.present.get(&number)) else { return };
+        let backend = backend.clone();
+        let push = match script.byte() {
+            cut if cut.is_multiple_of(4) => Push::CutOff(script.choose(&CUT_OFFS).unwrap_or(CutOff::Rekeyed)),
+            _ => Push::MessagesWaiting,
+        };
+        if matches!(push, Push::CutOff(_)) {
+            // Its locks run out by themselves.
+            self.cut_off.insert(backend.number);
+            self.present.get_mut(&backend.number).expect("it is in").1.clear();
+        }
+        self.session.handle_backend_push(&backend, push, self.now);
+    }
+
+    fn reply(&mut self, script: &mut Script) {
+        let index = script.byte().checked_rem(self.open.len()).unwrap_or_default();
+        let Some(ask) = self.open.remove(index) else { return };
+        let reply = self.answer(&ask, script.byte());
+        self.session.handle_reply(ask.id, reply, self.now);
+    }
+
+    fn answer(&mut self, ask: &Ask, how: usize) -> Result<Reply, Failure> {
+        match &ask.operation {
+            // Leaving does not fail.
+            Operation::Backend(backend::Ask::Leave(_)) => Ok(Reply::Backend(backend::Answer::Done)),
+            _ if how.is_multiple_of(4) => Err(failure()),
+            Operation::Backend(backend::Ask::Enter(enter)) => {
+                let number = self.next();
+                let hub_name = HubName::parse("hub-1").expect("a name");
+                let stay = Stay { number, hub: HubKey(1), hub_name, action: enter.action, path: enter.path.clone() };
+                let backend = Backend::enter(stay);
+                self.present.insert(number, (backend.clone(), BTreeSet::new()));
+                Ok(Reply::Backend(backend::Answer::Entered(backend)))
+            }
+            Operation::Backend(backend::Ask::Renew(_)) => Ok(Reply::Backend(backend::Answer::Done)),
+            Operation::CloudToDevice(cloud_to_device::Ask::TakeFeedback(AtHub::Entered(backend))) => {
+                let lock = LockToken::from_bits(self.next().into());
+                if self.cut_off.contains(&backend.number) {
+                    return Err(failure());
+                }
+                let is_something = how.is_multiple_of(2);
+                if let Some((_, held)) = self.present.get_mut(&backend.number).filter(|_| is_something) {
+                    held.insert(lock);
+                    assert!(held.len() <= HELD_MAX, "more than a link may have");
+                }
+                let batch = is_something.then(|| FeedbackBatch { lock, records: vec![record()] });
+                Ok(Reply::CloudToDevice(cloud_to_device::Answer::Feedback(batch)))
+            }
+            Operation::CloudToDevice(cloud_to_device::Ask::Send { .. }) => {
+                Ok(Reply::CloudToDevice(cloud_to_device::Answer::Sent { message_id: "m".to_owned() }))
+            }
+            Operation::CloudToDevice(_) => Ok(Reply::CloudToDevice(cloud_to_device::Answer::Settled)),
+            _ => Ok(Reply::Session(Answer::Done)),
+        }
+    }
+
+    fn next(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Carries bytes to and fro, and looks at what is asked.
+    fn pump(&mut self) {
+        loop {
+            let up = Bytes::copy_from_slice(self.client.output());
+            self.client.handle_written(up.len(), self.now);
+            if !up.is_empty() && self.session.closed().is_none() {
+                self.session.handle_input(&up, self.now);
+            }
+            let down = Bytes::copy_from_slice(self.session.output());
+            self.session.handle_written(down.len(), self.now);
+            if !down.is_empty() {
+                self.client.handle_input(&down, self.now);
+            }
+            while let Some(event) = self.client.poll_event() {
+                match event {
+                    Event::Detach { link, .. } => self.links.retain(|kept| *kept != link),
+                    Event::Delivery(delivery) if !delivery.is_settled => self.unsettled.push(delivery.id),
+                    _ => {}
+                }
+            }
+            while let Some(ask) = self.session.poll_ask() {
+                self.look_at(&ask);
+                self.open.push_back(ask);
+            }
+            if up.is_empty() && down.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn look_at(&mut self, ask: &Ask) {
+        let (Operation::Backend(backend::Ask::Renew(backend) | backend::Ask::Leave(backend))
+        | Operation::CloudToDevice(
+            cloud_to_device::Ask::Send { hub: AtHub::Entered(backend), .. }
+            | cloud_to_device::Ask::TakeFeedback(AtHub::Entered(backend))
+            | cloud_to_device::Ask::SettleFeedback { hub: AtHub::Entered(backend), .. },
+        )) = &ask.operation
+        else {
+            return;
+        };
+        let Some((_, held)) = self.present.get_mut(&backend.number) else {
+            panic!("{} is not in: {:?}", backend.number, ask.operation)
+        };
+        match &ask.operation {
+            Operation::CloudToDevice(cloud_to_device::Ask::SettleFeedback { lock, .. }) => {
+                // Who is cut off may settle in vain.
+                held.remove(lock);
+            }
+            Operation::Backend(backend::Ask::Leave(_)) => {
+                assert!(held.is_empty(), "{} leaves with what it has not given back", backend.number);
+                self.present.remove(&backend.number);
+            }
+            _ => {}
+        }
+    }
+
+    /// Answers everything and takes all links away: then nobody is left, unless the connection ended.
+    fn finish(mut self) {
+        self.answer_all();
+        for link in std::mem::take(&mut self.links) {
+            self.client.detach(link, true, None);
+            self.pump();
+        }
+        self.answer_all();
+        assert!(self.present.is_empty() || self.session.closed().is_some(), "somebody stays without a link");
+        self.session.handle_eof(self.now);
+        assert!(self.session.closed().is_some(), "a connection ends with its bytes");
+    }
+
+    fn answer_all(&mut self) {
+        while let Some(ask) = self.open.pop_front() {
+            // Nothing waits any more.
+            let reply = self.answer(&ask, 1);
+            self.session.handle_reply(ask.id, reply, self.now);
+            self.pump();
+        }
+    }
+}
+
+fn record() -> Feedback {
+    let device = IdentityName::device(DeviceId::parse("a").expect("a name"));
+    let at = UnixTime::from_seconds(1);
+    Feedback { message_id: "m".to_owned(), device, generation: "1".to_owned(), outcome: Outcome::Success, at }
+}
+
+fn failure() -> Failure {
+    let tracking = TrackingId::from_bits(1);
+    let (public, at) = ("Because.".into(), UnixTime::from_micros(0));
+    Failure { kind: ErrorKind::Unauthorized, public, tracking, retry_after_s: None, at }
+}
