@@ -23,6 +23,8 @@ mod address;
 pub mod body;
 pub mod links;
 mod machine;
+#[cfg(test)]
+mod recorded;
 mod sasl;
 
 /// Seconds after which a client that is sent away may come again.
