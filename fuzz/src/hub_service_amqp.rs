@@ -21,6 +21,8 @@ use proto::amqp::{
     Outgoing, Properties, ReceiverSettleMode, Role, SenderSettleMode, SessionId, Settlement, Source, Target,
 };
 
+use crate::refusal::SameRefusals;
+
 const ADDRESSES: [&str; 6] = [
     "$cbs",
     "/messages/devicebound",
@@ -99,7 +101,7 @@ impl Pair {
         };
         let mut pair = Self {
             client: Connection::client(Arc::clone(&limits), opening, now),
-            session: Session::new(limits, true, now),
+            session: Session::new(limits, Arc::new(SameRefusals), true, now),
             now,
             link_session: None,
             links: Vec::new(),

@@ -2,7 +2,7 @@
 //! (`contract/hub-service.md 11`).
 //!
 //! A digital twin is a view and is never stored: [`view`] makes it of the twin, [`Patch::plan`] turns what is wanted of it
-//! into a merge patch of desired properties, [`difference`] says what a change meant. Its spellings stand here because
+//! into a merge patch of desired properties, [`difference()`] says what a change meant. Its spellings stand here because
 //! they are members of the document itself, and of the twin's by the conventions of Plug and Play: a component is an
 //! object marked `"__t": "c"`, and a device acknowledges a property by an object of `value`, `ac`, `av` and `ad`.
 

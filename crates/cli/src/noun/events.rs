@@ -16,7 +16,7 @@ use crate::context::{Context, NotFound, refusal};
 /// What to do with events.
 #[derive(Debug, Subcommand)]
 pub enum EventsCommand {
-    /// Print telemetry, and what the hub tells of by itself, as it comes, until Ctrl-C
+    /// Print telemetry as it comes, with system and application properties, until Ctrl-C
     Monitor(MonitorArgs),
 }
 

@@ -16,6 +16,7 @@ use proto::amqp::frame::{FrameType, ProtocolHeader, decode_frame};
 use proto::amqp::{Limits, Performative};
 
 use super::Session;
+use crate::mqtt::script::Refuses;
 use crate::session::{Ask as Asked, Session as _};
 
 #[test]
@@ -30,7 +31,7 @@ fn node_puts_a_token_listens_for_methods_and_answers() {
 
 fn play(script: &str) {
     let now = Instant::now();
-    let mut session = Session::new(Arc::new(Limits::default()), true, now);
+    let mut session = Session::new(Arc::new(Limits::default()), Arc::new(Refuses), true, now);
     let mut written = BytesMut::new();
     for (number, line) in script.lines().enumerate() {
         let Some((mark, rest)) = line.split_once(' ') else { continue };

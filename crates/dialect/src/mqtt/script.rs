@@ -44,7 +44,7 @@ pub struct Script {
 }
 
 /// Whoever knows the time and numbers what is refused.
-struct Refuses;
+pub struct Refuses;
 
 impl crate::session::Refusals for Refuses {
     fn refuse(&self, refused: crate::error::Refused) -> Failure {

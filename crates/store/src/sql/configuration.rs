@@ -13,7 +13,7 @@ use domain::identity::Identity;
 use domain::ids::{ConfigurationId, Etag, HubKey, ModuleId, Precondition};
 use domain::operation::identity::IdentityName;
 use domain::query::{Collection, document};
-use domain::twin::{ServiceChange, Twin};
+use domain::twin::ServiceChange;
 use serde_json::{Map, Value, json};
 
 use super::resource::hub_exists;
@@ -21,7 +21,7 @@ use super::rows::{Bits, Column, from_json, from_json_if, moment, row_limit, to_j
 use super::value::{Row, params};
 use super::{Db, Embedded, Tx, identity, twin};
 use crate::error::Error;
-use crate::ports::{Changed, ConfigurationStore, Created, Judged};
+use crate::ports::{Changed, ConfigurationStore, Created, Judged, TwinOutcome};
 
 const RECORD: Column = Column { table: "configuration", column: "record" };
 const PUTS: Column = Column { table: "configuration_put", column: "puts" };
@@ -373,17 +373,10 @@ fn change_desired(
     if patch.is_empty() {
         return Ok(());
     }
-    let mut changed: Twin = present;
-    let fresh = tx.fresh_etag()?;
-    match changed.apply_service_patch(ServiceChange { tags: None, desired: Some(patch) }, fresh, now) {
-        Ok(changes) => {
-            twin::write(tx, hub, id, &changed)?;
-            if let Some(patch) = &changes.desired {
-                twin::announce(tx, hub, name, changed.desired.version(), patch)?;
-            }
-        }
-        // Beside what stands there already it is too much for a twin.
-        Err(refused) => tracing::warn!(device = %name, %refused, "a configuration does not fit into a twin"),
+    let change = ServiceChange { tags: None, desired: Some(patch) };
+    // Beside what stands there already it may be too much for a twin.
+    if let TwinOutcome::Refused(refused) = twin::patch(tx, (hub, name), change, Precondition::None, now)? {
+        tracing::warn!(device = %name, %refused, "a configuration does not fit into a twin");
     }
     Ok(())
 }
