@@ -157,8 +157,8 @@ fn letters(
 }
 
 fn known(db: Db<'_>, hub: HubKey) -> Result<Vec<EndpointName>, Error> {
-    let sql =
-        "SELECT endpoint FROM endpoint_cursor WHERE hub = ?1 UNION SELECT endpoint FROM dead_letter WHERE hub = ?1";
+    let sql = "SELECT endpoint FROM endpoint_cursor WHERE hub = ?1 \
+               UNION SELECT endpoint FROM dead_letter WHERE hub = ?1 ORDER BY endpoint";
     let names: Vec<String> = db.rows(sql, [hub.0], |row| row.get(0))?;
     let parse = |name: String| EndpointName::parse(&name).map_err(|error| ENDPOINT.corrupt(&name, error));
     names.into_iter().map(parse).collect()
