@@ -24,7 +24,7 @@ pub mod body;
 pub mod links;
 mod machine;
 #[cfg(test)]
-mod recorded;
+mod tests;
 mod sasl;
 
 /// Seconds after which a client that is sent away may come again.

@@ -51,7 +51,7 @@ pub fn view(twin: &Twin, identity: &Identity) -> Map<String, Value> {
     document
 }
 
-/// What it means to a digital twin that its device announces another model, as [`difference`] would tell it.
+/// What it means to a digital twin that its device announces another model, as [`difference()`] would tell it.
 pub fn model_change(model_id: Option<&str>) -> Value {
     let value = model_id.unwrap_or_default();
     json!([{ "op": "replace", "path": format!("/{METADATA}/{MODEL}"), "value": value }])
