@@ -243,6 +243,9 @@ fn collect(
             None if rest.is_empty() => Vec::new(),
             None => return Err(invalid()),
         };
+        if path.iter().any(String::is_empty) {
+            return Err(invalid());
+        }
         if path.is_empty() && !value.is_object() {
             return Err(InvalidConfiguration::NotAnObject);
         }
