@@ -15,6 +15,8 @@ import com.microsoft.azure.sdk.iot.service.query.JobQueryResponse;
 import com.microsoft.azure.sdk.iot.service.query.QueryClient;
 import com.microsoft.azure.sdk.iot.service.twin.Twin;
 import java.util.ArrayList;
+import java.time.Duration;
+import java.time.Instant;
 import java.util.Date;
 import java.util.List;
 import java.util.Map;
@@ -52,7 +54,7 @@ final class JobTest {
         assertTrue(rows.hasNext());
         assertEquals("dev-1", rows.next().getDeviceId());
 
-        jobs.scheduleUpdateTwin("job-2", "status = 'enabled'", patch, new Date(Long.MAX_VALUE / 10_000), MAX_S);
+        jobs.scheduleUpdateTwin("job-2", "status = 'enabled'", patch, Date.from(Instant.now().plus(Duration.ofDays(30))), MAX_S);
         assertEquals("job-2", jobs.cancel("job-2").getJobId());
         assertEquals(List.of("job-1"), completed(jobs));
     }
