@@ -17,15 +17,6 @@ const GROUP = '$Default';
 const COUNT = 50;
 const NUMBERS = Array.from({ length: COUNT }, (_, index) => index);
 const READ_MS = 30_000;
-const LATER_MS = 60_000;
-
-// A client that had to connect again forgets the timer of its former token, which would keep this process for most of an
-// hour: what is for later keeps nobody.
-const start = globalThis.setTimeout;
-globalThis.setTimeout = Object.assign((call, milliseconds, ...rest) => {
-  const timer = start(call, milliseconds, ...rest);
-  return milliseconds > LATER_MS ? timer.unref() : timer;
-}, start);
 
 function consumer(muster, transport, text = muster.hub.eventHubConnectionString, group = GROUP) {
   const reader = new EventHubConsumerClient(group, text, { ...OPTIONS[transport], retryOptions: RETRIES });
