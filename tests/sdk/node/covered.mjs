@@ -8,9 +8,8 @@ import { createRequire } from 'node:module';
 const require = createRequire(import.meta.url);
 const NOT_COVERED = JSON.parse(readFileSync(new URL('not-covered.json', import.meta.url), 'utf8'));
 
-/** Used by the running test, and by those that passed. */
+/** Used by the running test. */
 const used = new Set();
-const covered = new Set();
 
 /** Stands before a client or what a package exports, and notes which methods succeed; the call itself is untouched. */
 export function watched(client, owner = typeof client === 'function' ? client.name : client.constructor.name) {
@@ -33,16 +32,19 @@ export function begin() {
   used.clear();
 }
 
-/** Counts what the running test used as covered, and names it by package. */
+/** Names what the running test used by package. */
 export function pass() {
-  used.forEach((method) => covered.add(method));
   const of = (name) => exported(name).filter((method) => used.has(method)).sort();
   const packages = Object.keys(NOT_COVERED).map((name) => [name, of(name)]);
   return Object.fromEntries(packages.filter(([, methods]) => methods.length > 0));
 }
 
-/** Expects of each method of a package that a test has used it or that it is listed with its reason, and never both. */
-export function assertComplete(name) {
+/**
+ * Expects of each method of a package that a test has used it or that it is listed with its reason, and never both.
+ * `results` are those of all tests that passed, whatever file they stand in.
+ */
+export function assertComplete(name, results) {
+  const covered = new Set(results.flatMap(({ methods }) => methods?.[name] ?? []));
   const listed = Object.keys(NOT_COVERED[name]);
   const expected = exported(name).filter((method) => !listed.includes(method));
   assert.deepEqual(expected.filter((method) => !covered.has(method)), [], 'exported, neither used nor listed');

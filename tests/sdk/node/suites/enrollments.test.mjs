@@ -3,8 +3,7 @@
 import '../trust.mjs';
 import assert from 'node:assert/strict';
 import { promisify } from 'node:util';
-import { assertComplete } from '../covered.mjs';
-import { check, client, record } from '../muster.mjs';
+import { check, client } from '../muster.mjs';
 import { derived, enroll, enrollGroup, registerByKey, serviceOf } from '../provisioning.mjs';
 
 const SERVICE = client('azure-iot-provisioning-service');
@@ -166,8 +165,4 @@ check('enrollments are created, updated and deleted together', shows('bulk'), as
   assert.ok((await all()).every(({ provisioningStatus }) => provisioningStatus === 'disabled'));
   assert.equal((await bulk({ mode: 'delete', enrollments })).isSuccessful, true);
   assert.deepEqual(registrationIds((await all())), ['dev-3']);
-});
-
-record(`every method of ${SERVICE.client} is used here or listed as not covered`, shows('methods: all used or listed'), () => {
-  assertComplete(SERVICE.client);
 });
