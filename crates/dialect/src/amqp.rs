@@ -23,9 +23,9 @@ mod address;
 pub mod body;
 pub mod links;
 mod machine;
+mod sasl;
 #[cfg(test)]
 mod tests;
-mod sasl;
 
 /// Seconds after which a client that is sent away may come again.
 const COME_AGAIN_AFTER_S: u32 = 3;
