@@ -12,6 +12,8 @@ use proto::amqp::{
     SenderSettleMode, SessionId, Settlement, Source, Symbol, Target, Transfer, Unsent, condition,
 };
 
+use crate::script::Script;
+
 const FRAME_BYTES_MAX: u32 = 600;
 const MESSAGE_BYTES_MAX: u64 = 100;
 /// The longest answer to one frame: an attach that repeats what it was asked for.
@@ -41,51 +43,24 @@ pub fn check(input: &[u8]) {
     };
     let mut session = Session::new(limits);
     session.introduce(&mut script);
-    while !script.0.is_empty() {
+    while !script.is_over() {
         session.step(&mut script);
         session.check();
     }
     session.finish();
 }
 
-/// Bytes read as choices. At the end every choice is 0.
-struct Script<'a>(&'a [u8]);
-
-impl<'a> Script<'a> {
-    fn byte(&mut self) -> u8 {
-        let Some((&first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        first
+/// A small number, or now and then a large one.
+fn serial(script: &mut Script<'_>) -> u32 {
+    match script.byte() {
+        255 => u32::MAX,
+        254 => 1 << 31,
+        small => u32::from(small % 8),
     }
+}
 
-    /// From `min` to `max`, both included.
-    fn number(&mut self, min: usize, max: usize) -> usize {
-        min + usize::from(self.byte()) % (max - min + 1)
-    }
-
-    fn bit(&mut self) -> bool {
-        self.byte() % 2 == 1
-    }
-
-    /// A small number, or now and then a large one.
-    fn serial(&mut self) -> u32 {
-        match self.byte() {
-            255 => u32::MAX,
-            254 => 1 << 31,
-            small => u32::from(small % 8),
-        }
-    }
-
-    fn bytes(&mut self) -> &'a [u8] {
-        let count = self.number(0, 64).min(self.0.len());
-        let (taken, rest) = self.0.split_at(count);
-        self.0 = rest;
-        taken
-    }
-
-    fn role(&mut self) -> Role {
-        if self.bit() { Role::Sender } else { Role::Receiver }
-    }
+fn role(script: &mut Script<'_>) -> Role {
+    if script.bit() { Role::Sender } else { Role::Receiver }
 }
 
 /// What is known of a link from outside.
@@ -131,7 +106,7 @@ impl Session {
     }
 
     /// Most scripts get past the opening; some may do what they like with it.
-    fn introduce(&mut self, script: &mut Script) {
+    fn introduce(&mut self, script: &mut Script<'_>) {
         match script.byte() % 4 {
             0 => return,
             1 => {
@@ -162,9 +137,9 @@ impl Session {
         self.report();
     }
 
-    fn step(&mut self, script: &mut Script) {
+    fn step(&mut self, script: &mut Script<'_>) {
         match script.byte() % 24 {
-            0 => self.receive(script.bytes()),
+            0 => self.receive(script.bytes_to(64)),
             1 | 2 => self.receive_begin(script),
             3..=5 => self.receive_attach(script),
             6..=8 => self.receive_flow(script),
@@ -197,13 +172,13 @@ impl Session {
         self.receive(&bytes);
     }
 
-    fn receive_begin(&mut self, script: &mut Script) {
+    fn receive_begin(&mut self, script: &mut Script<'_>) {
         let begin = Begin {
             remote_channel: (script.byte() % 16 == 1).then_some(0),
-            next_outgoing_id: script.serial(),
-            incoming_window: script.serial(),
-            outgoing_window: script.serial(),
-            handle_max: script.serial(),
+            next_outgoing_id: serial(script),
+            incoming_window: serial(script),
+            outgoing_window: serial(script),
+            handle_max: serial(script),
             offered_capabilities: Vec::new(),
             desired_capabilities: Vec::new(),
             properties: Map::EMPTY,
@@ -211,18 +186,18 @@ impl Session {
         self.receive_frame(script.number(0, 3) as u16, &Performative::Begin(Box::new(begin)), b"");
     }
 
-    fn receive_attach(&mut self, script: &mut Script) {
+    fn receive_attach(&mut self, script: &mut Script<'_>) {
         let attach = Attach {
             name: if script.bit() { "a".into() } else { "b".into() },
             handle: script.number(0, 5) as u32,
-            role: script.role(),
+            role: role(script),
             snd_settle_mode: SenderSettleMode::Mixed,
             rcv_settle_mode: if script.bit() { ReceiverSettleMode::First } else { ReceiverSettleMode::Second },
             source: Some(Box::new(Source::at("s"))),
             target: Some(Box::new(Target::at("t").into())),
             unsettled: Map::EMPTY,
             incomplete_unsettled: false,
-            initial_delivery_count: Some(script.serial()),
+            initial_delivery_count: Some(serial(script)),
             max_message_size: Some(u64::from(script.byte())),
             offered_capabilities: Vec::new(),
             desired_capabilities: Vec::new(),
@@ -231,16 +206,16 @@ impl Session {
         self.receive_frame(script.number(0, 3) as u16, &Performative::Attach(Box::new(attach)), b"");
     }
 
-    fn receive_flow(&mut self, script: &mut Script) {
+    fn receive_flow(&mut self, script: &mut Script<'_>) {
         let is_of_link = !script.byte().is_multiple_of(4);
         let flow = Flow {
-            next_incoming_id: Some(script.serial()),
-            incoming_window: script.serial(),
-            next_outgoing_id: script.serial(),
-            outgoing_window: script.serial(),
+            next_incoming_id: Some(serial(script)),
+            incoming_window: serial(script),
+            next_outgoing_id: serial(script),
+            outgoing_window: serial(script),
             handle: is_of_link.then(|| script.number(0, 5) as u32),
-            delivery_count: is_of_link.then(|| script.serial()),
-            link_credit: is_of_link.then(|| script.serial()),
+            delivery_count: is_of_link.then(|| serial(script)),
+            link_credit: is_of_link.then(|| serial(script)),
             available: None,
             drain: script.byte() % 4 == 1,
             echo: script.byte() % 4 == 1,
@@ -249,11 +224,11 @@ impl Session {
         self.receive_frame(script.number(0, 3) as u16, &Performative::Flow(flow), b"");
     }
 
-    fn receive_transfer(&mut self, script: &mut Script) {
+    fn receive_transfer(&mut self, script: &mut Script<'_>) {
         let is_first = !script.byte().is_multiple_of(4);
         let transfer = Transfer {
             handle: script.number(0, 5) as u32,
-            delivery_id: is_first.then(|| script.serial()),
+            delivery_id: is_first.then(|| serial(script)),
             delivery_tag: is_first.then(|| Bytes::from(vec![1; script.number(0, 33)])),
             message_format: Some(0),
             settled: Some(script.bit()),
@@ -265,14 +240,14 @@ impl Session {
             batchable: false,
         };
         let channel = script.number(0, 3) as u16;
-        self.receive_frame(channel, &Performative::Transfer(transfer), script.bytes());
+        self.receive_frame(channel, &Performative::Transfer(transfer), script.bytes_to(64));
     }
 
-    fn receive_disposition(&mut self, script: &mut Script) {
+    fn receive_disposition(&mut self, script: &mut Script<'_>) {
         let disposition = Disposition {
-            role: script.role(),
-            first: script.serial(),
-            last: script.bit().then(|| script.serial()),
+            role: role(script),
+            first: serial(script),
+            last: script.bit().then(|| serial(script)),
             settled: script.bit(),
             state: script.bit().then_some(DeliveryState::Accepted),
             batchable: false,
@@ -280,7 +255,7 @@ impl Session {
         self.receive_frame(script.number(0, 3) as u16, &Performative::Disposition(disposition), b"");
     }
 
-    fn receive_end(&mut self, script: &mut Script) {
+    fn receive_end(&mut self, script: &mut Script<'_>) {
         let channel = script.number(0, 3) as u16;
         let end = if script.byte().is_multiple_of(4) {
             Performative::End(End { error: None })
@@ -290,12 +265,12 @@ impl Session {
         self.receive_frame(channel, &end, b"");
     }
 
-    fn pick_link(&self, script: &mut Script) -> Option<LinkId> {
+    fn pick_link(&self, script: &mut Script<'_>) -> Option<LinkId> {
         let count = self.links.len();
         self.links.keys().nth(script.number(0, count.max(1) - 1)).copied()
     }
 
-    fn answer(&mut self, script: &mut Script) {
+    fn answer(&mut self, script: &mut Script<'_>) {
         let Some((&id, link)) = self.links.iter_mut().find(|(_, link)| !link.is_answered) else { return };
         link.is_answered = true;
         if script.byte().is_multiple_of(4) {
@@ -305,7 +280,7 @@ impl Session {
         }
     }
 
-    fn grant(&mut self, script: &mut Script) {
+    fn grant(&mut self, script: &mut Script<'_>) {
         let Some(id) = self.pick_link(script) else { return };
         let count = script.number(0, 5) as u32;
         self.connection.grant_credit(id, count);
@@ -319,7 +294,7 @@ impl Session {
         self.links.get(&id).is_some_and(|link| link.attach.role == Role::Sender)
     }
 
-    fn settle(&mut self, script: &mut Script) {
+    fn settle(&mut self, script: &mut Script<'_>) {
         if self.open.is_empty() {
             return;
         }
@@ -328,7 +303,7 @@ impl Session {
         self.connection.settle(id, state);
     }
 
-    fn send(&mut self, script: &mut Script) {
+    fn send(&mut self, script: &mut Script<'_>) {
         let Some(id) = self.pick_link(script) else { return };
         let settlement = match script.byte() % 3 {
             0 => Settlement::Settled,
@@ -395,7 +370,7 @@ impl Session {
         }
     }
 
-    fn end(&mut self, script: &mut Script) {
+    fn end(&mut self, script: &mut Script<'_>) {
         match script.byte() % 12 {
             0 => self.connection.close(None, self.now),
             1 => self.connection.handle_eof(),
@@ -416,10 +391,10 @@ impl Session {
         }
     }
 
-    fn attach(&mut self, script: &mut Script) {
+    fn attach(&mut self, script: &mut Script<'_>) {
         let Some(&session) = self.sessions.last() else { return };
         let terms = LinkTerms::between(Source::at("s"), Target::at("t"), MESSAGE_BYTES_MAX);
-        let _ = self.connection.attach(session, "ours".into(), script.role(), terms);
+        let _ = self.connection.attach(session, "ours".into(), role(script), terms);
     }
 
     /// Takes every event.

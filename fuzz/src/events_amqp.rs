@@ -3,10 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
-use dialect::amqp::Session;
 use dialect::session::{Ask as Asked, Session as _};
 use domain::clock::UnixTime;
 use domain::ids::{DeviceId, HubKey, TrackingId};
@@ -15,12 +13,10 @@ use domain::operation::events::{Answer, Ask, Event, From, Reader, Seat};
 use domain::operation::identity::IdentityName;
 use domain::operation::session::{AuthenticationMethod, CutOff};
 use domain::operation::{ErrorKind, Failure, Operation, Reply, session};
-use proto::amqp::{
-    ClientOpening, Connection, Event as Noticed, Limits, LinkId, LinkTerms, Map, Outgoing, Role, SessionId, Settlement,
-    Source, Symbol, Target, Value,
-};
+use proto::amqp::{Event as Noticed, LinkId, LinkTerms, Outgoing, Role, Settlement, Source, Symbol, Target, Value};
 
-use crate::refusal::SameRefusals;
+use crate::amqp_ends::Ends;
+use crate::script::Script;
 
 const ADDRESSES: [&str; 6] = [
     "$cbs",
@@ -37,47 +33,20 @@ const BODY_BYTES: usize = 512;
 /// Reads `input` as a script: a byte for what is done, and what it takes.
 ///
 /// # Panics
-/// When a promise of [`Session`] is broken.
+/// When a promise of [`dialect::amqp::Session`] is broken.
 pub fn check(input: &[u8]) {
     let mut script = Script(input);
     let mut pair = Pair::open();
-    while !script.0.is_empty() {
+    while !script.is_over() {
         pair.step(&mut script);
         pair.pump();
     }
     pair.finish();
 }
 
-/// Bytes read as choices. At the end every choice is 0.
-struct Script<'a>(&'a [u8]);
-
-impl<'a> Script<'a> {
-    fn byte(&mut self) -> usize {
-        let Some((&first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        usize::from(first)
-    }
-
-    fn choose<T: Copy>(&mut self, choices: &[T]) -> Option<T> {
-        let index = self.byte().checked_rem(choices.len())?;
-        choices.get(index).copied()
-    }
-
-    fn bytes(&mut self) -> &'a [u8] {
-        let count = self.byte().min(self.0.len());
-        let (taken, rest) = self.0.split_at(count);
-        self.0 = rest;
-        taken
-    }
-}
-
 /// A client's end, the session, and what is known of both from outside.
 struct Pair {
-    client: Connection,
-    session: Session,
-    now: Instant,
-    link_session: Option<SessionId>,
-    links: Vec<LinkId>,
+    ends: Ends,
     open: VecDeque<Asked>,
     /// Who is in.
     readers: BTreeSet<u64>,
@@ -88,61 +57,40 @@ struct Pair {
 
 impl Pair {
     fn open() -> Self {
-        let (limits, now) = (Arc::new(Limits::default()), Instant::now());
-        let opening = ClientOpening {
-            container_id: "client".into(),
-            hostname: Some("h".into()),
-            properties: Map::EMPTY,
-            with_sasl: false,
-        };
-        let client = Connection::client(Arc::clone(&limits), opening, now);
         let mut pair = Self {
-            client,
-            session: Session::new(limits, Arc::new(SameRefusals), true, now),
-            now,
-            link_session: None,
-            links: Vec::new(),
+            ends: Ends::open("h"),
             open: VecDeque::new(),
             readers: BTreeSet::new(),
             next_reader: 0,
             arrived: BTreeMap::new(),
         };
         pair.pump();
-        pair.link_session = pair.client.begin().ok();
+        pair.ends.begin();
         pair.pump();
         pair
     }
 
-    fn step(&mut self, script: &mut Script) {
+    fn step(&mut self, script: &mut Script<'_>) {
         match script.byte() % 8 {
             0 | 1 => self.attach(script),
             2 => self.send(script),
-            3 => {
-                if let Some(link) = script.choose(&self.links) {
-                    self.client.grant_credit(link, script.byte() as u32);
-                }
-            }
-            4 => {
-                if let Some(link) = script.choose(&self.links) {
-                    self.client.detach(link, script.byte().is_multiple_of(2), None);
-                }
-            }
+            3 => self.ends.grant(script),
+            4 => self.ends.detach(script),
             7 => {
-                if let Some(session) = self.link_session.take_if(|_| script.byte().is_multiple_of(4)) {
-                    self.client.end_session(session, None);
+                if self.ends.end(script) {
                     self.pump();
-                    self.link_session = self.client.begin().ok();
+                    self.ends.begin();
                 }
             }
             _ => self.reply(script),
         }
     }
 
-    fn attach(&mut self, script: &mut Script) {
-        let (Some(address), Some(session)) = (script.choose(&ADDRESSES), self.link_session) else { return };
+    fn attach(&mut self, script: &mut Script<'_>) {
+        let (Some(address), Some(session)) = (script.choose(&ADDRESSES), self.ends.link_session) else { return };
         let is_sender = script.byte().is_multiple_of(4);
         let mut source = Source::at(address);
-        let expression = script.bytes();
+        let expression = script.bytes(1);
         if let Ok(text) = std::str::from_utf8(expression)
             && !text.is_empty()
         {
@@ -152,30 +100,30 @@ impl Pair {
             true => (Role::Sender, Source::default(), Target::at(address)),
             false => (Role::Receiver, source, Target::default()),
         };
-        let name = format!("link-{}", self.links.len());
-        if let Ok(link) = self.client.attach(session, name.into(), role, LinkTerms::between(source, target, 0)) {
-            self.client.grant_credit(link, script.byte() as u32);
-            self.links.push(link);
+        let name = format!("link-{}", self.ends.links.len());
+        if let Ok(link) = self.ends.client.attach(session, name.into(), role, LinkTerms::between(source, target, 0)) {
+            self.ends.client.grant_credit(link, u32::from(script.byte()));
+            self.ends.links.push(link);
         }
     }
 
-    fn send(&mut self, script: &mut Script) {
-        let Some(link) = script.choose(&self.links) else { return };
-        let payload = vec![Bytes::copy_from_slice(script.bytes())];
+    fn send(&mut self, script: &mut Script<'_>) {
+        let Some(link) = script.choose(&self.ends.links) else { return };
+        let payload = vec![Bytes::copy_from_slice(script.bytes(1))];
         let (tag, settlement) = (Bytes::from_static(b"tag"), Settlement::Forgotten);
         // Without a link there is nothing to send on.
-        let _ = self.client.send(link, Outgoing { tag, message_format: 0, settlement, payload });
+        let _ = self.ends.client.send(link, Outgoing { tag, message_format: 0, settlement, payload });
     }
 
-    fn reply(&mut self, script: &mut Script) {
-        let index = script.byte().checked_rem(self.open.len()).unwrap_or_default();
+    fn reply(&mut self, script: &mut Script<'_>) {
+        let index = script.index(self.open.len()).unwrap_or_default();
         let Some(ask) = self.open.remove(index) else { return };
         let reply = self.answer(&ask, script);
-        self.session.handle_reply(ask.id, reply, self.now);
+        self.ends.session.handle_reply(ask.id, reply, self.ends.now);
     }
 
-    fn answer(&mut self, ask: &Asked, script: &mut Script) -> Result<Reply, Failure> {
-        let choice = script.byte();
+    fn answer(&mut self, ask: &Asked, script: &mut Script<'_>) -> Result<Reply, Failure> {
+        let choice = usize::from(script.byte());
         let Operation::Events(ask) = &ask.operation else { return Ok(Reply::Session(session::Answer::Done)) };
         let answer = match ask {
             // Leaving does not fail.
@@ -186,7 +134,7 @@ impl Pair {
                 self.readers.insert(self.next_reader);
                 Answer::Attached { reader: reader(self.next_reader), from: From::Oldest }
             }
-            Ask::Read { from, limit, .. } => events(*from, choice.min(*limit), script.byte()),
+            Ask::Read { from, limit, .. } => events(*from, choice.min(*limit), script.byte().into()),
             Ask::Locate { .. } => Answer::Located { host: "h".into(), name: "hub".into() },
             Ask::Describe(_) => {
                 Answer::EventHub { name: "hub".into(), created_at: UnixTime::from_micros(0), partitions: 4 }
@@ -201,26 +149,17 @@ impl Pair {
     /// Carries bytes to and fro, and looks at what arrives and what is asked.
     fn pump(&mut self) {
         loop {
-            let up = Bytes::copy_from_slice(self.client.output());
-            self.client.handle_written(up.len(), self.now);
-            if !up.is_empty() && self.session.closed().is_none() {
-                self.session.handle_input(&up, self.now);
-            }
-            let down = Bytes::copy_from_slice(self.session.output());
-            self.session.handle_written(down.len(), self.now);
-            if !down.is_empty() {
-                self.client.handle_input(&down, self.now);
-            }
-            while let Some(event) = self.client.poll_event() {
+            let has_moved = self.ends.exchange();
+            while let Some(event) = self.ends.client.poll_event() {
                 self.notice(&event);
             }
-            while let Some(ask) = self.session.poll_ask() {
+            while let Some(ask) = self.ends.session.poll_ask() {
                 if let Operation::Events(Ask::Detach(reader)) = &ask.operation {
                     assert!(self.readers.remove(&reader.number), "a reader leaves that is not in");
                 }
                 self.open.push_back(ask);
             }
-            if up.is_empty() && down.is_empty() {
+            if !has_moved {
                 return;
             }
         }
@@ -229,7 +168,7 @@ impl Pair {
     fn notice(&mut self, event: &Noticed) {
         match event {
             Noticed::Detach { link, .. } => {
-                self.links.retain(|kept| kept != link);
+                self.ends.links.retain(|kept| kept != link);
                 self.arrived.remove(link);
             }
             Noticed::Delivery(delivery) => {
@@ -247,9 +186,9 @@ impl Pair {
 
     /// Ends the connection: whoever is in leaves.
     fn finish(mut self) {
-        self.session.handle_eof(self.now);
-        self.client.handle_eof();
-        while let Some(ask) = self.session.poll_ask() {
+        self.ends.session.handle_eof(self.ends.now);
+        self.ends.client.handle_eof();
+        while let Some(ask) = self.ends.session.poll_ask() {
             self.open.push_back(ask);
         }
         for _ in 0..2 {
@@ -258,8 +197,8 @@ impl Pair {
                     self.readers.remove(&reader.number);
                 }
                 let reply = self.answer(&ask, &mut Script(&[1]));
-                self.session.handle_reply(ask.id, reply, self.now);
-                while let Some(ask) = self.session.poll_ask() {
+                self.ends.session.handle_reply(ask.id, reply, self.ends.now);
+                while let Some(ask) = self.ends.session.poll_ask() {
                     self.open.push_back(ask);
                 }
             }
@@ -270,7 +209,7 @@ impl Pair {
             }
         }
         assert!(self.readers.is_empty(), "somebody stays without a connection");
-        assert!(self.session.closed().is_some(), "a connection ends with its bytes");
+        assert!(self.ends.session.closed().is_some(), "a connection ends with its bytes");
     }
 }
 

@@ -3,10 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
-use dialect::amqp::Session;
 use dialect::session::{Ask, Session as _};
 use domain::clock::UnixTime;
 use domain::cloud_to_device::{Delivery, Draft};
@@ -17,11 +15,11 @@ use domain::operation::identity::IdentityName;
 use domain::operation::session::{Answer, AuthenticationMethod, ConnectedDevice, CutOff, Seat, Subscriptions};
 use domain::operation::{ErrorKind, Failure, Operation, Push, Reply, method, session, telemetry, twin};
 use proto::amqp::{
-    ClientOpening, Connection, DeliveryId, DeliveryState, Event, Limits, LinkId, LinkTerms, Map, Outgoing,
-    ReceiverSettleMode, Role, SessionId, Settlement, Source, Target,
+    DeliveryId, DeliveryState, Event, LinkTerms, Outgoing, ReceiverSettleMode, Role, Settlement, Source, Target,
 };
 
-use crate::refusal::SameRefusals;
+use crate::amqp_ends::Ends;
+use crate::script::Script;
 
 const ADDRESSES: [&str; 12] = [
     "$cbs",
@@ -45,47 +43,20 @@ const FORMATS: [u32; 3] = [0, 0x8001_3700, 7];
 /// Reads `input` as a script: a byte for what is done, and what it takes.
 ///
 /// # Panics
-/// When a promise of [`Session`] is broken.
+/// When a promise of [`dialect::amqp::Session`] is broken.
 pub fn check(input: &[u8]) {
     let mut script = Script(input);
     let mut pair = Pair::open();
-    while !script.0.is_empty() {
+    while !script.is_over() {
         pair.step(&mut script);
         pair.pump();
     }
     pair.finish();
 }
 
-/// Bytes read as choices. At the end every choice is 0.
-struct Script<'a>(&'a [u8]);
-
-impl<'a> Script<'a> {
-    fn byte(&mut self) -> usize {
-        let Some((&first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        usize::from(first)
-    }
-
-    fn choose<T: Copy>(&mut self, choices: &[T]) -> Option<T> {
-        let index = self.byte().checked_rem(choices.len())?;
-        choices.get(index).copied()
-    }
-
-    fn bytes(&mut self) -> &'a [u8] {
-        let count = (self.byte() * 4).min(self.0.len());
-        let (taken, rest) = self.0.split_at(count);
-        self.0 = rest;
-        taken
-    }
-}
-
 /// A client's end, the session, and what is known of both from outside.
 struct Pair {
-    client: Connection,
-    session: Session,
-    now: Instant,
-    link_session: Option<SessionId>,
-    links: Vec<LinkId>,
+    ends: Ends,
     open: VecDeque<Ask>,
     /// Who is in, by the epoch of the seat.
     seats: BTreeMap<u64, ConnectedDevice>,
@@ -101,24 +72,10 @@ struct Pair {
 
 impl Pair {
     fn open() -> Self {
-        let (limits, now) = (Arc::new(Limits::default()), Instant::now());
-        let opening = ClientOpening {
-            container_id: "client".into(),
-            hostname: Some("h".into()),
-            properties: Map::EMPTY,
-            with_sasl: false,
-        };
-        let client = Connection::client(Arc::clone(&limits), opening, now);
-        let session = Session::new(limits, Arc::new(SameRefusals), true, now);
-        let (links, open, seats) = (Vec::new(), VecDeque::new(), BTreeMap::new());
         let mut pair = Self {
-            client,
-            session,
-            now,
-            link_session: None,
-            links,
-            open,
-            seats,
+            ends: Ends::open("h"),
+            open: VecDeque::new(),
+            seats: BTreeMap::new(),
             next_epoch: 1,
             unsettled: Vec::new(),
             held: BTreeSet::new(),
@@ -126,81 +83,72 @@ impl Pair {
             waiters: Vec::new(),
         };
         pair.pump();
-        pair.link_session = pair.client.begin().ok();
+        pair.ends.begin();
         pair.pump();
         pair
     }
 
-    fn step(&mut self, script: &mut Script) {
+    fn step(&mut self, script: &mut Script<'_>) {
         match script.byte() % 11 {
             0 | 1 => self.attach(script),
             2 | 3 => self.send(script),
-            4 => {
-                if let Some(link) = script.choose(&self.links) {
-                    self.client.detach(link, script.byte().is_multiple_of(2), None);
-                }
-            }
+            4 => self.ends.detach(script),
             5 => self.reply(script),
             6 => self.push(script),
             8 => self.settle(script),
-            9 => {
-                if let Some(link) = script.choose(&self.links) {
-                    self.client.grant_credit(link, script.byte() as u32);
-                }
-            }
+            9 => self.ends.grant(script),
             10 => {
-                let waiter = script.byte().checked_rem(self.waiters.len());
+                let waiter = script.index(self.waiters.len());
                 waiter.map(|index| self.waiters.swap_remove(index));
             }
             _ => {
-                if let Some(session) = self.link_session.take_if(|_| script.byte().is_multiple_of(4)) {
-                    self.client.end_session(session, None);
+                if self.ends.end(script) {
                     self.pump();
-                    self.link_session = self.client.begin().ok();
+                    self.ends.begin();
                 }
             }
         }
     }
 
-    fn attach(&mut self, script: &mut Script) {
-        let (Some(address), Some(session)) = (script.choose(&ADDRESSES), self.link_session) else { return };
+    fn attach(&mut self, script: &mut Script<'_>) {
+        let (Some(address), Some(session)) = (script.choose(&ADDRESSES), self.ends.link_session) else { return };
         let is_sender = script.byte().is_multiple_of(2);
         let (role, source, target) = match is_sender {
             true => (Role::Sender, Source::default(), Target::at(address)),
             false => (Role::Receiver, Source::at(address), Target::default()),
         };
-        let name = format!("link-{}", self.links.len());
+        let name = format!("link-{}", self.ends.links.len());
         let mut terms = LinkTerms::between(source, target, 0);
         if script.byte().is_multiple_of(2) {
             terms.rcv_settle_mode = ReceiverSettleMode::Second;
         }
-        let attached = self.client.attach(session, name.into(), role, terms);
+        let attached = self.ends.client.attach(session, name.into(), role, terms);
         if let Ok(link) = attached {
-            self.client.grant_credit(link, script.byte() as u32);
-            self.links.push(link);
+            self.ends.client.grant_credit(link, u32::from(script.byte()));
+            self.ends.links.push(link);
         }
     }
 
-    fn send(&mut self, script: &mut Script) {
-        let Some(link) = script.choose(&self.links) else { return };
+    fn send(&mut self, script: &mut Script<'_>) {
+        let Some(link) = script.choose(&self.ends.links) else { return };
         let settlement = if script.byte().is_multiple_of(2) { Settlement::Settled } else { Settlement::Forgotten };
         let message_format = script.choose(&FORMATS).unwrap_or_default();
-        let payload = vec![Bytes::copy_from_slice(script.bytes())];
+        let payload = vec![Bytes::copy_from_slice(script.bytes(4))];
         let tag = Bytes::from_static(b"tag");
         // Without a link there is nothing to send on.
-        let _ = self.client.send(link, Outgoing { tag, message_format, settlement, payload });
+        let _ = self.ends.client.send(link, Outgoing { tag, message_format, settlement, payload });
     }
 
     /// Settles something that was received.
-    fn settle(&mut self, script: &mut Script) {
-        let Some(index) = script.byte().checked_rem(self.unsettled.len()) else { return };
+    fn settle(&mut self, script: &mut Script<'_>) {
+        let Some(index) = script.index(self.unsettled.len()) else { return };
         let error = proto::amqp::Error::new(proto::amqp::condition::NOT_ALLOWED, "no");
         let states = [DeliveryState::Accepted, DeliveryState::Released, DeliveryState::rejected(error)];
-        let state = script.byte().checked_rem(states.len()).and_then(|index| states.get(index).cloned());
-        self.client.settle(self.unsettled.swap_remove(index), state.unwrap_or(DeliveryState::Released));
+        let state = script.index(states.len()).and_then(|index| states.get(index).cloned());
+        self.ends.client.settle(self.unsettled.swap_remove(index), state.unwrap_or(DeliveryState::Released));
     }
 
-    fn push(&mut self, script: &mut Script) {
+    fn push(&mut self, script: &mut Script<'_>) {
         let devices: Vec<u64> = self.seats.keys().copied().collect();
         let Some(device) = script.choose(&devices).and_then(|epoch| self.seats.get(&epoch).cloned()) else { return };
         let push = match script.byte() {
@@ -209,20 +157,20 @@ impl Pair {
             call if call.is_multiple_of(5) => {
                 let waiter = Waiter::new();
                 let Ok(name) = MethodName::parse("m") else { return };
-                let request = waiter.request(MethodRequestId::from_bits(call as u128), name, Payload::NULL);
+                let request = waiter.request(MethodRequestId::from_bits(u128::from(call)), name, Payload::NULL);
                 self.waiters.push(waiter);
                 Push::Method(request)
             }
-            version => Push::Desired(twin::DesiredChange { version: version as u64, patch: Arc::default() }),
+            version => Push::Desired(twin::DesiredChange { version: u64::from(version), patch: Arc::default() }),
         };
-        self.session.handle_push(&device, push, self.now);
+        self.ends.session.handle_push(&device, push, self.ends.now);
     }
 
-    fn reply(&mut self, script: &mut Script) {
-        let index = script.byte().checked_rem(self.open.len()).unwrap_or_default();
+    fn reply(&mut self, script: &mut Script<'_>) {
+        let index = script.index(self.open.len()).unwrap_or_default();
         let Some(ask) = self.open.remove(index) else { return };
         let reply = self.answer(&ask, script.byte().is_multiple_of(4));
-        self.session.handle_reply(ask.id, reply, self.now);
+        self.ends.session.handle_reply(ask.id, reply, self.ends.now);
     }
 
     fn answer(&mut self, ask: &Ask, fails: bool) -> Result<Reply, Failure> {
@@ -283,28 +231,19 @@ impl Pair {
     /// Carries bytes to and fro, and looks at what is asked.
     fn pump(&mut self) {
         loop {
-            let up = Bytes::copy_from_slice(self.client.output());
-            self.client.handle_written(up.len(), self.now);
-            if !up.is_empty() && self.session.closed().is_none() {
-                self.session.handle_input(&up, self.now);
-            }
-            let down = Bytes::copy_from_slice(self.session.output());
-            self.session.handle_written(down.len(), self.now);
-            if !down.is_empty() {
-                self.client.handle_input(&down, self.now);
-            }
-            while let Some(event) = self.client.poll_event() {
+            let has_moved = self.ends.exchange();
+            while let Some(event) = self.ends.client.poll_event() {
                 match event {
-                    Event::Detach { link, .. } => self.links.retain(|kept| *kept != link),
+                    Event::Detach { link, .. } => self.ends.links.retain(|kept| *kept != link),
                     Event::Delivery(delivery) if !delivery.is_settled => self.unsettled.push(delivery.id),
                     _ => {}
                 }
             }
-            while let Some(ask) = self.session.poll_ask() {
+            while let Some(ask) = self.ends.session.poll_ask() {
                 self.look_at(&ask);
                 self.open.push_back(ask);
             }
-            if up.is_empty() && down.is_empty() {
+            if !has_moved {
                 return;
             }
         }
@@ -347,21 +286,21 @@ impl Pair {
     fn finish(mut self) {
         while let Some(ask) = self.open.pop_front() {
             let reply = self.answer(&ask, false);
-            self.session.handle_reply(ask.id, reply, self.now);
+            self.ends.session.handle_reply(ask.id, reply, self.ends.now);
             self.pump();
         }
-        for link in std::mem::take(&mut self.links) {
-            self.client.detach(link, true, None);
+        for link in std::mem::take(&mut self.ends.links) {
+            self.ends.client.detach(link, true, None);
             self.pump();
         }
         while let Some(ask) = self.open.pop_front() {
             let reply = self.answer(&ask, false);
-            self.session.handle_reply(ask.id, reply, self.now);
+            self.ends.session.handle_reply(ask.id, reply, self.ends.now);
             self.pump();
         }
-        assert!(self.seats.is_empty() || self.session.closed().is_some(), "somebody stays without a link");
-        self.session.handle_eof(self.now);
-        assert!(self.session.closed().is_some(), "a connection ends with its bytes");
+        assert!(self.seats.is_empty() || self.ends.session.closed().is_some(), "somebody stays without a link");
+        self.ends.session.handle_eof(self.ends.now);
+        assert!(self.ends.session.closed().is_some(), "a connection ends with its bytes");
     }
 }
 

@@ -2,11 +2,8 @@
 //! asked for who is not let in, whoever was let in leaves once, and what was handed out is settled once, or given back.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
-use dialect::amqp::Session;
 use dialect::session::{Ask, Session as _};
 use domain::clock::UnixTime;
 use domain::cloud_to_device::{Feedback, FeedbackBatch, Outcome};
@@ -17,11 +14,12 @@ use domain::operation::identity::IdentityName;
 use domain::operation::session::{Answer, CutOff};
 use domain::operation::{ErrorKind, Failure, Operation, Push, Reply};
 use proto::amqp::{
-    Body, ClientOpening, Connection, DeliveryId, DeliveryState, Event, Limits, LinkId, LinkTerms, Map, Message,
-    Outgoing, Properties, ReceiverSettleMode, Role, SenderSettleMode, SessionId, Settlement, Source, Target,
+    Body, DeliveryId, DeliveryState, Event, LinkTerms, Message, Outgoing, Properties, ReceiverSettleMode, Role,
+    SenderSettleMode, Settlement, Source, Target,
 };
 
-use crate::refusal::SameRefusals;
+use crate::amqp_ends::Ends;
+use crate::script::Script;
 
 const ADDRESSES: [&str; 6] = [
     "$cbs",
@@ -39,47 +37,20 @@ const HELD_MAX: usize = 8;
 /// Reads `input` as a script: a byte for what is done, and what it takes.
 ///
 /// # Panics
-/// When a promise of [`Session`] is broken.
+/// When a promise of [`dialect::amqp::Session`] is broken.
 pub fn check(input: &[u8]) {
     let mut script = Script(input);
     let mut pair = Pair::open();
-    while !script.0.is_empty() {
+    while !script.is_over() {
         pair.step(&mut script);
         pair.pump();
     }
     pair.finish();
 }
 
-/// Bytes read as choices. At the end every choice is 0.
-struct Script<'a>(&'a [u8]);
-
-impl<'a> Script<'a> {
-    fn byte(&mut self) -> usize {
-        let Some((&first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        usize::from(first)
-    }
-
-    fn choose<T: Copy>(&mut self, choices: &[T]) -> Option<T> {
-        let index = self.byte().checked_rem(choices.len())?;
-        choices.get(index).copied()
-    }
-
-    fn bytes(&mut self) -> &'a [u8] {
-        let count = (self.byte() * 4).min(self.0.len());
-        let (taken, rest) = self.0.split_at(count);
-        self.0 = rest;
-        taken
-    }
-}
-
 /// A client's end, the session, and what is known of both from outside.
 struct Pair {
-    client: Connection,
-    session: Session,
-    now: Instant,
-    link_session: Option<SessionId>,
-    links: Vec<LinkId>,
+    ends: Ends,
     /// What the client was sent and has not settled.
     unsettled: Vec<DeliveryId>,
     open: VecDeque<Ask>,
@@ -92,19 +63,8 @@ struct Pair {
 
 impl Pair {
     fn open() -> Self {
-        let (limits, now) = (Arc::new(Limits::default()), Instant::now());
-        let opening = ClientOpening {
-            container_id: "client".into(),
-            hostname: Some("h".into()),
-            properties: Map::EMPTY,
-            with_sasl: false,
-        };
         let mut pair = Self {
-            client: Connection::client(Arc::clone(&limits), opening, now),
-            session: Session::new(limits, Arc::new(SameRefusals), true, now),
-            now,
-            link_session: None,
-            links: Vec::new(),
+            ends: Ends::open("h"),
             unsettled: Vec::new(),
             open: VecDeque::new(),
             present: BTreeMap::new(),
@@ -112,84 +72,83 @@ impl Pair {
             next: 1,
         };
         pair.pump();
-        pair.link_session = pair.client.begin().ok();
+        pair.ends.begin();
         pair.pump();
         pair
     }
 
-    fn step(&mut self, script: &mut Script) {
+    fn step(&mut self, script: &mut Script<'_>) {
         match script.byte() % 8 {
             0 | 1 => self.attach(script),
             2 => self.send(script),
             3 => self.settle(script),
             4 => {
-                let Some(link) = script.choose(&self.links) else { return };
+                let Some(link) = script.choose(&self.ends.links) else { return };
                 match script.byte() {
-                    even if even.is_multiple_of(2) => self.client.detach(link, even.is_multiple_of(4), None),
-                    credit => self.client.grant_credit(link, credit as u32),
+                    even if even.is_multiple_of(2) => self.ends.client.detach(link, even.is_multiple_of(4), None),
+                    credit => self.ends.client.grant_credit(link, u32::from(credit)),
                 }
             }
             5 => self.reply(script),
             6 => self.push(script),
             _ => {
-                if let Some(session) = self.link_session.take_if(|_| script.byte().is_multiple_of(4)) {
-                    self.client.end_session(session, None);
+                if self.ends.end(script) {
                     self.pump();
-                    self.link_session = self.client.begin().ok();
+                    self.ends.begin();
                 }
             }
         }
     }
 
-    fn attach(&mut self, script: &mut Script) {
-        let (Some(address), Some(session)) = (script.choose(&ADDRESSES), self.link_session) else { return };
+    fn attach(&mut self, script: &mut Script<'_>) {
+        let (Some(address), Some(session)) = (script.choose(&ADDRESSES), self.ends.link_session) else { return };
         let (role, source, target) = match script.byte().is_multiple_of(2) {
             true => (Role::Sender, Source::default(), Target::at(address)),
             false => (Role::Receiver, Source::at(address), Target::default()),
         };
-        let mut terms = LinkTerms::between(source, target, script.byte() as u64 * 64);
+        let mut terms = LinkTerms::between(source, target, u64::from(script.byte()) * 64);
         let modes = [SenderSettleMode::Mixed, SenderSettleMode::Settled, SenderSettleMode::Unsettled];
         terms.snd_settle_mode = script.choose(&modes).unwrap_or(SenderSettleMode::Mixed);
         let modes = [ReceiverSettleMode::First, ReceiverSettleMode::Second];
         terms.rcv_settle_mode = script.choose(&modes).unwrap_or(ReceiverSettleMode::First);
-        let name = format!("link-{}", self.links.len());
-        if let Ok(link) = self.client.attach(session, name.into(), role, terms) {
-            self.client.grant_credit(link, script.byte() as u32);
-            self.links.push(link);
+        let name = format!("link-{}", self.ends.links.len());
+        if let Ok(link) = self.ends.client.attach(session, name.into(), role, terms) {
+            self.ends.client.grant_credit(link, u32::from(script.byte()));
+            self.ends.links.push(link);
         }
     }
 
-    fn send(&mut self, script: &mut Script) {
-        let Some(link) = script.choose(&self.links) else { return };
+    fn send(&mut self, script: &mut Script<'_>) {
+        let Some(link) = script.choose(&self.ends.links) else { return };
         let settlement = if script.byte().is_multiple_of(2) { Settlement::Settled } else { Settlement::Forgotten };
         let message_format = script.choose(&FORMATS).unwrap_or_default();
         let payload = match script.byte() {
             even if even.is_multiple_of(2) => {
                 let properties =
                     Properties { to: Some("/devices/a/messages/devicebound".into()), ..Properties::default() };
-                let body = Body::data(Bytes::copy_from_slice(script.bytes()));
+                let body = Body::data(Bytes::copy_from_slice(script.bytes(4)));
                 Message { properties: Some(Box::new(properties)), body, ..Message::default() }.to_bytes()
             }
-            _ => Bytes::copy_from_slice(script.bytes()),
+            _ => Bytes::copy_from_slice(script.bytes(4)),
         };
         let tag = Bytes::from_static(b"tag");
         // Without a link there is nothing to send on.
-        let _ = self.client.send(link, Outgoing { tag, message_format, settlement, payload: vec![payload] });
+        let _ = self.ends.client.send(link, Outgoing { tag, message_format, settlement, payload: vec![payload] });
     }
 
-    fn settle(&mut self, script: &mut Script) {
-        let index = script.byte().checked_rem(self.unsettled.len()).unwrap_or_default();
+    fn settle(&mut self, script: &mut Script<'_>) {
+        let index = script.index(self.unsettled.len()).unwrap_or_default();
         if index < self.unsettled.len() {
             let state = match script.byte() % 3 {
                 0 => DeliveryState::Accepted,
                 1 => DeliveryState::Released,
                 _ => DeliveryState::Rejected(Box::new(proto::amqp::Rejected { error: None })),
             };
-            self.client.settle(self.unsettled.remove(index), state);
+            self.ends.client.settle(self.unsettled.remove(index), state);
         }
     }
 
-    fn push(&mut self, script: &mut Script) {
+    fn push(&mut self, script: &mut Script<'_>) {
         let numbers: Vec<u64> = self.present.keys().copied().collect();
         let Some((backend, _)) = script.choose(&numbers).and_then(|number| self.present.get(&number)) else { return };
         let backend = backend.clone();
@@ -202,17 +161,17 @@ impl Pair {
             self.cut_off.insert(backend.number);
             self.present.get_mut(&backend.number).expect("it is in").1.clear();
         }
-        self.session.handle_backend_push(&backend, push, self.now);
+        self.ends.session.handle_backend_push(&backend, push, self.ends.now);
     }
 
-    fn reply(&mut self, script: &mut Script) {
-        let index = script.byte().checked_rem(self.open.len()).unwrap_or_default();
+    fn reply(&mut self, script: &mut Script<'_>) {
+        let index = script.index(self.open.len()).unwrap_or_default();
         let Some(ask) = self.open.remove(index) else { return };
         let reply = self.answer(&ask, script.byte());
-        self.session.handle_reply(ask.id, reply, self.now);
+        self.ends.session.handle_reply(ask.id, reply, self.ends.now);
     }
 
-    fn answer(&mut self, ask: &Ask, how: usize) -> Result<Reply, Failure> {
+    fn answer(&mut self, ask: &Ask, how: u8) -> Result<Reply, Failure> {
         match &ask.operation {
             // Leaving does not fail.
             Operation::Backend(backend::Ask::Leave(_)) => Ok(Reply::Backend(backend::Answer::Done)),
@@ -255,28 +214,19 @@ impl Pair {
     /// Carries bytes to and fro, and looks at what is asked.
     fn pump(&mut self) {
         loop {
-            let up = Bytes::copy_from_slice(self.client.output());
-            self.client.handle_written(up.len(), self.now);
-            if !up.is_empty() && self.session.closed().is_none() {
-                self.session.handle_input(&up, self.now);
-            }
-            let down = Bytes::copy_from_slice(self.session.output());
-            self.session.handle_written(down.len(), self.now);
-            if !down.is_empty() {
-                self.client.handle_input(&down, self.now);
-            }
-            while let Some(event) = self.client.poll_event() {
+            let has_moved = self.ends.exchange();
+            while let Some(event) = self.ends.client.poll_event() {
                 match event {
-                    Event::Detach { link, .. } => self.links.retain(|kept| *kept != link),
+                    Event::Detach { link, .. } => self.ends.links.retain(|kept| *kept != link),
                     Event::Delivery(delivery) if !delivery.is_settled => self.unsettled.push(delivery.id),
                     _ => {}
                 }
             }
-            while let Some(ask) = self.session.poll_ask() {
+            while let Some(ask) = self.ends.session.poll_ask() {
                 self.look_at(&ask);
                 self.open.push_back(ask);
             }
-            if up.is_empty() && down.is_empty() {
+            if !has_moved {
                 return;
             }
         }
@@ -311,21 +261,21 @@ impl Pair {
     /// Answers everything and takes all links away: then nobody is left, unless the connection ended.
     fn finish(mut self) {
         self.answer_all();
-        for link in std::mem::take(&mut self.links) {
-            self.client.detach(link, true, None);
+        for link in std::mem::take(&mut self.ends.links) {
+            self.ends.client.detach(link, true, None);
             self.pump();
         }
         self.answer_all();
-        assert!(self.present.is_empty() || self.session.closed().is_some(), "somebody stays without a link");
-        self.session.handle_eof(self.now);
-        assert!(self.session.closed().is_some(), "a connection ends with its bytes");
+        assert!(self.present.is_empty() || self.ends.session.closed().is_some(), "somebody stays without a link");
+        self.ends.session.handle_eof(self.ends.now);
+        assert!(self.ends.session.closed().is_some(), "a connection ends with its bytes");
     }
 
     fn answer_all(&mut self) {
         while let Some(ask) = self.open.pop_front() {
             // Nothing waits any more.
             let reply = self.answer(&ask, 1);
-            self.session.handle_reply(ask.id, reply, self.now);
+            self.ends.session.handle_reply(ask.id, reply, self.ends.now);
             self.pump();
         }
     }

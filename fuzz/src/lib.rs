@@ -2,6 +2,7 @@
 //!
 //! Of the server only the files that read bytes are taken in: the rest of it would be compiled for nothing.
 
+mod amqp_ends;
 pub mod amqp_frame;
 pub mod amqp_session;
 pub mod amqp_value;
@@ -41,6 +42,7 @@ pub mod property_bag;
 pub mod query_text;
 mod refusal;
 pub mod sas_token;
+mod script;
 pub mod telemetry_http;
 pub mod twin_patch;
 #[path = "../../crates/server/src/websocket/upgrade.rs"]

@@ -10,6 +10,8 @@ use proto::mqtt::{
     Connection, Event, Limits, Message, Packet, PacketId, QoS, Refusal, SubackCode, Text, Ticket, Unpublished,
 };
 
+use crate::script::Script;
+
 const PACKET_BYTES_MAX: usize = 200;
 const IN_FLIGHT_MAX: usize = 3;
 /// The longest answer to one request: SUBACK with as many codes as filters fit into a packet.
@@ -33,34 +35,11 @@ pub fn check(input: &[u8]) {
         output_bytes_max: script.number(1, 250),
     };
     let mut session = Session::new(limits);
-    while !script.0.is_empty() {
+    while !script.is_over() {
         session.step(&mut script);
         session.check();
     }
     session.finish();
-}
-
-/// Bytes read as choices. At the end every choice is 0.
-struct Script<'a>(&'a [u8]);
-
-impl<'a> Script<'a> {
-    fn byte(&mut self) -> u8 {
-        let Some((&first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        first
-    }
-
-    /// From `min` to `max`, both included.
-    fn number(&mut self, min: usize, max: usize) -> usize {
-        min + usize::from(self.byte()) % (max - min + 1)
-    }
-
-    fn bytes(&mut self) -> &'a [u8] {
-        let count = self.number(0, 64).min(self.0.len());
-        let (taken, rest) = self.0.split_at(count);
-        self.0 = rest;
-        taken
-    }
 }
 
 /// A connection, and what is known of it from outside.
@@ -98,9 +77,9 @@ impl Session {
         }
     }
 
-    fn step(&mut self, script: &mut Script) {
+    fn step(&mut self, script: &mut Script<'_>) {
         match script.byte() % 16 {
-            0 => self.receive(script.bytes()),
+            0 => self.receive(script.bytes_to(64)),
             1 => self.receive(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01c"),
             2 => self.receive(&[0x32, 0x07, 0, 1, b't', 0, script.byte(), b'h', b'i']),
             3 => self.receive(&[0x3a, 0x05, 0, 1, b't', 0, script.byte()]),
@@ -126,7 +105,7 @@ impl Session {
         }
     }
 
-    fn acknowledge(&mut self, script: &mut Script) {
+    fn acknowledge(&mut self, script: &mut Script<'_>) {
         if self.open.is_empty() {
             return;
         }
@@ -140,7 +119,7 @@ impl Session {
         }
     }
 
-    fn answer(&mut self, script: &mut Script) {
+    fn answer(&mut self, script: &mut Script<'_>) {
         if self.requests.is_empty() {
             return;
         }
@@ -150,7 +129,7 @@ impl Session {
         }
     }
 
-    fn publish(&mut self, script: &mut Script) {
+    fn publish(&mut self, script: &mut Script<'_>) {
         let qos = if script.byte().is_multiple_of(3) { QoS::AtMostOnce } else { QoS::AtLeastOnce };
         let topic = Text::try_from("t").expect("it is text");
         let was_open = self.was_accepted && !self.connection.is_closed();
@@ -193,7 +172,7 @@ impl Session {
         }
     }
 
-    fn decide(&mut self, script: &mut Script) {
+    fn decide(&mut self, script: &mut Script<'_>) {
         if self.connects == 0 || self.was_accepted {
             return;
         }
@@ -205,7 +184,7 @@ impl Session {
         }
     }
 
-    fn end(&mut self, script: &mut Script) {
+    fn end(&mut self, script: &mut Script<'_>) {
         match script.byte() % 8 {
             0 => self.connection.close(),
             1 => self.connection.handle_eof(),

@@ -1,5 +1,7 @@
 //! Replays what fuzzing has found worth keeping, through the checks of the fuzz targets.
 
+#[path = "../../../fuzz/src/amqp_ends.rs"]
+mod amqp_ends;
 #[path = "../../../fuzz/src/blob_request.rs"]
 mod blob_request;
 #[path = "../../../fuzz/src/dps_amqp.rs"]
@@ -28,6 +30,9 @@ mod property_bag;
 mod refusal;
 #[path = "../../../fuzz/src/replay.rs"]
 mod replay;
+#[expect(dead_code, reason = "the targets of proto use the rest")]
+#[path = "../../../fuzz/src/script.rs"]
+mod script;
 #[path = "../../../fuzz/src/telemetry_http.rs"]
 mod telemetry_http;
 #[path = "../../../fuzz/src/user_name.rs"]

@@ -14,6 +14,9 @@ mod mqtt_decode;
 mod mqtt_session;
 #[path = "../../../fuzz/src/replay.rs"]
 mod replay;
+#[expect(dead_code, reason = "the targets of dialect use the rest")]
+#[path = "../../../fuzz/src/script.rs"]
+mod script;
 
 use replay::replay;
 
