@@ -83,6 +83,17 @@ async function open(muster, transport, identity, prepare = async () => {}, kind 
   return client;
 }
 
+/**
+ * Makes `change` again and again until a device is `told`: clients pass over what changes before the hub knows that they
+ * listen, and do not tell when that is.
+ */
+export async function untilTold(change, told) {
+  const isTold = told.then(() => true);
+  do {
+    await change();
+  } while (!await Promise.race([isTold, false]));
+}
+
 /** Sends a patch of reported properties; this part of the client offers no promise. */
 export function report(twin, patch) {
   return new Promise((resolve, reject) => {

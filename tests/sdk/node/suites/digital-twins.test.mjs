@@ -2,8 +2,8 @@
 
 import '../trust.mjs';
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import { TRANSPORTS, connect, create, digitalTwinsOf, registryOf, report } from '../devices.mjs';
+import { EventEmitter, once } from 'node:events';
+import { TRANSPORTS, connect, create, digitalTwinsOf, registryOf, report, untilTold } from '../devices.mjs';
 import { check, client } from '../muster.mjs';
 
 const SERVICE = client('azure-iothub');
@@ -24,20 +24,23 @@ for (const transport of Object.keys(TRANSPORTS)) {
     async (muster) => {
       const hub = await announce(muster, transport, await create(muster, 'dev-1'));
       const twin = await hub.getTwin();
-      const told = once(twin, 'properties.desired.thermostat1');
+      const heard = new EventEmitter();
+      twin.on('properties.desired.thermostat1', (component) => heard.emit('told', component));
       await report(twin, { serialNumber: 'alwinexlepaho8329', thermostat1: { __t: 'c', maxTempSinceLastReboot: 25.3 } });
       const twins = digitalTwinsOf(muster);
       const read = await twins.getDigitalTwin('dev-1');
       assert.equal(read.$metadata.$model, ANNOUNCED_OVER.includes(transport) ? MODEL : '');
       assert.equal(read.thermostat1.maxTempSinceLastReboot, 25.3);
-      // The client passes over what changes before the hub knows that it listens, and never tells when that is.
       let wanted = 20;
-      const changing = setInterval(() => {
-        const patch = [{ op: 'add', path: '/thermostat1/targetTemperature', value: (wanted += 0.5) }];
-        twins.updateDigitalTwin('dev-1', patch).catch(() => {});
-      }, 200);
-      const [{ __t, targetTemperature }] = await told;
-      clearInterval(changing);
+      const change = () => {
+        wanted += 0.5;
+        return twins.updateDigitalTwin('dev-1', [{ op: 'add', path: '/thermostat1/targetTemperature', value: wanted }]);
+      };
+      await untilTold(change, once(heard, 'told'));
+      await change();
+      const latest = () => twin.properties.desired.thermostat1;
+      while (latest().targetTemperature !== wanted) await once(heard, 'told');
+      const { __t, targetTemperature } = latest();
       assert.equal(__t, 'c');
       const said = { value: targetTemperature, ac: 200, av: twin.properties.desired.$version, ad: 'done' };
       await report(twin, { thermostat1: { __t: 'c', targetTemperature: said } });

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::device::{Credential, DeviceClient, Dial, ProvisioningClient};
 use domain::clock::Clock as _;
@@ -18,10 +18,9 @@ use crate::server::Door;
 use crate::story::{self, Scale, Story};
 use crate::trouble::{During as _, Result, Trouble};
 
-/// Between two polls of a registration. A device is asked to wait longer; this one is in a hurry.
-const POLL_PAUSE: Duration = Duration::from_millis(20);
-/// Polls of a registration before it is given up.
-const POLLS_MAX: u32 = 1_500;
+/// How long a registration is asked about before it is given up. A device is told to wait between two questions; this one
+/// is in a hurry.
+const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What every client of one server needs.
 #[derive(Clone)]
@@ -206,13 +205,13 @@ impl Client {
         self.acknowledge(accepted, None);
         let operation = text(&answer, "/operationId")?;
         let target = format!("{own}/operations/{operation}?api-version=2021-06-01");
-        for _ in 0..POLLS_MAX {
+        let asked_until = Instant::now() + REGISTRATION_TIMEOUT;
+        while Instant::now() < asked_until {
             if text(&answer, "/status")? == "assigned" {
                 let hub = text(&answer, "/registrationState/assignedHub")?;
                 self.acknowledge(assigned, Some(hub));
                 return Ok(());
             }
-            tokio::time::sleep(POLL_PAUSE).await;
             answer = session.ask(Request::new("GET", &target, &token)).await?.success()?;
         }
         Err(Trouble::new(format!("the registration does not end: {}", answer.body)))

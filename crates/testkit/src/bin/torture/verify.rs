@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use service::clock::{SystemClock, SystemEntropy};
@@ -22,10 +22,8 @@ use crate::trouble::{During as _, Result, Trouble};
 
 /// Messages read at once.
 const PAGE: usize = 1_000;
-/// Between two looks at registrations that are still under way after a restart.
-const LOOK_PAUSE: Duration = Duration::from_millis(50);
-/// Looks before a registration that was under way counts as forgotten.
-const LOOKS_MAX: u32 = 400;
+/// How long a registration that was under way may go on after a restart before it counts as forgotten.
+const SETTLING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Problems of one kind that are told one by one.
 const TOLD_MAX: usize = 5;
 
@@ -249,7 +247,8 @@ struct Record {
 /// The record of a registration once it is no longer under way; nothing if there is none.
 async fn settled_record(session: &mut Session, access: &Access, device: &str) -> Result<Option<Record>> {
     let target = format!("/registrations/{device}?api-version=2021-10-01");
-    for _ in 0..LOOKS_MAX {
+    let looked_until = Instant::now() + SETTLING_TIMEOUT;
+    while Instant::now() < looked_until {
         let answer = session.ask(Request::new("GET", &target, &access.token)).await?;
         if answer.status == 404 {
             return Ok(None);
@@ -260,7 +259,6 @@ async fn settled_record(session: &mut Session, access: &Access, device: &str) ->
         if status != "assigning" {
             return Ok(Some(Record { status, assigned_hub: text("assignedHub") }));
         }
-        tokio::time::sleep(LOOK_PAUSE).await;
     }
     Err(Trouble::new(format!("the registration of {device} is under way for ever")))
 }
