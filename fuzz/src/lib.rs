@@ -1,6 +1,6 @@
 //! What the fuzz targets check: one module per target, each a function from bytes that panics when a promise breaks.
 //!
-//! Of the server only the files that read bytes are taken in: the rest of it would be compiled for nothing.
+//! Of the server and the client only the files that read bytes are taken in: the rest of them would be compiled for nothing.
 
 mod amqp_ends;
 pub mod amqp_frame;
@@ -35,6 +35,7 @@ pub mod mqtt_client;
 pub mod mqtt_decode;
 pub mod mqtt_dialect;
 pub mod mqtt_session;
+pub mod nats_server;
 #[expect(dead_code, reason = "only what reads is wanted")]
 #[path = "../../crates/server/src/http/opening.rs"]
 mod opening;
@@ -49,3 +50,5 @@ pub mod twin_patch;
 mod upgrade;
 pub mod user_name;
 pub mod websocket_frame;
+#[path = "../../crates/client/src/outbound/nats/wire.rs"]
+mod wire;

@@ -9,5 +9,8 @@ pub mod endpoints;
 pub mod https;
 pub mod management;
 pub mod outbound;
+#[cfg(test)]
+#[path = "../../../fuzz/src/replay.rs"]
+mod replay;
 pub mod service;
 pub mod trust;

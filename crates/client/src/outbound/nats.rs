@@ -4,6 +4,8 @@
 //! stream's own word. The event's ID is its `Nats-Msg-Id`, so that a stream drops what it has seen. [`wire`] reads what
 //! the server says. Start at [`Outbound::publish`].
 
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use bytes::BytesMut;

@@ -3,9 +3,11 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 
 /// Longest line, that of INFO included.
-const LINE_BYTES_MAX: usize = 64 * 1_024;
+pub(super) const LINE_BYTES_MAX: usize = 64 * 1_024;
 /// Longest payload: only a stream's words are listened for.
-const PAYLOAD_BYTES_MAX: usize = 64 * 1_024;
+pub(super) const PAYLOAD_BYTES_MAX: usize = 64 * 1_024;
+/// What stands behind a payload.
+const LINE_END: &[u8] = b"\r\n";
 
 /// Something that a server says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +42,9 @@ pub(super) enum Malformed {
     /// A payload is too long.
     #[error("a payload has more than {PAYLOAD_BYTES_MAX} bytes")]
     Payload,
+    /// A payload is not as long as its line says.
+    #[error("a payload has another length than was said")]
+    Length,
     /// A line is none that is known.
     #[error("a line is not understood")]
     Unknown,
@@ -91,13 +96,13 @@ fn read_message(input: &mut BytesMut, start: usize, has_headers: bool) -> Result
         return Err(Malformed::Unknown);
     }
     let subject = (*subject).to_owned();
-    // Behind the payload stands the end of a line.
-    if input.len() < start + bytes + 2 {
-        return Ok(None);
+    let Some(end) = input.get(start + bytes..start + bytes + LINE_END.len()) else { return Ok(None) };
+    if end != LINE_END {
+        return Err(Malformed::Length);
     }
     input.advance(start);
     let mut payload = input.split_to(bytes).freeze();
-    input.advance(2);
+    input.advance(LINE_END.len());
     let headers = payload.split_to(header_bytes);
     Ok(Some(Said::Message { subject, status: status_of(&headers), payload }))
 }
@@ -106,7 +111,8 @@ fn read_message(input: &mut BytesMut, start: usize, has_headers: bool) -> Result
 fn status_of(headers: &[u8]) -> Option<u16> {
     let line = headers.split(|byte| *byte == b'\r').next()?;
     let words = std::str::from_utf8(line).ok()?.strip_prefix("NATS/1.0")?;
-    words.trim().get(..3)?.parse().ok()
+    let code = words.trim().get(..3).filter(|code| code.bytes().all(|byte| byte.is_ascii_digit()))?;
+    code.parse().ok()
 }
 
 #[cfg(test)]
@@ -129,6 +135,7 @@ mod tests {
             ("MSG a.0 1 reply 0\r\n\r\n", message("a.0", None, "")),
             ("HMSG a.1 1 16 18\r\nNATS/1.0 503\r\n\r\nhi\r\n", message("a.1", Some(503), "hi")),
             ("HMSG a.1 1 12 12\r\nNATS/1.0\r\n\r\n\r\n", message("a.1", None, "")),
+            ("HMSG a.1 1 16 16\r\nNATS/1.0 +50\r\n\r\n\r\n", message("a.1", None, "")),
         ];
         for (text, expected) in cases {
             for cut in 0..text.len() {
@@ -153,6 +160,8 @@ mod tests {
             ("MSG a 1 99999999999999999999\r\n", Malformed::Unknown),
             ("MSG a 1 65537\r\n", Malformed::Payload),
             ("HMSG a 1 9 5\r\n", Malformed::Unknown),
+            ("MSG a 1 4\r\nhello\r\n", Malformed::Length),
+            ("MSG a 1 6\r\nhello\r\nPING\r\n", Malformed::Length),
             (&long, Malformed::Line),
         ];
         for (text, expected) in cases {
