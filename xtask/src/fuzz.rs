@@ -5,8 +5,10 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Mutex;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{metadata, process};
 
@@ -33,14 +35,42 @@ pub fn run(arguments: &[String]) -> Result<()> {
     targets.iter().try_for_each(|target| fuzz(&tool, target, seconds))
 }
 
-/// A short run of every target.
+/// A short run of every target, one on each core at a time: a target has one thread. What one prints is shown when it
+/// fails.
 pub fn short(seconds: u64) -> Result<Vec<String>> {
     let (tool, targets) = (tool()?, targets()?);
-    targets.iter().try_for_each(|target| fuzz(&tool, target, seconds))?;
+    process::show(process::command(&tool)?.args(["fuzz", "build", "--sanitizer", "none"]))?;
+    let waiting = Mutex::new(targets.iter());
+    let work = || -> Result<()> {
+        loop {
+            // Taken in a statement of its own: the lock would otherwise be held while the target runs.
+            let next = waiting.lock().map_err(|_| anyhow!("a run of a target panicked"))?.next();
+            let Some(target) = next else { return Ok(()) };
+            let mut printed = String::new();
+            let mut command = command(&tool, target, seconds)?;
+            let succeeded = process::follow(&mut command, |line| {
+                printed.push_str(line);
+                printed.push('\n');
+            })?;
+            if !succeeded {
+                print!("{printed}");
+                bail!("the fuzz target {target} failed");
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| anyhow!("a run of a target panicked"))?)
+    })?;
     Ok(vec![format!("{} targets, {seconds} s each", targets.len())])
 }
 
 fn fuzz(tool: &str, target: &str, seconds: u64) -> Result<()> {
+    process::show(&mut command(tool, target, seconds)?)
+}
+
+fn command(tool: &str, target: &str, seconds: u64) -> Result<Command> {
     // The stable toolchain has no sanitizers; without unsafe code they would find little.
     let mut command = process::command(tool)?;
     // What is found goes into the first folder: the committed one is changed by people alone.
@@ -49,7 +79,8 @@ fn fuzz(tool: &str, target: &str, seconds: u64) -> Result<()> {
     let committed = process::root()?.join("fuzz/corpus").join(target);
     // As a program of its own it is called as cargo calls it.
     command.args(["fuzz", "run", "--sanitizer", "none", target]).arg(found).arg(committed).arg("--");
-    process::show(command.arg(format!("-max_total_time={seconds}")).arg("-verbosity=0"))
+    command.arg(format!("-max_total_time={seconds}")).arg("-verbosity=0");
+    Ok(command)
 }
 
 /// The program, installed below the target folder if the machine has none.
