@@ -1,7 +1,7 @@
 //! A device that registers over AMQP and does anything, while the service says anything: what is asked is asked for the
 //! registration that the connection is for, and of each request the device hears once.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use proto::amqp::{
     Target, Value,
 };
 
-use crate::amqp_ends::Ends;
+use crate::amqp_ends::{Conversation, Ends};
 use crate::script::Script;
 
 const ADDRESSES: [&str; 5] = [
@@ -37,13 +37,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// # Panics
 /// When a promise of [`dialect::amqp::Session`] is broken.
 pub fn check(input: &[u8]) {
-    let mut script = Script(input);
-    let mut pair = Pair::open();
-    while !script.is_over() {
-        pair.step(&mut script);
-        pair.pump();
-    }
-    pair.finish();
+    Pair::play(input);
 }
 
 /// A client's end, and the session.
@@ -51,25 +45,18 @@ struct Pair {
     ends: Ends,
     /// Whether a link was attached.
     has_name: bool,
-    open: VecDeque<Ask>,
     /// Requests sent, which names each, and those of which an outcome came.
     sent: u64,
     told: BTreeSet<Bytes>,
 }
 
-impl Pair {
+impl Conversation for Pair {
     fn open() -> Self {
-        let mut pair = Self {
-            ends: Ends::open("127.0.0.1"),
-            has_name: false,
-            open: VecDeque::new(),
-            sent: 0,
-            told: BTreeSet::new(),
-        };
-        pair.pump();
-        pair.ends.begin();
-        pair.pump();
-        pair
+        Self { ends: Ends::open("127.0.0.1"), has_name: false, sent: 0, told: BTreeSet::new() }
+    }
+
+    fn ends(&mut self) -> &mut Ends {
+        &mut self.ends
     }
 
     fn step(&mut self, script: &mut Script<'_>) {
@@ -79,22 +66,41 @@ impl Pair {
             3 => self.ends.detach(script),
             4 => self.reply(script),
             5 => self.pass(),
-            _ => {
-                if self.ends.end(script) {
-                    self.pump();
-                    self.ends.begin();
-                }
-            }
+            _ => self.begin_again(script),
         }
     }
 
+    fn notice(&mut self, event: &Event) {
+        if let Event::Outcome { tag, .. } = event {
+            assert!(self.told.insert(tag.clone()), "a request is told of twice");
+        }
+    }
+
+    fn look_at(&mut self, ask: &Ask) {
+        let Operation::Registration(asked) = &ask.operation else { panic!("{:?}", ask.operation) };
+        let name = (asked.id_scope.to_ascii_lowercase(), asked.registration_id.to_ascii_lowercase());
+        assert!(name.0 == "0ne00000001" && name.1.starts_with("dev-"), "{name:?} was never named");
+    }
+
+    fn finish(mut self) {
+        while let Some(ask) = self.ends.open.pop_front() {
+            self.ends.session.handle_reply(ask.id, Err(failure(ErrorKind::Unavailable)), self.ends.now);
+            self.pump();
+        }
+        self.pass();
+        self.pump();
+        self.ends.cut();
+    }
+}
+
+impl Pair {
     fn pass(&mut self) {
         self.ends.now += PAUSE;
         self.ends.session.handle_timeout(self.ends.now);
     }
 
     fn attach(&mut self, script: &mut Script<'_>) {
-        let (Some(address), Some(session)) = (script.choose(&ADDRESSES), self.ends.link_session) else { return };
+        let Some(address) = script.choose(&ADDRESSES) else { return };
         // The first address makes the connection a provisioning service's.
         let address = if std::mem::replace(&mut self.has_name, true) { address } else { ADDRESSES[0] };
         let choices = script.byte();
@@ -107,12 +113,7 @@ impl Pair {
             terms.snd_settle_mode = SenderSettleMode::Unsettled;
         }
         let begin = if choices.is_multiple_of(5) { "provision_" } else { "link-" };
-        let attached =
-            self.ends.client.attach(session, format!("{begin}{}", self.ends.links.len()).into(), role, terms);
-        if let Ok(link) = attached {
-            self.ends.client.grant_credit(link, u32::from(script.byte()));
-            self.ends.links.push(link);
-        }
+        self.ends.attach(begin, role, terms, script);
     }
 
     fn send(&mut self, script: &mut Script<'_>) {
@@ -130,8 +131,7 @@ impl Pair {
     }
 
     fn reply(&mut self, script: &mut Script<'_>) {
-        let index = script.index(self.open.len()).unwrap_or_default();
-        let Some(ask) = self.open.remove(index) else { return };
+        let Some(ask) = self.ends.pick(script) else { return };
         let (operation, retry_after_s) =
             (OperationId::parse("5.0000000000000001.00000000-0000-0000-0000-000000000001"), 3);
         let reply = match (script.byte() % 3, operation, RegistrationId::parse("dev-1")) {
@@ -142,40 +142,6 @@ impl Pair {
             _ => Err(failure(script.choose(&KINDS).unwrap_or(ErrorKind::Internal))),
         };
         self.ends.session.handle_reply(ask.id, reply.map(Reply::Registration), self.ends.now);
-    }
-
-    /// Carries bytes to and fro, and looks at what is asked and told.
-    fn pump(&mut self) {
-        loop {
-            let has_moved = self.ends.exchange();
-            while let Some(event) = self.ends.client.poll_event() {
-                match event {
-                    Event::Detach { link, .. } => self.ends.links.retain(|kept| *kept != link),
-                    Event::Outcome { tag, .. } => assert!(self.told.insert(tag), "a request is told of twice"),
-                    _ => {}
-                }
-            }
-            while let Some(ask) = self.ends.session.poll_ask() {
-                let Operation::Registration(asked) = &ask.operation else { panic!("{:?}", ask.operation) };
-                let name = (asked.id_scope.to_ascii_lowercase(), asked.registration_id.to_ascii_lowercase());
-                assert!(name.0 == "0ne00000001" && name.1.starts_with("dev-"), "{name:?} was never named");
-                self.open.push_back(ask);
-            }
-            if !has_moved {
-                return;
-            }
-        }
-    }
-
-    fn finish(mut self) {
-        while let Some(ask) = self.open.pop_front() {
-            self.ends.session.handle_reply(ask.id, Err(failure(ErrorKind::Unavailable)), self.ends.now);
-            self.pump();
-        }
-        self.pass();
-        self.pump();
-        self.ends.session.handle_eof(self.ends.now);
-        assert!(self.ends.session.closed().is_some(), "a connection ends with its bytes");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Readers of telemetry that share an AMQP connection and do anything, while the service says anything: messages of a link
 //! come in order and none twice, and whoever was let in leaves once.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use domain::operation::session::{AuthenticationMethod, CutOff};
 use domain::operation::{ErrorKind, Failure, Operation, Reply, session};
 use proto::amqp::{Event as Noticed, LinkId, LinkTerms, Outgoing, Role, Settlement, Source, Symbol, Target, Value};
 
-use crate::amqp_ends::Ends;
+use crate::amqp_ends::{Conversation, Ends};
 use crate::script::Script;
 
 const ADDRESSES: [&str; 6] = [
@@ -35,19 +35,12 @@ const BODY_BYTES: usize = 512;
 /// # Panics
 /// When a promise of [`dialect::amqp::Session`] is broken.
 pub fn check(input: &[u8]) {
-    let mut script = Script(input);
-    let mut pair = Pair::open();
-    while !script.is_over() {
-        pair.step(&mut script);
-        pair.pump();
-    }
-    pair.finish();
+    Pair::play(input);
 }
 
 /// A client's end, the session, and what is known of both from outside.
 struct Pair {
     ends: Ends,
-    open: VecDeque<Asked>,
     /// Who is in.
     readers: BTreeSet<u64>,
     next_reader: u64,
@@ -55,19 +48,13 @@ struct Pair {
     arrived: BTreeMap<LinkId, i64>,
 }
 
-impl Pair {
+impl Conversation for Pair {
     fn open() -> Self {
-        let mut pair = Self {
-            ends: Ends::open("h"),
-            open: VecDeque::new(),
-            readers: BTreeSet::new(),
-            next_reader: 0,
-            arrived: BTreeMap::new(),
-        };
-        pair.pump();
-        pair.ends.begin();
-        pair.pump();
-        pair
+        Self { ends: Ends::open("h"), readers: BTreeSet::new(), next_reader: 0, arrived: BTreeMap::new() }
+    }
+
+    fn ends(&mut self) -> &mut Ends {
+        &mut self.ends
     }
 
     fn step(&mut self, script: &mut Script<'_>) {
@@ -76,18 +63,52 @@ impl Pair {
             2 => self.send(script),
             3 => self.ends.grant(script),
             4 => self.ends.detach(script),
-            7 => {
-                if self.ends.end(script) {
-                    self.pump();
-                    self.ends.begin();
-                }
-            }
+            7 => self.begin_again(script),
             _ => self.reply(script),
         }
     }
 
+    fn notice(&mut self, event: &Noticed) {
+        match event {
+            Noticed::Detach { link, .. } => {
+                self.arrived.remove(link);
+            }
+            Noticed::Delivery(delivery) => {
+                let message = proto::amqp::Message::decode(&delivery.payload).expect("what is sent can be read");
+                let number = message.message_annotations.find("x-opt-sequence-number").and_then(Value::as_i64);
+                if let Some(number) = number {
+                    let before = self.arrived.insert(delivery.link, number);
+                    let follows = |before| before < number && (before + 1..number).all(is_passed_over);
+                    assert!(before.is_none_or(follows), "{before:?} before {number}");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn look_at(&mut self, ask: &Asked) {
+        if let Operation::Events(Ask::Detach(reader)) = &ask.operation {
+            assert!(self.readers.remove(&reader.number), "a reader leaves that is not in");
+        }
+    }
+
+    /// Ends the connection: whoever is in leaves.
+    fn finish(mut self) {
+        self.ends.cut();
+        self.ends.client.handle_eof();
+        self.pump();
+        while let Some(ask) = self.ends.open.pop_front() {
+            let reply = self.answer(&ask, &mut Script(&[1]));
+            self.ends.session.handle_reply(ask.id, reply, self.ends.now);
+            self.pump();
+        }
+        assert!(self.readers.is_empty(), "somebody stays without a connection");
+    }
+}
+
+impl Pair {
     fn attach(&mut self, script: &mut Script<'_>) {
-        let (Some(address), Some(session)) = (script.choose(&ADDRESSES), self.ends.link_session) else { return };
+        let Some(address) = script.choose(&ADDRESSES) else { return };
         let is_sender = script.byte().is_multiple_of(4);
         let mut source = Source::at(address);
         let expression = script.bytes(1);
@@ -100,11 +121,7 @@ impl Pair {
             true => (Role::Sender, Source::default(), Target::at(address)),
             false => (Role::Receiver, source, Target::default()),
         };
-        let name = format!("link-{}", self.ends.links.len());
-        if let Ok(link) = self.ends.client.attach(session, name.into(), role, LinkTerms::between(source, target, 0)) {
-            self.ends.client.grant_credit(link, u32::from(script.byte()));
-            self.ends.links.push(link);
-        }
+        self.ends.attach("link-", role, LinkTerms::between(source, target, 0), script);
     }
 
     fn send(&mut self, script: &mut Script<'_>) {
@@ -116,8 +133,7 @@ impl Pair {
     }
 
     fn reply(&mut self, script: &mut Script<'_>) {
-        let index = script.index(self.open.len()).unwrap_or_default();
-        let Some(ask) = self.open.remove(index) else { return };
+        let Some(ask) = self.ends.pick(script) else { return };
         let reply = self.answer(&ask, script);
         self.ends.session.handle_reply(ask.id, reply, self.ends.now);
     }
@@ -144,72 +160,6 @@ impl Pair {
             Ask::Renew(_) => Answer::Done,
         };
         Ok(Reply::Events(answer))
-    }
-
-    /// Carries bytes to and fro, and looks at what arrives and what is asked.
-    fn pump(&mut self) {
-        loop {
-            let has_moved = self.ends.exchange();
-            while let Some(event) = self.ends.client.poll_event() {
-                self.notice(&event);
-            }
-            while let Some(ask) = self.ends.session.poll_ask() {
-                if let Operation::Events(Ask::Detach(reader)) = &ask.operation {
-                    assert!(self.readers.remove(&reader.number), "a reader leaves that is not in");
-                }
-                self.open.push_back(ask);
-            }
-            if !has_moved {
-                return;
-            }
-        }
-    }
-
-    fn notice(&mut self, event: &Noticed) {
-        match event {
-            Noticed::Detach { link, .. } => {
-                self.ends.links.retain(|kept| kept != link);
-                self.arrived.remove(link);
-            }
-            Noticed::Delivery(delivery) => {
-                let message = proto::amqp::Message::decode(&delivery.payload).expect("what is sent can be read");
-                let number = message.message_annotations.find("x-opt-sequence-number").and_then(Value::as_i64);
-                if let Some(number) = number {
-                    let before = self.arrived.insert(delivery.link, number);
-                    let follows = |before| before < number && (before + 1..number).all(is_passed_over);
-                    assert!(before.is_none_or(follows), "{before:?} before {number}");
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Ends the connection: whoever is in leaves.
-    fn finish(mut self) {
-        self.ends.session.handle_eof(self.ends.now);
-        self.ends.client.handle_eof();
-        while let Some(ask) = self.ends.session.poll_ask() {
-            self.open.push_back(ask);
-        }
-        for _ in 0..2 {
-            for ask in std::mem::take(&mut self.open) {
-                if let Operation::Events(Ask::Detach(reader)) = &ask.operation {
-                    self.readers.remove(&reader.number);
-                }
-                let reply = self.answer(&ask, &mut Script(&[1]));
-                self.ends.session.handle_reply(ask.id, reply, self.ends.now);
-                while let Some(ask) = self.ends.session.poll_ask() {
-                    self.open.push_back(ask);
-                }
-            }
-        }
-        for ask in self.open {
-            if let Operation::Events(Ask::Detach(reader)) = &ask.operation {
-                self.readers.remove(&reader.number);
-            }
-        }
-        assert!(self.readers.is_empty(), "somebody stays without a connection");
-        assert!(self.ends.session.closed().is_some(), "a connection ends with its bytes");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Devices that share an AMQP connection to a hub and do anything, while the service says anything: nothing is asked for who
 //! is not let in, whoever was let in leaves once, and of what was handed out each message is settled once at most.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,11 +14,9 @@ use domain::operation::cloud_to_device::{self, Receiver};
 use domain::operation::identity::IdentityName;
 use domain::operation::session::{Answer, AuthenticationMethod, ConnectedDevice, CutOff, Seat, Subscriptions};
 use domain::operation::{ErrorKind, Failure, Operation, Push, Reply, method, session, telemetry, twin};
-use proto::amqp::{
-    DeliveryId, DeliveryState, Event, LinkTerms, Outgoing, ReceiverSettleMode, Role, Settlement, Source, Target,
-};
+use proto::amqp::{DeliveryState, LinkTerms, Outgoing, ReceiverSettleMode, Role, Settlement, Source, Target};
 
-use crate::amqp_ends::Ends;
+use crate::amqp_ends::{Conversation, Ends};
 use crate::script::Script;
 
 const ADDRESSES: [&str; 12] = [
@@ -45,24 +43,15 @@ const FORMATS: [u32; 3] = [0, 0x8001_3700, 7];
 /// # Panics
 /// When a promise of [`dialect::amqp::Session`] is broken.
 pub fn check(input: &[u8]) {
-    let mut script = Script(input);
-    let mut pair = Pair::open();
-    while !script.is_over() {
-        pair.step(&mut script);
-        pair.pump();
-    }
-    pair.finish();
+    Pair::play(input);
 }
 
 /// A client's end, the session, and what is known of both from outside.
 struct Pair {
     ends: Ends,
-    open: VecDeque<Ask>,
     /// Who is in, by the epoch of the seat.
     seats: BTreeMap<u64, ConnectedDevice>,
     next_epoch: u64,
-    /// What the client was sent and did not settle.
-    unsettled: Vec<DeliveryId>,
     /// The locks of messages, by the epoch of who has them.
     held: BTreeSet<(u64, u128)>,
     next_lock: u128,
@@ -70,22 +59,20 @@ struct Pair {
     waiters: Vec<Waiter>,
 }
 
-impl Pair {
+impl Conversation for Pair {
     fn open() -> Self {
-        let mut pair = Self {
+        Self {
             ends: Ends::open("h"),
-            open: VecDeque::new(),
             seats: BTreeMap::new(),
             next_epoch: 1,
-            unsettled: Vec::new(),
             held: BTreeSet::new(),
             next_lock: 1,
             waiters: Vec::new(),
-        };
-        pair.pump();
-        pair.ends.begin();
-        pair.pump();
-        pair
+        }
+    }
+
+    fn ends(&mut self) -> &mut Ends {
+        &mut self.ends
     }
 
     fn step(&mut self, script: &mut Script<'_>) {
@@ -101,32 +88,77 @@ impl Pair {
                 let waiter = script.index(self.waiters.len());
                 waiter.map(|index| self.waiters.swap_remove(index));
             }
-            _ => {
-                if self.ends.end(script) {
-                    self.pump();
-                    self.ends.begin();
-                }
+            _ => self.begin_again(script),
+        }
+    }
+
+    fn look_at(&mut self, ask: &Ask) {
+        let (Operation::Telemetry(telemetry::Ask::Send { device, .. } | telemetry::Ask::SendBatch { device, .. })
+        | Operation::Twin(twin::Ask::Read(device) | twin::Ask::Report { device, .. })
+        | Operation::Method(method::Ask::Respond { device, .. })
+        | Operation::CloudToDevice(
+            cloud_to_device::Ask::Receive { receiver: Receiver::Connected(device), .. }
+            | cloud_to_device::Ask::Settle { receiver: Receiver::Connected(device), .. }
+            | cloud_to_device::Ask::GiveBack(device),
+        )
+        | Operation::Session(
+            session::Ask::Renew { device }
+            | session::Ask::Subscribe { device, .. }
+            | session::Ask::Disconnect { device },
+        )) = &ask.operation
+        else {
+            return;
+        };
+        assert!(self.seats.contains_key(&device.epoch), "{} is not in: {:?}", device.name, ask.operation);
+        match &ask.operation {
+            Operation::Session(session::Ask::Disconnect { .. }) => {
+                self.seats.remove(&device.epoch);
+                self.held.retain(|(epoch, _)| *epoch != device.epoch);
             }
+            Operation::CloudToDevice(cloud_to_device::Ask::GiveBack(_)) => {
+                self.held.retain(|(epoch, _)| *epoch != device.epoch);
+            }
+            Operation::CloudToDevice(cloud_to_device::Ask::Settle { lock, .. }) => {
+                assert!(self.held.remove(&(device.epoch, lock.bits())), "{} settles what it has not", device.name);
+            }
+            _ => {}
+        }
+    }
+
+    /// Answers everything and takes all links away: then nobody is left, unless the connection ended.
+    fn finish(mut self) {
+        self.answer_all();
+        for link in std::mem::take(&mut self.ends.links) {
+            self.ends.client.detach(link, true, None);
+            self.pump();
+        }
+        self.answer_all();
+        assert!(self.seats.is_empty() || self.ends.session.closed().is_some(), "somebody stays without a link");
+        self.ends.cut();
+    }
+}
+
+impl Pair {
+    fn answer_all(&mut self) {
+        while let Some(ask) = self.ends.open.pop_front() {
+            let reply = self.answer(&ask, false);
+            self.ends.session.handle_reply(ask.id, reply, self.ends.now);
+            self.pump();
         }
     }
 
     fn attach(&mut self, script: &mut Script<'_>) {
-        let (Some(address), Some(session)) = (script.choose(&ADDRESSES), self.ends.link_session) else { return };
+        let Some(address) = script.choose(&ADDRESSES) else { return };
         let is_sender = script.byte().is_multiple_of(2);
         let (role, source, target) = match is_sender {
             true => (Role::Sender, Source::default(), Target::at(address)),
             false => (Role::Receiver, Source::at(address), Target::default()),
         };
-        let name = format!("link-{}", self.ends.links.len());
         let mut terms = LinkTerms::between(source, target, 0);
         if script.byte().is_multiple_of(2) {
             terms.rcv_settle_mode = ReceiverSettleMode::Second;
         }
-        let attached = self.ends.client.attach(session, name.into(), role, terms);
-        if let Ok(link) = attached {
-            self.ends.client.grant_credit(link, u32::from(script.byte()));
-            self.ends.links.push(link);
-        }
+        self.ends.attach("link-", role, terms, script);
     }
 
     fn send(&mut self, script: &mut Script<'_>) {
@@ -141,11 +173,11 @@ impl Pair {
 
     /// Settles something that was received.
     fn settle(&mut self, script: &mut Script<'_>) {
-        let Some(index) = script.index(self.unsettled.len()) else { return };
+        let Some(index) = script.index(self.ends.unsettled.len()) else { return };
         let error = proto::amqp::Error::new(proto::amqp::condition::NOT_ALLOWED, "no");
         let states = [DeliveryState::Accepted, DeliveryState::Released, DeliveryState::rejected(error)];
         let state = script.index(states.len()).and_then(|index| states.get(index).cloned());
-        self.ends.client.settle(self.unsettled.swap_remove(index), state.unwrap_or(DeliveryState::Released));
+        self.ends.client.settle(self.ends.unsettled.swap_remove(index), state.unwrap_or(DeliveryState::Released));
     }
 
     fn push(&mut self, script: &mut Script<'_>) {
@@ -167,8 +199,7 @@ impl Pair {
     }
 
     fn reply(&mut self, script: &mut Script<'_>) {
-        let index = script.index(self.open.len()).unwrap_or_default();
-        let Some(ask) = self.open.remove(index) else { return };
+        let Some(ask) = self.ends.pick(script) else { return };
         let reply = self.answer(&ask, script.byte().is_multiple_of(4));
         self.ends.session.handle_reply(ask.id, reply, self.ends.now);
     }
@@ -226,81 +257,6 @@ impl Pair {
         let device = ConnectedDevice::seat(seat);
         self.seats.insert(epoch, device.clone());
         device
-    }
-
-    /// Carries bytes to and fro, and looks at what is asked.
-    fn pump(&mut self) {
-        loop {
-            let has_moved = self.ends.exchange();
-            while let Some(event) = self.ends.client.poll_event() {
-                match event {
-                    Event::Detach { link, .. } => self.ends.links.retain(|kept| *kept != link),
-                    Event::Delivery(delivery) if !delivery.is_settled => self.unsettled.push(delivery.id),
-                    _ => {}
-                }
-            }
-            while let Some(ask) = self.ends.session.poll_ask() {
-                self.look_at(&ask);
-                self.open.push_back(ask);
-            }
-            if !has_moved {
-                return;
-            }
-        }
-    }
-
-    fn look_at(&mut self, ask: &Ask) {
-        let (Operation::Telemetry(telemetry::Ask::Send { device, .. } | telemetry::Ask::SendBatch { device, .. })
-        | Operation::Twin(twin::Ask::Read(device) | twin::Ask::Report { device, .. })
-        | Operation::Method(method::Ask::Respond { device, .. })
-        | Operation::CloudToDevice(
-            cloud_to_device::Ask::Receive { receiver: Receiver::Connected(device), .. }
-            | cloud_to_device::Ask::Settle { receiver: Receiver::Connected(device), .. }
-            | cloud_to_device::Ask::GiveBack(device),
-        )
-        | Operation::Session(
-            session::Ask::Renew { device }
-            | session::Ask::Subscribe { device, .. }
-            | session::Ask::Disconnect { device },
-        )) = &ask.operation
-        else {
-            return;
-        };
-        assert!(self.seats.contains_key(&device.epoch), "{} is not in: {:?}", device.name, ask.operation);
-        match &ask.operation {
-            Operation::Session(session::Ask::Disconnect { .. }) => {
-                self.seats.remove(&device.epoch);
-                self.held.retain(|(epoch, _)| *epoch != device.epoch);
-            }
-            Operation::CloudToDevice(cloud_to_device::Ask::GiveBack(_)) => {
-                self.held.retain(|(epoch, _)| *epoch != device.epoch);
-            }
-            Operation::CloudToDevice(cloud_to_device::Ask::Settle { lock, .. }) => {
-                assert!(self.held.remove(&(device.epoch, lock.bits())), "{} settles what it has not", device.name);
-            }
-            _ => {}
-        }
-    }
-
-    /// Answers everything and takes all links away: then nobody is left, unless the connection ended.
-    fn finish(mut self) {
-        while let Some(ask) = self.open.pop_front() {
-            let reply = self.answer(&ask, false);
-            self.ends.session.handle_reply(ask.id, reply, self.ends.now);
-            self.pump();
-        }
-        for link in std::mem::take(&mut self.ends.links) {
-            self.ends.client.detach(link, true, None);
-            self.pump();
-        }
-        while let Some(ask) = self.open.pop_front() {
-            let reply = self.answer(&ask, false);
-            self.ends.session.handle_reply(ask.id, reply, self.ends.now);
-            self.pump();
-        }
-        assert!(self.seats.is_empty() || self.ends.session.closed().is_some(), "somebody stays without a link");
-        self.ends.session.handle_eof(self.ends.now);
-        assert!(self.ends.session.closed().is_some(), "a connection ends with its bytes");
     }
 }
 

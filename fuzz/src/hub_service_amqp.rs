@@ -1,7 +1,7 @@
 //! Back-end programs that share an AMQP connection to a hub and do anything, while the service says anything: nothing is
 //! asked for who is not let in, whoever was let in leaves once, and what was handed out is settled once, or given back.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use dialect::session::{Ask, Session as _};
@@ -14,11 +14,11 @@ use domain::operation::identity::IdentityName;
 use domain::operation::session::{Answer, CutOff};
 use domain::operation::{ErrorKind, Failure, Operation, Push, Reply};
 use proto::amqp::{
-    Body, DeliveryId, DeliveryState, Event, LinkTerms, Message, Outgoing, Properties, ReceiverSettleMode, Role,
-    SenderSettleMode, Settlement, Source, Target,
+    Body, DeliveryState, LinkTerms, Message, Outgoing, Properties, ReceiverSettleMode, Role, SenderSettleMode,
+    Settlement, Source, Target,
 };
 
-use crate::amqp_ends::Ends;
+use crate::amqp_ends::{Conversation, Ends};
 use crate::script::Script;
 
 const ADDRESSES: [&str; 6] = [
@@ -39,21 +39,12 @@ const HELD_MAX: usize = 8;
 /// # Panics
 /// When a promise of [`dialect::amqp::Session`] is broken.
 pub fn check(input: &[u8]) {
-    let mut script = Script(input);
-    let mut pair = Pair::open();
-    while !script.is_over() {
-        pair.step(&mut script);
-        pair.pump();
-    }
-    pair.finish();
+    Pair::play(input);
 }
 
 /// A client's end, the session, and what is known of both from outside.
 struct Pair {
     ends: Ends,
-    /// What the client was sent and has not settled.
-    unsettled: Vec<DeliveryId>,
-    open: VecDeque<Ask>,
     /// Who is in, with what each has and has not settled.
     present: BTreeMap<u64, (Backend, BTreeSet<LockToken>)>,
     /// Who was cut off: nothing is done for it any more.
@@ -61,20 +52,13 @@ struct Pair {
     next: u64,
 }
 
-impl Pair {
+impl Conversation for Pair {
     fn open() -> Self {
-        let mut pair = Self {
-            ends: Ends::open("h"),
-            unsettled: Vec::new(),
-            open: VecDeque::new(),
-            present: BTreeMap::new(),
-            cut_off: BTreeSet::new(),
-            next: 1,
-        };
-        pair.pump();
-        pair.ends.begin();
-        pair.pump();
-        pair
+        Self { ends: Ends::open("h"), present: BTreeMap::new(), cut_off: BTreeSet::new(), next: 1 }
+    }
+
+    fn ends(&mut self) -> &mut Ends {
+        &mut self.ends
     }
 
     fn step(&mut self, script: &mut Script<'_>) {
@@ -91,17 +75,52 @@ impl Pair {
             }
             5 => self.reply(script),
             6 => self.push(script),
-            _ => {
-                if self.ends.end(script) {
-                    self.pump();
-                    self.ends.begin();
-                }
-            }
+            _ => self.begin_again(script),
         }
     }
 
+    fn look_at(&mut self, ask: &Ask) {
+        let (Operation::Backend(backend::Ask::Renew(backend) | backend::Ask::Leave(backend))
+        | Operation::CloudToDevice(
+            cloud_to_device::Ask::Send { hub: AtHub::Entered(backend), .. }
+            | cloud_to_device::Ask::TakeFeedback(AtHub::Entered(backend))
+            | cloud_to_device::Ask::SettleFeedback { hub: AtHub::Entered(backend), .. },
+        )) = &ask.operation
+        else {
+            return;
+        };
+        let Some((_, held)) = self.present.get_mut(&backend.number) else {
+            panic!("{} is not in: {:?}", backend.number, ask.operation)
+        };
+        match &ask.operation {
+            Operation::CloudToDevice(cloud_to_device::Ask::SettleFeedback { lock, .. }) => {
+                // Who is cut off may settle in vain.
+                held.remove(lock);
+            }
+            Operation::Backend(backend::Ask::Leave(_)) => {
+                assert!(held.is_empty(), "{} leaves with what it has not given back", backend.number);
+                self.present.remove(&backend.number);
+            }
+            _ => {}
+        }
+    }
+
+    /// Answers everything and takes all links away: then nobody is left, unless the connection ended.
+    fn finish(mut self) {
+        self.answer_all();
+        for link in std::mem::take(&mut self.ends.links) {
+            self.ends.client.detach(link, true, None);
+            self.pump();
+        }
+        self.answer_all();
+        assert!(self.present.is_empty() || self.ends.session.closed().is_some(), "somebody stays without a link");
+        self.ends.cut();
+    }
+}
+
+impl Pair {
     fn attach(&mut self, script: &mut Script<'_>) {
-        let (Some(address), Some(session)) = (script.choose(&ADDRESSES), self.ends.link_session) else { return };
+        let Some(address) = script.choose(&ADDRESSES) else { return };
         let (role, source, target) = match script.byte().is_multiple_of(2) {
             true => (Role::Sender, Source::default(), Target::at(address)),
             false => (Role::Receiver, Source::at(address), Target::default()),
@@ -111,11 +130,7 @@ impl Pair {
         terms.snd_settle_mode = script.choose(&modes).unwrap_or(SenderSettleMode::Mixed);
         let modes = [ReceiverSettleMode::First, ReceiverSettleMode::Second];
         terms.rcv_settle_mode = script.choose(&modes).unwrap_or(ReceiverSettleMode::First);
-        let name = format!("link-{}", self.ends.links.len());
-        if let Ok(link) = self.ends.client.attach(session, name.into(), role, terms) {
-            self.ends.client.grant_credit(link, u32::from(script.byte()));
-            self.ends.links.push(link);
-        }
+        self.ends.attach("link-", role, terms, script);
     }
 
     fn send(&mut self, script: &mut Script<'_>) {
@@ -137,14 +152,14 @@ impl Pair {
     }
 
     fn settle(&mut self, script: &mut Script<'_>) {
-        let index = script.index(self.unsettled.len()).unwrap_or_default();
-        if index < self.unsettled.len() {
+        let index = script.index(self.ends.unsettled.len()).unwrap_or_default();
+        if index < self.ends.unsettled.len() {
             let state = match script.byte() % 3 {
                 0 => DeliveryState::Accepted,
                 1 => DeliveryState::Released,
                 _ => DeliveryState::Rejected(Box::new(proto::amqp::Rejected { error: None })),
             };
-            self.ends.client.settle(self.unsettled.remove(index), state);
+            self.ends.client.settle(self.ends.unsettled.remove(index), state);
         }
     }
 
@@ -165,8 +180,7 @@ impl Pair {
     }
 
     fn reply(&mut self, script: &mut Script<'_>) {
-        let index = script.index(self.open.len()).unwrap_or_default();
-        let Some(ask) = self.open.remove(index) else { return };
+        let Some(ask) = self.ends.pick(script) else { return };
         let reply = self.answer(&ask, script.byte());
         self.ends.session.handle_reply(ask.id, reply, self.ends.now);
     }
@@ -211,68 +225,8 @@ impl Pair {
         self.next
     }
 
-    /// Carries bytes to and fro, and looks at what is asked.
-    fn pump(&mut self) {
-        loop {
-            let has_moved = self.ends.exchange();
-            while let Some(event) = self.ends.client.poll_event() {
-                match event {
-                    Event::Detach { link, .. } => self.ends.links.retain(|kept| *kept != link),
-                    Event::Delivery(delivery) if !delivery.is_settled => self.unsettled.push(delivery.id),
-                    _ => {}
-                }
-            }
-            while let Some(ask) = self.ends.session.poll_ask() {
-                self.look_at(&ask);
-                self.open.push_back(ask);
-            }
-            if !has_moved {
-                return;
-            }
-        }
-    }
-
-    fn look_at(&mut self, ask: &Ask) {
-        let (Operation::Backend(backend::Ask::Renew(backend) | backend::Ask::Leave(backend))
-        | Operation::CloudToDevice(
-            cloud_to_device::Ask::Send { hub: AtHub::Entered(backend), .. }
-            | cloud_to_device::Ask::TakeFeedback(AtHub::Entered(backend))
-            | cloud_to_device::Ask::SettleFeedback { hub: AtHub::Entered(backend), .. },
-        )) = &ask.operation
-        else {
-            return;
-        };
-        let Some((_, held)) = self.present.get_mut(&backend.number) else {
-            panic!("{} is not in: {:?}", backend.number, ask.operation)
-        };
-        match &ask.operation {
-            Operation::CloudToDevice(cloud_to_device::Ask::SettleFeedback { lock, .. }) => {
-                // Who is cut off may settle in vain.
-                held.remove(lock);
-            }
-            Operation::Backend(backend::Ask::Leave(_)) => {
-                assert!(held.is_empty(), "{} leaves with what it has not given back", backend.number);
-                self.present.remove(&backend.number);
-            }
-            _ => {}
-        }
-    }
-
-    /// Answers everything and takes all links away: then nobody is left, unless the connection ended.
-    fn finish(mut self) {
-        self.answer_all();
-        for link in std::mem::take(&mut self.ends.links) {
-            self.ends.client.detach(link, true, None);
-            self.pump();
-        }
-        self.answer_all();
-        assert!(self.present.is_empty() || self.ends.session.closed().is_some(), "somebody stays without a link");
-        self.ends.session.handle_eof(self.ends.now);
-        assert!(self.ends.session.closed().is_some(), "a connection ends with its bytes");
-    }
-
     fn answer_all(&mut self) {
-        while let Some(ask) = self.open.pop_front() {
+        while let Some(ask) = self.ends.open.pop_front() {
             // Nothing waits any more.
             let reply = self.answer(&ask, 1);
             self.ends.session.handle_reply(ask.id, reply, self.ends.now);
