@@ -368,22 +368,34 @@ pub struct Parcel {
 /// Why an endpoint did not take what it was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// In words, without secrets.
-    pub text: String,
+    text: Box<str>,
     /// Whether it was this message that it would not take, as opposed to any.
     pub is_of_message: bool,
 }
 
 impl Refusal {
+    /// Most characters of its text: an endpoint may say anything, and it is kept with each message that is given up.
+    pub const TEXT_CHARS_MAX: usize = 500;
+
     /// The endpoint takes nothing, for now.
-    pub fn of_all(text: impl Into<String>) -> Self {
-        Self { text: text.into(), is_of_message: false }
+    pub fn of_all(text: impl AsRef<str>) -> Self {
+        Self { text: bounded(text.as_ref()), is_of_message: false }
     }
 
     /// The endpoint does not take this message.
-    pub fn of_message(text: impl Into<String>) -> Self {
-        Self { text: text.into(), is_of_message: true }
+    pub fn of_message(text: impl AsRef<str>) -> Self {
+        Self { text: bounded(text.as_ref()), is_of_message: true }
     }
+
+    /// In words, without secrets and without control characters.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+fn bounded(text: &str) -> Box<str> {
+    let plain = |character: char| if character.is_control() { char::REPLACEMENT_CHARACTER } else { character };
+    text.chars().take(Refusal::TEXT_CHARS_MAX).map(plain).collect::<String>().into()
 }
 
 #[cfg(test)]

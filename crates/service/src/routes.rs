@@ -34,8 +34,8 @@ const PURGE_PIECE: usize = 100;
 /// Sends to endpoints outside. Implemented where sockets are.
 #[async_trait::async_trait]
 pub trait Courier: Send + Sync {
-    /// Sends `parcels` in their order; gives how many were taken from the first one on, and why not more. Ends in bounded
-    /// time.
+    /// Sends `parcels` in their order; gives how many were taken from the first one on, and why not more. Where that is no
+    /// refusal, time was up after some: the rest is sent next. Ends in bounded time.
     async fn send(&self, endpoint: &Endpoint, parcels: &[Parcel]) -> (usize, Result<(), Refusal>);
 }
 

@@ -228,3 +228,10 @@ fn routes_survive_being_kept() {
     assert_eq!(serde_json::from_str::<Routing>(&kept).unwrap(), routing);
     assert_eq!(Condition::parse("  ").unwrap().text(), "true");
 }
+
+#[test]
+fn what_an_endpoint_says_is_kept_short_and_on_one_line() {
+    let refusal = Refusal::of_all(format!("it answers a\r\nb\u{1b}[31m{}", "é".repeat(1_000)));
+    assert_eq!(refusal.text().chars().count(), Refusal::TEXT_CHARS_MAX);
+    assert!(refusal.text().starts_with("it answers a\u{fffd}\u{fffd}b\u{fffd}[31mé"));
+}

@@ -9,9 +9,6 @@ use domain::operation::route::{EndpointHealth, HealthStatus};
 use domain::route::events;
 use tokio::sync::watch;
 
-/// Longest reason that is kept of a failure.
-const REASON_CHARS_MAX: usize = 500;
-
 /// What is known of every endpoint, and who wakes their workers.
 #[derive(Debug)]
 pub(crate) struct Endpoints {
@@ -66,9 +63,8 @@ impl Endpoints {
 
     /// Something was not taken.
     pub fn failed(&self, hub: HubKey, endpoint: &EndpointName, reason: &str, now: UnixTime) {
-        let reason = reason.chars().take(REASON_CHARS_MAX).collect();
         self.note(hub, endpoint, |known| {
-            known.last_error = Some((reason, now));
+            known.last_error = Some((reason.to_owned(), now));
             known.last_attempt_at = Some(now);
             known.is_failing = true;
         });

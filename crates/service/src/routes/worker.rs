@@ -17,7 +17,7 @@ use domain::route::{Endpoint, Parcel, Refusal};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use store::ports::{Buried, GivenUp, ReadFrom, StoredMessage, Told};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::Courier;
 use crate::Service;
@@ -26,13 +26,15 @@ use crate::tasks::AFTER_FAILURE;
 
 /// Messages that are read and sent at once; with messages of the greatest size these are 16 MiB.
 const BATCH_MESSAGES_MAX: usize = 64;
-/// Endpoints that have messages in memory at once.
-const BUSY_MAX: usize = 16;
+/// Batches that are in memory at once and are not being sent.
+const READING_MAX: usize = 16;
+/// KiB of messages that are being sent at once, to all endpoints together.
+const SENDING_KIB_MAX: usize = 256 << 10;
 
 impl Service {
     /// Sends to the endpoints of all hubs, through `courier`, until the future is dropped.
     pub async fn run_routes(&self, courier: Arc<dyn Courier>) {
-        let busy = Arc::new(Semaphore::new(BUSY_MAX));
+        let room = Arc::new(Room::default());
         let mut published = self.published_changes();
         let mut running: HashSet<(HubKey, String)> = HashSet::new();
         let mut workers = FuturesUnordered::new();
@@ -40,7 +42,7 @@ impl Service {
             published.borrow_and_update();
             let all = self.outside_endpoints().into_iter();
             for (hub, name) in all.filter(|(hub, name)| running.insert((*hub, name.key()))) {
-                let (key, worker) = ((hub, name.key()), Worker::new(self, (&courier, &busy), hub, name));
+                let (key, worker) = ((hub, name.key()), Worker::new(self, (&courier, &room), hub, name));
                 workers.push(async move {
                     worker.run().await;
                     key
@@ -80,45 +82,93 @@ enum Round {
     Refused,
 }
 
+/// How much endpoints may have in memory, all together. One that takes its time is charged for its messages alone, so that
+/// many of them leave room for the others.
+struct Room {
+    reading: Semaphore,
+    sending: Semaphore,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { reading: Semaphore::new(READING_MAX), sending: Semaphore::new(SENDING_KIB_MAX) }
+    }
+}
+
+impl Room {
+    /// Room for one batch that is about to be read.
+    async fn read(&self) -> SemaphorePermit<'_> {
+        self.reading.acquire().await.expect("it is never closed")
+    }
+
+    /// Room for `bytes` of messages while they are sent, in place of that for a batch.
+    async fn send(&self, reading: SemaphorePermit<'_>, bytes: usize) -> SemaphorePermit<'_> {
+        let kib = u32::try_from((bytes / 1_024 + 1).min(SENDING_KIB_MAX)).unwrap_or(u32::MAX);
+        let sending = self.sending.acquire_many(kib).await.expect("it is never closed");
+        drop(reading);
+        sending
+    }
+}
+
+/// A message that was refused, and how often.
+#[derive(Clone, Copy)]
+struct Stuck {
+    partition: u16,
+    sequence: u64,
+    attempts: u32,
+    /// How often the refusal was about the message itself.
+    answered: u32,
+}
+
 /// Serves one endpoint.
 struct Worker {
     service: Service,
     courier: Arc<dyn Courier>,
-    busy: Arc<Semaphore>,
+    room: Arc<Room>,
     hub: HubKey,
     name: EndpointName,
     /// By partition; empty until it was read from the store.
     told: Vec<Told>,
+    /// The changes of resources that were seen. After each, `told` is read again: an endpoint may have been removed and made
+    /// anew by the same name.
+    seen: u64,
     next_partition: usize,
     /// Messages to send at once: fewer after a refusal, so that the one that is not taken stands alone.
     window: usize,
     /// Refusals in a row.
     failures: u32,
-    /// The message that was refused last, and how often it was.
-    refused: Option<(u16, u64, u32)>,
+    /// The message that was refused last.
+    refused: Option<Stuck>,
     /// Whether something may wait to be sent again.
     may_be_due: bool,
+    /// The message kept apart that was refused when it was sent again, and how often in a row.
+    replayed: Option<(u64, u32)>,
+    /// Whether the log has its turn before what is to be sent again.
+    is_turn_of_log: bool,
 }
 
 impl Worker {
     fn new(
         service: &Service,
-        (courier, busy): (&Arc<dyn Courier>, &Arc<Semaphore>),
+        (courier, room): (&Arc<dyn Courier>, &Arc<Room>),
         hub: HubKey,
         name: EndpointName,
     ) -> Self {
         Self {
             service: service.clone(),
             courier: Arc::clone(courier),
-            busy: Arc::clone(busy),
+            room: Arc::clone(room),
             hub,
             name,
             told: Vec::new(),
+            seen: 0,
             next_partition: 0,
             window: BATCH_MESSAGES_MAX,
             failures: 0,
             refused: None,
             may_be_due: true,
+            replayed: None,
+            is_turn_of_log: false,
         }
     }
 
@@ -128,8 +178,12 @@ impl Worker {
         let mut wakes = self.service.0.endpoints.wakes();
         loop {
             appended.borrow_and_update();
-            published.borrow_and_update();
-            wakes.borrow_and_update();
+            let seen = *published.borrow_and_update();
+            if std::mem::replace(&mut self.seen, seen) != seen {
+                self.told.clear();
+            }
+            // Somebody may have called while something else was waited for.
+            self.may_be_due |= wakes.borrow_and_update().has_changed();
             match self.round().await {
                 Ok(Round::Gone) => return,
                 Ok(Round::Told) => {}
@@ -190,28 +244,40 @@ impl Worker {
             };
             self.told = told;
         }
-        let busy = Arc::clone(&self.busy);
-        let Ok(_permit) = busy.acquire().await else { return Ok(Round::Gone) };
-        if self.may_be_due {
-            match self.replay(&hub, &endpoint).await? {
-                Round::Idle => self.may_be_due = false,
-                other => return Ok(other),
+        // What is sent again goes first, but for once after it was refused: what is not taken is not to hold the log up.
+        let is_turn_of_log = std::mem::take(&mut self.is_turn_of_log);
+        if !is_turn_of_log {
+            let replayed = self.replay(&hub, &endpoint).await?;
+            if !matches!(replayed, Round::Idle) {
+                return Ok(replayed);
             }
         }
+        match self.follow(&hub, &endpoint).await? {
+            Round::Idle if is_turn_of_log => self.replay(&hub, &endpoint).await,
+            round => Ok(round),
+        }
+    }
+
+    /// Tells of what the log holds next; the partitions have it by turns.
+    async fn follow(&mut self, hub: &Hub, endpoint: &Endpoint) -> Result<Round, Error> {
+        let room = Arc::clone(&self.room);
+        let reading = room.read().await;
         for _ in 0..self.told.len() {
             let index = self.next_partition;
             self.next_partition = (index + 1) % self.told.len();
             let (Ok(partition), Some(told)) = (u16::try_from(index), self.told.get(index).copied()) else { continue };
             let batch = self.read(partition, told).await?;
-            if let (Some(first), Some(_)) = (batch.first(), batch.last()) {
-                self.note_gap(partition, told, first.position.sequence).await?;
-                let outcome = self.tell((&hub, &endpoint), partition, &batch).await?;
-                if matches!(outcome, Round::Refused) {
-                    // The same partition again: what was refused comes first.
-                    self.next_partition = index;
-                }
-                return Ok(outcome);
+            let Some(first) = batch.first() else { continue };
+            self.note_gap(partition, told, first.position.sequence).await?;
+            let bytes = batch.iter().map(|stored| stored.message.draft.size()).sum();
+            let parcels = self.choose(hub, &batch).await?;
+            let _sending = room.send(reading, bytes).await;
+            let outcome = self.tell(endpoint, partition, &batch, parcels).await?;
+            if matches!(outcome, Round::Refused) {
+                // The same partition again: what was refused comes first.
+                self.next_partition = index;
             }
+            return Ok(outcome);
         }
         Ok(Round::Idle)
     }
@@ -234,7 +300,7 @@ impl Worker {
     /// but not before the oldest message.
     async fn note_gap(&self, partition: u16, told: Told, first: u64) -> Result<(), Error> {
         let expected = told.map_or(0, |told| told + 1);
-        if first <= expected || self.refused.is_some_and(|(_, sequence, _)| sequence == first) {
+        if first <= expected || self.refused.is_some_and(|stuck| stuck.sequence == first) {
             return Ok(());
         }
         let bounds = self.service.0.telemetry.bounds(self.hub, partition).await?;
@@ -246,39 +312,50 @@ impl Worker {
         Ok(())
     }
 
-    /// Tells the endpoint of those messages of a batch that go to it.
-    async fn tell(
-        &mut self,
-        (hub, endpoint): (&Hub, &Endpoint),
-        partition: u16,
-        batch: &[StoredMessage],
-    ) -> Result<Round, Error> {
-        let (mut parcels, mut wanted) = (Vec::new(), Vec::new());
+    /// Those messages of a batch that go to the endpoint.
+    async fn choose(&self, hub: &Hub, batch: &[StoredMessage]) -> Result<Vec<Parcel>, Error> {
+        let mut parcels = Vec::new();
         for stored in batch {
             let place = place_of(stored);
             if self.service.leads_to(&hub.routing, &self.name, &stored.message, place).await? {
                 parcels.push(Parcel { hub: hub.name.clone(), place, message: Arc::clone(&stored.message) });
-                wanted.push(stored);
             }
         }
+        Ok(parcels)
+    }
+
+    /// Tells the endpoint of `parcels`, which are those messages of a batch that go to it.
+    async fn tell(
+        &mut self,
+        endpoint: &Endpoint,
+        partition: u16,
+        batch: &[StoredMessage],
+        parcels: Vec<Parcel>,
+    ) -> Result<Round, Error> {
         let (taken, outcome) =
             if parcels.is_empty() { (0, Ok(())) } else { self.courier.send(endpoint, &parcels).await };
+        let was_alone = parcels.len() == 1;
+        let left: Vec<u64> = parcels.iter().skip(taken).map(|parcel| parcel.place.sequence).collect();
         drop(parcels);
         if taken > 0 {
             self.service.0.endpoints.succeeded(self.hub, &self.name, self.service.now());
             self.failures = 0;
         }
+        // What stands before the first that is left was taken, or does not go there.
+        let is_over = |sequence: &u64| left.first().is_none_or(|first| sequence < first);
+        let told = batch.iter().map(|stored| stored.position.sequence).take_while(is_over).last();
+        if let Some(told) = told {
+            self.advance(partition, told).await?;
+        }
         match outcome {
             Ok(()) => {
                 self.window = (self.window * 2).min(BATCH_MESSAGES_MAX);
-                if let Some(last) = batch.last() {
-                    self.advance(partition, last.position.sequence).await?;
-                }
                 Ok(Round::Told)
             }
             Err(refusal) => {
-                let rest = wanted.get(taken..).unwrap_or_default();
-                self.settle_refusal(partition, (batch, rest), &refusal).await
+                let is_left = |stored: &&StoredMessage| left.binary_search(&stored.position.sequence).is_ok();
+                let left: Vec<&StoredMessage> = batch.iter().filter(is_left).collect();
+                self.settle_refusal(partition, (&left, was_alone), &refusal).await
             }
         }
     }
@@ -291,39 +368,38 @@ impl Worker {
         Ok(())
     }
 
-    /// The first message of `rest` was not taken: what stands before it in the batch was, or does not go there.
+    /// The first message of `left` was not taken; whether it was sent alone tells whether the refusal is about it.
     async fn settle_refusal(
         &mut self,
         partition: u16,
-        (batch, rest): (&[StoredMessage], &[&StoredMessage]),
+        (left, was_alone): (&[&StoredMessage], bool),
         refusal: &Refusal,
     ) -> Result<Round, Error> {
         let (now, settings) = (self.service.now(), self.service.0.settings.routes);
-        self.service.0.endpoints.failed(self.hub, &self.name, &refusal.text, now);
-        tracing::debug!(hub = self.hub.0, endpoint = %self.name, reason = refusal.text, "an endpoint did not take a message");
-        let Some(first) = rest.first() else { return Ok(Round::Refused) };
-        let sequence = first.position.sequence;
-        let before = batch.iter().rev().map(|stored| stored.position.sequence).find(|known| *known < sequence);
-        if let Some(before) = before {
-            self.advance(partition, before).await?;
-        }
-        let was_alone = self.window == 1 || batch.len() == 1;
+        self.service.0.endpoints.failed(self.hub, &self.name, refusal.text(), now);
+        tracing::debug!(hub = self.hub.0, endpoint = %self.name, reason = refusal.text(), "an endpoint did not take a message");
+        let Some(first) = left.first() else { return Ok(Round::Refused) };
         self.window = 1;
-        let attempts = match self.refused {
-            Some((at, known, attempts)) if (at, known) == (partition, sequence) => attempts.saturating_add(1),
-            _ => 1,
-        };
-        self.refused = Some((partition, sequence, attempts));
+        let stuck = Stuck { partition, sequence: first.position.sequence, attempts: 0, answered: 0 };
+        let known = self.refused.filter(|known| (known.partition, known.sequence) == (partition, stuck.sequence));
+        let mut stuck = known.unwrap_or(stuck);
+        stuck.attempts = stuck.attempts.saturating_add(1);
+        stuck.answered = stuck.answered.saturating_add(refusal.is_of_message.into());
+        self.refused = Some(stuck);
         let is_old = |stored: &StoredMessage| now.since(stored.enqueued_at) >= settings.age_max;
-        let is_hopeless = refusal.is_of_message && was_alone && attempts >= settings.attempts_max;
+        let is_hopeless = refusal.is_of_message && was_alone && stuck.answered >= settings.attempts_max;
         let mut given_up = Round::Refused;
         for stored in
-            rest.iter().take_while(|stored| is_old(stored) || (is_hopeless && stored.position == first.position))
+            left.iter().take_while(|stored| is_old(stored) || (is_hopeless && stored.position == first.position))
         {
-            if !self.give_up(stored, &refusal.text, attempts).await? {
+            if !self.give_up(stored, refusal.text(), stuck.attempts).await? {
                 return Ok(Round::Refused);
             }
             given_up = Round::Told;
+        }
+        if is_hopeless {
+            // It answers: the next message is not to wait for this one.
+            self.failures = 0;
         }
         Ok(given_up)
     }
@@ -348,28 +424,38 @@ impl Worker {
         Ok(true)
     }
 
-    /// Sends again what an operator wants to be sent again, one by one.
+    /// Sends again what an operator wants to be sent again, one by one; each as often as a message that is not taken.
     async fn replay(&mut self, hub: &Hub, endpoint: &Endpoint) -> Result<Round, Error> {
+        if !self.may_be_due {
+            return Ok(Round::Idle);
+        }
+        let room = Arc::clone(&self.room);
+        let reading = room.read().await;
         let due = self.service.0.store.dead_letters(self.hub, &self.name, true, 1).await?;
-        let Some(DeadLetter { id, place, message, .. }) = due.into_iter().next() else { return Ok(Round::Idle) };
+        let Some(DeadLetter { id, place, message, .. }) = due.into_iter().next() else {
+            self.may_be_due = false;
+            return Ok(Round::Idle);
+        };
+        let _sending = room.send(reading, message.draft.size()).await;
         let parcel = Parcel { hub: hub.name.clone(), place, message };
         let (_, outcome) = self.courier.send(endpoint, &[parcel]).await;
         let now = self.service.now();
-        match outcome {
-            Ok(()) => {
-                self.service.0.endpoints.succeeded(self.hub, &self.name, now);
-                self.service.0.store.settle_dead_letter(id, None).await?;
-                Ok(Round::Told)
-            }
-            Err(refusal) => {
-                self.service.0.endpoints.failed(self.hub, &self.name, &refusal.text, now);
-                if !refusal.is_of_message {
-                    return Ok(Round::Refused);
-                }
-                self.service.0.store.settle_dead_letter(id, Some(refusal.text)).await?;
-                Ok(Round::Told)
-            }
+        let Err(refusal) = outcome else {
+            self.service.0.endpoints.succeeded(self.hub, &self.name, now);
+            self.service.0.store.settle_dead_letter(id, None).await?;
+            return Ok(Round::Told);
+        };
+        self.service.0.endpoints.failed(self.hub, &self.name, refusal.text(), now);
+        let before = self.replayed.filter(|(known, _)| *known == id).map_or(0, |(_, attempts)| attempts);
+        let attempts = before.saturating_add(1);
+        if refusal.is_of_message || attempts >= self.service.0.settings.routes.attempts_max {
+            self.replayed = None;
+            self.service.0.store.settle_dead_letter(id, Some(refusal.text().to_owned())).await?;
+            return Ok(Round::Told);
         }
+        self.replayed = Some((id, attempts));
+        self.is_turn_of_log = true;
+        Ok(Round::Refused)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use domain::ids::{EndpointName, Precondition};
+use domain::ids::{EndpointName, HubName, Precondition};
 use domain::message::Message;
 use domain::operation::resource::{Ask as ResourceAsk, HubDraft};
 use domain::operation::route::{Answer, Ask, DeadLetter, EndpointHealth, HealthStatus};
@@ -25,13 +25,24 @@ use crate::ground::{Ground, PATIENCE, open};
 struct Recorder {
     taken: watch::Sender<Vec<String>>,
     refusals: Mutex<HashMap<String, Refusal>>,
+    /// How often it refused a message as such.
+    refused: watch::Sender<u64>,
     asked: watch::Sender<u64>,
+    /// Whether it answers.
+    answers: watch::Sender<bool>,
+    /// How many it takes at once.
+    most: usize,
 }
 
 impl Recorder {
     fn new() -> Arc<Self> {
-        let refusals = Mutex::default();
-        Arc::new(Self { taken: watch::Sender::default(), refusals, asked: watch::Sender::default() })
+        Self::taking(usize::MAX)
+    }
+
+    fn taking(most: usize) -> Arc<Self> {
+        let (refusals, answers) = (Mutex::default(), watch::Sender::new(true));
+        let (taken, refused, asked) = (watch::Sender::default(), watch::Sender::default(), watch::Sender::default());
+        Arc::new(Self { taken, refusals, refused, asked, answers, most })
     }
 
     /// What it says to a message with this body; to all if it is empty.
@@ -45,7 +56,10 @@ impl Recorder {
 
     fn judge(&self, body: &str) -> Result<(), Refusal> {
         let refusals = self.refusals.lock().unwrap();
-        refusals.get("").or_else(|| refusals.get(body)).cloned().map_or(Ok(()), Err)
+        let refusal = refusals.get("").or_else(|| refusals.get(body)).cloned();
+        let is_of_message = refusal.as_ref().is_some_and(|refusal| refusal.is_of_message);
+        self.refused.send_modify(|refused| *refused += u64::from(is_of_message));
+        refusal.map_or(Ok(()), Err)
     }
 
     async fn has_taken(&self, expected: &[&str]) {
@@ -65,16 +79,20 @@ impl Recorder {
 
 #[async_trait]
 impl Courier for Recorder {
-    async fn send(&self, _endpoint: &Endpoint, parcels: &[Parcel]) -> (usize, Result<(), Refusal>) {
+    async fn send(&self, endpoint: &Endpoint, parcels: &[Parcel]) -> (usize, Result<(), Refusal>) {
         self.asked.send_modify(|asked| *asked += 1);
-        for (index, parcel) in parcels.iter().enumerate() {
+        if endpoint.name != hook() {
+            return std::future::pending().await;
+        }
+        self.answers.subscribe().wait_for(|answers| *answers).await.unwrap();
+        for (index, parcel) in parcels.iter().enumerate().take(self.most) {
             let body = String::from_utf8(parcel.message.draft.body.to_vec()).unwrap();
             if let Err(refusal) = self.judge(&body) {
                 return (index, Err(refusal));
             }
             self.taken.send_modify(|taken| taken.push(body));
         }
-        (parcels.len(), Ok(()))
+        (parcels.len().min(self.most), Ok(()))
     }
 }
 
@@ -93,18 +111,36 @@ fn hook() -> EndpointName {
     "hook".parse().unwrap()
 }
 
-fn routing(condition: &str) -> Routing {
+fn endpoint(name: EndpointName) -> Endpoint {
     let url = Url::parse("https://example.org/", &[("https", 443)], "").unwrap();
     let webhook = Webhook { url, mode: WebhookMode::Single, headers: Vec::new(), authority: None };
-    let endpoint = Endpoint { name: hook(), target: Target::Webhook(webhook), labels: Map::new() };
-    let route = Route {
-        name: "route".parse().unwrap(),
+    Endpoint { name, target: Target::Webhook(webhook), labels: Map::new() }
+}
+
+fn route(name: &str, endpoint: EndpointName, condition: &str) -> Route {
+    Route {
+        name: name.parse().unwrap(),
         source: Source::DeviceMessages,
         condition: Condition::parse(condition).unwrap(),
-        endpoint: hook(),
+        endpoint,
         enabled: true,
-    };
-    Routing { endpoints: vec![endpoint], routes: vec![route], ..Routing::default() }
+    }
+}
+
+fn routing(condition: &str) -> Routing {
+    let routes = vec![route("route", hook(), condition)];
+    Routing { endpoints: vec![endpoint(hook())], routes, ..Routing::default() }
+}
+
+/// Everything goes to so many endpoints that never answer, and to the one that does.
+fn beside_silent_ones(silent: usize) -> Routing {
+    let mut routing = routing("true");
+    for number in 0..silent {
+        let name: EndpointName = format!("silent-{number}").parse().unwrap();
+        routing.routes.push(route(name.as_str(), name.clone(), "true"));
+        routing.endpoints.push(endpoint(name));
+    }
+    routing
 }
 
 /// A task that sends to endpoints until it is dropped.
@@ -126,9 +162,12 @@ impl Drop for Running {
 
 impl Ground {
     async fn put(&self, routing: Routing) {
-        let hub = self.hub();
+        self.put_at(self.hub().name.clone(), routing).await;
+    }
+
+    async fn put_at(&self, name: HubName, routing: Routing) {
         let draft = HubDraft { routing: Some(RoutingDraft { routing, unsaid: Vec::new() }), ..HubDraft::default() };
-        let (place, name) = (self.place(), hub.name.clone());
+        let place = self.place();
         let ask = ResourceAsk::PutHub { place, name, draft: Box::new(draft), precondition: Precondition::None };
         self.service.perform(&self.operator(), Operation::Resource(ask)).await.unwrap();
     }
@@ -276,4 +315,102 @@ async fn a_message_that_has_become_old_is_given_up_whatever_the_reason() {
     assert_eq!(ground.health().await.status, HealthStatus::Dead);
     recorder.refuse("", None);
     recorder.has_taken(&["3"]).await;
+}
+
+#[tokio::test]
+async fn endpoints_that_never_answer_hold_no_other_up() {
+    let ground = Ground::with(settings(9)).await;
+    let other: HubName = "other".parse().unwrap();
+    ground.put(beside_silent_ones(9)).await;
+    ground.put_at(other.clone(), beside_silent_ones(9)).await;
+    let recorder = Recorder::new();
+    let _running = Running::start(&ground.service, &recorder);
+    let other = ground.service.resources().hubs().iter().find(|hub| hub.name == other).unwrap().key;
+    ground.store.inner().telemetry().append(message(other, 0, "1")).await.unwrap();
+    recorder.has_taken(&["1"]).await;
+    ground.append(0, &["2"]).await;
+    recorder.has_taken(&["1", "2"]).await;
+    let mut asked = recorder.asked.subscribe();
+    let all = asked.wait_for(|asked| *asked == 20);
+    tokio::time::timeout(PATIENCE, all).await.unwrap().unwrap();
+    ground.append(1, &["3"]).await;
+    recorder.has_taken(&["1", "2", "3"]).await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_takes_some_gets_the_rest_next_and_is_well() {
+    let ground = Ground::with(settings(9)).await;
+    ground.put(routing("true")).await;
+    let recorder = Recorder::taking(2);
+    ground.append(0, &["1", "2", "3", "4", "5"]).await;
+    let _running = Running::start(&ground.service, &recorder);
+    recorder.has_taken(&["1", "2", "3", "4", "5"]).await;
+    let health = ground.health().await;
+    assert_eq!((health.status, health.last_error), (HealthStatus::Healthy, None));
+}
+
+#[tokio::test]
+async fn an_endpoint_made_anew_gets_nothing_of_before_even_where_a_message_is_on_its_way() {
+    let ground = Ground::with(settings(9)).await;
+    ground.put(routing("true")).await;
+    let recorder = Recorder::new();
+    recorder.answers.send_replace(false);
+    recorder.refuse("1", Some(Refusal::of_all("it is away")));
+    let _running = Running::start(&ground.service, &recorder);
+    ground.append(0, &["1"]).await;
+    let mut asked = recorder.asked.subscribe();
+    tokio::time::timeout(PATIENCE, asked.wait_for(|asked| *asked == 1)).await.unwrap().unwrap();
+    ground.put(Routing::default()).await;
+    ground.put(routing("true")).await;
+    recorder.answers.send_replace(true);
+    ground.append(0, &["2"]).await;
+    recorder.has_taken(&["2"]).await;
+}
+
+#[tokio::test]
+async fn only_refusals_of_a_message_count_before_it_is_given_up() {
+    let ground = Ground::with(settings(9)).await;
+    ground.put(routing("true")).await;
+    let recorder = Recorder::new();
+    recorder.refuse("", Some(Refusal::of_all("it is away")));
+    recorder.refuse("1", Some(Refusal::of_message("it is ugly")));
+    let _running = Running::start(&ground.service, &recorder);
+    ground.append(0, &["1"]).await;
+    recorder.is_asked(10).await;
+    assert_eq!(*recorder.refused.borrow(), 0);
+    recorder.refuse("", None);
+    ground.append(0, &["2"]).await;
+    recorder.has_taken(&["2"]).await;
+    assert_eq!(*recorder.refused.borrow(), 3);
+    let [letter] = &ground.letters().await[..] else { panic!("it was given up") };
+    assert!(letter.attempts >= 13, "{}", letter.attempts);
+}
+
+#[tokio::test]
+async fn what_is_sent_again_in_vain_holds_the_log_up_no_more_than_once_and_is_left_alone_in_the_end() {
+    let ground = Ground::with(settings(9)).await;
+    ground.put(routing("true")).await;
+    let recorder = Recorder::new();
+    recorder.refuse("1", Some(Refusal::of_message("it is ugly")));
+    let _running = Running::start(&ground.service, &recorder);
+    ground.append(0, &["1", "2"]).await;
+    recorder.has_taken(&["2"]).await;
+    // As a server says that breaks at it.
+    recorder.refuse("1", Some(Refusal::of_all("it answers 500")));
+    let asked = *recorder.asked.borrow();
+    ground.ask(Ask::Replay { hub: ground.hub().name.clone(), endpoint: hook() }).await;
+    ground.append(0, &["3"]).await;
+    recorder.has_taken(&["2", "3"]).await;
+    let settled = async {
+        loop {
+            let letters = ground.letters().await;
+            let [letter] = &letters[..] else { panic!("{letters:?}") };
+            if !letter.is_due {
+                return letter.reason.clone();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    assert_eq!(tokio::time::timeout(PATIENCE, settled).await.unwrap(), "it answers 500");
+    assert_eq!(*recorder.asked.borrow() - asked, 4, "three times the letter, once the log");
 }
