@@ -34,7 +34,7 @@ pub struct Reach {
     pub own_addresses: Vec<IpAddr>,
 }
 
-/// Why nothing was taken, or not all.
+/// How many were taken, and why not more; where that is no refusal, time was up.
 pub type Sent = (usize, Result<(), Refusal>);
 
 /// Sends to endpoints. Cheap to clone.
@@ -59,3 +59,6 @@ impl Outbound {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

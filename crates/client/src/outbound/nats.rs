@@ -1,8 +1,8 @@
 //! Publishing to a NATS server: the part of its protocol that a publisher needs.
 //!
 //! A message counts as taken once the server has said so: by the PONG behind it, or, where a stream is to keep it, by the
-//! stream's own word. The event's ID is its `Nats-Msg-Id`, so that a stream drops what it has seen. [`wire`] reads what
-//! the server says. Start at [`Outbound::publish`].
+//! stream's own word. The event's ID and its subject are its `Nats-Msg-Id`, so that a stream drops what it has seen there,
+//! and not what it has seen at another subject. [`wire`] reads what the server says. Start at [`Outbound::publish`].
 
 #[cfg(test)]
 mod tests;
@@ -102,7 +102,8 @@ fn encode_all(nats: &NatsSubject, parcels: &[Parcel], payload_max: usize) -> (Ve
     for parcel in parcels {
         let id = cloud_event::id(parcel);
         let media_type = cloud_event::MEDIA_TYPE;
-        let headers = format!("NATS/1.0\r\nNats-Msg-Id: {id}\r\ncontent-type: {media_type}\r\n\r\n");
+        let subject = &nats.subject;
+        let headers = format!("NATS/1.0\r\nNats-Msg-Id: {id}.{subject}\r\ncontent-type: {media_type}\r\n\r\n");
         let event = cloud_event::event(parcel).to_string();
         let bytes = headers.len() + event.len();
         if bytes > payload_max {

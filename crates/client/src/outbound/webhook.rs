@@ -1,6 +1,7 @@
 //! CloudEvents by POST (CloudEvents, HTTP binding): one a request, or several.
 //!
-//! All requests of one send share a connection. Redirects are not followed: an endpoint is what was written.
+//! All requests of one send share a connection, as far as the server keeps it. Redirects are not followed: an endpoint is
+//! what was written.
 
 use bytes::Bytes;
 use dialect::hub::cloud_event::{self, BATCH_MEDIA_TYPE, MEDIA_TYPE};
@@ -20,8 +21,24 @@ const ANSWER_BYTES_MAX: usize = 64 * 1_024;
 const BATCH_BYTES_MAX: usize = 1 << 20;
 
 impl Outbound {
-    /// Posts `parcels`.
+    /// Posts `parcels`, over as many connections as the server wants.
     pub(super) async fn post(&self, webhook: &Webhook, parcels: &[Parcel]) -> Sent {
+        let until = Instant::now() + SEND_TIMEOUT;
+        let mut taken = 0;
+        while let Some(rest) = parcels.get(taken..).filter(|rest| !rest.is_empty()) {
+            let (more, outcome) = self.post_on_one(webhook, rest, until).await;
+            taken += more;
+            // A connection that ends once it has served is one that the server does not keep.
+            let is_over = outcome.is_err() || Instant::now() >= until;
+            if is_over {
+                return (taken, outcome);
+            }
+        }
+        (taken, Ok(()))
+    }
+
+    /// Posts on one connection until that ends. Where this is no refusal, at least one event was taken.
+    async fn post_on_one(&self, webhook: &Webhook, parcels: &[Parcel], until: Instant) -> Sent {
         let stream = match self.dial(&webhook.url, webhook.authority.as_deref()).await {
             Ok(stream) => stream,
             Err(refusal) => return (0, Err(refusal)),
@@ -30,46 +47,51 @@ impl Outbound {
             Ok(opened) => opened,
             Err(error) => return (0, Err(broken(&error))),
         };
-        let mut taken = 0;
-        let posting = post_all(webhook, sender, parcels, &mut taken);
+        let posting = post_all(webhook, sender, parcels, until);
         // What moves the bytes; once it has ended, sending fails, which says more than its end does.
         let moving = async {
             let _ = connection.await;
             std::future::pending::<std::convert::Infallible>().await
         };
-        let outcome = tokio::select! {
-            outcome = posting => outcome,
+        tokio::select! {
+            sent = posting => sent,
             never = moving => match never {},
-        };
-        (taken, outcome)
+        }
     }
 }
 
-async fn post_all(
-    webhook: &Webhook,
-    mut sender: SendRequest<Full<Bytes>>,
-    parcels: &[Parcel],
-    taken: &mut usize,
-) -> Result<(), Refusal> {
-    let until = Instant::now() + SEND_TIMEOUT;
-    while let Some(rest) = parcels.get(*taken..).filter(|rest| !rest.is_empty()) {
-        if Instant::now() >= until {
-            return Err(Refusal::of_all("it takes messages too slowly"));
+async fn post_all(webhook: &Webhook, mut sender: SendRequest<Full<Bytes>>, parcels: &[Parcel], until: Instant) -> Sent {
+    let mut taken = 0;
+    while let Some(rest) = parcels.get(taken..).filter(|rest| !rest.is_empty()) {
+        if taken > 0 && Instant::now() >= until {
+            break;
         }
         let (count, body) = body_of(webhook.mode, rest);
-        let request = request(webhook, body)?;
-        let answered = async {
-            sender.ready().await.map_err(|error| broken(&error))?;
-            let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
-            let status = answer.status();
-            // Read to its end, so that the connection can be used again.
-            let _ = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-            judge(status)
+        let request = match request(webhook, body) {
+            Ok(request) => request,
+            Err(refusal) => return (taken, Err(refusal)),
         };
-        timeout(ANSWER_TIMEOUT, answered).await.unwrap_or_else(|_| Err(Refusal::of_all("no answer in time")))?;
-        *taken += count;
+        let answered = timeout(ANSWER_TIMEOUT, exchange(&mut sender, request)).await;
+        match answered {
+            Ok(Ok(status)) => match judge(status) {
+                Ok(()) => taken += count,
+                refused => return (taken, refused),
+            },
+            Ok(Err(_)) if taken > 0 => break,
+            Ok(Err(error)) => return (taken, Err(broken(&error))),
+            Err(_) => return (taken, Err(Refusal::of_all("no answer in time"))),
+        }
     }
-    Ok(())
+    (taken, Ok(()))
+}
+
+async fn exchange(sender: &mut SendRequest<Full<Bytes>>, request: Request<Full<Bytes>>) -> hyper::Result<StatusCode> {
+    sender.ready().await?;
+    let answer = sender.send_request(request).await?;
+    let status = answer.status();
+    // Read to its end, so that the connection can be used again.
+    let _ = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+    Ok(status)
 }
 
 /// The body of the next request, and how many events it has.

@@ -21,9 +21,11 @@ pub const MEDIA_TYPE: &str = "application/cloudevents+json";
 /// The media type of several (CloudEvents, JSON format 4).
 pub const BATCH_MEDIA_TYPE: &str = "application/cloudevents-batch+json";
 
-/// What tells an event from every other one of this server.
+/// What tells an event from every other one of this server: also from those of a hub of this name that has gone, or that
+/// came after a backup which was restored. Receivers drop what has an ID that they have seen.
 pub fn id(parcel: &Parcel) -> String {
-    format!("{}-{}-{}", parcel.hub, parcel.message.partition, parcel.place.sequence)
+    let StoredPlace { sequence, enqueued_at, .. } = parcel.place;
+    format!("{}-{}-{sequence}-{}", parcel.hub, parcel.message.partition, enqueued_at.micros())
 }
 
 /// The event of a message.
@@ -119,7 +121,15 @@ mod tests {
             assert_eq!(event["data"]["body"], expected);
             assert_eq!(event["type"], format!("Microsoft.Devices.{kind}"));
             let members = ["specversion", "id", "source", "subject", "time", "sequence", "partition"];
-            let expected = ["1.0", "hub-3-42", "/hubs/hub", "devices/dev-1", "2024-01-31T12:00:00.1234560Z", "42", "3"];
+            let expected = [
+                "1.0",
+                "hub-3-42-1706702400123456",
+                "/hubs/hub",
+                "devices/dev-1",
+                "2024-01-31T12:00:00.1234560Z",
+                "42",
+                "3",
+            ];
             assert_eq!(members.map(|member| event[member].as_str().unwrap_or_default()), expected);
             assert_eq!(event["data"]["properties"], json!({ "level": "hot", "bare": null }));
             assert_eq!(event["data"]["systemProperties"]["iothub-connection-device-id"], "dev-1");

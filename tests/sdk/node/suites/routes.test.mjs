@@ -87,7 +87,7 @@ check(
     assert.deepEqual(message.application_properties, { level: 'hot' });
     assert.equal(message.message_annotations['iothub-connection-device-id'], 'dev-1');
     assert.equal(message.message_annotations['x-opt-partition-key'], 'dev-1');
-    assert.match(message.message_id, /^hub-\d+-\d+$/);
+    assert.match(message.message_id, /^hub-\d+-\d+-\d+$/);
 
     const parts = `Endpoint=sb://127.0.0.1:${port}/;SharedAccessKeyName=u;SharedAccessKey=p w;EntityPath=events`;
     await route(muster, 'eh', `${parts};UseDevelopmentEmulator=true`);
