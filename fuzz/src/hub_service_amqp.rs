@@ -7,12 +7,13 @@ use bytes::Bytes;
 use dialect::session::{Ask, Session as _};
 use domain::clock::UnixTime;
 use domain::cloud_to_device::{Feedback, FeedbackBatch, Outcome};
+use domain::file::{FileName, FileNotification, LockedNotification};
 use domain::ids::{DeviceId, HubKey, HubName, LockToken, TrackingId};
 use domain::operation::backend::{self, Backend, Stay};
 use domain::operation::cloud_to_device::{self, AtHub};
 use domain::operation::identity::IdentityName;
 use domain::operation::session::{Answer, CutOff};
-use domain::operation::{ErrorKind, Failure, Operation, Push, Reply};
+use domain::operation::{ErrorKind, Failure, Operation, Push, Reply, file};
 use proto::amqp::{
     Body, DeliveryState, LinkTerms, Message, Outgoing, Properties, ReceiverSettleMode, Role, SenderSettleMode,
     Settlement, Source, Target,
@@ -21,13 +22,15 @@ use proto::amqp::{
 use crate::amqp_ends::{Conversation, Ends};
 use crate::script::Script;
 
-const ADDRESSES: [&str; 6] = [
+const ADDRESSES: [&str; 8] = [
     "$cbs",
     "/messages/devicebound",
     "amqps://h/messages/deviceBound",
     "/messages/serviceBound/feedback",
     "/Messages/servicebound/Feedback/",
     "/messages/elsewhere",
+    "/messages/serviceBound/filenotifications",
+    "amqps://h/messages/servicebound/fileUploadNotifications",
 ];
 const CUT_OFFS: [CutOff; 3] = [CutOff::TokenExpired, CutOff::Rekeyed, CutOff::HubDeleted];
 const FORMATS: [u32; 2] = [0, 7];
@@ -85,6 +88,10 @@ impl Conversation for Pair {
             cloud_to_device::Ask::Send { hub: AtHub::Entered(backend), .. }
             | cloud_to_device::Ask::TakeFeedback(AtHub::Entered(backend))
             | cloud_to_device::Ask::SettleFeedback { hub: AtHub::Entered(backend), .. },
+        )
+        | Operation::File(
+            file::Ask::TakeNotification(AtHub::Entered(backend))
+            | file::Ask::SettleNotification { hub: AtHub::Entered(backend), .. },
         )) = &ask.operation
         else {
             return;
@@ -93,7 +100,8 @@ impl Conversation for Pair {
             panic!("{} is not in: {:?}", backend.number, ask.operation)
         };
         match &ask.operation {
-            Operation::CloudToDevice(cloud_to_device::Ask::SettleFeedback { lock, .. }) => {
+            Operation::CloudToDevice(cloud_to_device::Ask::SettleFeedback { lock, .. })
+            | Operation::File(file::Ask::SettleNotification { lock, .. }) => {
                 // Who is cut off may settle in vain.
                 held.remove(lock);
             }
@@ -200,24 +208,36 @@ impl Pair {
             }
             Operation::Backend(backend::Ask::Renew(_)) => Ok(Reply::Backend(backend::Answer::Done)),
             Operation::CloudToDevice(cloud_to_device::Ask::TakeFeedback(AtHub::Entered(backend))) => {
-                let lock = LockToken::from_bits(self.next().into());
-                if self.cut_off.contains(&backend.number) {
-                    return Err(failure());
-                }
-                let is_something = how.is_multiple_of(2);
-                if let Some((_, held)) = self.present.get_mut(&backend.number).filter(|_| is_something) {
-                    held.insert(lock);
-                    assert!(held.len() <= HELD_MAX, "more than a link may have");
-                }
-                let batch = is_something.then(|| FeedbackBatch { lock, records: vec![record()] });
+                let lock = self.take(backend, how)?;
+                let batch = lock.map(|lock| FeedbackBatch { lock, records: vec![record()] });
                 Ok(Reply::CloudToDevice(cloud_to_device::Answer::Feedback(batch)))
             }
+            Operation::File(file::Ask::TakeNotification(AtHub::Entered(backend))) => {
+                let lock = self.take(backend, how)?;
+                let locked = lock.map(|lock| Box::new(notification(lock)));
+                Ok(Reply::File(file::Answer::Notification(locked)))
+            }
+            Operation::File(_) => Ok(Reply::File(file::Answer::Settled)),
             Operation::CloudToDevice(cloud_to_device::Ask::Send { .. }) => {
                 Ok(Reply::CloudToDevice(cloud_to_device::Answer::Sent { message_id: "m".to_owned() }))
             }
             Operation::CloudToDevice(_) => Ok(Reply::CloudToDevice(cloud_to_device::Answer::Settled)),
             _ => Ok(Reply::Session(Answer::Done)),
         }
+    }
+
+    /// The lock of something that `backend` is given, if there is anything.
+    fn take(&mut self, backend: &Backend, how: u8) -> Result<Option<LockToken>, Failure> {
+        let lock = LockToken::from_bits(self.next().into());
+        if self.cut_off.contains(&backend.number) {
+            return Err(failure());
+        }
+        let is_something = how.is_multiple_of(2);
+        if let Some((_, held)) = self.present.get_mut(&backend.number).filter(|_| is_something) {
+            held.insert(lock);
+            assert!(held.len() <= HELD_MAX, "more than a link may have");
+        }
+        Ok(is_something.then_some(lock))
     }
 
     fn next(&mut self) -> u64 {
@@ -239,6 +259,13 @@ fn record() -> Feedback {
     let device = IdentityName::device(DeviceId::parse("a").expect("a name"));
     let at = UnixTime::from_seconds(1);
     Feedback { message_id: "m".to_owned(), device, generation: "1".to_owned(), outcome: Outcome::Success, at }
+}
+
+fn notification(lock: LockToken) -> LockedNotification {
+    let device = IdentityName::device(DeviceId::parse("a").expect("a name"));
+    let (file, at) = (FileName::parse("a/b").expect("a name"), UnixTime::from_seconds(1));
+    let notification = FileNotification { device, file, bytes: 1, written_at: at, enqueued_at: at };
+    LockedNotification { lock, notification, host: "h".to_owned(), container: "uploads".to_owned() }
 }
 
 fn failure() -> Failure {

@@ -12,7 +12,8 @@ use dialect::error::Refused;
 use dialect::session::Refusals;
 use domain::operation::cloud_to_device::{AtHub, Receiver};
 use domain::operation::{
-    Caller, ErrorKind, Failure, Operation, Reply, backend, cloud_to_device, events, method, session, telemetry, twin,
+    Caller, ErrorKind, Failure, Operation, Reply, backend, cloud_to_device, events, file, method, session, telemetry,
+    twin,
 };
 use service::Service;
 
@@ -102,7 +103,6 @@ const fn is_proof(operation: &Operation) -> bool {
         | Operation::DigitalTwin(_)
         | Operation::Job(_)
         | Operation::Configuration(_)
-        | Operation::File(_)
         | Operation::Resource(_)
         | Operation::Route(_)
         | Operation::Decision(_) => true,
@@ -123,6 +123,11 @@ const fn is_proof(operation: &Operation) -> bool {
                 | cloud_to_device::Ask::Send { hub: AtHub::Entered(_), .. }
                 | cloud_to_device::Ask::TakeFeedback(AtHub::Entered(_))
                 | cloud_to_device::Ask::SettleFeedback { hub: AtHub::Entered(_), .. }
+        ),
+        Operation::File(ask) => !matches!(
+            ask,
+            file::Ask::TakeNotification(AtHub::Entered(_))
+                | file::Ask::SettleNotification { hub: AtHub::Entered(_), .. }
         ),
         Operation::Twin(ask) => !matches!(ask, twin::Ask::Read(_) | twin::Ask::Report { .. }),
     }

@@ -209,7 +209,7 @@ impl Server {
         self.run("events", service, |service| async move { service.run_hub_events().await });
         self.run("cut-offs", service, |service| async move { service.run_cut_offs().await });
         self.run("expiry", service, |service| async move { service.run_expiry().await });
-        self.run("feedback", service, |service| async move { service.run_feedback_wakes().await });
+        self.run("wakes", service, |service| async move { service.run_backend_wakes().await });
         self.run("messages", service, |service| async move { service.run_message_sweeps().await });
         self.run("jobs", service, |service| async move { service.run_jobs().await });
         self.run("configurations", service, |service| async move { service.run_configurations().await });

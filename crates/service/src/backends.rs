@@ -15,6 +15,7 @@ use domain::operation::backend::{Answer, Ask, Backend, Enter, Stay};
 use domain::operation::session::CutOff;
 use domain::operation::{Caller, ErrorKind, Push};
 use domain::resource::{Hub, Policy};
+use tokio::sync::watch;
 
 use crate::access::{Signed, authorize, unreached};
 use crate::error::Error;
@@ -178,6 +179,21 @@ impl Service {
             return Err(Error::unauthorized());
         }
         self.resources().hub(backend.hub).cloned().ok_or_else(gone)
+    }
+
+    /// Wakes back-end programs whenever there is something of what they read, until the future is dropped.
+    pub async fn run_backend_wakes(&self) {
+        let store = &self.0.store;
+        tokio::join!(
+            self.wake_at(store.feedback_changes(), Action::ReadFeedback),
+            self.wake_at(store.notification_changes(), Action::ReadFileNotifications),
+        );
+    }
+
+    async fn wake_at(&self, mut changes: watch::Receiver<u64>, action: Action) {
+        while changes.changed().await.is_ok() {
+            self.0.backends.wake(action);
+        }
     }
 
     /// What a back-end program that was let in is told; `None` if it was cut off, or its mailbox was taken already.

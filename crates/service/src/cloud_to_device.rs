@@ -187,14 +187,6 @@ impl Service {
         }
     }
 
-    /// Wakes back-end programs that read feedback whenever there is some, until the future is dropped.
-    pub async fn run_feedback_wakes(&self) {
-        let mut changes = self.0.store.feedback_changes();
-        while changes.changed().await.is_ok() {
-            self.0.backends.wake(Action::ReadFeedback);
-        }
-    }
-
     /// Ends what is due, a bounded piece at a time.
     pub async fn sweep_messages(&self) -> Result<(), store::Error> {
         loop {

@@ -23,7 +23,6 @@ use domain::operation::{Caller, ErrorKind, Failure};
 use domain::resource::Hub;
 use domain::sas::{SymmetricKey, sha256};
 use store::ports::{Begun, ContentWriter, Ended, Ending, Limit, NewUpload, Settled, Writing, WritingSource, Written};
-use tokio::sync::watch;
 
 use crate::Service;
 use crate::access::unreached;
@@ -90,11 +89,6 @@ impl Service {
     fn hub_of_operator(&self, caller: &Caller, hub: HubName) -> Result<Arc<Hub>, Error> {
         // The action is that of a program at the hub, which an operator need not have.
         self.hub_for(caller, &AtHub::Named(hub), (Action::ReadFileNotifications, NOTIFICATION_PATH))
-    }
-
-    /// Counts up whenever a notification of a file waits at some hub.
-    pub fn file_notification_changes(&self) -> watch::Receiver<u64> {
-        self.0.store.notification_changes()
     }
 
     /// What signs the tokens of files: of this deployment, and of nothing else that it signs.

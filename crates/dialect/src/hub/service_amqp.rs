@@ -1,5 +1,5 @@
-//! A hub's back-end programs over AMQP: they send to devices and read what became of it (`contract/hub-service.md 9.3` to
-//! `9.6`).
+//! A hub's back-end programs over AMQP: they send to devices, and read what became of it and which files were uploaded
+//! (`contract/hub-service.md 9.3` to `9.6`).
 //!
 //! Each link is let in by itself, with the policy's token that the connection was given, and is cut off by itself when that
 //! is worth nothing any more. Devices may have links beside them on the same connection. Nothing here stores a message or
@@ -8,14 +8,14 @@
 use std::collections::BTreeMap;
 
 use domain::access::Action;
-use domain::cloud_to_device::{FeedbackBatch, Settlement};
-use domain::ids::LockToken;
+use domain::cloud_to_device::Settlement;
 use domain::operation::backend::{Answer, Ask, Backend, Enter};
 use domain::operation::cloud_to_device::{self, AtHub};
 use domain::operation::session::CutOff;
 use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply};
 use proto::amqp::{Attach, Delivery, DeliveryId, DeliveryState, LinkId, Role, SessionId};
 
+use self::queue::{Queue, Taken};
 use self::reader::{Handed, Reader};
 use super::cbs::{Cbs, PutToken};
 use super::cut_off;
@@ -24,7 +24,7 @@ use crate::amqp::{Address, Port};
 use crate::error;
 use crate::session::AskId;
 
-mod feedback;
+mod queue;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -39,6 +39,8 @@ const ARRIVING_MAX: usize = 16;
 /// Longest transfer to a device that is looked at. Longer than a message may be, so that one that is too long is refused by
 /// itself, and does not end its link.
 const SEND_BYTES_EACH_MAX: u64 = 256 * 1024;
+/// What the manual calls the address of notifications of files, beside the clients' name (`contract/hub-service.md 9.5`).
+const FILE_NOTIFICATIONS: &str = "messages/serviceBound/fileuploadnotifications";
 
 /// The links of the back-end programs of one connection.
 #[derive(Debug, Default)]
@@ -53,7 +55,7 @@ pub struct Backends {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     Send,
-    Feedback,
+    Read(Queue),
 }
 
 #[derive(Debug)]
@@ -96,21 +98,23 @@ impl Purpose {
     fn read(address: &Address) -> Option<Self> {
         let path = address.path().trim_matches('/');
         let is = |purpose: &Self| path.eq_ignore_ascii_case(&purpose.path().join("/"));
-        [Self::Send, Self::Feedback].into_iter().find(is)
+        let named =
+            [Self::Send, Self::Read(Queue::Feedback), Self::Read(Queue::FileNotifications)].into_iter().find(is);
+        named.or_else(|| path.eq_ignore_ascii_case(FILE_NOTIFICATIONS).then_some(Self::Read(Queue::FileNotifications)))
     }
 
     /// What a signature has to cover.
     const fn path(self) -> &'static [&'static str] {
         match self {
             Self::Send => &["messages", "devicebound"],
-            Self::Feedback => &["messages", "serviceBound", "feedback"],
+            Self::Read(queue) => queue.path(),
         }
     }
 
     const fn action(self) -> Action {
         match self {
             Self::Send => Action::SendToDevices,
-            Self::Feedback => Action::ReadFeedback,
+            Self::Read(queue) => queue.action(),
         }
     }
 
@@ -118,7 +122,7 @@ impl Purpose {
     const fn role(self) -> Role {
         match self {
             Self::Send => Role::Sender,
-            Self::Feedback => Role::Receiver,
+            Self::Read(_) => Role::Receiver,
         }
     }
 }
@@ -210,7 +214,7 @@ impl Backends {
         let Told { link, id, tag, state, is_settled } = told;
         let Some(Link { stage: Stage::Reading(backend, reader), .. }) = self.links.get_mut(&link) else { return };
         let Some(lock) = reader.settled(&tag) else { return };
-        let operation = settle(backend, lock, reader::settlement(state.as_ref()));
+        let operation = reader.queue().settle(backend, lock, reader::settlement(state.as_ref()));
         let ask = port.ask(operation, Lane::Serial);
         // C# waits to be told that its outcome counts (`contract/hub-service.md 9.4`).
         let answered = state.filter(|_| !is_settled).map(|state| Waiting::Settled(id, state));
@@ -237,10 +241,10 @@ impl Backends {
                 }
             }
             Some(Waiting::Taken(link)) => match reply {
-                Ok(Reply::CloudToDevice(cloud_to_device::Answer::Feedback(Some(batch)))) => {
-                    self.taken(link, &batch, port);
-                }
-                Ok(_) => self.found_nothing(link, None, port),
+                Ok(reply) => match Taken::of(reply) {
+                    Some(taken) => self.taken(link, &taken, port),
+                    None => self.found_nothing(link, None, port),
+                },
                 Err(failure) => self.found_nothing(link, Some(error::hub_amqp(&failure)), port),
             },
             Some(Waiting::Settled(delivery, state)) => {
@@ -268,13 +272,13 @@ impl Backends {
         let Stage::Arriving(attach) = &present.stage else { return };
         let bytes_max = match present.purpose {
             Purpose::Send => SEND_BYTES_EACH_MAX,
-            Purpose::Feedback => 0,
+            Purpose::Read(_) => 0,
         };
         links::accept(link, attach, bytes_max, port.connection);
         present.stage = match present.purpose {
             Purpose::Send => Stage::Sending(backend, Credit::grant(link, SEND_CREDIT, port.connection)),
-            Purpose::Feedback => {
-                let reader = Reader::new(link, attach);
+            Purpose::Read(queue) => {
+                let reader = Reader::new(link, queue, attach);
                 Stage::Reading(backend, reader)
             }
         };
@@ -285,8 +289,7 @@ impl Backends {
     fn ask_for_more(&mut self, link: LinkId, port: &mut Port<'_>) {
         let Some(Link { stage: Stage::Reading(backend, reader), .. }) = self.links.get_mut(&link) else { return };
         if reader.poll_wish(port.connection) {
-            let take = cloud_to_device::Ask::TakeFeedback(AtHub::Entered(backend.clone()));
-            let ask = port.ask(Operation::CloudToDevice(take), Lane::Serial);
+            let ask = port.ask(reader.queue().take(backend), Lane::Serial);
             self.waiting.insert(ask, Waiting::Taken(link));
         }
     }
@@ -309,14 +312,13 @@ impl Backends {
     }
 
     /// Hands out what was taken, or gives it back if nobody is there to have it.
-    fn taken(&mut self, link: LinkId, batch: &FeedbackBatch, port: &mut Port<'_>) {
+    fn taken(&mut self, link: LinkId, taken: &Taken, port: &mut Port<'_>) {
         let Some(Link { stage, .. }) = self.links.get_mut(&link) else { return };
-        let FeedbackBatch { lock, records } = batch;
         let (backend, handed) = match stage {
             Stage::Reading(backend, reader) => {
                 reader.received(true);
-                let message = feedback::message(*lock, records, &backend.hub_name);
-                (backend, reader.send(*lock, &message, port.connection))
+                let message = taken.message(&backend.hub_name);
+                (backend, reader.send(taken.lock(), &message, port.connection))
             }
             Stage::Leaving(backend) => (backend, Handed::NoLink),
             Stage::Arriving(_) | Stage::Sending(..) => return,
@@ -327,7 +329,7 @@ impl Backends {
             Handed::NoLink | Handed::Overrun | Handed::TooLarge => Some(Settlement::Abandon),
         };
         if let Some(settlement) = settlement {
-            let ask = port.ask(settle(backend, *lock, settlement), Lane::Serial);
+            let ask = port.ask(taken.queue().settle(backend, taken.lock(), settlement), Lane::Serial);
             self.waiting.insert(ask, Waiting::Nothing);
         }
         match handed {
@@ -434,8 +436,9 @@ impl Backends {
     }
 
     fn give_back(&mut self, backend: &Backend, reader: Reader, port: &mut Port<'_>) {
+        let queue = reader.queue();
         for lock in reader.into_held() {
-            let ask = port.ask(settle(backend, lock, Settlement::Abandon), Lane::Serial);
+            let ask = port.ask(queue.settle(backend, lock, Settlement::Abandon), Lane::Serial);
             self.waiting.insert(ask, Waiting::Nothing);
         }
     }
@@ -454,9 +457,4 @@ impl Link {
             Stage::Arriving(_) | Stage::Leaving(_) => None,
         }
     }
-}
-
-fn settle(backend: &Backend, lock: LockToken, settlement: Settlement) -> Operation {
-    let hub = AtHub::Entered(backend.clone());
-    Operation::CloudToDevice(cloud_to_device::Ask::SettleFeedback { hub, lock, settlement })
 }

@@ -23,6 +23,7 @@ type Client = AmqpClient<TlsStream<TcpStream>>;
 
 const DEVICE_BOUND: &str = "/messages/devicebound";
 const FEEDBACK: &str = "/messages/serviceBound/feedback";
+const FILES: &str = "/messages/serviceBound/filenotifications";
 /// How long feedback is a reader's own, unless the hub is set otherwise.
 const LOCK: Duration = Duration::from_secs(60);
 /// How many messages to devices a link lets a program send before any is kept.
@@ -167,13 +168,14 @@ async fn links_that_lead_nowhere_or_need_another_right_are_refused() {
     for (address, role, condition) in [
         ("/messages/nothing", Role::Sender, "amqp:not-found"),
         (FEEDBACK, Role::Sender, "amqp:not-found"),
+        (FILES, Role::Sender, "amqp:not-found"),
         (DEVICE_BOUND, Role::Receiver, "amqp:not-found"),
     ] {
         assert_eq!(refused(&mut client, session, (address, role)).await.condition, condition, "{address}");
     }
     let mut nobody = open(&muster, false).await;
     let session = nobody.begin().await;
-    for (address, role) in [(DEVICE_BOUND, Role::Sender), (FEEDBACK, Role::Receiver)] {
+    for (address, role) in [(DEVICE_BOUND, Role::Sender), (FEEDBACK, Role::Receiver), (FILES, Role::Receiver)] {
         let error = refused(&mut nobody, session, (address, role)).await;
         assert_eq!(error.condition, "amqp:unauthorized-access", "{address}");
         assert!(error.info.find("com.microsoft:tracking-id").is_some(), "{error:?}");

@@ -3,18 +3,24 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use bytes::Bytes;
 use domain::access::Action;
-use domain::cloud_to_device::{Acknowledgement, Draft};
-use domain::ids::Precondition;
+use domain::clock::Clock as _;
+use domain::cloud_to_device::{Acknowledgement, Draft, FeedbackSettings};
+use domain::file::{FileName, FileProperties};
+use domain::ids::{ContentId, Precondition, UploadId};
 use domain::operation::backend::{Answer, Ask, Backend, Enter};
 use domain::operation::cloud_to_device::{Ask as MessageAsk, AtHub};
+use domain::operation::file::{Answer as FileAnswer, Ask as FileAsk};
 use domain::operation::resource::{Ask as ResourceAsk, HubDraft, PolicyDraft, ResourceName};
 use domain::operation::session::CutOff;
 use domain::operation::{Caller, ErrorKind, Failure, Operation, Push, Reply};
 use service::Mailbox;
 use store::conformance::Done as _;
 use store::conformance::sample::{NOON, device, identity, keys};
-use store::ports::IdentityStore as _;
+use store::ports::{
+    Begun, Ended, Ending, FileStore as _, IdentityStore as _, NewUpload, Writing, WritingSource, Written,
+};
 
 use crate::ground::{Ground, PATIENCE};
 
@@ -108,29 +114,74 @@ async fn a_program_does_what_it_was_let_in_for_and_nothing_else() {
     assert_eq!(ground.take(&reader).await.unwrap_err().kind, ErrorKind::Unauthorized, "it has left");
 }
 
+/// The first thing that `mailbox` is told while `doing` is done and the service wakes its programs.
+async fn told(ground: &Ground, mailbox: &Mailbox, doing: impl Future<Output = ()>) -> Push {
+    let waiting = async {
+        doing.await;
+        mailbox.next().await
+    };
+    let mut wakes = pin!(ground.service.run_backend_wakes());
+    tokio::select! {
+        biased;
+        () = &mut wakes => panic!("nobody wakes any more"),
+        told = tokio::time::timeout(PATIENCE, waiting) => told.expect("it is woken"),
+    }
+}
+
 #[tokio::test]
 async fn who_reads_feedback_is_woken_when_there_is_some() {
     let ground = Ground::new().await;
     let hub = ground.hub().key;
     ground.store.create_identity(hub, identity(device("dev"), 1), None, NOON).await.unwrap().done();
-    let (_reader, mailbox) = ground.enter(&ground.back_end("service"), Action::ReadFeedback).await.unwrap();
-    let (sender, idle) = ground.enter(&ground.back_end("service"), Action::SendToDevices).await.unwrap();
+    let back_end = ground.back_end("service");
+    let (_reader, mailbox) = ground.enter(&back_end, Action::ReadFeedback).await.unwrap();
+    let (_reader, other) = ground.enter(&back_end, Action::ReadFileNotifications).await.unwrap();
+    let (sender, idle) = ground.enter(&back_end, Action::SendToDevices).await.unwrap();
     let message = Box::new(Draft { acknowledgement: Acknowledgement::Full, ..Draft::default() });
     let send = MessageAsk::Send { hub: AtHub::Entered(sender), to: device("dev"), message };
-    let purging = async {
+    let told = told(&ground, &mailbox, async {
         ground.service.perform(&ground.back_end("device"), Operation::CloudToDevice(send)).await.unwrap();
         let purge = Operation::CloudToDevice(MessageAsk::Purge(device("dev")));
-        ground.service.perform(&ground.back_end("service"), purge).await.unwrap();
-        mailbox.next().await
-    };
-    let mut wakes = pin!(ground.service.run_feedback_wakes());
-    let told = tokio::select! {
-        biased;
-        () = &mut wakes => panic!("nobody wakes any more"),
-        told = tokio::time::timeout(PATIENCE, purging) => told.expect("it is woken"),
-    };
-    assert!(matches!(told, Push::MessagesWaiting));
+        ground.service.perform(&back_end, purge).await.unwrap();
+    });
+    assert!(matches!(told.await, Push::MessagesWaiting));
     assert!(idle.try_next().is_none(), "who sends is not woken");
+    assert!(other.try_next().is_none(), "nor who reads something else");
+}
+
+#[tokio::test]
+async fn who_reads_notifications_of_files_is_woken_when_there_is_one() {
+    let ground = Ground::new().await;
+    let hub = ground.hub().key;
+    let identity = ground.store.create_identity(hub, identity(device("dev"), 1), None, NOON).await.unwrap().done();
+    let back_end = ground.back_end("service");
+    let (reader, mailbox) = ground.enter(&back_end, Action::ReadFileNotifications).await.unwrap();
+    let (feedback, other) = ground.enter(&back_end, Action::ReadFeedback).await.unwrap();
+    let told = told(&ground, &mailbox, upload(&ground, identity.generation));
+    assert!(matches!(told.await, Push::MessagesWaiting));
+    assert!(other.try_next().is_none(), "who reads feedback is not woken");
+    let take = |backend| Operation::File(FileAsk::TakeNotification(AtHub::Entered(backend)));
+    let refused = ground.service.perform(&back_end, take(feedback)).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Unauthorized, "it was let in for something else");
+    // Who has been let in needs no signature.
+    let taken = ground.service.perform(&ground.back_end("device"), take(reader)).await.unwrap();
+    let Reply::File(FileAnswer::Notification(Some(locked))) = taken else { panic!("{taken:?}") };
+    assert_eq!((locked.notification.file.as_str(), locked.notification.bytes), ("dev/a", 4));
+}
+
+/// Has `dev` of this generation upload a file of which back-end programs are told.
+async fn upload(ground: &Ground, generation: String) {
+    let (hub, now) = (ground.hub().key, ground.clock.now());
+    let (upload, file) = (UploadId::from_bits(1), FileName::parse("dev/a").unwrap());
+    let new = NewUpload { id: upload, generation, file, expires_at: now.plus(Duration::from_secs(60)) };
+    assert_eq!(ground.store.begin_upload(hub, &device("dev"), new, now).await.unwrap(), Begun::Done);
+    let mut writer = ground.store.begin_content(ContentId::from_bits(1)).await.unwrap();
+    writer.write(Bytes::from_static(b"four")).await.unwrap();
+    let source = WritingSource::Whole(writer.finish().await.unwrap());
+    let writing = Writing { upload, source, properties: FileProperties::default(), only_new: false };
+    assert!(matches!(ground.store.write_file(hub, writing, now).await.unwrap(), Written::Done(_)));
+    let ending = Ending { upload, notify: Some(FeedbackSettings::default()) };
+    assert_eq!(ground.store.end_upload(hub, &device("dev"), ending, now).await.unwrap(), Ended::Done);
 }
 
 #[tokio::test]

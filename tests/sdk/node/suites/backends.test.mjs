@@ -1,10 +1,16 @@
-// azure-iothub sends to devices and reads feedback over AMQP and AMQP over WebSockets, refusals and cut-offs included.
+// azure-iothub sends to devices, reads feedback and hears of uploaded files over AMQP and AMQP over WebSockets, refusals and
+// cut-offs included.
 
 import '../trust.mjs';
 import assert from 'node:assert/strict';
 import { EventEmitter, once } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { Readable } from 'node:stream';
 import common from 'azure-iot-common';
+import { Client } from 'azure-iot-device';
+import mqtt from 'azure-iot-device-mqtt';
 import iothub from 'azure-iothub';
+import { watched } from '../covered.mjs';
 import { connect, create } from '../devices.mjs';
 import { check, client } from '../muster.mjs';
 import { within } from '../process.mjs';
@@ -17,7 +23,7 @@ const CUT_OFF_MS = 5_000;
 
 /** A client over AMQP, by the owner's policy unless another connection string is given. */
 async function backend(muster, transport, text = muster.hub.connectionString) {
-  const hub = iothub.Client.fromConnectionString(text, TRANSPORTS[transport]);
+  const hub = watched(iothub.Client.fromConnectionString(text, TRANSPORTS[transport]));
   // What is refused is told, and not tried for four minutes.
   hub.setRetryPolicy(new common.NoRetry());
   muster.closing(() => hub.close());
@@ -35,28 +41,34 @@ async function receiverOf(hub) {
   return result;
 }
 
+/** What hears of uploaded files. */
+async function fileReceiverOf(hub) {
+  const { result } = await hub.getFileNotificationReceiver();
+  return result;
+}
+
 /**
- * Keeps the batches that a receiver is given, in order. Each is settled at once: what a listener leaves, this client
- * accepts by itself.
+ * Keeps what a receiver is given, in order. Each message is settled at once: what a listener leaves, this client accepts
+ * by itself.
  */
-class Batches {
-  #batches = [];
+class Inbox {
+  #messages = [];
   #heard = new EventEmitter();
 
-  constructor(receiver, settle = (batch) => receiver.complete(batch)) {
-    receiver.on('message', (batch) => {
-      settle(batch);
-      this.#batches.push(batch);
+  constructor(receiver, settle = (message) => receiver.complete(message)) {
+    receiver.on('message', (message) => {
+      settle(message);
+      this.#messages.push(message);
       this.#heard.emit('message');
     });
   }
 
   async next() {
     const first = async () => {
-      while (this.#batches.length === 0) await once(this.#heard, 'message');
-      return this.#batches.shift();
+      while (this.#messages.length === 0) await once(this.#heard, 'message');
+      return this.#messages.shift();
     };
-    return within(HEARD_MS, 'feedback arrives', first());
+    return within(HEARD_MS, 'a message arrives', first());
   }
 }
 
@@ -72,6 +84,17 @@ async function complete(muster, hub, messageId) {
   const [received] = await within(HEARD_MS, 'the message arrives', heard);
   await device.complete(received);
   await device.close();
+}
+
+/** Has a device upload files under these names, one after another. */
+async function upload(muster, ...names) {
+  const { responseBody } = await iothub.Registry.fromConnectionString(muster.hub.connectionString).get('dev-1');
+  const key = responseBody.authentication.symmetricKey.primaryKey;
+  const text = `HostName=${muster.hub.hostName};DeviceId=dev-1;SharedAccessKey=${key}`;
+  // Files go over HTTPS whatever the transport is, which is not opened.
+  const device = Client.fromConnectionString(text, mqtt.Mqtt);
+  await device.setOptions({ ca: await readFile(muster.endpoints.caFile, 'utf8') });
+  for (const name of names) await device.uploadToBlob(name, Readable.from(['four']), 4);
 }
 
 /** A connection string by a policy with these rights alone. */
@@ -91,7 +114,7 @@ for (const transport of Object.keys(TRANSPORTS)) {
       const device = await connect(muster, 'mqtt', 'dev-1', await create(muster, 'dev-1'));
       const hub = await backend(muster, transport);
       const receiver = await receiverOf(hub);
-      const batches = new Batches(receiver);
+      const inbox = new Inbox(receiver);
       const system = { messageId: 'm 1', correlationId: 'c', contentType: 'text/plain', contentEncoding: 'utf-8' };
       const sent = message('hellö', { ...system, ack: 'full' });
       sent.properties.add('plain', 'value');
@@ -102,7 +125,7 @@ for (const transport of Object.keys(TRANSPORTS)) {
       for (const [name, value] of Object.entries(system)) assert.equal(received[name], value, name);
       assert.equal(received.properties.getValue('plain'), 'value');
       await device.complete(received);
-      const batch = await batches.next();
+      const batch = await inbox.next();
       const [{ originalMessageId, deviceId, statusCode, description }, ...others] = records(batch);
       assert.deepEqual([originalMessageId, deviceId, statusCode, description], ['m 1', 'dev-1', 'Success', 'Success']);
       assert.deepEqual(others, []);
@@ -119,15 +142,45 @@ for (const transport of Object.keys(TRANSPORTS)) {
       await complete(muster, hub, 'm1');
       const receiver = await receiverOf(hub);
       const seen = [];
-      const batches = new Batches(receiver, (batch) => {
+      const inbox = new Inbox(receiver, (batch) => {
         seen.push(records(batch)[0].originalMessageId);
         return seen.length < 3 ? receiver.abandon(batch) : receiver.reject(batch);
       });
-      for (let time = 0; time < 3; time += 1) await batches.next();
+      for (let time = 0; time < 3; time += 1) await inbox.next();
       assert.deepEqual(seen, ['m1', 'm1', 'm1']);
       await complete(muster, hub, 'm2');
-      await batches.next();
+      await inbox.next();
       assert.deepEqual(seen.slice(3), ['m2'], 'what was rejected does not come again');
+    },
+  );
+
+  check(
+    `a back end hears of files as they are uploaded, over ${transport}`,
+    shows('file notifications: complete, abandon, reject'),
+    async (muster) => {
+      await muster.command('hub', 'update', muster.hub.name, '--upload-container', 'uploads', '--upload-notifications', 'true');
+      await create(muster, 'dev-1');
+      const hub = await backend(muster, transport);
+      const receiver = await fileReceiverOf(hub);
+      // Abandoned once, completed, and the other is rejected.
+      const settled = ['abandon', 'complete', 'reject'];
+      const inbox = new Inbox(receiver, (told) => receiver[settled.shift()](told));
+      const named = async () => JSON.parse((await inbox.next()).getData().toString()).blobName;
+      await upload(muster, 'logs/a b.txt');
+      const told = await inbox.next();
+      assert.equal(told.contentType, 'application/vnd.microsoft.iothub.filenotification.json');
+      const { lastUpdatedTime, enqueuedTimeUtc, ...rest } = JSON.parse(told.getData().toString());
+      assert.deepEqual(rest, {
+        deviceId: 'dev-1',
+        blobUri: `https://${muster.hub.hostName}/uploads/dev-1/logs/a%20b.txt`,
+        blobName: 'dev-1/logs/a b.txt',
+        blobSizeInBytes: 4,
+      });
+      assert.ok(new Date(lastUpdatedTime) <= new Date(enqueuedTimeUtc));
+      assert.equal(await named(), 'dev-1/logs/a b.txt', 'what was abandoned comes again');
+      await upload(muster, 'second');
+      assert.equal(await named(), 'dev-1/second');
+      assert.deepEqual(await muster.command('file', 'notifications'), [], 'nothing is left');
     },
   );
 
@@ -146,11 +199,13 @@ for (const transport of Object.keys(TRANSPORTS)) {
       const sending = await backend(muster, transport, reader);
       assert.equal(await refused(sending.send('dev-1', message('a'))), 'UnauthorizedError');
       // This client takes a link for attached before it hears that it was refused.
-      const receiving = await backend(muster, transport, reader);
-      const ended = once(receiving, 'disconnect');
-      await receiving.getFeedbackReceiver();
-      const [{ reason }] = await within(HEARD_MS, 'the client hears of the refusal', ended);
-      assert.equal(reason.condition, 'amqp:unauthorized-access');
+      for (const receive of [receiverOf, fileReceiverOf]) {
+        const receiving = await backend(muster, transport, reader);
+        const ended = once(receiving, 'disconnect');
+        await receive(receiving);
+        const [{ reason }] = await within(HEARD_MS, 'the client hears of the refusal', ended);
+        assert.equal(reason.condition, 'amqp:unauthorized-access');
+      }
     },
   );
 
@@ -158,12 +213,17 @@ for (const transport of Object.keys(TRANSPORTS)) {
     `a client is cut off whose policy is gone, over ${transport}`,
     shows('cut off when the policy is deleted'),
     async (muster) => {
-      const hub = await backend(muster, transport, await policy(muster, 'sender', 'ServiceConnect'));
-      await receiverOf(hub);
-      const cut = once(hub, 'disconnect');
-      await muster.command('policy', 'delete', 'sender', '--hub', muster.hub.name);
-      const [{ reason }] = await within(CUT_OFF_MS, 'the client is cut off', cut);
-      assert.equal(reason.condition, 'amqp:unauthorized-access');
+      const reader = await policy(muster, 'reader', 'ServiceConnect');
+      const cut = [];
+      for (const receive of [receiverOf, fileReceiverOf]) {
+        const hub = await backend(muster, transport, reader);
+        await receive(hub);
+        cut.push(once(hub, 'disconnect'));
+      }
+      await muster.command('policy', 'delete', 'reader', '--hub', muster.hub.name);
+      for (const [{ reason }] of await within(CUT_OFF_MS, 'the clients are cut off', Promise.all(cut))) {
+        assert.equal(reason.condition, 'amqp:unauthorized-access');
+      }
     },
   );
 }

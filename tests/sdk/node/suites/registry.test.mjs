@@ -227,6 +227,7 @@ check('the transport of a client is used by itself', overAmqp('cloud-to-device: 
   assert.equal(message.getData().toString(), 'hello');
   await promisify((done) => transport.updateSharedAccessSignature(ownersToken(muster).toString(), done))();
   await promisify((done) => transport.getFeedbackReceiver(done))();
+  await promisify((done) => transport.getFileNotificationReceiver(done))();
   await promisify((done) => transport.disconnect(done))();
 });
 

@@ -13,6 +13,8 @@ use proto::amqp::{
     Attach, Connection, DeliveryState, LinkId, Message, Outgoing, SenderSettleMode, Settlement as Sent, Unsent,
 };
 
+use super::queue::Queue;
+
 /// Deliveries that a link has at once, sent and not settled.
 pub const HELD_MAX: usize = 8;
 
@@ -20,6 +22,8 @@ pub const HELD_MAX: usize = 8;
 #[derive(Debug)]
 pub struct Reader {
     link: LinkId,
+    /// What it reads.
+    queue: Queue,
     /// Whether the client settles nothing: what is sent is done with.
     is_settled: bool,
     /// What was sent and is not settled, by its lock.
@@ -46,10 +50,15 @@ pub enum Handed {
 }
 
 impl Reader {
-    /// For the link that `attach` asked for. Nothing is known of what waits, so that something may.
-    pub fn new(link: LinkId, attach: &Attach) -> Self {
+    /// For the link that `attach` asked for. Nothing is known of what waits in `queue`, so that something may.
+    pub fn new(link: LinkId, queue: Queue, attach: &Attach) -> Self {
         let is_settled = attach.snd_settle_mode == SenderSettleMode::Settled;
-        Self { link, is_settled, held: BTreeSet::new(), is_asking: false, may_wait: true }
+        Self { link, queue, is_settled, held: BTreeSet::new(), is_asking: false, may_wait: true }
+    }
+
+    /// What it reads.
+    pub const fn queue(&self) -> Queue {
+        self.queue
     }
 
     /// Takes note that something may wait.

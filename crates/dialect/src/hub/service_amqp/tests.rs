@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use domain::access::Action;
 use domain::clock::UnixTime;
-use domain::cloud_to_device::{Feedback, FeedbackBatch, Outcome};
+use domain::cloud_to_device::{Feedback, FeedbackBatch, Outcome, Settlement as Settled};
+use domain::file::{FileName, FileNotification, LockedNotification};
 use domain::ids::{HubKey, HubName, LockToken};
 use domain::operation::backend::{Answer, Ask, Backend, Stay};
 use domain::operation::cloud_to_device::{self, AtHub};
 use domain::operation::session::CutOff;
-use domain::operation::{ErrorKind, Operation, Push, Reply};
+use domain::operation::{ErrorKind, Operation, Push, Reply, file};
 use proto::amqp::{
     Body, DeliveryState, Event, LinkId, LinkTerms, Map, Message, MessageId, Modified, Properties, ReceiverSettleMode,
     Role, SenderSettleMode, Settlement, Source, Target, Value,
@@ -21,6 +22,7 @@ use crate::session::{Ask as Asked, Session as _};
 
 const SENT: &str = "/messages/devicebound";
 const FEEDBACK: &str = "/messages/serviceBound/feedback";
+const FILES: &str = "/messages/serviceBound/filenotifications";
 const LEFT: Reply = Reply::Backend(Answer::Done);
 const SETTLED: Reply = Reply::CloudToDevice(cloud_to_device::Answer::Settled);
 
@@ -53,6 +55,13 @@ fn show(ask: &Asked) -> String {
             }
             other => panic!("{other:?}"),
         },
+        Operation::File(ask) => match ask {
+            file::Ask::TakeNotification(AtHub::Entered(_)) => "take of a file".to_owned(),
+            file::Ask::SettleNotification { hub: AtHub::Entered(_), lock, settlement } => {
+                format!("{settlement:?} {} of a file", lock.bits())
+            }
+            other => panic!("{other:?}"),
+        },
         other => panic!("{other:?}"),
     };
     words + &by
@@ -78,6 +87,15 @@ fn batch(lock: u128) -> Reply {
     };
     let batch = FeedbackBatch { lock: LockToken::from_bits(lock), records: vec![record(1), record(2)] };
     Reply::CloudToDevice(cloud_to_device::Answer::Feedback(Some(batch)))
+}
+
+fn notification(lock: u128) -> Reply {
+    let at = UnixTime::from_seconds;
+    let (device, file) = (name("dev-1"), FileName::parse("dev-1/a b").unwrap());
+    let notification = FileNotification { device, file, bytes: 4, written_at: at(1), enqueued_at: at(2) };
+    let (host, container) = ("127.0.0.2".to_owned(), "uploads".to_owned());
+    let locked = LockedNotification { lock: LockToken::from_bits(lock), notification, host, container };
+    Reply::File(file::Answer::Notification(Some(Box::new(locked))))
 }
 
 const NONE: Reply = Reply::CloudToDevice(cloud_to_device::Answer::Feedback(None));
@@ -106,13 +124,18 @@ fn sending() -> (Client, LinkId) {
 
 /// A link to read on, whose first ask for feedback is under way.
 fn reading() -> (Client, LinkId, Backend, Asked) {
+    let (client, link, backend, take) = reading_at(FEEDBACK, Action::ReadFeedback);
+    assert_eq!(show(&take), "take");
+    (client, link, backend, take)
+}
+
+fn reading_at(address: &str, action: Action) -> (Client, LinkId, Backend, Asked) {
     let (mut client, _) = with_token();
-    let link = client.attach("read", Role::Receiver, FEEDBACK);
-    let (ask, backend) = (client.ask(), backend(1, Action::ReadFeedback));
+    let link = client.attach("read", Role::Receiver, address);
+    let (ask, backend) = (client.ask(), backend(1, action));
     client.reply(&ask, Ok(entered(&backend)));
     assert_eq!(client.noticed(), ["attached"]);
     let take = client.ask();
-    assert_eq!(show(&take), "take");
     (client, link, backend, take)
 }
 
@@ -144,6 +167,16 @@ fn each_link_is_let_in_by_itself_with_the_policys_token() {
             Role::Receiver,
             "enter 127.0.0.2 for ReadFeedback of messages/serviceBound/feedback",
         ),
+        (
+            "/messages/servicebound/fileNotifications",
+            Role::Receiver,
+            "enter 127.0.0.2 for ReadFileNotifications of messages/serviceBound/filenotifications",
+        ),
+        (
+            "/messages/serviceBound/FileUploadNotifications/",
+            Role::Receiver,
+            "enter 127.0.0.2 for ReadFileNotifications of messages/serviceBound/filenotifications",
+        ),
     ];
     for (number, (address, role, expected)) in cases.into_iter().enumerate() {
         client.attach(address, role, address);
@@ -151,13 +184,15 @@ fn each_link_is_let_in_by_itself_with_the_policys_token() {
         assert_eq!(show(&ask), format!("{expected} by 127.0.0.2"), "{address}");
         client.reply(&ask, Ok(entered(&backend(number as u64, Action::SendToDevices))));
         assert_eq!(client.noticed(), ["attached"], "{address}");
+        if role == Role::Receiver {
+            let take = client.ask();
+            client.reply(&take, Ok(NONE));
+        }
     }
-    let take = client.ask();
-    client.reply(&take, Ok(NONE));
     client.send(tokens, 1, &put_token(MessageId::Ulong(1), "127.0.0.2&skn=service"));
     let ask = client.ask();
     client.reply(&ask, Ok(DONE));
-    for number in 0..3 {
+    for number in 0..5 {
         let ask = client.ask();
         assert_eq!(show(&ask), format!("renew {number} by 127.0.0.2"));
         client.reply(&ask, Ok(LEFT));
@@ -181,7 +216,7 @@ fn who_may_not_is_told_so_and_the_connection_stays() {
         assert_eq!(client.noticed(), ["refused".to_owned(), format!("detached {condition}")]);
     }
     for (address, role) in
-        [(SENT, Role::Receiver), (FEEDBACK, Role::Sender), ("/messages", Role::Sender), ("/messages/x", Role::Receiver)]
+        [(SENT, Role::Receiver), (FEEDBACK, Role::Sender), (FILES, Role::Sender), ("/messages", Role::Sender)]
     {
         client.attach(address, role, address);
         assert_eq!(client.noticed(), ["refused", "detached amqp:not-found"], "{address} {role:?}");
@@ -274,21 +309,25 @@ fn credit_comes_back_as_messages_are_kept() {
     assert_eq!(client.connection.credit(link), credit / 2);
 }
 
-#[test]
-fn feedback_is_a_batch_that_names_its_lock_and_is_settled_as_the_client_says() {
+/// What a client may say of something that it read, and how that settles it.
+fn outcomes() -> [(DeliveryState, Settled); 4] {
     let error = proto::amqp::Error::new(proto::amqp::condition::NOT_ALLOWED, "No.");
     let modified = Modified { delivery_failed: true, undeliverable_here: false, message_annotations: Map::EMPTY };
-    let cases = [
-        ("accepted", DeliveryState::Accepted, "Complete 9"),
-        ("rejected", DeliveryState::rejected(error), "Reject 9"),
-        ("released", DeliveryState::Released, "Abandon 9"),
-        ("modified", DeliveryState::Modified(Box::new(modified)), "Abandon 9"),
-    ];
-    for (case, state, expected) in cases {
+    [
+        (DeliveryState::Accepted, Settled::Complete),
+        (DeliveryState::rejected(error), Settled::Reject),
+        (DeliveryState::Released, Settled::Abandon),
+        (DeliveryState::Modified(Box::new(modified)), Settled::Abandon),
+    ]
+}
+
+#[test]
+fn feedback_is_a_batch_that_names_its_lock_and_is_settled_as_the_client_says() {
+    for (state, settled) in outcomes() {
         let (mut client, link, _, take) = reading();
         client.reply(&take, Ok(batch(9)));
         let delivery = deliveries(&mut client).pop().unwrap();
-        assert_eq!((delivery.link, &*delivery.tag), (link, &9u128.to_be_bytes()[..]), "{case}");
+        assert_eq!((delivery.link, &*delivery.tag), (link, &9u128.to_be_bytes()[..]), "{settled:?}");
         let message = Message::decode(&delivery.payload).unwrap();
         let properties = message.properties.as_deref().unwrap();
         assert_eq!(properties.content_type.as_deref(), Some("application/vnd.microsoft.iothub.feedback.json"));
@@ -302,7 +341,42 @@ fn feedback_is_a_batch_that_names_its_lock_and_is_settled_as_the_client_says() {
         assert_eq!(show(&more), "take", "there may be more");
         client.connection.settle(delivery.id, state);
         client.reply(&more, Ok(NONE));
-        assert_eq!(asked(&mut client), [expected], "{case}");
+        assert_eq!(asked(&mut client), [format!("{settled:?} 9")]);
+    }
+}
+
+#[test]
+fn a_notification_of_a_file_is_one_object_and_is_settled_as_the_client_says() {
+    for (state, settled) in outcomes() {
+        let (mut client, _, backend, take) = reading_at(FILES, Action::ReadFileNotifications);
+        assert_eq!(show(&take), "take of a file");
+        client.reply(&take, Ok(Reply::File(file::Answer::Notification(None))));
+        assert_eq!(asked(&mut client), Vec::<String>::new(), "it waits until there is one");
+        push(&mut client, &backend, Push::MessagesWaiting);
+        let take = client.ask();
+        client.reply(&take, Ok(notification(9)));
+        let delivery = deliveries(&mut client).pop().unwrap();
+        assert_eq!(&*delivery.tag, &9u128.to_be_bytes()[..]);
+        let message = Message::decode(&delivery.payload).unwrap();
+        let properties = message.properties.as_deref().unwrap();
+        assert_eq!(properties.content_type.as_deref(), Some("application/vnd.microsoft.iothub.filenotification.json"));
+        assert_eq!(message.message_annotations.find("iothub-enqueuedtime"), Some(&Value::Timestamp(2_000)));
+        let Body::Data(sections) = &message.body else { panic!("{:?}", message.body) };
+        let body: serde_json::Value = serde_json::from_slice(&sections[0]).unwrap();
+        let expected = serde_json::json!({
+            "deviceId": "dev-1",
+            "blobUri": "https://127.0.0.2/uploads/dev-1/a%20b",
+            "blobName": "dev-1/a b",
+            "lastUpdatedTime": "1970-01-01T00:00:01.0000000Z",
+            "blobSizeInBytes": 4,
+            "enqueuedTimeUtc": "1970-01-01T00:00:02.0000000Z",
+        });
+        assert_eq!(body, expected);
+        let more = client.ask();
+        assert_eq!(show(&more), "take of a file", "there may be more");
+        client.connection.settle(delivery.id, state);
+        client.reply(&more, Ok(Reply::File(file::Answer::Notification(None))));
+        assert_eq!(asked(&mut client), [format!("{settled:?} 9 of a file")]);
     }
 }
 
