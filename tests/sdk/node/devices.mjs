@@ -1,5 +1,6 @@
 // What the suites share about devices at a hub: how a provisioned device connects, and what the hub's operators hold.
 
+import { X509Certificate } from 'node:crypto';
 import device from 'azure-iot-device';
 import amqp from 'azure-iot-device-amqp';
 import mqtt from 'azure-iot-device-mqtt';
@@ -9,6 +10,9 @@ import { enroll, registerByKey } from './provisioning.mjs';
 
 /** Transports of the device client, by their names in the results. */
 export const TRANSPORTS = { mqtt: mqtt.Mqtt, 'mqtt-ws': mqtt.MqttWs, amqp: amqp.Amqp, 'amqp-ws': amqp.AmqpWs };
+
+/** How a device of the registry proves who it is, by the names in the results. */
+export const CREDENTIALS = ['symmetric key', 'X.509'];
 
 export function registryOf(muster) {
   return watched(watched(iothub.Registry).fromConnectionString(muster.hub.connectionString));
@@ -43,6 +47,23 @@ export async function provision(muster, name, initialTwin) {
   const key = entry.attestation.symmetricKey.primaryKey;
   await registerByKey(muster, 'mqtt', name, key);
   return key;
+}
+
+/** Creates an identity in the registry by its own certificate, and returns the certificate. */
+export async function createByCertificate(muster, name) {
+  const own = await muster.certificate('device', name);
+  const thumbprint = new X509Certificate(own.pem).fingerprint256.replaceAll(':', '');
+  const x509Thumbprint = { primaryThumbprint: thumbprint, secondaryThumbprint: thumbprint };
+  await create(muster, name, { authentication: { type: 'selfSigned', x509Thumbprint } });
+  return own;
+}
+
+/** Creates an identity in the registry by a credential, and connects its device. */
+export async function enter(muster, transport, credential, name) {
+  if (credential === 'X.509') {
+    return connectByCertificate(muster, transport, name, await createByCertificate(muster, name));
+  }
+  return connect(muster, transport, name, await create(muster, name));
 }
 
 /** Connects a device by its key, with the client's options, if there are any. */

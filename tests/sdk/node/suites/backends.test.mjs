@@ -18,8 +18,8 @@ import { within } from '../process.mjs';
 const SERVICE = client('azure-iothub');
 const TRANSPORTS = { amqp: iothub.Amqp, 'amqp-ws': iothub.AmqpWs };
 const HEARD_MS = 20_000;
-// A hub notices within a second that a policy or a token is worth nothing any more.
-const CUT_OFF_MS = 5_000;
+// A client whose right is gone is cut off within a second.
+const CUT_OFF_MS = 1_000;
 
 /** A client over AMQP, by the owner's policy unless another connection string is given. */
 async function backend(muster, transport, text = muster.hub.connectionString) {

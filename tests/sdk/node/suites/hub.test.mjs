@@ -6,8 +6,8 @@ import { EventEmitter, once } from 'node:events';
 import common from 'azure-iot-common';
 import device from 'azure-iot-device';
 import {
-  TRANSPORTS, connect, connectByCertificate, connectModule, connectWithTokens, create, invoke, provision, registryOf,
-  report, section, untilTold,
+  CREDENTIALS, TRANSPORTS, connect, connectByCertificate, connectModule, connectWithTokens, create, enter, invoke, provision,
+  registryOf, report, section, untilTold,
 } from '../devices.mjs';
 import { check, client } from '../muster.mjs';
 import { within } from '../process.mjs';
@@ -95,27 +95,29 @@ for (const transport of Object.keys(TRANSPORTS)) {
     },
   );
 
-  check(
-    `telemetry arrives in order, with its properties, over ${transport}`,
-    shows('symmetric key', 'telemetry as the monitor shows it'),
-    async (muster) => {
-      const hub = await connect(muster, transport, 'dev-1', await create(muster, 'dev-1'));
-      const message = new device.Message(JSON.stringify({ temperature: 50.123 }));
-      Object.assign(message, { messageId: 'm/1', correlationId: 'c 1', contentType: 'application/json' });
-      message.contentEncoding = 'utf-8';
-      message.properties.add('alert', 'no & yes/maybe');
-      message.properties.add('ünï', 'ç=d');
-      await hub.sendEvent(message);
-      await Promise.all(NUMBERS.map((number) => hub.sendEvent(new device.Message(`number ${number}`))));
-      const [first, ...others] = await muster.telemetry(1 + NUMBERS.length);
-      assert.deepEqual([first.deviceId, first.body], ['dev-1', { temperature: 50.123 }]);
-      assert.deepEqual(first.properties, { alert: 'no & yes/maybe', ünï: 'ç=d' });
-      const { messageId, correlationId, contentType, contentEncoding } = first.systemProperties;
-      const system = [messageId, correlationId, contentType, contentEncoding];
-      assert.deepEqual(system, ['m/1', 'c 1', 'application/json', 'utf-8']);
-      assert.deepEqual(others.map(({ body }) => body), NUMBERS.map((number) => `number ${number}`));
-    },
-  );
+  for (const credential of CREDENTIALS) {
+    check(
+      `telemetry arrives in order, with its properties, over ${transport} by ${credential}`,
+      shows(credential, 'telemetry as the monitor shows it'),
+      async (muster) => {
+        const hub = await enter(muster, transport, credential, 'dev-1');
+        const message = new device.Message(JSON.stringify({ temperature: 50.123 }));
+        Object.assign(message, { messageId: 'm/1', correlationId: 'c 1', contentType: 'application/json' });
+        message.contentEncoding = 'utf-8';
+        message.properties.add('alert', 'no & yes/maybe');
+        message.properties.add('ünï', 'ç=d');
+        await hub.sendEvent(message);
+        await Promise.all(NUMBERS.map((number) => hub.sendEvent(new device.Message(`number ${number}`))));
+        const [first, ...others] = await muster.telemetry(1 + NUMBERS.length);
+        assert.deepEqual([first.deviceId, first.body], ['dev-1', { temperature: 50.123 }]);
+        assert.deepEqual(first.properties, { alert: 'no & yes/maybe', ünï: 'ç=d' });
+        const { messageId, correlationId, contentType, contentEncoding } = first.systemProperties;
+        const system = [messageId, correlationId, contentType, contentEncoding];
+        assert.deepEqual(system, ['m/1', 'c 1', 'application/json', 'utf-8']);
+        assert.deepEqual(others.map(({ body }) => body), NUMBERS.map((number) => `number ${number}`));
+      },
+    );
+  }
 
   check(
     `a reported patch that breaks a rule is refused over ${transport}`,
@@ -174,25 +176,30 @@ for (const transport of Object.keys(TRANSPORTS)) {
     },
   );
 
-  check(
-    `desired properties reach the device in order over ${transport}`,
-    shows('symmetric key', 'desired callback, in order'),
-    async (muster) => {
-      const twin = await (await connect(muster, transport, 'dev-1', await create(muster, 'dev-1'))).getTwin();
-      const told = await Told.of(twin);
-      const registry = registryOf(muster);
-      for (const temperature of [50, 51, 52]) {
-        await registry.updateTwin('dev-1', { properties: { desired: { temperature } } }, '*');
-      }
-      await registry.updateTwin('dev-1', { properties: { desired: { temperature: null } } }, '*');
-      assert.deepEqual(await told.patches(4), [
-        { temperature: 50, $version: 2 },
-        { temperature: 51, $version: 3 },
-        { temperature: 52, $version: 4 },
-        { temperature: null, $version: 5 },
-      ]);
-    },
-  );
+  for (const credential of CREDENTIALS) {
+    check(
+      `desired properties reach the device in order over ${transport} by ${credential}`,
+      shows(credential, 'twin get, reported patch, desired callback in order'),
+      async (muster) => {
+        const twin = await (await enter(muster, transport, credential, 'dev-1')).getTwin();
+        await report(twin, { fan: true });
+        const told = await Told.of(twin);
+        const registry = registryOf(muster);
+        for (const temperature of [50, 51, 52]) {
+          await registry.updateTwin('dev-1', { properties: { desired: { temperature } } }, '*');
+        }
+        await registry.updateTwin('dev-1', { properties: { desired: { temperature: null } } }, '*');
+        assert.deepEqual(await told.patches(4), [
+          { temperature: 50, $version: 2 },
+          { temperature: 51, $version: 3 },
+          { temperature: 52, $version: 4 },
+          { temperature: null, $version: 5 },
+        ]);
+        await twin.get();
+        assert.deepEqual(section(twin, 'reported'), { fan: true, $version: 2 });
+      },
+    );
+  }
 
   check(
     `a module sends, reports and is told of its own twin over ${transport}`,

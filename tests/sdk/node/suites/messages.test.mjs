@@ -5,14 +5,14 @@ import assert from 'node:assert/strict';
 import { EventEmitter, once } from 'node:events';
 import device from 'azure-iot-device';
 import http from 'azure-iot-device-http';
-import { TRANSPORTS, connect, create } from '../devices.mjs';
+import { CREDENTIALS, TRANSPORTS, connect, create, createByCertificate, enter } from '../devices.mjs';
 import { check, client } from '../muster.mjs';
 import { within } from '../process.mjs';
 
 const MQTT = client('azure-iot-device-mqtt');
 const AMQP = client('azure-iot-device-amqp');
 const DEVICES = { mqtt: MQTT, 'mqtt-ws': MQTT, amqp: AMQP, 'amqp-ws': AMQP };
-const HTTP_DEVICE = { ...client('azure-iot-device-http'), transport: 'https', credential: 'symmetric key' };
+const HTTP_DEVICE = { ...client('azure-iot-device-http'), transport: 'https' };
 const TOLD_MS = 20_000;
 const BACK_MS = 60_000;
 const NUMBERS = Array.from({ length: 20 }, (_, index) => `number ${index}`);
@@ -60,35 +60,37 @@ async function feedback(muster, count) {
 }
 
 for (const transport of Object.keys(TRANSPORTS)) {
-  const shows = (feature) => ({ ...DEVICES[transport], transport, credential: 'symmetric key', feature });
+  const shows = (feature, credential = 'symmetric key') => ({ ...DEVICES[transport], transport, credential, feature });
 
-  check(
-    `messages arrive with their properties and in order over ${transport}`,
-    shows('cloud-to-device: properties, order, complete, feedback'),
-    async (muster) => {
-      const hub = await connect(muster, transport, 'dev-1', await create(muster, 'dev-1'));
-      const inbox = new Inbox(hub);
-      const options = ['--correlation-id', 'c 1', '--user-id', 'u', '--content-type', 'application/json'];
-      await send(muster, '{"é": 1}', ...options, '--content-encoding', 'utf-8', '--message-id', 'm/1', '--ack', 'full',
-        '--property', 'plain=value', '--property', 'odd & key=v/ä +=%');
-      const [message] = await inbox.take(1);
-      assert.equal(message.getData().toString(), '{"é": 1}');
-      const { messageId, correlationId, userId, contentType, contentEncoding, to } = message;
-      // Over AMQP this client drops the user ID, and tells apart what feedback is asked for.
-      const isAmqp = transport.startsWith('amqp');
-      assert.deepEqual([messageId, correlationId, userId], ['m/1', 'c 1', isAmqp ? '' : 'u']);
-      assert.deepEqual([contentType, contentEncoding], ['application/json', 'utf-8']);
-      assert.equal(to, '/devices/dev-1/messages/deviceBound');
-      const properties = message.properties.propertyList.map(({ key, value }) => [key, value]);
-      // Over MQTT what feedback is asked for counts as a property with this client.
-      const expected = { plain: 'value', 'odd & key': 'v/ä +=%', ...(isAmqp ? {} : { 'iothub-ack': 'full' }) };
-      assert.deepEqual(Object.fromEntries(properties), expected);
-      assert.equal(isAmqp ? message.ack : 'full', 'full');
-      assert.deepEqual(await feedback(muster, 1), { 'm/1': 'Success' });
-      for (const text of NUMBERS) await send(muster, text);
-      assert.deepEqual(texts(await inbox.take(NUMBERS.length)), NUMBERS);
-    },
-  );
+  for (const credential of CREDENTIALS) {
+    check(
+      `messages arrive with their properties and in order over ${transport} by ${credential}`,
+      shows('cloud-to-device: properties, order, complete, feedback', credential),
+      async (muster) => {
+        const hub = await enter(muster, transport, credential, 'dev-1');
+        const inbox = new Inbox(hub);
+        const options = ['--correlation-id', 'c 1', '--user-id', 'u', '--content-type', 'application/json'];
+        await send(muster, '{"é": 1}', ...options, '--content-encoding', 'utf-8', '--message-id', 'm/1', '--ack', 'full',
+          '--property', 'plain=value', '--property', 'odd & key=v/ä +=%');
+        const [message] = await inbox.take(1);
+        assert.equal(message.getData().toString(), '{"é": 1}');
+        const { messageId, correlationId, userId, contentType, contentEncoding, to } = message;
+        // Over AMQP this client drops the user ID, and tells apart what feedback is asked for.
+        const isAmqp = transport.startsWith('amqp');
+        assert.deepEqual([messageId, correlationId, userId], ['m/1', 'c 1', isAmqp ? '' : 'u']);
+        assert.deepEqual([contentType, contentEncoding], ['application/json', 'utf-8']);
+        assert.equal(to, '/devices/dev-1/messages/deviceBound');
+        const properties = message.properties.propertyList.map(({ key, value }) => [key, value]);
+        // Over MQTT what feedback is asked for counts as a property with this client.
+        const expected = { plain: 'value', 'odd & key': 'v/ä +=%', ...(isAmqp ? {} : { 'iothub-ack': 'full' }) };
+        assert.deepEqual(Object.fromEntries(properties), expected);
+        assert.equal(isAmqp ? message.ack : 'full', 'full');
+        assert.deepEqual(await feedback(muster, 1), { 'm/1': 'Success' });
+        for (const text of NUMBERS) await send(muster, text);
+        assert.deepEqual(texts(await inbox.take(NUMBERS.length)), NUMBERS);
+      },
+    );
+  }
 
   check(
     `messages wait for a device over a restart, and for one that comes back, over ${transport}`,
@@ -150,43 +152,51 @@ for (const transport of ['amqp', 'amqp-ws']) {
   );
 }
 
+/** Creates an identity, as the credential has it; gives what the device says of itself, and what it shows. */
+async function evidence(muster, credential) {
+  if (credential === 'symmetric key') return [`SharedAccessKey=${await create(muster, 'dev-1')}`, {}];
+  const { chain, key } = await createByCertificate(muster, 'dev-1');
+  return ['x509=true', { cert: chain, key }];
+}
+
 /** A device that asks over HTTPS, again and again. */
-async function polling(muster, key) {
-  const text = `HostName=${muster.hub.hostName};DeviceId=dev-1;SharedAccessKey=${key}`;
-  const hub = device.Client.fromConnectionString(text, http.Http);
+async function polling(muster, [said, shown]) {
+  const hub = device.Client.fromConnectionString(`HostName=${muster.hub.hostName};DeviceId=dev-1;${said}`, http.Http);
   muster.closing(() => hub.close());
   // The promise of this client never resolves without a policy of receiving.
-  await hub.setOptions({ http: { receivePolicy: { interval: 1, drain: true } } });
+  await hub.setOptions({ ...shown, http: { receivePolicy: { interval: 1, drain: true } } });
   await hub.open();
   return hub;
 }
 
-check(
-  'messages are polled with their properties, in order, and completed over https',
-  { ...HTTP_DEVICE, feature: 'cloud-to-device: properties, order, complete, feedback' },
-  async (muster) => {
-    const key = await create(muster, 'dev-1');
-    await send(muster, 'first', '--correlation-id', 'c', '--message-id', 'm1', '--ack', 'full', '--property', 'plain=value');
-    for (const text of NUMBERS) await send(muster, text);
-    const hub = await polling(muster, key);
-    const inbox = new Inbox(hub);
-    const [message, ...others] = await inbox.take(1 + NUMBERS.length);
-    assert.equal(message.getData().toString(), 'first');
-    const { messageId, correlationId, to } = message;
-    assert.deepEqual([messageId, correlationId, to], ['m1', 'c', '/devices/dev-1/messages/deviceBound']);
-    // The client leaves the prefix on the names that it shows.
-    assert.equal(message.properties.getValue('iothub-app-plain'), 'value');
-    assert.deepEqual(texts(others), NUMBERS);
-    assert.deepEqual(await feedback(muster, 1), { m1: 'Success' });
-  },
-);
+for (const credential of CREDENTIALS) {
+  check(
+    `messages are polled with their properties, in order, and completed over https by ${credential}`,
+    { ...HTTP_DEVICE, credential, feature: 'cloud-to-device: properties, order, complete, feedback' },
+    async (muster) => {
+      const own = await evidence(muster, credential);
+      await send(muster, 'first', '--correlation-id', 'c', '--message-id', 'm1', '--ack', 'full', '--property', 'plain=value');
+      for (const text of NUMBERS) await send(muster, text);
+      const hub = await polling(muster, own);
+      const inbox = new Inbox(hub);
+      const [message, ...others] = await inbox.take(1 + NUMBERS.length);
+      assert.equal(message.getData().toString(), 'first');
+      const { messageId, correlationId, to } = message;
+      assert.deepEqual([messageId, correlationId, to], ['m1', 'c', '/devices/dev-1/messages/deviceBound']);
+      // The client leaves the prefix on the names that it shows.
+      assert.equal(message.properties.getValue('iothub-app-plain'), 'value');
+      assert.deepEqual(texts(others), NUMBERS);
+      assert.deepEqual(await feedback(muster, 1), { m1: 'Success' });
+    },
+  );
+}
 
 check(
   'a message is abandoned, comes again, and is rejected over https',
-  { ...HTTP_DEVICE, feature: 'cloud-to-device: abandon, reject' },
+  { ...HTTP_DEVICE, credential: 'symmetric key', feature: 'cloud-to-device: abandon, reject' },
   async (muster) => {
     await send(muster, 'never', '--ack', 'full').then(assert.fail, (error) => assert.match(`${error}`, /not found/));
-    const hub = await polling(muster, await create(muster, 'dev-1'));
+    const hub = await polling(muster, await evidence(muster, 'symmetric key'));
     const seen = [];
     new Inbox(hub, (message) => {
       seen.push(message.messageId);

@@ -4,7 +4,7 @@ import '../trust.mjs';
 import assert from 'node:assert/strict';
 import { EventEmitter, once } from 'node:events';
 import common from 'azure-iot-common';
-import { TRANSPORTS, connect, connectModule, create, invoke, registryOf } from '../devices.mjs';
+import { CREDENTIALS, TRANSPORTS, connect, connectModule, create, enter, invoke, registryOf } from '../devices.mjs';
 import { check, client } from '../muster.mjs';
 import { within } from '../process.mjs';
 
@@ -30,26 +30,28 @@ async function refusal(call) {
 }
 
 for (const transport of Object.keys(TRANSPORTS)) {
-  const shows = (feature) => ({ ...DEVICES[transport], transport, credential: 'symmetric key', feature });
+  const shows = (feature, credential = 'symmetric key') => ({ ...DEVICES[transport], transport, credential, feature });
 
-  check(
-    `a device answers with a status and a payload of its own over ${transport}`,
-    shows('direct methods: status and payload both ways'),
-    async (muster) => {
-      const hub = await connect(muster, transport, 'dev-1', await create(muster, 'dev-1'));
-      answering(hub, 'echo', (payload) => [200, payload]);
-      answering(hub, 'fail', (payload) => [-500, { why: payload }]);
-      answering(hub, 'void', (payload) => [payload === null ? 204 : 400]);
-      const said = { b: 1.5, a: [null, true, 'é\n'], big: 4503599627370495 };
-      // The client does not tell when it listens: the call waits for it.
-      const call = (methodName, payload) => invoke(muster, 'dev-1', { methodName, payload, connectTimeoutInSeconds: CONNECT_S });
-      assert.deepEqual(await call('echo', said), { status: 200, payload: said });
-      assert.deepEqual(await call('fail', [1]), { status: -500, payload: { why: [1] } });
-      answering(hub, 'thermostat1*echo', (payload) => [200, payload]);
-      assert.deepEqual(await call('thermostat1*echo', 2), { status: 200, payload: 2 });
-      assert.deepEqual(await call('void'), { status: 204, payload: null });
-    },
-  );
+  for (const credential of CREDENTIALS) {
+    check(
+      `a device answers with a status and a payload of its own over ${transport} by ${credential}`,
+      shows('direct methods: status and payload both ways', credential),
+      async (muster) => {
+        const hub = await enter(muster, transport, credential, 'dev-1');
+        answering(hub, 'echo', (payload) => [200, payload]);
+        answering(hub, 'fail', (payload) => [-500, { why: payload }]);
+        answering(hub, 'void', (payload) => [payload === null ? 204 : 400]);
+        const said = { b: 1.5, a: [null, true, 'é\n'], big: 4503599627370495 };
+        // The client does not tell when it listens: the call waits for it.
+        const call = (methodName, payload) => invoke(muster, 'dev-1', { methodName, payload, connectTimeoutInSeconds: CONNECT_S });
+        assert.deepEqual(await call('echo', said), { status: 200, payload: said });
+        assert.deepEqual(await call('fail', [1]), { status: -500, payload: { why: [1] } });
+        answering(hub, 'thermostat1*echo', (payload) => [200, payload]);
+        assert.deepEqual(await call('thermostat1*echo', 2), { status: 200, payload: 2 });
+        assert.deepEqual(await call('void'), { status: 204, payload: null });
+      },
+    );
+  }
 
   check(
     `a module answers, and its device does not, over ${transport}`,

@@ -5,10 +5,12 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.Key;
 import java.security.KeyStore;
+import java.security.MessageDigest;
 import java.security.cert.Certificate;
 import java.security.cert.X509Certificate;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.HexFormat;
 import java.util.List;
 
 /** What {@code muster ca} makes of one name: a certificate as PEM, and with its key and its issuers as PKCS#12. */
@@ -49,6 +51,12 @@ record Certificates(String name, String pem, List<X509Certificate> chain, Key ke
         List<X509Certificate> certificates = Arrays.stream(chain).map(X509Certificate.class::cast).toList();
         Key key = store.getKey(alias, PASSWORD.toCharArray());
         return new Certificates(name, Files.readString(Path.of(base + ".pem")), certificates, key);
+    }
+
+    /** As identities at a hub name it: SHA-256, in capitals. */
+    String thumbprint() throws Exception {
+        byte[] digest = MessageDigest.getInstance("SHA-256").digest(leaf().getEncoded());
+        return HexFormat.of().withUpperCase().formatHex(digest);
     }
 
     X509Certificate leaf() {

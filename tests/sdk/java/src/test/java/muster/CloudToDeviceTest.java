@@ -19,18 +19,17 @@ final class CloudToDeviceTest {
     private static final long ARRIVES_S = 20;
     private static final int ASKS_MS = 200;
 
-    @Over(Transport.Feature.MESSAGES)
-    @Shows(client = Sdk.DEVICE, credential = "symmetric key", feature = "cloud-to-device messages, queued and live")
-    void messagesReachTheDeviceInOrderWithTheirProperties(Transport transport, Muster muster) throws Exception {
+    @Over(value = Transport.Feature.MESSAGES, byEachCredential = true)
+    @Shows(client = Sdk.DEVICE, feature = "cloud-to-device messages, queued and live")
+    void messagesReachTheDeviceInOrderWithTheirProperties(Transport transport, Credential credential, Muster muster)
+            throws Exception {
         String name = muster.fresh("dev");
-        String key = Devices.create(muster, name);
+        // Over HTTPS this client asks for messages only so often.
+        ClientOptions often = ClientOptions.builder().receiveInterval(ASKS_MS).build();
+        DeviceClient client = credential.client(muster, transport, name, often);
         muster.command(
                 "message", "send", name, "while away", "--property", "alert=no & yes/maybe", "--message-id", "m/1",
                 "--correlation-id", "c 1", "--content-type", "text/plain", "--ack", "full");
-        // Over HTTPS this client asks for messages only so often.
-        ClientOptions often = ClientOptions.builder().receiveInterval(ASKS_MS).build();
-        String identity = "HostName=" + muster.hubHost() + ";DeviceId=" + name + ";SharedAccessKey=" + key;
-        DeviceClient client = new DeviceClient(identity, transport.device(), often);
         BlockingQueue<Message> arrived = new LinkedBlockingQueue<>();
         client.setMessageCallback(
                 (message, context) -> {

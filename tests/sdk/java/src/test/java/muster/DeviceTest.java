@@ -74,11 +74,12 @@ final class DeviceTest {
         assertEquals(whole, reported);
     }
 
-    @Over(Transport.Feature.TELEMETRY)
-    @Shows(client = Sdk.DEVICE, credential = "symmetric key", feature = "telemetry with properties, in order")
-    void telemetryArrivesInOrderWithItsProperties(Transport transport, Muster muster) throws Exception {
+    @Over(value = Transport.Feature.TELEMETRY, byEachCredential = true)
+    @Shows(client = Sdk.DEVICE, feature = "telemetry with properties, in order")
+    void telemetryArrivesInOrderWithItsProperties(Transport transport, Credential credential, Muster muster)
+            throws Exception {
         String name = muster.fresh("dev");
-        DeviceClient client = Devices.open(Devices.client(muster, transport, name, Devices.create(muster, name)));
+        DeviceClient client = Devices.open(credential.client(muster, transport, name));
         try {
             Message message = new Message("{\"temperature\":50.123}");
             message.setMessageId("m/1");
@@ -162,13 +163,15 @@ final class DeviceTest {
         refuses(Devices.client(muster, transport, own.name(), forged));
     }
 
-    @Over(Transport.Feature.TWINS)
-    @Shows(client = Sdk.DEVICE, credential = "symmetric key", feature = "desired callback, in order")
-    void desiredPropertiesReachTheDeviceInOrder(Transport transport, Muster muster) throws Exception {
+    @Over(value = Transport.Feature.TWINS, byEachCredential = true)
+    @Shows(client = Sdk.DEVICE, feature = "twin get, reported patch, desired callback in order")
+    void desiredPropertiesReachTheDeviceInOrder(Transport transport, Credential credential, Muster muster)
+            throws Exception {
         String name = muster.fresh("dev");
-        DeviceClient client = Devices.open(Devices.client(muster, transport, name, Devices.create(muster, name)));
+        DeviceClient client = Devices.open(credential.client(muster, transport, name));
         try {
             BlockingQueue<TwinCollection> told = Devices.watch(client);
+            reports(client, Map.of("fan", true), Map.of("fan", true));
             for (double temperature : new double[] {50, 51, 52}) {
                 Devices.desire(muster, name, "temperature", temperature);
             }

@@ -117,11 +117,15 @@ final class Fixture
         result.addProperty("client", shows.client().artifact());
         result.addProperty("version", shows.client().version());
         result.addProperty("transport", transport);
-        result.addProperty("credential", shows.credential());
+        result.addProperty("credential", credentialOf(arguments, shows));
         result.addProperty("feature", shows.feature());
         synchronized (Fixture.class) {
             String line = result + "\n";
             Files.writeString(Path.of(file), line, StandardOpenOption.CREATE, StandardOpenOption.APPEND);
         }
+    }
+
+    private static String credentialOf(List<Object> arguments, Shows shows) {
+        return arguments.size() > 1 && arguments.get(1) instanceof Credential by ? by.toString() : shows.credential();
     }
 }

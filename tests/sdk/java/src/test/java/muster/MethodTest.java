@@ -37,12 +37,13 @@ final class MethodTest {
         return DirectMethodRequestOptions.builder().payload(payload).build();
     }
 
-    @Over(Transport.Feature.METHODS)
-    @Shows(client = Sdk.DEVICE, credential = "symmetric key", feature = "direct methods: status and payload both ways")
-    void aDeviceAnswersWithAStatusAndAPayloadOfItsOwn(Transport transport, Muster muster) throws Exception {
+    @Over(value = Transport.Feature.METHODS, byEachCredential = true)
+    @Shows(client = Sdk.DEVICE, feature = "direct methods: status and payload both ways")
+    void aDeviceAnswersWithAStatusAndAPayloadOfItsOwn(Transport transport, Credential credential, Muster muster)
+            throws Exception {
         String name = muster.fresh("dev");
         DirectMethodsClient caller = new DirectMethodsClient(muster.hubConnectionString());
-        DeviceClient client = Devices.open(Devices.client(muster, transport, name, Devices.create(muster, name)));
+        DeviceClient client = Devices.open(credential.client(muster, transport, name));
         try {
             client.subscribeToMethods(MethodTest::answer, null);
             var said = JsonParser.parseString("{\"b\":1.5,\"a\":[true,\"é\\n\"],\"big\":4503599627370495}");

@@ -13,26 +13,38 @@ import org.junit.jupiter.params.provider.ArgumentsProvider;
 import org.junit.jupiter.params.provider.ArgumentsSource;
 import org.junit.jupiter.params.support.AnnotationConsumer;
 
-/** A test that is run over every transport with a feature; the transport is its first argument. */
+/**
+ * A test that is run over every transport with a feature, and by each credential if it says so; the transport is its
+ * first argument, the credential its second.
+ */
 @Target(ElementType.METHOD)
 @Retention(RetentionPolicy.RUNTIME)
-@ParameterizedTest(name = "{0}")
+@ParameterizedTest(name = "{arguments}")
 @ArgumentsSource(Over.Transports.class)
 @interface Over {
     Transport.Feature value();
 
-    /** Hands out the transports of a test. */
+    boolean byEachCredential() default false;
+
+    /** Hands out the transports of a test, and its credentials. */
     final class Transports implements ArgumentsProvider, AnnotationConsumer<Over> {
-        private Transport.Feature feature;
+        private Over over;
 
         @Override
         public void accept(Over over) {
-            feature = over.value();
+            this.over = over;
         }
 
         @Override
         public Stream<? extends Arguments> provideArguments(ExtensionContext context) {
-            return Arrays.stream(Transport.offering(feature)).map(Arguments::of);
+            return Arrays.stream(Transport.offering(over.value())).flatMap(this::argumentsOver);
+        }
+
+        private Stream<Arguments> argumentsOver(Transport transport) {
+            if (!over.byEachCredential()) {
+                return Stream.of(Arguments.of(transport));
+            }
+            return Arrays.stream(Credential.values()).map(credential -> Arguments.of(transport, credential));
         }
     }
 }

@@ -11,7 +11,8 @@ import java.lang.annotation.Target;
 @interface Shows {
     Sdk client();
 
-    String credential();
+    /** Of a test that is run by each credential, the credential is an argument. */
+    String credential() default "";
 
     String feature();
 }
