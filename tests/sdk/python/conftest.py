@@ -1,8 +1,11 @@
 """A Muster for each test: started from the binary, awaited, trusted, stopped, and its exit code checked."""
 
+import contextlib
 import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import threading
 from pathlib import Path
@@ -77,6 +80,17 @@ class Muster:
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(STOP_S) == 0, self.log
         assert not (self.folder / "endpoints.json").exists()
+
+    def kill(self):
+        """Takes the server's life without a word, as a power cut would."""
+        self.process.kill()
+        self.process.wait(STOP_S)
+
+    def count_stored(self, folder: Path, query: str) -> int:
+        """What a query of one number finds in the store of a server that is gone; asked of a copy below `folder`."""
+        copied = shutil.copytree(self.folder, folder / "copy")
+        with contextlib.closing(sqlite3.connect(copied / "muster.db")) as store:
+            return store.execute(query).fetchone()[0]
 
     def restart(self):
         """Ends the server and starts it again on the same folder."""
@@ -159,7 +173,8 @@ def pytest_runtest_makereport(item, call):
     result = {"suite": "python", "test": item.nodeid.split("/")[-1], "milliseconds": round(report.duration * 1000)}
     if shows is not None:
         result.update(shows.kwargs)
-        result.setdefault("transport", getattr(item, "callspec", None) and item.callspec.params.get("transport", "-"))
+        for name in ("transport", "credential"):
+            result.setdefault(name, getattr(item, "callspec", None) and item.callspec.params.get(name, "-"))
     result["methods"] = methods
     with open(os.environ[LOCAL_RESULTS], "a", encoding="utf-8") as results:
         results.write(json.dumps(result) + "\n")

@@ -9,7 +9,7 @@ import uamqp
 from azure.iot.hub import IoTHubRegistryManager
 from azure.iot.hub.sastoken import SasToken
 from test_cloud_to_device import WAIT_S, listen
-from test_hub import connect, provision
+from test_hub import connect, create
 
 SERVICE = {"client": "azure-iot-hub", "version": version("azure-iot-hub"), "credential": "policy"}
 UAMQP = {"client": "uamqp", "version": version("uamqp"), "transport": "amqp", "credential": "policy"}
@@ -34,7 +34,7 @@ def registry_over(muster):
 @pytest.mark.shows(**SERVICE, feature="cloud-to-device: send, properties, order")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_messages_are_sent_with_their_properties_in_order(muster, registry_over, transport):
-    client = connect(muster, "dev-1", provision(muster, "dev-1"))
+    client = connect(muster, "dev-1", create(muster, "dev-1"))
     arrived = listen(client)
     registry = registry_over(transport)
     system = {"messageId": "m 1", "correlationId": "c", "contentType": "text/plain", "contentEncoding": "utf-8"}
@@ -94,7 +94,7 @@ def purge(muster, *message_ids: str):
 
 @pytest.mark.shows(**UAMQP, feature="feedback: SASL PLAIN, accept, release, reject")
 def test_feedback_is_read_and_settled(muster, reader_of):
-    provision(muster, "dev-1")
+    create(muster, "dev-1")
     purge(muster, "m1", "m2")
     reader = reader_of("service")
 

@@ -11,7 +11,7 @@ import pytest
 from azure.iot.device.aio import IoTHubDeviceClient
 from azure.iot.hub import IoTHubHttpRuntimeManager, IoTHubRegistryManager
 from msrest.exceptions import HttpOperationError
-from test_hub import DEVICE, TRANSPORTS, at_hub, connect, provision
+from test_hub import CREDENTIALS, DEVICE, TRANSPORTS, at_hub, connect, create, enter
 
 SERVICE = {"client": "azure-iot-hub", "version": version("azure-iot-hub"), "transport": "https"}
 WAIT_S = 30
@@ -51,11 +51,11 @@ def awaited_feedback(muster, count: int) -> dict:
     raise AssertionError(f"feedback on {count} messages, not only on {told}")
 
 
-@pytest.mark.shows(**DEVICE, credential="symmetric key", feature="cloud-to-device: properties, order, feedback")
+@pytest.mark.shows(**DEVICE, feature="cloud-to-device: properties, order, feedback")
+@pytest.mark.parametrize("credential", CREDENTIALS)
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_messages_arrive_with_all_their_properties_in_order(muster, transport):
-    key = provision(muster, "dev-1")
-    client = connect(muster, "dev-1", key, transport)
+def test_messages_arrive_with_all_their_properties_in_order(muster, tmp_path, transport, credential):
+    client = enter(muster, "dev-1", credential, tmp_path, transport)
     arrived = listen(client)
     expiry = (datetime.now(timezone.utc) + timedelta(minutes=10)).strftime("%Y-%m-%dT%H:%M:%SZ")
     options = ["--correlation-id", "c 1", "--user-id", "u&1", "--content-type", "application/json"]
@@ -79,7 +79,7 @@ def test_messages_arrive_with_all_their_properties_in_order(muster, transport):
 @pytest.mark.shows(**DEVICE, credential="symmetric key", feature="cloud-to-device: messages queued over a restart")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_messages_wait_for_a_device_that_is_away_also_over_a_restart(muster, transport):
-    key = provision(muster, "dev-1")
+    key = create(muster, "dev-1")
     for number in range(6):
         send(muster, "dev-1", str(number), "--ack", "positive", "--message-id", str(number))
     assert waiting(muster, "dev-1") == 6
@@ -95,7 +95,7 @@ def test_messages_wait_for_a_device_that_is_away_also_over_a_restart(muster, tra
 @pytest.mark.shows(**DEVICE, credential="symmetric key", feature="cloud-to-device: after a restart, not subscribed again")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_device_that_comes_back_gets_messages_without_subscribing_again(muster, transport):
-    key = provision(muster, "dev-1")
+    key = create(muster, "dev-1")
     client = connect(muster, "dev-1", key, transport)
     arrived = listen(client)
     send(muster, "dev-1", "before", "--ack", "full", "--message-id", "before")
@@ -116,7 +116,7 @@ def test_a_device_that_comes_back_gets_messages_without_subscribing_again(muster
 
 @pytest.mark.shows(**DEVICE, transport="mqtt", credential="symmetric key", feature="cloud-to-device: receive_message")
 def test_messages_are_received_by_asking_for_them(muster):
-    key = provision(muster, "dev-1")
+    key = create(muster, "dev-1")
     send(muster, "dev-1", "first")
     client = connect(muster, "dev-1", key)
     assert client.receive_message(timeout=WAIT_S).data == b"first"
@@ -137,7 +137,7 @@ def test_messages_are_received_by_asking_for_them(muster):
 @pytest.mark.shows(**SERVICE, credential="shared access policy", feature="cloud-to-device: feedback over HTTPS")
 def test_feedback_is_taken_given_back_and_completed(muster):
     manager = IoTHubHttpRuntimeManager.from_connection_string(muster.hub["connectionString"])
-    provision(muster, "dev-1")
+    create(muster, "dev-1")
     manager.receive_feedback_notification()
     past = "2020-01-01T00:00:00Z"
     send(muster, "dev-1", "late", "--ack", "negative", "--message-id", "late", "--expires-at", past)
@@ -167,7 +167,7 @@ def test_feedback_is_taken_given_back_and_completed(muster):
 
 @pytest.mark.shows(**SERVICE, credential="shared access policy", feature="cloud-to-device: full and purged queues")
 def test_a_full_queue_takes_no_more_until_it_is_purged(muster):
-    provision(muster, "dev-1")
+    create(muster, "dev-1")
     for number in range(50):
         send(muster, "dev-1", str(number))
     refused = muster.run("message", "send", "dev-1", "one more")

@@ -18,7 +18,7 @@ from azure.iot.hub.models import (
 )
 from msrest.exceptions import HttpOperationError
 from test_hub import connect
-from test_jobs import make_devices
+from test_jobs import COUNT_KILLED, make_devices
 from test_operators import KEY, OTHER_KEY, SERVICE, registry_of
 
 WITHIN_S = 30
@@ -184,15 +184,16 @@ def test_content_is_applied_to_one_edge_device_alone(muster):
 
 
 @pytest.mark.shows(**SERVICE, feature="configurations: a sweep goes on after the server was killed")
-def test_a_configuration_comes_everywhere_also_if_the_server_is_killed(muster):
+def test_a_configuration_comes_everywhere_also_if_the_server_is_killed(muster, tmp_path):
     registry, configurations = registry_of(muster), configurations_of(muster)
-    make_devices(registry, 1_500)
+    make_devices(registry, COUNT_KILLED)
     configurations.create_configuration(configuration("c", 7, "tags.side = 'north'"))
     until(lambda: counts(configurations, "c")["appliedCount"] > 0, True)
-    muster.process.kill()
-    muster.process.wait(WITHIN_S)
+    muster.kill()
+    put = muster.count_stored(tmp_path, "SELECT COUNT(*) FROM configuration_put")
+    assert 0 < put < COUNT_KILLED // 2, "the sweep had begun, and was not over"
     muster.start()
     registry, configurations = registry_of(muster), configurations_of(muster)
-    until(lambda: counts(configurations, "c"), {"targetedCount": 750, "appliedCount": 750})
-    assert (speed(registry, "dev-1498"), speed(registry, "dev-1499")) == (7, None)
+    until(lambda: counts(configurations, "c"), {"targetedCount": COUNT_KILLED // 2, "appliedCount": COUNT_KILLED // 2})
+    assert (speed(registry, f"dev-{COUNT_KILLED - 2}"), speed(registry, f"dev-{COUNT_KILLED - 1}")) == (7, None)
     assert registry.get_twin("dev-0").properties.desired["$version"] == 2, "it was changed once"

@@ -42,8 +42,7 @@ def test_a_device_finds_everything_again_after_the_server_was_killed(muster_with
     assert texts(arrived, 1) == ["while it was there"]
     back = threading.Event()
     client.on_connection_state_change = lambda: back.set() if client.connected else None
-    muster.process.kill()
-    muster.process.wait()
+    muster.kill()
     muster.start()
     send(muster, "dev-1", "while it was away")
     assert back.wait(WAIT_S), muster.log

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import queue
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 
@@ -13,13 +15,25 @@ from azure.eventhub import EventHubConsumerClient, TransportType
 from azure.eventhub.aio import EventHubConsumerClient as AsyncConsumerClient
 from azure.eventhub.exceptions import AuthenticationError, EventHubError
 from azure.iot.device import Message
-from test_hub import connect, provision
+from test_hub import connect, create
 from test_management import GROUP, management_of
 
 READER = {"client": "azure-eventhub", "version": version("azure-eventhub"), "credential": "hub policy"}
 TRANSPORTS = ["amqp", "amqp-ws"]
 WAIT_S = 30
 BEGINNING = "-1"
+# How long these clients wait for one frame before they look again whether they were closed; otherwise up to a second.
+POLL_S = 0.05
+TURN_S = 0.0001
+
+
+@pytest.fixture(autouse=True)
+def quick_turns():
+    """Has threads take turns often: until it has its partitions, this client spins, and lets none of its others read."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(TURN_S)
+    yield
+    sys.setswitchinterval(usual)
 
 
 def told(muster, transport: str, **changed) -> dict:
@@ -30,6 +44,8 @@ def told(muster, transport: str, **changed) -> dict:
         "connection_verify": muster.endpoints["caFile"],
         "transport_type": TransportType.AmqpOverWebsocket if transport == "amqp-ws" else TransportType.Amqp,
         "retry_backoff_factor": 0.1,
+        "socket_timeout": POLL_S,
+        "load_balancing_interval": POLL_S,
         **changed,
     }
 
@@ -70,7 +86,7 @@ class Reader:
 def read(muster, count: int, transport: str = "amqp", **position) -> list:
     """So many events of the first partition that holds some, and not one more that was there already."""
     # This client reads several partitions by turns, and waits for each that is empty.
-    position.setdefault("partition_id", filled(muster))
+    position["partition_id"] = position.get("partition_id") or filled(muster)
     reader = Reader(muster, transport, **position)
     try:
         return reader.take(count)
@@ -82,13 +98,12 @@ def bodies(events: list) -> list[str]:
     return [event.body_as_str() for event in events]
 
 
-def send(muster, name: str, texts: list[str], key: str | None = None) -> str:
-    """Has a device send, and tells its partition."""
-    client = connect(muster, name, key or provision(muster, name))
+def send(muster, name: str, texts: list[str], key: str | None = None):
+    """Has a device send."""
+    client = connect(muster, name, key or create(muster, name))
     for text in texts:
         client.send_message(text)
     client.shutdown()
-    return filled(muster)
 
 
 def filled(muster) -> str:
@@ -102,7 +117,8 @@ def filled(muster) -> str:
 @pytest.mark.shows(**READER, feature="what the event hub and its partitions hold")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_the_endpoint_tells_what_it_holds(muster, transport):
-    partition = send(muster, "dev-1", ["a", "b", "c"])
+    send(muster, "dev-1", ["a", "b", "c"])
+    partition = filled(muster)
     consumer = EventHubConsumerClient.from_connection_string(**told(muster, transport))
     with consumer:
         hub = consumer.get_eventhub_properties()
@@ -121,7 +137,7 @@ def test_the_endpoint_tells_what_it_holds(muster, transport):
 @pytest.mark.shows(**READER, feature="telemetry with body, properties and annotations")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_reader_gets_all_that_was_said_of_a_message(muster, transport):
-    client = connect(muster, "dev-1", provision(muster, "dev-1"))
+    client = connect(muster, "dev-1", create(muster, "dev-1"))
     message = Message(json.dumps({"temperature": 50.123}), message_id="m-1", content_encoding="utf-8")
     message.content_type = "application/json"
     message.correlation_id = "c/1"
@@ -161,35 +177,38 @@ def test_a_reader_gets_all_that_was_said_of_a_message(muster, transport):
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_reader_begins_where_it_asks_to(muster, transport):
     texts = [f"message {number}" for number in range(10)]
-    partition = send(muster, "dev-1", texts)
+    send(muster, "dev-1", texts)
+    partition = filled(muster)
     events = read(muster, 10, transport)
     assert bodies(events) == texts
     assert [event.sequence_number for event in events] == list(range(10))
     offsets = [int(event.offset) for event in events]
     assert offsets == sorted(set(offsets))
 
-    def after(place, inclusive=False, count=6):
-        position = {"starting_position": place, "starting_position_inclusive": inclusive}
-        return bodies(read(muster, count, transport, partition_id=partition, **position))
-
     third = events[3]
-    for place in [third.sequence_number, third.offset]:
-        assert after(place) == texts[4:]
-        assert after(place, inclusive=True, count=7) == texts[3:]
     # Several may have come in one millisecond: all of them are behind it, or none.
     late = [event for event in events if event.enqueued_time > third.enqueued_time]
     early = [event for event in events if event.enqueued_time >= third.enqueued_time]
-    if late:
-        assert after(third.enqueued_time, count=len(late)) == bodies(late)
-    assert after(third.enqueued_time, inclusive=True, count=len(early)) == bodies(early)
-    assert after(events[0].enqueued_time - timedelta(hours=1), count=10) == texts
+    hour_ago = events[0].enqueued_time - timedelta(hours=1)
+    cases = [(place, False, texts[4:]) for place in (third.sequence_number, third.offset)]
+    cases += [(place, True, texts[3:]) for place in (third.sequence_number, third.offset)]
+    cases += [(third.enqueued_time, False, bodies(late)), (third.enqueued_time, True, bodies(early)), (hour_ago, False, texts)]
+
+    def after(case) -> list[str]:
+        place, inclusive, expected = case
+        position = {"starting_position": place, "starting_position_inclusive": inclusive, "partition_id": partition}
+        return bodies(read(muster, len(expected), transport, **position))
+
+    with ThreadPoolExecutor(len(cases)) as at_once:
+        assert list(at_once.map(after, cases)) == [expected for _, _, expected in cases]
 
 
 @pytest.mark.shows(**READER, feature="from here on: what comes later, and nothing that was there")
 @pytest.mark.parametrize("place", ["@latest", 1_000_000, "1000000"])
 def test_a_reader_at_the_end_gets_what_comes_later(muster, place):
-    key = provision(muster, "dev-1")
-    partition = send(muster, "dev-1", ["before"], key)
+    key = create(muster, "dev-1")
+    send(muster, "dev-1", ["before"], key)
+    partition = filled(muster)
     reader = Reader(muster, starting_position=place, partition_id=partition, track_last_enqueued_event_properties=True)
     assert muster.log.wait_for("a reader of telemetry was let in"), muster.log
     client = connect(muster, "dev-1", key)
@@ -204,7 +223,7 @@ def test_a_reader_at_the_end_gets_what_comes_later(muster, place):
 @pytest.mark.shows(**READER, feature="reads on after a restart of the server: nothing is lost, nothing repeated")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_reader_reads_on_after_a_restart(muster, transport):
-    client = connect(muster, "dev-1", provision(muster, "dev-1"))
+    client = connect(muster, "dev-1", create(muster, "dev-1"))
     for number in range(50):
         client.send_message(str(number))
     reader = Reader(muster, transport, partition_id=filled(muster))
@@ -221,7 +240,8 @@ def test_a_reader_reads_on_after_a_restart(muster, transport):
 
 @pytest.mark.shows(**READER, feature="epochs: the higher one takes a partition over, a lower one is refused")
 def test_the_higher_epoch_takes_a_partition_over(muster):
-    partition = send(muster, "dev-1", ["a"])
+    send(muster, "dev-1", ["a"])
+    partition = filled(muster)
     weak = Reader(muster, partition_id=partition, owner_level=1)
     weak.take(1)
     strong = Reader(muster, partition_id=partition, owner_level=2)
@@ -287,7 +307,8 @@ def test_the_asynchronous_client_reads_all_partitions(muster, transport):
 
 @pytest.mark.shows(**READER, transport="amqp", feature="consumer groups: made, listed and removed as resources, each with readers of its own")
 def test_consumer_groups_have_readers_of_their_own(muster):
-    partition = send(muster, "dev-1", ["a"])
+    send(muster, "dev-1", ["a"])
+    partition = filled(muster)
     client = management_of(muster)
     hub = f"/subscriptions/{muster.endpoints['admin']['subscriptionId']}/resourceGroups/{GROUP}/providers/Microsoft.Devices"
     hub += "/IotHubs/hub/eventHubEndpoints/events/ConsumerGroups"

@@ -3,16 +3,16 @@
 import json
 import subprocess
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import pytest
 from azure.iot.device import Message
 from azure.iot.device.exceptions import ClientError
-from test_hub import connect, provision
+from test_hub import connect, create
 
 DEVICE = {"client": "azure-iot-device", "version": version("azure-iot-device"), "credential": "symmetric key"}
 TRANSPORTS = ["mqtt", "mqtt-ws"]
+ENDS_S = 60
 
 
 def events(muster, *arguments: str) -> list[dict]:
@@ -25,7 +25,7 @@ def events(muster, *arguments: str) -> list[dict]:
 @pytest.mark.shows(**DEVICE, feature="telemetry with system and application properties, as the monitor shows it live")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_the_monitor_shows_what_a_device_sends_while_it_comes(muster, transport):
-    client = connect(muster, "dev-1", provision(muster, "dev-1"), transport)
+    client = connect(muster, "dev-1", create(muster, "dev-1"), transport)
     client.send_message("before")
     watching = subprocess.Popen(
         [muster.binary, "--data", str(muster.folder), "--output", "json", "events", "monitor"],
@@ -56,9 +56,7 @@ def test_the_monitor_shows_what_a_device_sends_while_it_comes(muster, transport)
 @pytest.mark.shows(**DEVICE, transport="mqtt", feature="telemetry is kept in order, and across a server restart")
 def test_acknowledged_telemetry_is_there_after_a_restart_in_order(muster):
     names = ["dev-1", "dev-2"]
-    with ThreadPoolExecutor(len(names)) as provisioning:
-        keys = list(provisioning.map(lambda name: provision(muster, name), names))
-    first, second = (connect(muster, name, key) for name, key in zip(names, keys, strict=True))
+    first, second = (connect(muster, name, create(muster, name)) for name in names)
     for number in range(20):
         first.send_message(f"first {number}")
         second.send_message(f"second {number}")
@@ -81,10 +79,10 @@ class Sender:
     """A device that sends one message after another; its application tries again whatever was not acknowledged."""
 
     def __init__(self, muster, name: str, transport: str):
-        self.client = connect(muster, name, provision(muster, name), transport)
+        self.client = connect(muster, name, create(muster, name), transport)
         self.sent, self.changed, self.over = [], threading.Condition(), threading.Event()
         self.client.on_connection_state_change = self.wake
-        self.thread = threading.Thread(target=self.run)
+        self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
 
     def wake(self):
@@ -113,7 +111,8 @@ class Sender:
     def end(self):
         self.over.set()
         self.wake()
-        self.thread.join()
+        self.thread.join(ENDS_S)
+        assert not self.thread.is_alive(), "the client keeps a message, neither sent nor refused"
         self.client.shutdown()
 
 

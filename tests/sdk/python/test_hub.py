@@ -7,7 +7,8 @@ from importlib.metadata import version
 import pytest
 from azure.iot.device import IoTHubDeviceClient, Message
 from azure.iot.device.exceptions import CredentialError
-from certificates import make
+from azure.iot.hub import IoTHubRegistryManager
+from certificates import make, thumbprint
 from provisioningserviceclient.models import AttestationMechanism, IndividualEnrollment, InitialTwin
 from test_provisioning import by_certificate, by_client_certificate, by_key, service_of
 
@@ -15,6 +16,7 @@ from azure.iot.device import X509
 
 DEVICE = {"client": "azure-iot-device", "version": version("azure-iot-device")}
 TRANSPORTS = ["mqtt", "mqtt-ws"]
+CREDENTIALS = ["symmetric key", "X.509"]
 
 
 def provision(muster, name: str, desired: dict | None = None) -> str:
@@ -25,6 +27,12 @@ def provision(muster, name: str, desired: dict | None = None) -> str:
     key = service_of(muster).create_or_update(entry).attestation.symmetric_key.primary_key
     assert by_key(muster, name, key).register().status == "assigned"
     return key
+
+
+def create(muster, name: str) -> str:
+    """Creates an identity by keys that the hub makes, and returns one: registering takes seconds, as long as a poll."""
+    registry = IoTHubRegistryManager.from_connection_string(muster.hub["connectionString"])
+    return registry.create_device_with_sas(name, "", "", "enabled").authentication.symmetric_key.primary_key
 
 
 def at_hub(muster, name: str, transport: str) -> dict:
@@ -50,6 +58,17 @@ def connect_by_certificate(muster, name: str, folder, transport: str = "mqtt") -
     client = IoTHubDeviceClient.create_from_x509_certificate(x509=x509, **at_hub(muster, name, transport))
     client.connect()
     return client
+
+
+def enter(muster, name: str, credential: str, folder, transport: str) -> IoTHubDeviceClient:
+    """Creates an identity in the registry by a credential, and connects its device."""
+    if credential == "symmetric key":
+        return connect(muster, name, create(muster, name), transport)
+    make(muster, folder, "device", name)
+    thumb = thumbprint((folder / f"{name}.pem").read_bytes())
+    registry = IoTHubRegistryManager.from_connection_string(muster.hub["connectionString"])
+    registry.create_device_with_x509(name, thumb, thumb, "enabled")
+    return connect_by_certificate(muster, name, folder, transport)
 
 
 @pytest.mark.shows(**DEVICE, credential="symmetric key", feature="connect, telemetry, twin get, reported patch")
@@ -83,9 +102,29 @@ def test_a_device_connects_with_the_certificate_it_was_provisioned_by(muster, tm
     client.shutdown()
 
 
+@pytest.mark.shows(**DEVICE, feature="telemetry, twin get, reported patch, desired patches in order")
+@pytest.mark.parametrize("credential", CREDENTIALS)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_device_sends_reports_and_is_told_by_each_credential(muster, tmp_path, transport, credential):
+    client = enter(muster, "dev-1", credential, tmp_path, transport)
+    client.send_message("25.1")
+    client.patch_twin_reported_properties({"temperature": 50.5})
+    assert client.get_twin()["reported"] == {"temperature": 50.5, "$version": 2}
+    told = queue.Queue()
+    # Setting the handler subscribes, and returns when that is granted.
+    client.on_twin_desired_properties_patch_received = told.put
+    for step in range(3):
+        muster.command("twin", "update", "dev-1", "--desired", f'{{"step": {step}}}')
+    patches = [told.get(timeout=30) for _ in range(3)]
+    assert patches == [{"step": step, "$version": 2 + step} for step in range(3)]
+    client.shutdown()
+    shown = muster.command("events", "monitor", "--from", "start", "--count", "1")
+    assert (shown["deviceId"], shown["body"]) == ("dev-1", "25.1")
+
+
 @pytest.mark.shows(**DEVICE, transport="mqtt", credential="symmetric key", feature="a wrong key is refused by the hub")
 def test_a_wrong_key_is_refused(muster):
-    provision(muster, "dev-1")
+    create(muster, "dev-1")
     with pytest.raises(CredentialError):
         connect(muster, "dev-1", "YW5vdGhlciBrZXkgb2YgdGhpcnR5LXR3byBieXRlcyE=")
 
@@ -93,7 +132,7 @@ def test_a_wrong_key_is_refused(muster):
 @pytest.mark.shows(**DEVICE, credential="symmetric key", feature="reconnect after a server restart")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_device_comes_back_after_a_restart_without_subscribing_again(muster, transport):
-    key = provision(muster, "dev-1")
+    key = create(muster, "dev-1")
     client = connect(muster, "dev-1", key, transport)
     client.patch_twin_reported_properties({"before": True})
     assert client.get_twin()["reported"] == {"before": True, "$version": 2}

@@ -11,7 +11,7 @@ from azure.iot.device import MethodResponse, aio
 from azure.iot.hub.models import CloudToDeviceMethod
 from msrest.exceptions import HttpOperationError
 from test_devices import FORMS, done
-from test_hub import DEVICE, TRANSPORTS, at_hub, connect
+from test_hub import CREDENTIALS, DEVICE, TRANSPORTS, at_hub, connect, enter
 from test_operators import KEY, OTHER_KEY, SERVICE, registry_of
 
 PAYLOAD_BYTES_MAX = 128 * 1024
@@ -57,10 +57,11 @@ def device_of(muster, transport: str = "mqtt"):
     return registry, connect(muster, "dev-1", KEY, transport)
 
 
-@pytest.mark.shows(**DEVICE, credential="symmetric key", feature="direct methods: status and payload both ways")
+@pytest.mark.shows(**DEVICE, feature="direct methods: status and payload both ways")
+@pytest.mark.parametrize("credential", CREDENTIALS)
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_device_answers_with_a_status_and_a_payload_of_its_own(muster, transport):
-    registry, client = device_of(muster, transport)
+def test_a_device_answers_with_a_status_and_a_payload_of_its_own(muster, tmp_path, transport, credential):
+    registry, client = registry_of(muster), enter(muster, "dev-1", credential, tmp_path, transport)
     answers = {"echo": lambda said: (200, said), "fail": lambda said: (-500, {"why": said}), "void": lambda _: (204, None)}
     received = answering(client, lambda request: answers[request.name](request.payload))
     said = {"b": 1.5, "a": [None, True, "é\n"], "big": 4503599627370495}

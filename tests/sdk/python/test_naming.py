@@ -11,7 +11,7 @@ import pytest
 from azure.iot.device.exceptions import ClientError
 from azure.iot.hub.sastoken import SasToken
 from certificates import make_with_openssl
-from test_hub import connect, provision
+from test_hub import connect, create, provision
 
 DEVICE = {"client": "azure-iot-device", "version": version("azure-iot-device"), "credential": "symmetric key"}
 CURL = {"client": "curl", "version": subprocess.run(["curl", "-V"], capture_output=True, text=True).stdout.split()[1]}
@@ -74,7 +74,7 @@ def read_device(muster, url: str, *options: str) -> tuple[int, dict]:
 @pytest.mark.parametrize("protocol", ["--http1.1", "--http2"])
 def test_a_hub_at_an_address_answers_to_its_own_hosts_alone(muster, protocol):
     muster.command("hub", "create", "other")
-    provision(muster, "dev-1")
+    create(muster, "dev-1")
     own, other = "127.0.0.2", "127.0.0.3"
     for host in [own, f"{own}:443", "localhost"]:
         status, body = read_device(muster, f"https://{own}", protocol, "-H", f"Host: {host}")
@@ -95,7 +95,7 @@ def test_a_hub_at_an_address_answers_to_its_own_hosts_alone(muster, protocol):
 def test_a_hub_under_a_domain_answers_to_its_own_hosts_alone(muster_with, names, protocol):
     muster = muster_with("--domain", DOMAIN)
     muster.command("hub", "create", "other")
-    provision(muster, "dev-1")
+    create(muster, "dev-1")
     resolved = [protocol, "-k"]
     for name in [f"hub.{DOMAIN}", f"other.{DOMAIN}", f"dps.{DOMAIN}", f"global.{DOMAIN}", f"stale.{DOMAIN}"]:
         resolved += ["--resolve", f"{name}:443:127.0.0.1"]
@@ -121,7 +121,7 @@ def test_a_hub_under_a_domain_answers_to_its_own_hosts_alone(muster_with, names,
 @pytest.mark.parametrize("transport", ["mqtt", "mqtt-ws"])
 def test_a_gateway_leads_to_the_hub_that_is_meant_or_nowhere(muster, transport):
     muster.command("hub", "create", "other")
-    key = provision(muster, "dev-1")
+    key = create(muster, "dev-1")
     client = connect(muster, "dev-1", key, transport, gateway_hostname=muster.hub["hostName"])
     client.send_message("25.1")
     client.shutdown()

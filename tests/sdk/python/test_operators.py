@@ -11,7 +11,7 @@ from azure.iot.hub import IoTHubRegistryManager
 from azure.iot.hub.models import Twin, TwinProperties
 from certificates import make, thumbprint
 from msrest.exceptions import HttpOperationError
-from test_hub import connect, connect_by_certificate, provision
+from test_hub import connect, connect_by_certificate, create, provision
 
 SERVICE = {"client": "azure-iot-hub", "version": version("azure-iot-hub"), "transport": "https", "credential": "policy"}
 KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
@@ -92,7 +92,7 @@ def test_desired_properties_reach_the_device_in_order(muster):
     feature="the announced model is shown in the twin",
 )
 def test_a_twin_names_the_model_that_its_device_announced(muster):
-    key = provision(muster, "dev-1")
+    key = create(muster, "dev-1")
     assert muster.command("twin", "show", "dev-1")["modelId"] == ""
     client = connect(muster, "dev-1", key, product_info="dtmi:com:example:Thermostat;1")
     assert muster.command("twin", "show", "dev-1")["modelId"] == "dtmi:com:example:Thermostat;1"

@@ -14,7 +14,7 @@ from azure.iot.device import Message
 from receiver import NatsServer, Reader, WebHook
 from test_event_hubs import READER, read
 from test_events import Sender
-from test_hub import connect, provision
+from test_hub import connect, create
 
 DEVICE = {"client": "azure-iot-device", "version": version("azure-iot-device"), "credential": "symmetric key"}
 SHOWS = {**DEVICE, "transport": "mqtt"}
@@ -78,7 +78,7 @@ def test_messages_go_where_routes_take_them(muster, hook, tmp_path):
     route(muster, "cave", "hook", "$twin.tags.site = 'cave' AND level = 'low'")
     route(muster, "all", "all")
     assert SECRET not in json.dumps(muster.command("hub", "show", "hub"))
-    client, elsewhere = (connect(muster, name, provision(muster, name)) for name in ["dev-1", "dev-2"])
+    client, elsewhere = (connect(muster, name, create(muster, name)) for name in ["dev-1", "dev-2"])
     muster.command("twin", "update", "dev-1", "--tags", json.dumps({"site": "cave"}))
     send(elsewhere, {"temperature": 11}, level="low")
     send(client, {"temperature": 30}, level="critical")
@@ -132,7 +132,7 @@ def test_readers_of_the_built_in_endpoint_see_what_routes_lead_there(muster, hoo
     route(muster, "hot", "hook", "level = 'critical'")
     route(muster, "both", "hook", "level = 'high'")
     route(muster, "events", "events", "level = 'high'")
-    client = connect(muster, "dev-1", provision(muster, "dev-1"))
+    client = connect(muster, "dev-1", create(muster, "dev-1"))
     for number, level in enumerate(["critical", "low", "high", "critical", "low"]):
         send(client, {"number": number}, level=level)
     assert hook.wait_for(lambda events: len(events) == 3), muster.log
@@ -158,7 +158,7 @@ def resident_kib(muster) -> int:
 @pytest.mark.shows(**SHOWS, feature="a dead endpoint holds no device up, and gets all once it lives")
 def test_a_dead_endpoint_slows_nobody_and_costs_no_memory(muster, hook):
     count, workers = 1_000, 20
-    client = connect(muster, "dev-1", provision(muster, "dev-1"))
+    client = connect(muster, "dev-1", create(muster, "dev-1"))
 
     def send_all(first: int) -> float:
         begun = time.monotonic()
@@ -194,7 +194,7 @@ def test_messages_that_are_refused_are_kept_apart_and_hold_nothing_up(muster, ho
     hook.answer = lambda event: 422 if refusing.is_set() and event["data"]["body"] == {"bad": True} else 200
     lead_to(muster, hook, "--batch")
     route(muster, "all", "hook")
-    client = connect(muster, "dev-1", provision(muster, "dev-1"))
+    client = connect(muster, "dev-1", create(muster, "dev-1"))
     for body in [{"number": 1}, {"bad": True}, {"number": 2}, {"number": 3}]:
         send(client, body)
     assert hook.wait_for(lambda events: len(events) == 3), muster.log
@@ -220,7 +220,7 @@ def test_an_endpoint_that_lies_inside_is_not_dialled_unasked(muster_with, monkey
     muster.command("endpoint", "create", "webhook", "own", "--hub", "hub", "--url", f"https://127.0.0.1:{own}/")
     route(muster, "all", "hook")
     route(muster, "own", "own")
-    client = connect(muster, "dev-1", provision(muster, "dev-1"))
+    client = connect(muster, "dev-1", create(muster, "dev-1"))
     client.send_message("x")
     wait_for_error(muster, "hook", "outbound.private = true")
     wait_for_error(muster, "own", "this server itself")
@@ -239,7 +239,7 @@ def wait_for_error(muster, name: str, words: str):
 def test_a_server_that_nobody_vouches_for_gets_nothing(muster, hook):
     muster.command("endpoint", "create", "webhook", "hook", "--hub", "hub", "--url", hook.url)
     route(muster, "all", "hook")
-    client = connect(muster, "dev-1", provision(muster, "dev-1"))
+    client = connect(muster, "dev-1", create(muster, "dev-1"))
     client.send_message("x")
     wait_for_error(muster, "hook", "TLS with 127.0.0.1 fails")
     assert not hook.events
@@ -260,16 +260,16 @@ LOGIN = {"user": "u", "pass": "p"}
 @pytest.mark.shows(**SHOWS, feature="routes to a NATS subject, with and without a stream, over a restart of the server")
 def test_a_subject_of_a_nats_server_is_told(muster, nats, tmp_path):
     login = ["--user", "u", "--password", "p"]
-    create = ["endpoint", "create", "nats"]
-    muster.command(*create, "plain", "--hub", "hub", "--url", nats.url, "--subject", "hub.plain", *login)
+    command = ["endpoint", "create", "nats"]
+    muster.command(*command, "plain", "--hub", "hub", "--url", nats.url, "--subject", "hub.plain", *login)
     made = muster.command(
-        *[*create, "kept", "--hub", "hub", "--url", nats.url, "--subject", "hub.kept", "--jet-stream", *login]
+        *[*command, "kept", "--hub", "hub", "--url", nats.url, "--subject", "hub.kept", "--jet-stream", *login]
     )
     assert (made["password"], made["jetStream"]) == ("****", True)
     plain = Reader(nats, "hub.plain", LOGIN)
     route(muster, "plain", "plain")
     route(muster, "kept", "kept")
-    client = connect(muster, "dev-1", provision(muster, "dev-1"))
+    client = connect(muster, "dev-1", create(muster, "dev-1"))
     send(client, {"number": 1})
     assert plain.wait_for(lambda events: len(events) == 1), muster.log
     # No stream keeps the subject yet, so that nobody has taken the message.
@@ -298,10 +298,10 @@ def map_unique(bodies: list) -> list:
 
 
 def test_a_nats_server_that_refuses_the_login_is_told_of(muster, nats):
-    create = ["endpoint", "create", "nats", "wrong", "--hub", "hub", "--url", nats.url, "--subject", "a"]
-    muster.command(*create, "--user", "u", "--password", "no")
+    command = ["endpoint", "create", "nats", "wrong", "--hub", "hub", "--url", nats.url, "--subject", "a"]
+    muster.command(*command, "--user", "u", "--password", "no")
     route(muster, "wrong", "wrong")
-    client = connect(muster, "dev-1", provision(muster, "dev-1"))
+    client = connect(muster, "dev-1", create(muster, "dev-1"))
     client.send_message("x")
     wait_for_error(muster, "wrong", "Authorization Violation")
     client.shutdown()
