@@ -17,3 +17,4 @@ mod posting;
 mod querying;
 mod reaching;
 mod routing;
+mod uploading;
