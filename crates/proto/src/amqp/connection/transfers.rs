@@ -145,8 +145,10 @@ impl Connection {
             if self.unsettled >= self.limits.unsettled_max {
                 return Err((condition::RESOURCE_LIMIT_EXCEEDED, "too many deliveries are not settled"));
             }
-            let mode = partial.settle_mode.unwrap_or(link.rcv_settle_mode);
-            let settles_second = mode == ReceiverSettleMode::Second;
+            // A transfer may say `first` on a link of `second`, and not the other way round (part 2, section 2.7.5): its
+            // sender would never settle what this end keeps until then.
+            let settles_second = link.rcv_settle_mode == ReceiverSettleMode::Second
+                && partial.settle_mode != Some(ReceiverSettleMode::First);
             if session.received.insert(number, ReceivedDelivery { link: id, settles_second }).is_some() {
                 // The delivery that had the number is as good as lost: nobody can tell the two apart.
                 return Err((condition::INVALID_FIELD, "a delivery with a number that is in use"));

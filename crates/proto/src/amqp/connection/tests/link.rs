@@ -201,6 +201,26 @@ fn a_sender_that_asks_us_to_settle_second_is_not_waited_for() {
 }
 
 #[test]
+fn a_transfer_may_be_settled_first_on_a_link_of_second_and_not_the_other_way_round() {
+    use ReceiverSettleMode::{First, Second};
+    let cases = [(First, None, true), (First, Some(Second), true), (Second, None, false), (Second, Some(First), true)];
+    for (of_link, of_transfer, settled) in cases {
+        let (mut script, _) = Script::with_session(Limits::default());
+        let link = script.link_with(&attach(0, Role::Sender), |terms| terms.rcv_settle_mode = of_link);
+        script.connection.grant_credit(link, 1);
+        script.sent();
+        let transfer = Transfer { rcv_settle_mode: of_transfer, ..transfer(0, 0) };
+        script.receive_with(1, &Performative::Transfer(transfer), b"m");
+        let delivery = script.delivery();
+        script.connection.settle(delivery.id, DeliveryState::Accepted);
+        let name = format!("{of_transfer:?} on {of_link:?}");
+        let expected = [disposition(Role::Receiver, 0, 0, settled, DeliveryState::Accepted)];
+        assert_eq!(script.performatives(), expected, "{name}");
+        assert_eq!(script.connection.unsettled(), usize::from(!settled), "{name}");
+    }
+}
+
+#[test]
 fn a_forgotten_delivery_is_settled_as_soon_as_an_outcome_is_told() {
     let (mut script, _) = Script::with_session(Limits { in_flight_max: 0, ..Limits::default() });
     let link = script.link(0, Role::Receiver);
