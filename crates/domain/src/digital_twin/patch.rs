@@ -219,9 +219,12 @@ impl Plan<'_> {
     }
 
     fn change_in(&mut self, component: &str, property: &str, change: &Change) {
-        self.touched.entry(component.to_owned()).or_default().insert(property.to_owned());
+        let touch = |touched: &mut BTreeMap<String, BTreeSet<String>>| {
+            touched.entry(component.to_owned()).or_default().insert(property.to_owned());
+        };
         match change {
             Change::Set(value) => {
+                touch(&mut self.touched);
                 let marked = || Value::Object(Map::from_iter([(MARKER.0.to_owned(), Value::from(MARKER.1))]));
                 let members = self.after.entry(component.to_owned()).or_insert_with(marked);
                 if let Value::Object(members) = members {
@@ -230,7 +233,11 @@ impl Plan<'_> {
             }
             Change::Remove => {
                 let Some(Value::Object(members)) = self.after.get_mut(component) else { return };
-                members.shift_remove(property);
+                // What is not there needs no change.
+                if members.shift_remove(property).is_none() {
+                    return;
+                }
+                touch(&mut self.touched);
                 // A component goes with the last of its properties.
                 if members.keys().all(|name| name == MARKER.0) {
                     self.after.shift_remove(component);
@@ -261,7 +268,13 @@ impl Plan<'_> {
                 (None, None) => continue,
                 (Some(_), None) => Value::Null,
                 (Some(found), Some(wanted)) if is_component(found) && is_component(wanted) => {
-                    component_change(found, wanted, properties)
+                    // What was set and removed again needs no change.
+                    let is_there = |name: &String| found.get(name).is_some() || wanted.get(name).is_some();
+                    let (there, not_there): (BTreeSet<_>, BTreeSet<_>) = properties.into_iter().partition(is_there);
+                    if there.is_empty() && !not_there.is_empty() {
+                        continue;
+                    }
+                    component_change(found, wanted, there)
                 }
                 (found, Some(wanted)) => overwrite(found, wanted),
             };

@@ -75,7 +75,7 @@ fn a_digital_twin_of_a_device_that_announced_nothing_is_empty() {
 
 #[test]
 fn a_patch_wants_exactly_what_it_names() {
-    let wanted = json!({ "a": 1, "map": { "x": 1, "y": 2 }, "c1": { "__t": "c", "p": 1, "q": { "x": 1 } }, "c2": { "__t": "c", "p": 1 } });
+    let wanted = json!({ "a": 1, "map": { "x": 1, "y": 2 }, "c1": { "__t": "c", "p": 1, "q": { "x": 1 } }, "c2": { "__t": "c", "p": 1 }, "c4": { "__t": "c" } });
     let set = |path: &str, value: Value| json!({ "op": "add", "path": path, "value": value });
     let remove = |path: &str| json!({ "op": "remove", "path": path });
     let cases = [
@@ -94,6 +94,15 @@ fn a_patch_wants_exactly_what_it_names() {
         ("in a component", json!([set("/c1/p", json!(2))]), json!({ "c1": { "__t": "c", "p": 2 } })),
         ("in a fresh component", json!([set("/c3/p", json!(2))]), json!({ "c3": { "__t": "c", "p": 2 } })),
         ("gone from a component", json!([remove("/c1/q")]), json!({ "c1": { "__t": "c", "q": null } })),
+        ("gone from a component that lacks it", json!([remove("/c1/s")]), json!({})),
+        ("gone from a component that is not there", json!([remove("/c9/s")]), json!({})),
+        ("gone from an empty component", json!([remove("/c4/s")]), json!({})),
+        ("put in a component and gone", json!([set("/c1/s", json!(1)), remove("/c1/s")]), json!({})),
+        (
+            "put in a component and gone, beside another",
+            json!([set("/c1/s", json!(1)), set("/c1/p", json!(2)), remove("/c1/s")]),
+            json!({ "c1": { "__t": "c", "p": 2 } }),
+        ),
         ("the last gone from a component", json!([remove("/c2/p")]), json!({ "c2": null })),
         ("a component gone", json!([remove("/c1")]), json!({ "c1": null })),
         (
