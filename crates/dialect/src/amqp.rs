@@ -14,7 +14,7 @@ use domain::operation::{Failure, Push, Reply};
 use proto::amqp::{self, Connection, Event, Limits, LinkId, Map, SaslCode, SaslInit, Symbol, Text, Value, condition};
 
 pub use self::address::{Address, address_of};
-pub use self::machine::{Machine, Opened, Port};
+pub use self::machine::{Farewell, Machine, Opened, Port};
 pub use self::sasl::Plain;
 use crate::session::{self, Ask, AskId, Asks, CloseReason, Refusals, RefusedNames};
 use crate::{hub, provisioning};
@@ -156,10 +156,13 @@ impl Session {
 
     fn send_away(&mut self, now: Instant) {
         self.closed.get_or_insert(CloseReason::Stopping);
-        let condition = self.machine.as_ref().map_or(condition::CONNECTION_FORCED, |machine| machine.farewell());
-        let mut error = amqp::Error::new(condition, "The server is stopping; come again.");
+        let farewell = self.machine.as_ref().map_or(Farewell::Connection, |machine| machine.farewell());
+        let mut error = amqp::Error::new(farewell.condition(), "The server is stopping; come again.");
         for key in ["Retry-After", "retry-after"] {
             error.info.push(Symbol::from_static(key), Value::Uint(COME_AGAIN_AFTER_S));
+        }
+        if farewell == Farewell::Links {
+            self.connection.end_sessions();
         }
         self.connection.close(Some(error), now);
     }

@@ -63,6 +63,22 @@ pub enum InvalidPayload {
     NotJson,
 }
 
+/// Why a caller gets no response from a device that was to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoResponse {
+    /// What the device said cannot be passed on.
+    #[error("The response from device cannot be passed on: {0}.")]
+    Invalid(#[from] InvalidPayload),
+    /// The device was never told: it does not take so long a request.
+    #[error("The request has {bytes} bytes as the device's connection carries it, where the device takes {bytes_max}.")]
+    RequestTooLong {
+        /// How long it is.
+        bytes: usize,
+        /// What the device takes.
+        bytes_max: u64,
+    },
+}
+
 impl Payload {
     /// What stands for no payload.
     pub const NULL: Self = Self(Bytes::from_static(b"null"));

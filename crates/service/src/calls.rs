@@ -8,13 +8,13 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use domain::ids::{HubKey, MethodRequestId};
-use domain::method::{CALLS_PER_HUB_MAX, InvalidPayload, Request, Response, Waiter};
+use domain::method::{CALLS_PER_HUB_MAX, NoResponse, Request, Response, Waiter};
 use tokio::sync::oneshot;
 
 use crate::directory::{Directory, Key};
 
 /// What comes from a device.
-pub type Outcome = Result<Response, InvalidPayload>;
+pub type Outcome = Result<Response, NoResponse>;
 
 /// Why a call is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

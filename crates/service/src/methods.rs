@@ -5,7 +5,7 @@
 
 use domain::access::Action;
 use domain::ids::{HubKey, MethodRequestId};
-use domain::method::{Call, Response, Waiter};
+use domain::method::{Call, NoResponse, Response, Waiter};
 use domain::operation::identity::IdentityName;
 use domain::operation::method::{Answer, Ask};
 use domain::operation::{Caller, ErrorKind};
@@ -75,7 +75,10 @@ impl Service {
 fn read(answer: Option<Outcome>) -> Result<Response, Error> {
     match answer {
         Some(Ok(response)) => Ok(response),
-        Some(Err(invalid)) => Err(unanswered(format!("The response from device cannot be passed on: {invalid}."))),
+        Some(Err(reason @ NoResponse::Invalid(_))) => Err(unanswered(reason.to_string())),
+        Some(Err(reason @ NoResponse::RequestTooLong { .. })) => {
+            Err(Error::new(ErrorKind::TooLarge, reason.to_string()))
+        }
         None => Err(unanswered("The device's connection ended before it responded.")),
     }
 }

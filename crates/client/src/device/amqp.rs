@@ -205,9 +205,16 @@ impl AmqpConnection {
 /// The next event; what ends a link, the session or the connection is an error.
 async fn next(driver: &mut Driver<Connection>) -> Result<Event, DeviceError> {
     let because = |error: Option<Box<proto::amqp::Error>>| error.as_deref().map(Refused::read_amqp).unwrap_or_default();
+    let closed = |reason| match reason {
+        CloseReason::Peer(Some(error)) => DeviceError::Detached(Refused::read_amqp(&error)),
+        reason => DeviceError::AmqpClosed(Box::new(reason)),
+    };
     match driver.next().await? {
-        Some(Event::Closed(CloseReason::Peer(Some(error)))) => Err(DeviceError::Detached(Refused::read_amqp(&error))),
-        Some(Event::Closed(reason)) => Err(DeviceError::AmqpClosed(Box::new(reason))),
+        Some(Event::Closed(reason)) => Err(closed(reason)),
+        // A hub that stops ends the session and then the connection, and says why with the latter.
+        Some(Event::End { error: None, .. }) if let Some(Event::Closed(reason)) = driver.machine.poll_event() => {
+            Err(closed(reason))
+        }
         Some(Event::Detach { error, .. } | Event::End { error, .. }) => Err(DeviceError::Detached(because(error))),
         Some(event) => Ok(event),
         None => Err(Unsent::NotOpen.into()),

@@ -14,6 +14,26 @@ use super::Plain;
 use crate::error::Refused;
 use crate::session::{AskId, Asks, CloseReason, Refusals, RefusedNames};
 
+/// How a connection ends whose clients shall come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// It is closed as forced.
+    Connection,
+    /// Its sessions end, and it is closed as if its links were detached by force. Node comes back after that condition
+    /// alone, and at once only if it has no session left to end: else it waits 45 seconds for an answer.
+    Links,
+}
+
+impl Farewell {
+    /// The condition of the close.
+    pub const fn condition(self) -> Symbol {
+        match self {
+            Self::Connection => condition::CONNECTION_FORCED,
+            Self::Links => condition::DETACH_FORCED,
+        }
+    }
+}
+
 /// What the client showed of itself before its first link. None of it is proven.
 #[derive(Debug, Default)]
 pub struct Opened {
@@ -118,9 +138,9 @@ pub trait Machine: Send {
     /// When the machine wants to act of itself.
     fn poll_timeout(&self) -> Option<Instant>;
 
-    /// With which condition clients are sent away while the server stops, so that they come again.
-    fn farewell(&self) -> Symbol {
-        condition::CONNECTION_FORCED
+    /// How clients are sent away while the server stops, so that they come again.
+    fn farewell(&self) -> Farewell {
+        Farewell::Connection
     }
 
     /// Whether somebody has proved to be whom this connection is for. Who has not is not kept for long.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use domain::operation::backend::Backend;
 use domain::operation::session::{Ask, ConnectedDevice, CutOff, Verify};
 use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply};
-use proto::amqp::{Event, LinkId, SaslCode, SessionId, Symbol, condition};
+use proto::amqp::{Event, LinkId, SaslCode, SessionId, condition};
 
 use super::cbs::{self, Cbs, PutToken};
 use super::cut_off;
@@ -14,7 +14,7 @@ use super::events_amqp::Events;
 use super::link_address::read_identity;
 use super::service_amqp::Backends;
 use crate::amqp::links::Told;
-use crate::amqp::{Machine, Plain, Port, address_of};
+use crate::amqp::{Farewell, Machine, Plain, Port, address_of};
 use crate::error;
 use crate::session::{AskId, CloseReason};
 
@@ -27,8 +27,16 @@ pub struct Side {
     devices: Devices,
     backends: Backends,
     events: Events,
-    /// When the connection ends if nobody is on it then, because the last of them was cut off.
-    ending: Option<(Instant, CutOff)>,
+    ending: Option<Ending>,
+}
+
+/// The end of a connection on which nobody is, because the last one was cut off.
+#[derive(Clone, Copy, Debug)]
+struct Ending {
+    at: Instant,
+    reason: CutOff,
+    /// Whether the last one was a back-end program.
+    is_of_backend: bool,
 }
 
 /// How long a client has to leave by itself of which the last device or back end was cut off. Node never finishes closing
@@ -86,14 +94,19 @@ impl Side {
 
     /// Whether nobody is on the connection.
     fn is_empty(&self) -> bool {
-        self.devices.is_empty() && self.backends.is_empty()
+        self.devices.is_empty() && self.backends.is_empty() && self.events.is_empty()
     }
 
-    /// Has the connection end in a while, if a device was cut off, or a back end by `cut_off`, and nobody is left.
+    /// Has the connection end in a while, if a device was cut off, or a back end by `cut_off`, and nobody is left. Not if
+    /// somebody is let in meanwhile, however long that one stays.
     fn end_later(&mut self, cut_off: Option<CutOff>, now: Instant) {
-        let cut_off = self.devices.take_cut_off().or(cut_off);
-        if let Some(reason) = cut_off.filter(|_| self.is_empty()) {
-            self.ending = Some((now + LEAVE_TIME, reason));
+        let of_device = self.devices.take_cut_off();
+        if let Some(reason) = of_device.or(cut_off).filter(|_| self.is_empty()) {
+            self.ending = Some(Ending { at: now + LEAVE_TIME, reason, is_of_backend: of_device.is_none() });
+        } else if self.ending.is_some()
+            && (self.devices.has_seats() || self.backends.has_seats() || self.events.has_seats())
+        {
+            self.ending = None;
         }
     }
 }
@@ -177,12 +190,12 @@ impl Machine for Side {
             return;
         }
         if self.backends.has_asked(id) {
-            return self.backends.handle_reply(id, reply, port);
+            self.backends.handle_reply(id, reply, port);
+        } else if self.events.has_asked(id) {
+            self.events.handle_reply(id, reply, port);
+        } else {
+            self.devices.handle_reply(id, reply, port);
         }
-        if self.events.has_asked(id) {
-            return self.events.handle_reply(id, reply, port);
-        }
-        self.devices.handle_reply(id, reply, port);
         self.end_later(None, now);
     }
 
@@ -205,10 +218,11 @@ impl Machine for Side {
     }
 
     fn handle_timeout(&mut self, port: &mut Port<'_>, now: Instant) {
-        if let Some((_, reason)) = self.ending.take_if(|(at, _)| now >= *at)
+        if let Some(Ending { reason, is_of_backend, .. }) = self.ending.take_if(|ending| now >= ending.at)
             && self.is_empty()
         {
-            let error = cut_off::error_of(reason, port);
+            let error =
+                if is_of_backend { cut_off::of_backend(reason, port) } else { cut_off::of_device(reason, port) };
             port.close(CloseReason::CutOff(reason), Some(error), now);
         }
     }
@@ -219,17 +233,13 @@ impl Machine for Side {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.ending.map(|(at, _)| at)
+        self.ending.map(|ending| ending.at)
     }
 
-    /// Node's device comes back after the one condition, and takes the other for the end; readers of telemetry come back
-    /// after the other (`contract/eventhub-endpoint.md 9`).
-    fn farewell(&self) -> Symbol {
-        if self.events.is_used() && self.devices.is_empty() {
-            condition::CONNECTION_FORCED
-        } else {
-            condition::DETACH_FORCED
-        }
+    /// Node's device comes back after the one, and takes the other for the end; readers of telemetry come back after the
+    /// other (`contract/eventhub-endpoint.md 9`).
+    fn farewell(&self) -> Farewell {
+        if self.events.is_used() && self.devices.is_empty() { Farewell::Connection } else { Farewell::Links }
     }
 
     fn has_proof(&self) -> bool {

@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 
 use domain::message::MESSAGE_BYTES_MAX;
 use domain::operation::identity::IdentityName;
-use domain::operation::session::{Answer, Ask, Connect, ConnectedDevice, CutOff, Memory};
+use domain::operation::session::{self, Ask, Connect, ConnectedDevice, CutOff, Memory};
 use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply, telemetry, twin};
 use proto::amqp::{Attach, Delivery, DeliveryId, DeliveryState, LinkId, Message, MessageId, Role, SessionId};
 
-use self::device::{Device, Kind, Link};
+use self::device::{Answer, Device, Kind, Link};
 use super::cbs::{Cbs, PutToken};
 use super::cut_off;
 use super::link_address::{LinkAddress, Purpose};
@@ -35,9 +35,11 @@ pub(super) mod tests;
 const TELEMETRY_CREDIT: u32 = 128;
 /// Requests and method results that may be under way on a link.
 const REQUEST_CREDIT: u32 = 32;
-/// Bytes of messages, requests and results that a connection may have under way before nothing more is read.
+/// Bytes that a connection may have under way, by messages, requests, results and asks, before nothing more is read.
 const ASKED_BYTES_MAX: usize = 1024 * 1024;
-/// Links that may wait for their devices to be let in before nothing more is read; nobody has proved anything by one.
+/// What each ask counts for, beside what the client sent.
+const ASK_BYTES: usize = 512;
+/// Links that may wait, and devices that may be judged, before nothing more is read; nobody has proved anything by one.
 const ARRIVING_MAX: usize = 16;
 /// Longest request about a twin: a section of 32 KiB, with room for how clients write it.
 const TWIN_REQUEST_BYTES_MAX: u64 = 128 * 1024;
@@ -51,7 +53,7 @@ pub struct Devices {
     /// Whose each link is.
     links: BTreeMap<LinkId, Owner>,
     waiting: BTreeMap<AskId, Waiting>,
-    /// Bytes of what was asked and is not answered.
+    /// What the asks in `waiting` count for. A link that is gone has left some behind, which end by themselves.
     asked_bytes: usize,
     /// Why somebody was cut off who was, until that is taken.
     cut_off: Option<CutOff>,
@@ -98,11 +100,15 @@ impl Waiting {
         }
     }
 
-    /// How much of the client's it keeps in memory.
+    /// What it counts for.
     const fn bytes(&self) -> usize {
         match self {
-            Self::Telemetry { bytes, .. } | Self::Twin { bytes, .. } | Self::MethodResult { bytes, .. } => *bytes,
-            Self::Messages { .. } | Self::Settled { .. } | Self::Seat(_) | Self::Listening(_) | Self::Nothing => 0,
+            Self::Telemetry { bytes, .. } | Self::Twin { bytes, .. } | Self::MethodResult { bytes, .. } => {
+                ASK_BYTES + *bytes
+            }
+            Self::Messages { .. } | Self::Settled { .. } | Self::Seat(_) | Self::Listening(_) | Self::Nothing => {
+                ASK_BYTES
+            }
         }
     }
 }
@@ -120,9 +126,9 @@ impl Devices {
 
     /// Whether so much is under way that nothing more is to be read.
     pub fn is_full(&self) -> bool {
-        let arriving =
-            || self.present.values().filter(|device| device.seat.is_none()).map(|device| device.arriving.len());
-        self.asked_bytes >= ASKED_BYTES_MAX || arriving().sum::<usize>() >= ARRIVING_MAX
+        // Who is judged counts also once its links are gone again.
+        let arriving = |device: &Device| device.arriving.len().max(usize::from(device.seat.is_none()));
+        self.asked_bytes >= ASKED_BYTES_MAX || self.present.values().map(arriving).sum::<usize>() >= ARRIVING_MAX
     }
 
     /// Why somebody was cut off who was, since this was last asked.
@@ -173,18 +179,19 @@ impl Devices {
             device.has_token = put.is_some();
             let operation = Operation::Session(Ask::Connect(Box::new(connect(&identity, attach, address, port))));
             let ask = port.ask_with(put.map(|put| put.token.clone()), operation, Lane::Serial);
-            self.waiting.insert(ask, Waiting::Seat(identity));
+            self.wait_for(ask, Waiting::Seat(identity));
         }
         true
     }
 
     /// Asks that a newer token count for the devices that it is for.
     pub fn renew(&mut self, put: &PutToken, port: &mut Port<'_>) {
-        for (identity, device) in &self.present {
-            let Some(seat) = device.seat.clone().filter(|_| device.has_token && put.is_for(identity)) else { continue };
-            let operation = Operation::Session(Ask::Renew { device: seat });
+        let is_meant = |(identity, device): &(&IdentityName, &Device)| device.has_token && put.is_for(identity);
+        let meant = self.present.iter().filter(is_meant).filter_map(|(_, device)| device.seat.clone());
+        for device in meant.collect::<Vec<_>>() {
+            let operation = Operation::Session(Ask::Renew { device });
             let ask = port.ask_with(Some(put.token.clone()), operation, Lane::Serial);
-            self.waiting.insert(ask, Waiting::Nothing);
+            self.wait_for(ask, Waiting::Nothing);
         }
     }
 
@@ -270,7 +277,8 @@ impl Devices {
         if self.links.contains_key(&link)
             && let Some(device) = self.present.get_mut(identity)
         {
-            device.answers.push_back((link, twin_amqp::response(answer, correlation_id)));
+            let desired = answer.desired;
+            device.answers.push_back(Answer { link, message: twin_amqp::response(answer, correlation_id), desired });
         }
         self.flush_device(identity, port);
     }
@@ -298,8 +306,7 @@ impl Devices {
             Some(Waiting::Twin { identity, link, correlation_id, .. }) => {
                 let Some(device) = self.present.get_mut(&identity) else { return };
                 device.twin_requests = device.twin_requests.saturating_sub(1);
-                let answer =
-                    TwinAnswer::new(reply, &mut device.feed, |refused| port.refuse(refused.kind, refused.public));
+                let answer = TwinAnswer::new(reply, |refused| port.refuse(refused.kind, refused.public));
                 self.answer_twin(&identity, link, (answer, correlation_id), port);
             }
         }
@@ -307,13 +314,13 @@ impl Devices {
 
     fn seated(&mut self, identity: &IdentityName, reply: Result<Reply, Failure>, port: &mut Port<'_>) {
         let failed = match reply {
-            Ok(Reply::Session(Answer::Connected { device: seat, .. })) => {
+            Ok(Reply::Session(session::Answer::Connected { device: seat, .. })) => {
                 if let Some(device) = self.present.get_mut(identity) {
                     device.seat = Some(seat);
                     self.accept_arrived(identity, port);
                     self.let_go(identity, port);
                 } else {
-                    leave(seat, port, &mut self.waiting);
+                    self.leave(seat, port);
                 }
                 return;
             }
@@ -370,7 +377,7 @@ impl Devices {
         }
         for stolen in stolen {
             self.links.remove(&stolen);
-            let error = cut_off::error_of(CutOff::Displaced, port);
+            let error = cut_off::of_device(CutOff::Displaced, port);
             port.connection.detach(stolen, true, Some(error));
         }
         self.cease_if_deaf(identity, port);
@@ -412,7 +419,7 @@ impl Devices {
 
     fn cut_off(&mut self, identity: &IdentityName, reason: CutOff, port: &mut Port<'_>) {
         self.cut_off = Some(reason);
-        let error = cut_off::error_of(reason, port);
+        let error = cut_off::of_device(reason, port);
         self.end(identity, &error, port);
     }
 
@@ -436,7 +443,7 @@ impl Devices {
             port.connection.detach(link, true, Some(error.clone()));
         }
         if let Some(seat) = device.seat {
-            leave(seat, port, &mut self.waiting);
+            self.leave(seat, port);
         }
     }
 
@@ -468,9 +475,7 @@ impl Devices {
         if flushed.has_gap {
             return self.cut_off(identity, CutOff::Overrun, port);
         }
-        if let Some(device) = self.present.get_mut(identity) {
-            device.send_requests(port.connection);
-        }
+        self.call(identity, port);
         self.hand_out(identity, port);
     }
 
@@ -501,14 +506,14 @@ impl Devices {
         if self.present.get(identity).is_some_and(|device| device.seat.is_some() && device.has_no_links())
             && let Some(seat) = self.present.remove(identity).and_then(|device| device.seat)
         {
-            leave(seat, port, &mut self.waiting);
+            self.leave(seat, port);
         }
     }
-}
 
-fn leave(device: ConnectedDevice, port: &mut Port<'_>, waiting: &mut BTreeMap<AskId, Waiting>) {
-    let ask = port.ask(Operation::Session(Ask::Disconnect { device }), Lane::Serial);
-    waiting.insert(ask, Waiting::Nothing);
+    fn leave(&mut self, device: ConnectedDevice, port: &mut Port<'_>) {
+        let ask = port.ask(Operation::Session(Ask::Disconnect { device }), Lane::Serial);
+        self.wait_for(ask, Waiting::Nothing);
+    }
 }
 
 fn settle(delivery: &Delivery, state: DeliveryState, port: &mut Port<'_>) {

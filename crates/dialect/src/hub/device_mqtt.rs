@@ -249,7 +249,8 @@ impl Device {
             Some(Publication::MethodResult { status, request_id }) => match MethodRequestId::parse(request_id) {
                 Some(request) => {
                     let payload = Payload::parse(message.payload.clone());
-                    let response = payload.map(|payload| call::Response { status, payload });
+                    let response =
+                        payload.map(|payload| call::Response { status, payload }).map_err(call::NoResponse::from);
                     let ask = method::Ask::Respond { device, request, response };
                     self.ask(Operation::Method(ask), Lane::Serial, Waiting::MethodResult(ticket), port);
                 }
@@ -446,7 +447,7 @@ const fn ends_rights(reason: CutOff) -> bool {
 
 /// The answer to a twin request, as a message.
 fn twin_result(answer: TwinAnswer, request_id: &str) -> Message {
-    let TwinAnswer { status, version, body } = answer;
+    let TwinAnswer { status, version, body, .. } = answer;
     message(topics::twin_result(status, request_id, version), body)
 }
 
@@ -527,7 +528,11 @@ impl Machine for Device {
             (Some(Waiting::Telemetry(ticket, QoS::AtMostOnce)), Err(_)) => port.connection.acknowledge(ticket),
             (Some(Waiting::Telemetry(..)), Err(failure)) => port.close(CloseReason::Unstored(failure.to_string())),
             (Some(Waiting::Twin(ticket, request_id)), reply) => {
-                let answer = TwinAnswer::new(reply, &mut self.feed, |refused| port.failure(refused));
+                let answer = TwinAnswer::new(reply, |refused| port.failure(refused));
+                // Answers leave in order, and all of them as long as the connection lives.
+                if let Some(version) = answer.desired {
+                    self.feed.read(version);
+                }
                 self.answer_twin(ticket, twin_result(answer, &request_id), port);
             }
         }

@@ -90,6 +90,16 @@ impl Events {
         self.is_used
     }
 
+    /// Whether nobody reads here, nor asks.
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty() && self.management.is_empty()
+    }
+
+    /// Whether somebody was let in.
+    pub fn has_seats(&self) -> bool {
+        self.links.values().any(|link| matches!(link.stage, Stage::Reading(_)))
+    }
+
     /// Whether so much is judged that nothing more is to be read; nobody has proved anything by it.
     pub fn is_full(&self) -> bool {
         let is_judged = |waiting: &&Waiting| {

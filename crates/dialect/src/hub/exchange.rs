@@ -36,6 +36,11 @@ struct Answers {
 }
 
 impl Exchange {
+    /// Whether nobody has a link to the node on which requests come.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
     /// Whether requests come on `link`.
     pub fn owns(&self, link: LinkId) -> bool {
         self.requests.contains_key(&link)

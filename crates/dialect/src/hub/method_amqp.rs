@@ -3,7 +3,7 @@
 //! Both are named by a UUID; some clients send it back as text. Start at [`request`] and [`MethodResult::parse`].
 
 use domain::ids::MethodRequestId;
-use domain::method::{InvalidPayload, Payload, Request, Response};
+use domain::method::{NoResponse, Payload, Request, Response};
 use domain::operation::ErrorKind;
 use proto::amqp::{Body, Map, Message, MessageId, Properties, Value};
 
@@ -30,7 +30,7 @@ pub struct MethodResult {
     /// Which request it answers; `None` if that is none that was ever made.
     pub request: Option<MethodRequestId>,
     /// What it says; or why that cannot be passed on.
-    pub response: Result<Response, InvalidPayload>,
+    pub response: Result<Response, NoResponse>,
 }
 
 impl MethodResult {
@@ -46,14 +46,15 @@ impl MethodResult {
         let no_status = || Refused::new(ErrorKind::InvalidArgument, "the result of a method has a status of 32 bits");
         let status = status.ok_or_else(no_status)?;
         let payload = Payload::parse(bytes_of(&message.body).unwrap_or_default());
-        Ok(Self { request, response: payload.map(|payload| Response { status, payload }) })
+        let response = payload.map(|payload| Response { status, payload }).map_err(NoResponse::from);
+        Ok(Self { request, response })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use domain::ids::MethodName;
-    use domain::method::Waiter;
+    use domain::method::{InvalidPayload, Waiter};
 
     use super::*;
 
@@ -117,6 +118,6 @@ mod tests {
             assert_eq!(found, expected, "{name}");
         }
         let broken = result(uuid(), 200.into(), Body::data("no JSON")).unwrap();
-        assert_eq!(broken.response, Err(InvalidPayload::NotJson), "its caller is told at once");
+        assert_eq!(broken.response, Err(InvalidPayload::NotJson.into()), "its caller is told at once");
     }
 }

@@ -32,10 +32,12 @@ pub mod to_device;
 
 /// Messages to devices that may be under way on a link.
 const SEND_CREDIT: u32 = 64;
-/// Bytes of messages to devices that a connection may have under way before nothing more is read.
-const SEND_BYTES_MAX: usize = 1024 * 1024;
-/// Links that may be judged before nothing more is read.
-const ARRIVING_MAX: usize = 16;
+/// Bytes that a connection may have under way, by messages to devices and by asks, before nothing more is read.
+const ASKED_BYTES_MAX: usize = 1024 * 1024;
+/// What a link counts for that is judged, which keeps what it was attached with, up to a whole frame: there may be 16.
+const ARRIVING_BYTES: usize = ASKED_BYTES_MAX / 16;
+/// What any other ask counts for, beside what the client sent.
+const ASK_BYTES: usize = 512;
 /// Longest transfer to a device that is looked at. Longer than a message may be, so that one that is too long is refused by
 /// itself, and does not end its link.
 const SEND_BYTES_EACH_MAX: u64 = 256 * 1024;
@@ -47,8 +49,8 @@ const FILE_NOTIFICATIONS: &str = "messages/serviceBound/fileuploadnotifications"
 pub struct Backends {
     links: BTreeMap<LinkId, Link>,
     waiting: BTreeMap<AskId, Waiting>,
-    /// Bytes of messages to devices that are not answered.
-    send_bytes: usize,
+    /// What the asks in `waiting` count for. A link that is gone has left some behind, which end by themselves.
+    asked_bytes: usize,
 }
 
 /// What a link of a back-end program is for.
@@ -93,6 +95,17 @@ enum Waiting {
     Nothing,
 }
 
+impl Waiting {
+    /// What it counts for.
+    const fn bytes(&self) -> usize {
+        match self {
+            Self::Enter(_) => ARRIVING_BYTES,
+            Self::Sent { bytes, .. } => ASK_BYTES + *bytes,
+            Self::Taken(_) | Self::Settled(..) | Self::Nothing => ASK_BYTES,
+        }
+    }
+}
+
 impl Purpose {
     /// What a link to or from `address` is for, in any letter case (`contract/hub-service.md 9.4`).
     fn read(address: &Address) -> Option<Self> {
@@ -133,10 +146,14 @@ impl Backends {
         self.links.values().all(|link| matches!(link.stage, Stage::Leaving(_)))
     }
 
+    /// Whether somebody was let in.
+    pub fn has_seats(&self) -> bool {
+        self.links.values().any(|link| link.backend().is_some())
+    }
+
     /// Whether so much is under way that nothing more is to be read.
-    pub fn is_full(&self) -> bool {
-        let arriving = || self.links.values().filter(|link| matches!(link.stage, Stage::Arriving(_))).count();
-        self.send_bytes >= SEND_BYTES_MAX || arriving() >= ARRIVING_MAX
+    pub const fn is_full(&self) -> bool {
+        self.asked_bytes >= ASKED_BYTES_MAX
     }
 
     /// Whether `link` is a back-end program's.
@@ -167,7 +184,7 @@ impl Backends {
         let enter = Ask::Enter(Box::new(Enter { host, action: purpose.action(), path }));
         let token = tokens.policy_token().map(|put| put.token.clone());
         let ask = port.ask_with(token, Operation::Backend(enter), Lane::Serial);
-        self.waiting.insert(ask, Waiting::Enter(link));
+        self.wait_for(ask, Waiting::Enter(link));
         true
     }
 
@@ -176,11 +193,17 @@ impl Backends {
         if put.scope.is_some() {
             return;
         }
-        for backend in self.links.values().filter_map(|link| link.backend()) {
-            let operation = Operation::Backend(Ask::Renew(backend.clone()));
-            let ask = port.ask_with(Some(put.token.clone()), operation, Lane::Serial);
-            self.waiting.insert(ask, Waiting::Nothing);
+        let backends: Vec<Backend> = self.links.values().filter_map(|link| link.backend().cloned()).collect();
+        for backend in backends {
+            let ask = port.ask_with(Some(put.token.clone()), Operation::Backend(Ask::Renew(backend)), Lane::Serial);
+            self.wait_for(ask, Waiting::Nothing);
         }
+    }
+
+    /// Remembers what to do when the answer to `ask` comes.
+    fn wait_for(&mut self, ask: AskId, waiting: Waiting) {
+        self.asked_bytes += waiting.bytes();
+        self.waiting.insert(ask, waiting);
     }
 
     /// Takes a message to a device.
@@ -195,9 +218,8 @@ impl Backends {
                 // One after another: messages to a device are queued in the order in which they were sent.
                 let ask = port.ask(Operation::CloudToDevice(send), Lane::Serial);
                 let bytes = delivery.payload.len();
-                self.send_bytes += bytes;
                 let answered = (!delivery.is_settled).then_some(delivery.id);
-                self.waiting.insert(ask, Waiting::Sent { link: delivery.link, delivery: answered, bytes });
+                self.wait_for(ask, Waiting::Sent { link: delivery.link, delivery: answered, bytes });
             }
             Err(invalid) => {
                 credit.use_one(port.connection);
@@ -218,17 +240,18 @@ impl Backends {
         let ask = port.ask(operation, Lane::Serial);
         // C# waits to be told that its outcome counts (`contract/hub-service.md 9.4`).
         let answered = state.filter(|_| !is_settled).map(|state| Waiting::Settled(id, state));
-        self.waiting.insert(ask, answered.unwrap_or(Waiting::Nothing));
+        self.wait_for(ask, answered.unwrap_or(Waiting::Nothing));
         self.ask_for_more(link, port);
     }
 
     /// The answer to an earlier ask.
     pub fn handle_reply(&mut self, id: AskId, reply: Result<Reply, Failure>, port: &mut Port<'_>) {
-        match self.waiting.remove(&id) {
+        let waiting = self.waiting.remove(&id);
+        self.asked_bytes -= waiting.as_ref().map_or(0, Waiting::bytes);
+        match waiting {
             None | Some(Waiting::Nothing) => {}
             Some(Waiting::Enter(link)) => self.entered(link, reply, port),
-            Some(Waiting::Sent { link, delivery, bytes }) => {
-                self.send_bytes -= bytes;
+            Some(Waiting::Sent { link, delivery, .. }) => {
                 if let Some(delivery) = delivery {
                     let state = match reply {
                         Ok(_) => DeliveryState::Accepted,
@@ -290,7 +313,7 @@ impl Backends {
         let Some(Link { stage: Stage::Reading(backend, reader), .. }) = self.links.get_mut(&link) else { return };
         if reader.poll_wish(port.connection) {
             let ask = port.ask(reader.queue().take(backend), Lane::Serial);
-            self.waiting.insert(ask, Waiting::Taken(link));
+            self.wait_for(ask, Waiting::Taken(link));
         }
     }
 
@@ -330,13 +353,13 @@ impl Backends {
         };
         if let Some(settlement) = settlement {
             let ask = port.ask(taken.queue().settle(backend, taken.lock(), settlement), Lane::Serial);
-            self.waiting.insert(ask, Waiting::Nothing);
+            self.wait_for(ask, Waiting::Nothing);
         }
         match handed {
             Handed::Held | Handed::Done => self.ask_for_more(link, port),
             Handed::NoLink => self.left(link, port),
             Handed::Overrun => {
-                let error = cut_off::error_of(CutOff::Overrun, port);
+                let error = cut_off::of_backend(CutOff::Overrun, port);
                 self.end_link(link, Some(error), port);
             }
             Handed::TooLarge => {
@@ -374,7 +397,7 @@ impl Backends {
             Push::CutOff(reason) => {
                 // What it has not settled is free when its locks run out: nothing more is asked for it.
                 self.links.remove(&id);
-                let error = cut_off::error_of(*reason, port);
+                let error = cut_off::of_backend(*reason, port);
                 port.connection.detach(id, true, Some(error));
                 self.leave(backend.clone(), port);
                 Some(*reason)
@@ -439,13 +462,13 @@ impl Backends {
         let queue = reader.queue();
         for lock in reader.into_held() {
             let ask = port.ask(queue.settle(backend, lock, Settlement::Abandon), Lane::Serial);
-            self.waiting.insert(ask, Waiting::Nothing);
+            self.wait_for(ask, Waiting::Nothing);
         }
     }
 
     fn leave(&mut self, backend: Backend, port: &mut Port<'_>) {
         let ask = port.ask(Operation::Backend(Ask::Leave(backend)), Lane::Serial);
-        self.waiting.insert(ask, Waiting::Nothing);
+        self.wait_for(ask, Waiting::Nothing);
     }
 }
 

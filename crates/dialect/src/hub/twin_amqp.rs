@@ -63,7 +63,7 @@ impl TwinRequest {
 
 /// The answer to a request, which it repeats the name of in its own type.
 pub fn response(answer: TwinAnswer, correlation_id: Option<MessageId>) -> Message {
-    let TwinAnswer { status, version, body } = answer;
+    let TwinAnswer { status, version, body, .. } = answer;
     let mut annotations = Map::EMPTY;
     annotations.push(STATUS, i32::from(status));
     if let Some(version) = version {
@@ -84,7 +84,7 @@ pub fn refused(answer: &Message, failure: &Failure) -> Message {
 
 /// The answer to a request that is done with nothing to say.
 pub fn done() -> TwinAnswer {
-    TwinAnswer { status: 200, version: None, body: Bytes::new() }
+    TwinAnswer { status: 200, version: None, desired: None, body: Bytes::new() }
 }
 
 /// A change of the desired properties. It answers nothing, and C# and C know it by that.
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn an_answer_has_the_types_that_clients_read() {
-        let answer = TwinAnswer { status: 204, version: Some(7), body: Bytes::new() };
+        let answer = TwinAnswer { status: 204, version: Some(7), desired: None, body: Bytes::new() };
         let message = response(answer, Some(MessageId::Uuid([9; 16])));
         let message = Message::decode(&message.to_bytes()).unwrap();
         assert_eq!(message.correlation_id(), Some(&MessageId::Uuid([9; 16])));

@@ -4,7 +4,6 @@ use bytes::Bytes;
 use domain::operation::{ErrorKind, Failure, Reply, twin};
 use serde_json::{Map, Value};
 
-use super::desired::Feed;
 use crate::error::{self, Refused};
 
 /// The answer to a request about the twin.
@@ -14,22 +13,22 @@ pub struct TwinAnswer {
     pub status: u16,
     /// The version of the reported properties, where they were changed.
     pub version: Option<u64>,
+    /// The version of the desired properties in the document: whoever sends it has the feed know that it was read.
+    pub desired: Option<u64>,
     /// The document, or what was wrong; empty if there is nothing to say.
     pub body: Bytes,
 }
 
 impl TwinAnswer {
-    /// The answer that `reply` makes. The feed learns which desired properties a document holds.
-    pub fn new(reply: Result<Reply, Failure>, feed: &mut Feed, failure_of: impl FnOnce(Refused) -> Failure) -> Self {
+    /// The answer that `reply` makes.
+    pub fn new(reply: Result<Reply, Failure>, failure_of: impl FnOnce(Refused) -> Failure) -> Self {
         match reply {
             Ok(Reply::Twin(twin::Answer::Document(document))) => {
-                if let Some(version) = desired_version(&document) {
-                    feed.read(version);
-                }
-                Self { status: 200, version: None, body: Value::Object(document).to_string().into() }
+                let desired = desired_version(&document);
+                Self { status: 200, version: None, desired, body: Value::Object(document).to_string().into() }
             }
             Ok(Reply::Twin(twin::Answer::Reported { version })) => {
-                Self { status: 204, version: Some(version), body: Bytes::new() }
+                Self { status: 204, version: Some(version), desired: None, body: Bytes::new() }
             }
             Ok(_) => Self::refused(&failure_of(Refused::new(ErrorKind::Internal, "Internal error."))),
             Err(failure) => {
@@ -46,7 +45,7 @@ impl TwinAnswer {
     /// The answer to a request that was refused.
     pub fn refused(failure: &Failure) -> Self {
         let body = error::hub_device_body(failure).to_string().into();
-        Self { status: error::spelling(failure.kind).status, version: None, body }
+        Self { status: error::spelling(failure.kind).status, version: None, desired: None, body }
     }
 }
 

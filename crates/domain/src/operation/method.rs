@@ -1,7 +1,7 @@
 //! An operator calls a direct method of a connected device, and the device responds.
 
 use crate::ids::MethodRequestId;
-use crate::method::{Call, InvalidPayload, Response};
+use crate::method::{Call, NoResponse, Response};
 
 use super::identity::IdentityName;
 use super::session::ConnectedDevice;
@@ -22,8 +22,8 @@ pub enum Ask {
         device: ConnectedDevice,
         /// To which request.
         request: MethodRequestId,
-        /// What it says; or why that cannot be passed on, which the caller is told at once.
-        response: Result<Response, InvalidPayload>,
+        /// What it says; or why there is nothing to pass on, which the caller is told at once.
+        response: Result<Response, NoResponse>,
     },
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use domain::ids::MethodName;
-use domain::method::{CALLS_PER_IDENTITY_MAX, Call, InvalidPayload, Payload, Request, Response, Timeouts};
+use domain::method::{CALLS_PER_IDENTITY_MAX, Call, InvalidPayload, NoResponse, Payload, Request, Response, Timeouts};
 use domain::operation::identity::IdentityName;
 use domain::operation::method::{Answer, Ask};
 use domain::operation::session::{
@@ -70,7 +70,7 @@ impl Device {
         }
     }
 
-    async fn respond(&self, ground: &Ground, request: &Request, response: Result<Response, InvalidPayload>) {
+    async fn respond(&self, ground: &Ground, request: &Request, response: Result<Response, NoResponse>) {
         let ask = Ask::Respond { device: self.seat.clone(), request: request.id, response };
         self.ask(ground, Operation::Method(ask)).await;
     }
@@ -218,7 +218,7 @@ async fn a_caller_is_told_when_nothing_comes_and_at_once_when_what_comes_cannot_
     assert!(late.is_none(), "nobody waits for it: {late:?}");
     let answer = async {
         let request = connected.told().await;
-        connected.respond(&ground, &request, Err(InvalidPayload::NotJson)).await;
+        connected.respond(&ground, &request, Err(InvalidPayload::NotJson.into())).await;
     };
     let (heard, ()) = tokio::join!(invoke(&ground, &name, "1", [Duration::ZERO, LONG]), answer);
     let failure = heard.unwrap_err();

@@ -20,7 +20,7 @@ const OTHER_KEY = Buffer.from('another key of thirty-two bytes!').toString('base
 const OTHER_KEYS = { primaryKey: OTHER_KEY, secondaryKey: OTHER_KEY };
 const NUMBERS = Array.from({ length: 100 }, (_, index) => index);
 const TOLD_MS = 20_000;
-const BACK_MS = 60_000;
+const BACK_MS = 20_000;
 const TOKEN_S = 4;
 // A device whose right is gone is cut off within a second.
 const CUT_OFF_MS = 1_000;

@@ -14,7 +14,7 @@ const AMQP = client('azure-iot-device-amqp');
 const DEVICES = { mqtt: MQTT, 'mqtt-ws': MQTT, amqp: AMQP, 'amqp-ws': AMQP };
 const HTTP_DEVICE = { ...client('azure-iot-device-http'), transport: 'https' };
 const TOLD_MS = 20_000;
-const BACK_MS = 60_000;
+const BACK_MS = 20_000;
 const NUMBERS = Array.from({ length: 20 }, (_, index) => `number ${index}`);
 
 /** Keeps the messages that a client is given, and hands them out in order; each is settled as `settle` says. */

@@ -13,7 +13,7 @@ const AMQP = client('azure-iot-device-amqp');
 const DEVICES = { mqtt: MQTT, 'mqtt-ws': MQTT, amqp: AMQP, 'amqp-ws': AMQP };
 const SERVICE = client('azure-iothub');
 const CONNECT_S = 20;
-const BACK_S = 60;
+const BACK_S = 20;
 // Far below the shortest time-out of a call.
 const AT_ONCE_MS = 3_000;
 

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use domain::ids::LockToken;
-use domain::method::Request;
+use domain::ids::{LockToken, MethodRequestId};
+use domain::method::{NoResponse, Request};
 use domain::operation::ErrorKind;
 use domain::operation::identity::IdentityName;
 use domain::operation::session::ConnectedDevice;
@@ -52,8 +52,7 @@ pub(super) struct Device {
     /// Links that wait for the seat.
     pub(super) arriving: Vec<(LinkId, Box<Attach>)>,
     links: BTreeMap<(Purpose, bool), Link>,
-    /// Answers to requests that came on the link beside them.
-    pub(super) answers: VecDeque<(LinkId, Message)>,
+    pub(super) answers: VecDeque<Answer>,
     /// Requests about the twin that the service performs.
     pub(super) twin_requests: usize,
     /// Whether changes of the desired properties are to be told.
@@ -65,6 +64,16 @@ pub(super) struct Device {
     pub(super) requests: VecDeque<Request>,
     /// Messages on their way, by their locks.
     pub(super) deliveries: Deliveries<LockToken>,
+}
+
+/// An answer about the twin that waits to be sent.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// The link on which it was asked for.
+    pub(super) link: LinkId,
+    pub(super) message: Message,
+    /// The version of the desired properties in it, which the device knows once it has left.
+    pub(super) desired: Option<u64>,
 }
 
 impl Default for Device {
@@ -182,7 +191,7 @@ impl Device {
     /// Being told of changes ends with either link of the pair.
     fn end_twin(&mut self, links: &[LinkId]) {
         self.is_listening = false;
-        self.answers.retain(|(link, _)| !links.contains(link));
+        self.answers.retain(|answer| !links.contains(&answer.link));
     }
 
     /// Whether no link is attached, nor about to be.
@@ -203,18 +212,25 @@ impl Device {
             || self.deliveries.next().is_some()
     }
 
-    /// Sends the calls that somebody still waits for.
-    pub(super) fn send_requests(&mut self, connection: &mut Connection) {
+    /// Sends the calls that somebody still waits for. Gives those that are longer than the client takes.
+    pub(super) fn send_requests(&mut self, connection: &mut Connection) -> Vec<(MethodRequestId, NoResponse)> {
+        let mut too_long = Vec::new();
         self.requests.retain(Request::is_awaited);
         let link = self.links.get_mut(&Kind::CALLS.key());
-        let Some(sender) = link.and_then(|link| link.sender.as_mut()) else { return };
+        let Some(sender) = link.and_then(|link| link.sender.as_mut()) else { return too_long };
         while let Some(request) = self.requests.front() {
-            if !sender.send(&method_amqp::request(request), connection) {
-                return;
+            match sender.try_send(&method_amqp::request(request), connection) {
+                Err(Unsent::Full) => return too_long,
+                Err(Unsent::TooLarge { bytes, max: bytes_max }) => {
+                    too_long.push((request.id, NoResponse::RequestTooLong { bytes, bytes_max }));
+                }
+                // The end of a link that is gone is noticed by itself.
+                Ok(()) | Err(_) => {}
             }
             self.requests.pop_front();
         }
         self.requests = VecDeque::new();
+        too_long
     }
 
     /// Sends what there is room for: answers, and after them, unless an answer about the twin is under way, changes of
@@ -222,15 +238,20 @@ impl Device {
     pub(super) fn flush(&mut self, port: &mut Port<'_>) -> Flushed {
         let mut flushed = Flushed::default();
         let mut sender = self.links.get_mut(&Kind::TWIN_ANSWERS.key()).and_then(|link| link.sender.as_mut());
-        while let (Some((link, answer)), Some(sender)) = (self.answers.front(), &mut sender) {
-            match sender.try_send(answer, port.connection) {
+        while let (Some(Answer { link, message, desired }), Some(sender)) = (self.answers.front(), &mut sender) {
+            match sender.try_send(message, port.connection) {
                 Err(Unsent::Full) => return flushed,
                 // Whoever asked waits for an answer.
                 Err(Unsent::TooLarge { .. }) => {
                     let refused = port.refuse(ErrorKind::TooLarge, "The answer is longer than the link takes.");
-                    sender.send(&twin_amqp::refused(answer, &refused), port.connection);
+                    sender.send(&twin_amqp::refused(message, &refused), port.connection);
                 }
-                Ok(()) | Err(_) => {}
+                Ok(()) => {
+                    if let Some(version) = *desired {
+                        self.feed.read(version);
+                    }
+                }
+                Err(_) => {}
             }
             flushed.answered.push(*link);
             self.answers.pop_front();

@@ -32,7 +32,7 @@ impl Devices {
         if let Some(limit) = wish {
             let ask = Ask::Receive { receiver: Receiver::Connected(seat), limit };
             let ask = port.ask(Operation::CloudToDevice(ask), Lane::Serial);
-            self.waiting.insert(ask, Waiting::Messages { link, wished: limit });
+            self.wait_for(ask, Waiting::Messages { link, wished: limit });
         }
     }
 
@@ -80,7 +80,7 @@ impl Devices {
         let Some(seat) = self.present.get(identity).and_then(|device| device.seat.clone()) else { return };
         let ask = Ask::Settle { receiver: Receiver::Connected(seat), lock, settlement };
         let ask = port.ask(Operation::CloudToDevice(ask), Lane::Serial);
-        self.waiting.insert(ask, Waiting::Settled { link, told });
+        self.wait_for(ask, Waiting::Settled { link, told });
     }
 
     /// A message is settled, or cannot be.
@@ -112,7 +112,7 @@ impl Devices {
         let had = std::mem::replace(&mut device.deliveries, device::no_deliveries());
         if let Some(seat) = device.seat.clone().filter(|_| had.holds_any()) {
             let ask = port.ask(Operation::CloudToDevice(Ask::GiveBack(seat)), Lane::Serial);
-            self.waiting.insert(ask, Waiting::Nothing);
+            self.wait_for(ask, Waiting::Nothing);
         }
     }
 }

@@ -26,9 +26,21 @@ impl Devices {
             subscriptions.insert(Filter::Methods, QualityOfService::AtMostOnce);
             let ask = port.ask(subscribe(seat, subscriptions), Lane::Serial);
             device.listening = Listening::Asked(ask);
-            self.waiting.insert(ask, Waiting::Listening(identity.clone()));
+            self.wait_for(ask, Waiting::Listening(identity.clone()));
+            return false;
         }
         device.listening == Listening::Yes
+    }
+
+    /// Tells a device the calls for it. Callers whose request is longer than it takes hear so.
+    pub(super) fn call(&mut self, identity: &IdentityName, port: &mut Port<'_>) {
+        let Some(device) = self.present.get_mut(identity) else { return };
+        let Some(seat) = device.seat.clone() else { return };
+        for (request, reason) in device.send_requests(port.connection) {
+            let respond = method::Ask::Respond { device: seat.clone(), request, response: Err(reason) };
+            let ask = port.ask(Operation::Method(respond), Lane::Serial);
+            self.wait_for(ask, Waiting::Nothing);
+        }
     }
 
     /// The service knows that a device listens, or cannot take note of it.
@@ -79,7 +91,7 @@ impl Devices {
         device.requests.clear();
         if let Some(seat) = device.seat.clone() {
             let ask = port.ask(subscribe(seat, Subscriptions::default()), Lane::Serial);
-            self.waiting.insert(ask, Waiting::Nothing);
+            self.wait_for(ask, Waiting::Nothing);
         }
     }
 

@@ -310,6 +310,20 @@ fn a_twin_is_read_reported_and_followed() {
 }
 
 #[test]
+fn a_document_that_nobody_gets_is_none_that_the_device_knows() {
+    let (mut client, [asking, answering], seat) = Client::twin_ready();
+    client.send(asking, 0, &twin_request("GET", None, "1", Body::Empty));
+    let ask = client.ask();
+    let pair = [("com.microsoft:channel-correlation-id", "twin:1")];
+    let again = client.attach_with("again", Role::Sender, "/devices/dev-1/twin", &pair);
+    client.send(again, 0, &listen("2"));
+    client.session.handle_push(&seat, change(5), client.now);
+    client.reply(&ask, Ok(document(5)));
+    let told: Vec<_> = client.messages(answering).iter().map(|message| text(&message.body)).collect();
+    assert_eq!(told, ["", r#"{"t":1,"$version":5}"#], "the link on which it was asked for is gone");
+}
+
+#[test]
 fn a_missing_change_ends_the_links_so_that_the_twin_is_read_afresh() {
     let (mut client, [asking, answering], seat) = Client::twin_ready();
     client.send(asking, 0, &listen("1"));

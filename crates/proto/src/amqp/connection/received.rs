@@ -29,6 +29,14 @@ impl Connection {
         self.start_ending(id, error.map(Box::new), false);
     }
 
+    /// Ends all sessions and their links, for a peer that takes a close for more than it says while it has sessions. An
+    /// [`Event::End`] follows for each when the peer has ended it.
+    pub fn end_sessions(&mut self) {
+        for id in self.sessions.ids() {
+            self.start_ending(id, None, false);
+        }
+    }
+
     /// Ends a session whose peer broke a rule.
     pub(super) fn fail_session(&mut self, id: SessionId, condition: Symbol, what: &'static str) {
         let error = Box::new(Error::new(condition, what));

@@ -255,4 +255,8 @@ impl Sessions {
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
     }
+
+    pub(super) fn ids(&self) -> Vec<SessionId> {
+        self.by_id.keys().copied().collect()
+    }
 }

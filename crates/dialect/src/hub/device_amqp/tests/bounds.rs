@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use domain::operation::session::CutOff;
-use domain::operation::{Push, Reply, twin};
+use domain::operation::{ErrorKind, Operation, Push, Reply, cloud_to_device, twin};
 use proto::amqp::frame::{FrameType, encode_frame};
 use proto::amqp::{
     Body, Limits, LinkId, Map, Message, MessageId, Outgoing, Performative, Role, Settlement, Transfer, Unsent,
 };
 
-use super::client::{Client, DONE, connected, seat};
-use super::{asked, change, document, listen, put_token, show, status, twin_request};
+use super::client::{Client, DONE, connected, failure, seat};
+use super::{STORED, asked, change, document, listen, put_token, show, status, telemetry, twin_request};
 use crate::hub::amqp::LEAVE_TIME;
 use crate::hub::cbs::TOKENS_MAX;
 use crate::session::{Ask, CloseReason, Session as _};
@@ -88,6 +88,94 @@ fn no_more_is_read_while_many_links_of_back_ends_are_judged() {
         client.asks();
     }
     assert!(!client.session.wants_input());
+}
+
+#[test]
+fn devices_that_are_judged_count_also_once_their_links_are_gone() {
+    let mut client = Client::open();
+    let come_and_go = |client: &mut Client, device: u32| {
+        let link = client.attach("link", Role::Sender, &format!("/devices/d{device}/messages/events"));
+        client.connection.detach(link, true, None);
+        client.asks()
+    };
+    let asks = come_and_go(&mut client, 0);
+    for _ in 0..100 {
+        assert!(come_and_go(&mut client, 0).is_empty(), "it is judged already");
+    }
+    for device in 1..16 {
+        assert!(client.session.wants_input(), "{device}");
+        come_and_go(&mut client, device);
+    }
+    assert!(!client.session.wants_input());
+    client.reply(first(&asks), Ok(connected(&seat("d0", 1))));
+    assert!(client.session.wants_input());
+}
+
+#[test]
+fn links_of_back_ends_that_are_judged_count_also_once_they_are_gone() {
+    let (mut client, tokens, answers) = with_cbs();
+    assert_eq!(put_good(&mut client, tokens, answers, "h&skn=service"), Some(200));
+    let mut asks = Vec::new();
+    for number in 0..16 {
+        assert!(client.session.wants_input(), "{number}");
+        let link = client.attach("link", Role::Sender, "/messages/devicebound");
+        client.connection.detach(link, true, None);
+        asks.extend(client.asks());
+    }
+    assert!(!client.session.wants_input());
+    client.reply(first(&asks), Err(failure(ErrorKind::Unauthorized)));
+    assert!(client.session.wants_input());
+}
+
+#[test]
+fn no_more_is_read_while_many_links_wait_for_calls_to_come() {
+    let (mut client, _, _) = Client::telemetry_ready();
+    let mut asks = Vec::new();
+    for number in 0..16 {
+        assert!(client.session.wants_input(), "{number}");
+        client.attach(&number.to_string(), Role::Receiver, "/devices/dev-1/methods/devicebound");
+        asks.extend(client.asks());
+    }
+    assert!(!client.session.wants_input());
+    client.reply(first(&asks), Ok(DONE));
+    assert!(client.session.wants_input());
+}
+
+#[test]
+fn what_links_leave_behind_that_come_and_go_is_bounded() {
+    let ways: [(&str, Role, &str, bool); 3] = [
+        ("calls", Role::Receiver, "/devices/dev-1/methods/devicebound", false),
+        ("messages", Role::Receiver, "/devices/dev-1/messages/devicebound", false),
+        ("telemetry", Role::Sender, "/devices/dev-1/messages/events", true),
+    ];
+    for (name, role, address, sends) in ways {
+        let (mut client, _, _) = Client::telemetry_ready();
+        client.attach("stays", Role::Sender, "/devices/dev-1/methods/devicebound");
+        let mut asks = Vec::new();
+        let mut count = 0;
+        while client.session.wants_input() {
+            let link = client.attach("link", role, address);
+            if sends {
+                client.send(link, 0, &telemetry("small"));
+            }
+            client.connection.detach(link, true, None);
+            asks.extend(client.asks());
+            count += 1;
+            assert!(count < 3_000, "{name}: no end");
+        }
+        while !asks.is_empty() {
+            for ask in std::mem::take(&mut asks) {
+                let reply = match &ask.operation {
+                    Operation::CloudToDevice(_) => Reply::CloudToDevice(cloud_to_device::Answer::Received(Vec::new())),
+                    Operation::Telemetry(_) => STORED,
+                    _ => DONE,
+                };
+                client.reply(&ask, Ok(reply));
+            }
+            asks.extend(client.asks());
+        }
+        assert!(client.session.wants_input(), "{name}");
+    }
 }
 
 #[test]
@@ -196,6 +284,47 @@ fn a_message_that_is_too_long_ends_its_link_and_nothing_else() {
     assert_eq!(client.noticed(), ["detached amqp:link:message-size-exceeded"]);
     assert_eq!(asked(&mut client), [format!("disconnect {}", seat.name)]);
     assert!(client.connection.credit(other) > 0 && client.session.closed().is_none());
+}
+
+#[test]
+fn a_connection_does_not_end_to_which_somebody_came_back_meanwhile() {
+    let (mut client, _, first) = Client::telemetry_ready();
+    client.session.handle_push(&first, Push::CutOff(CutOff::Rekeyed), client.now);
+    client.answer("disconnect dev-1", Ok(DONE));
+    let link = client.attach("again", Role::Sender, "/devices/dev-1/messages/events");
+    client.answer("connect dev-1 at 127.0.0.2", Ok(connected(&seat("dev-1", 2))));
+    client.connection.detach(link, true, None);
+    client.pump();
+    client.now += LEAVE_TIME;
+    client.session.handle_timeout(client.now);
+    assert!(client.session.closed().is_none(), "it left by itself, and may come again");
+}
+
+#[test]
+fn a_connection_does_not_end_on_which_somebody_reads_events() {
+    let (mut client, tokens, answers) = with_cbs();
+    client.attach("telemetry", Role::Sender, "/devices/dev-1/messages/events");
+    let seat = seat("dev-1", 1);
+    client.answer("connect dev-1 at 127.0.0.2", Ok(connected(&seat)));
+    assert_eq!(put_good(&mut client, tokens, answers, "h&skn=service"), Some(200));
+    client.attach("asking", Role::Sender, "$management");
+    client.session.handle_push(&seat, Push::CutOff(CutOff::Rekeyed), client.now);
+    client.now += LEAVE_TIME;
+    client.session.handle_timeout(client.now);
+    client.pump();
+    assert!(client.session.closed().is_none());
+}
+
+#[test]
+fn sessions_end_before_the_connection_of_a_device_when_the_server_stops() {
+    let (mut client, _, _) = Client::telemetry_ready();
+    client.session.stop();
+    assert!(client.session.is_at_rest());
+    client.session.close(client.now);
+    let noticed = client.noticed();
+    assert!(noticed[0].starts_with("End { ") && noticed[0].ends_with(" error: None }"), "{noticed:?}");
+    assert_eq!(noticed[1..], ["closed: closed by the peer: amqp:link:detach-forced: The ser"]);
+    assert_eq!(client.session.closed(), Some(&CloseReason::Stopping));
 }
 
 #[test]

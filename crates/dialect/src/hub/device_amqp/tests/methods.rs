@@ -3,7 +3,7 @@
 use domain::ids::{MethodName, MethodRequestId};
 use domain::method::{Payload, Waiter};
 use domain::operation::session::ConnectedDevice;
-use proto::amqp::LinkId;
+use proto::amqp::{LinkId, LinkTerms, Source, Target};
 
 use super::*;
 
@@ -58,7 +58,30 @@ fn a_call_is_told_and_its_result_settled_once_it_is_noted() {
     assert_eq!(client.noticed(), ["accepted"]);
 
     client.send_format(results, 1, (0, Settlement::Settled), result(8, 200, "no JSON").to_bytes());
-    assert_eq!(asked(&mut client), ["respond to 8: the payload is not JSON"], "its caller hears of it at once");
+    assert_eq!(
+        asked(&mut client),
+        ["respond to 8: The response from device cannot be passed on: the payload is not JSON."],
+        "its caller hears of it at once"
+    );
+}
+
+#[test]
+fn a_call_that_is_longer_than_the_device_takes_is_not_told_and_its_caller_hears_so() {
+    let (mut client, _, seat) = methods_ready();
+    let terms = LinkTerms::between(Source::at(ADDRESS), Target::default(), 150);
+    let calls = client.connection.attach(client.link_session.unwrap(), "short".into(), Role::Receiver, terms).unwrap();
+    client.connection.grant_credit(calls, 50);
+    client.pump();
+    let waiter = Waiter::new();
+    let payload = Payload::parse(format!("\"{}\"", "x".repeat(150)).into()).unwrap();
+    let long = waiter.request(MethodRequestId::from_bits(7), MethodName::parse("reboot").unwrap(), payload);
+    client.session.handle_push(&seat, Push::Method(long), client.now);
+    client.session.handle_push(&seat, call(&waiter, 8), client.now);
+    let asked = asked(&mut client);
+    let [told] = &asked[..] else { panic!("{asked:?}") };
+    assert!(told.starts_with("respond to 7: The request has 2") && told.ends_with("takes 150."), "{told}");
+    let told: Vec<_> = client.messages(calls).iter().map(|message| text(&message.body)).collect();
+    assert_eq!(told, ["[8]"], "the next one is");
 }
 
 #[test]

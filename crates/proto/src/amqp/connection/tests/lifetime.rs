@@ -126,6 +126,24 @@ fn our_close_waits_for_the_peers_for_a_while() {
 }
 
 #[test]
+fn sessions_can_be_ended_before_a_close() {
+    let (mut script, session) = Script::with_session(Limits::default());
+    script.link(0, Role::Receiver);
+    script.connection.end_sessions();
+    script.connection.end_sessions();
+    assert_eq!(script.sent(), [(1, Performative::End(End { error: None }), Bytes::new())]);
+    script.receive(&[(1, Performative::End(End { error: None }))]);
+    assert_eq!(script.events(), [Event::End { session, error: None }]);
+    script.begin();
+    script.connection.end_sessions();
+    script.connection.close(None, script.now);
+    let expected = [Performative::End(End { error: None }), Performative::Close(Close { error: None })];
+    assert_eq!(script.performatives(), expected);
+    script.receive(&[(1, Performative::End(End { error: None })), (0, Performative::Close(Close { error: None }))]);
+    assert_eq!(script.closed(), CloseReason::Local(None));
+}
+
+#[test]
 fn bytes_that_end_without_a_close_are_a_loss() {
     let mut script = Script::open(Limits::default());
     script.connection.handle_eof();
