@@ -2,7 +2,7 @@
 //! (`docs/durability.md`).
 //!
 //! Builds the server and the program that tortures it (`crates/testkit/src/bin/torture`), runs that and reports. Also
-//! builds a server that does not sync, which must be caught. Start at [`run`].
+//! builds a server that can be told not to sync and to forget messages, which must be caught. Start at [`run`].
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,19 +19,36 @@ struct Amount {
     rounds: u32,
     /// How often the power fails.
     cuts: u32,
+    /// What the fleet does.
+    fleet: Fleet,
+    /// Seconds in which it does that.
+    fleet_s: u64,
+}
+
+/// Devices that send at once.
+struct Fleet {
+    devices: u32,
+    /// Of each device.
+    messages: u32,
+    /// How often the server is killed meanwhile.
+    kills: u32,
 }
 
 /// When asked for nothing else.
-const LONG: Amount = Amount { rounds: 50, cuts: 40 };
+const LONG: Amount =
+    Amount { rounds: 50, cuts: 40, fleet: Fleet { devices: 1_000, messages: 400, kills: 8 }, fleet_s: 300 };
 /// Among all the other tests.
-const SHORT: Amount = Amount { rounds: 4, cuts: 6 };
+const SHORT: Amount =
+    Amount { rounds: 4, cuts: 6, fleet: Fleet { devices: 1_000, messages: 100, kills: 1 }, fleet_s: 60 };
+/// Enough for a server to be caught that forgets one message of a hundred.
+const FLEET_FORGOTTEN: Fleet = Fleet { devices: 50, messages: 20, kills: 1 };
 /// Size of the disk that is filled: with room for a few seconds of work.
 const SMALL_DISK_MIB: u32 = 96;
 /// Power cuts of a server that does not sync: the first one shows it.
 const CUTS_UNSYNCED: u32 = 2;
 /// Where the seed of a run is taken from, to repeat it; otherwise a fresh one is used, and told.
 const SEED_VARIABLE: &str = "MUSTER_TORTURE_SEED";
-/// The feature with which a server can be told not to sync.
+/// The feature with which a server can be told not to sync, and to forget.
 const UNSYNCED_FEATURE: &str = "muster-store/torture";
 
 /// Everything at full length; `arguments` may be the number of kills.
@@ -56,7 +73,7 @@ pub fn short(report: &mut Report) {
 }
 
 fn steps(report: &mut Report, amount: &Amount) {
-    let Amount { rounds, cuts } = amount;
+    let Amount { rounds, cuts, fleet: sending, fleet_s } = amount;
     let (seconds_per_round, seconds_per_cut) = (6, 2);
     report.step("kill -9", 10 + u64::from(*rounds) * seconds_per_round, || {
         torture("kill", "kill", &["--rounds", &rounds.to_string()], &ordinary()?)
@@ -64,6 +81,7 @@ fn steps(report: &mut Report, amount: &Amount) {
     report.step("power cuts", 10 + u64::from(*cuts) * seconds_per_cut, || {
         torture("power", "power", &["--cuts", &cuts.to_string()], &ordinary()?)
     });
+    report.step("fleet", *fleet_s, || fleet("fleet", sending, &[], &ordinary()?));
     report.step("full disk", 40, full_disk);
     let mut unsynced = PathBuf::new();
     if report.step("compile without syncs", 90, || {
@@ -73,7 +91,17 @@ fn steps(report: &mut Report, amount: &Amount) {
         report.step("power cuts without syncs", 20, || {
             torture("power", "unsynced", &["--unsynced", "--cuts", &CUTS_UNSYNCED.to_string()], &unsynced)
         });
+        report.step("fleet of a server that forgets", 20, || {
+            fleet("forgetful", &FLEET_FORGOTTEN, &["--forgetful"], &unsynced)
+        });
     }
+}
+
+fn fleet(name: &str, fleet: &Fleet, arguments: &[&str], muster: &Path) -> Result<Vec<String>> {
+    let Fleet { devices, messages, kills } = fleet;
+    let [devices, messages, kills] = [devices, messages, kills].map(ToString::to_string);
+    let amount = ["--devices", &devices, "--messages", &messages, "--kills", &kills];
+    torture("fleet", name, &[&amount, arguments].concat(), muster)
 }
 
 fn ordinary() -> Result<PathBuf> {

@@ -5,12 +5,14 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use bytes::Bytes;
-use client::device::{AmqpDeviceClient, Credential, DeviceClient, DeviceError, Dial, ProvisioningClient, Registration};
+use client::device::{
+    AmqpDeviceClient, Credential, DeviceClient, DeviceError, Dial, HttpsDeviceClient, ProvisioningClient, Registration,
+};
 use client::endpoints::Endpoints;
 use client::https::Server;
 use client::trust;
 use domain::clock::Clock as _;
-use domain::message::Draft;
+use domain::message::{Draft, MESSAGE_BYTES_MAX};
 use domain::operation::Transport;
 use domain::sas::SymmetricKey;
 use rustix::process::{Pid, Signal, kill_process};
@@ -85,6 +87,11 @@ impl Muster {
     ) -> Result<AmqpDeviceClient, DeviceError> {
         let dial = self.dial(&self.endpoints.hubs.first().expect("a hub").host_name, transport);
         AmqpDeviceClient::connect(&dial, id, &self.credential(key), SystemClock.now()).await
+    }
+
+    async fn connect_over_https(&self, id: &str, key: &str) -> Result<HttpsDeviceClient, DeviceError> {
+        let dial = self.dial(&self.endpoints.hubs.first().expect("a hub").host_name, Transport::Https);
+        HttpsDeviceClient::connect(&dial, id, &self.credential(key), SystemClock.now()).await
     }
 
     /// Changes a desired property.
@@ -165,6 +172,26 @@ async fn a_device_with_a_key_registers_sends_reports_and_obeys_over_amqp() {
         device.disconnect().await;
     };
     tokio::join!(live(transports[0]), live(transports[1]));
+    muster.stop();
+}
+
+#[tokio::test]
+async fn a_device_sends_over_one_https_connection_and_is_refused_by_request() {
+    let muster = Muster::start();
+    muster.enroll("dev.https:2");
+    let registered = muster.register("dev.https:2", KEY, Transport::Https).await.unwrap();
+    let mut device = muster.connect_over_https(&registered.device_id, KEY).await.unwrap();
+    let properties = vec![("alert".to_owned(), Some("yes".to_owned()))];
+    let good = Draft { body: Bytes::from_static(b"20.5"), properties, ..Draft::default() };
+    let bad = Draft { body: vec![0; MESSAGE_BYTES_MAX + 1].into(), ..Draft::default() };
+    for _ in 0..3 {
+        device.send(&good).await.unwrap();
+    }
+    let refused = device.send(&bad).await;
+    assert!(matches!(&refused, Err(DeviceError::Refused(refused)) if refused.status == 413), "{refused:?}");
+    let mut stranger = muster.connect_over_https(&registered.device_id, WRONG_KEY).await.unwrap();
+    let refused = stranger.send(&good).await;
+    assert!(matches!(&refused, Err(DeviceError::Refused(refused)) if refused.status == 401), "{refused:?}");
     muster.stop();
 }
 

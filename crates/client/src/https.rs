@@ -1,5 +1,5 @@
-//! One HTTPS request at a time, over a connection of its own: enough for commands, and nothing to keep alive. An answer
-//! without end is read line by line ([`Lines`]).
+//! One HTTPS request at a time, over a connection of its own: enough for commands, and nothing to keep alive. Whoever asks
+//! again and again keeps one ([`KeptOpen`]); an answer without end is read line by line ([`Lines`]).
 
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use http::header::{CONTENT_LENGTH, HOST};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::Connection;
+use hyper::client::conn::http1::{Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -59,6 +59,9 @@ pub enum HttpsError {
         host: String,
     },
 }
+
+/// The part of a connection that moves its bytes.
+type Moving = Connection<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>, Full<Bytes>>;
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,9 +125,32 @@ impl Https {
     }
 
     async fn exchange(&self, server: &Server, request: Request<Bytes>) -> Result<Response<Bytes>, HttpsError> {
+        self.keep_open(server).await?.send(request).await
+    }
+
+    /// A connection to `server` for one request after the other.
+    pub async fn keep_open(&self, server: &Server) -> Result<KeptOpen, HttpsError> {
         let stream = connect(&self.tls, server).await?;
-        let (mut sender, connection) =
+        let (sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(HttpsError::Exchange)?;
+        Ok(KeptOpen { sender, connection: Some(connection), server: server.clone() })
+    }
+}
+
+/// A connection that stays open from one request to the next.
+#[derive(Debug)]
+pub struct KeptOpen {
+    sender: SendRequest<Full<Bytes>>,
+    /// What moves the bytes, while a request is awaited; gone once it has ended.
+    connection: Option<Moving>,
+    server: Server,
+}
+
+impl KeptOpen {
+    /// Sends `request`, whose target is a path, and reads the whole answer, however long it takes. A future that is
+    /// dropped leaves a connection that is of no more use.
+    pub async fn send(&mut self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpsError> {
+        let Self { sender, connection, server } = self;
         let exchange = async move {
             let answer = sender.send_request(complete(server, request)).await.map_err(HttpsError::Exchange)?;
             let (head, body) = answer.into_parts();
@@ -132,10 +158,11 @@ impl Https {
             Ok(Response::from_parts(head, body.to_bytes()))
         };
         tokio::pin!(exchange);
-        let connection = std::pin::pin!(connection);
+        let Some(moving) = connection else { return exchange.await };
         tokio::select! {
             answer = &mut exchange => answer,
-            ended = connection => {
+            ended = moving => {
+                *connection = None;
                 ended.map_err(HttpsError::Exchange)?;
                 exchange.await
             }
@@ -149,7 +176,7 @@ pub struct Lines {
     status: StatusCode,
     body: Incoming,
     /// What moves the bytes; gone once it has ended.
-    connection: Option<Connection<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>, Full<Bytes>>>,
+    connection: Option<Moving>,
     read: BytesMut,
 }
 

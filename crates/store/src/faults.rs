@@ -2,7 +2,7 @@
 //!
 //! [`Faulty`] makes chosen calls of a store fail, before or after they were done: the second is a reply that was lost. Or
 //! it keeps the replies of a verb back, or has the verb panic.
-//! The switch for power-cut tests exists only in builds with the feature `torture`.
+//! The switches for power-cut tests and for lost messages exist only in builds with the feature `torture`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -413,4 +413,17 @@ pub(crate) fn is_sync_off() -> bool {
     static OFF: std::sync::LazyLock<bool> =
         std::sync::LazyLock::new(|| std::env::var_os("MUSTER_TORTURE_SYNC").is_some_and(|value| value == "off"));
     *OFF
+}
+
+/// Whether `MUSTER_TORTURE_APPEND=forget` asks that this message of the telemetry log be acknowledged and not written: each
+/// hundredth is, by a build that whoever looks for acknowledged messages must fail.
+#[cfg(feature = "torture")]
+pub(crate) fn is_append_forgotten() -> bool {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    /// How many messages are written before one is not.
+    const FORGOTTEN_EVERY: u64 = 100;
+    static FORGETS: std::sync::LazyLock<bool> =
+        std::sync::LazyLock::new(|| std::env::var_os("MUSTER_TORTURE_APPEND").is_some_and(|value| value == "forget"));
+    static APPENDED: AtomicU64 = AtomicU64::new(1);
+    *FORGETS && APPENDED.fetch_add(1, Ordering::Relaxed).is_multiple_of(FORGOTTEN_EVERY)
 }

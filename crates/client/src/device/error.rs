@@ -47,8 +47,11 @@ pub enum DeviceError {
         #[source]
         source: InvalidText,
     },
-    /// A name, user name or signature is longer than MQTT can say.
-    #[error("the CONNECT is longer than MQTT can say")]
+    /// A property cannot be said in HTTP.
+    #[error("HTTP cannot carry the message: {0}")]
+    Header(#[from] http::Error),
+    /// A name, user name or signature is longer than the protocol can say.
+    #[error("a name is longer than can be said")]
     Oversized,
     /// The server did not grant a subscription.
     #[error("the server did not grant the subscription to {filter}")]

@@ -1,17 +1,18 @@
-//! A device's end of the wire: provisioning over MQTT and AMQP, over a WebSocket too, and over HTTPS; the hub over MQTT and
-//! AMQP.
+//! A device's end of the wire: provisioning and the hub over MQTT and AMQP, over a WebSocket too, and over HTTPS.
 //!
 //! For demonstrations, simulated fleets and load. A connection belongs to the task that calls it: nothing here spawns, and
 //! nothing moves while no method is awaited, so thousands of devices cost their sockets and little else. Every wait has a
 //! deadline. What a server sends is bounded by [`proto::mqtt::ClientLimits`] or [`proto::amqp::Limits`] and can only end the connection.
 //!
-//! Start at [`ProvisioningClient::register`], then [`DeviceClient::connect`] or [`AmqpDeviceClient::connect`].
+//! Start at [`ProvisioningClient::register`], then [`DeviceClient::connect`], [`AmqpDeviceClient::connect`] or
+//! [`HttpsDeviceClient::connect`].
 
 mod amqp;
 mod amqp_hub;
 mod amqp_provisioning;
 mod driver;
 mod error;
+mod https_hub;
 mod hub;
 mod link;
 mod provisioning;
@@ -31,6 +32,7 @@ use rustls::ClientConfig;
 
 pub use amqp_hub::AmqpDeviceClient;
 pub use error::{DeviceError, Refused};
+pub use https_hub::HttpsDeviceClient;
 pub use hub::{DesiredChange, DeviceClient, DeviceEvent, Twin};
 pub use provisioning::ProvisioningClient;
 pub use registration::Registration;
@@ -53,7 +55,8 @@ const SIGNATURE_LIFETIME: Duration = Duration::from_secs(3_600);
 pub struct Dial {
     /// Host and port.
     pub server: Server,
-    /// One of MQTT's for [`DeviceClient`], one of AMQP's for [`AmqpDeviceClient`], any for provisioning.
+    /// One of MQTT's for [`DeviceClient`], one of AMQP's for [`AmqpDeviceClient`], any for provisioning; of no account for
+    /// [`HttpsDeviceClient`].
     pub transport: Transport,
     /// What an MQTT connection asks for and allows; shared by all devices of a program.
     pub mqtt: Arc<MqttSettings>,

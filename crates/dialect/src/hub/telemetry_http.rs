@@ -1,7 +1,8 @@
 //! Telemetry in HTTP requests: one message, or a batch of them (`contract/hub-device.md 5.2`).
 //!
 //! A single message has its properties in headers, whose names HTTP does not tell apart by letter case: they arrive in
-//! lower case. A batch is JSON, in which names are kept. Nothing here judges who sends. Start at [`decode`].
+//! lower case. A batch is JSON, in which names are kept. Nothing here judges who sends. Start at [`decode`], or at a device's
+//! end at [`encode`].
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -20,6 +21,39 @@ use crate::json::{self, InvalidJson};
 const BATCH: &str = "application/vnd.microsoft.iothub.json";
 /// What stands before the name of an application property.
 const PROPERTY_PREFIX: &str = "iothub-app-";
+
+/// What HTTP calls the system properties that it has a name for.
+const SYSTEM: [&str; 10] = [
+    "iothub-messageid",
+    "iothub-correlationid",
+    "iothub-userid",
+    "iothub-expiry",
+    "iothub-contenttype",
+    "iothub-contentencoding",
+    "iothub-interface-id",
+    "iothub-messageschema",
+    "iothub-creationtimeutc",
+    "dt-subject",
+];
+
+/// A request that carries `draft` alone, as a device sends it; where it goes, and who sends it, is for the caller. Names
+/// of properties arrive in lower case, and a property without a value with an empty one.
+///
+/// # Errors
+/// When HTTP cannot carry a property.
+pub fn encode(draft: &Draft) -> Result<Request<Bytes>, http::Error> {
+    let mut request = Request::post("/").header(CONTENT_TYPE, "application/octet-stream");
+    let mut said = draft.system.clone();
+    for name in SYSTEM {
+        if let Some(value) = system(&mut said, name).and_then(Option::take) {
+            request = request.header(name, value);
+        }
+    }
+    for (name, value) in &draft.properties {
+        request = request.header(format!("{PROPERTY_PREFIX}{name}"), value.as_deref().unwrap_or_default());
+    }
+    request.body(draft.body.clone())
+}
 
 /// The messages of a request, all of which keep the limits.
 pub fn decode(request: &Request<Bytes>) -> Result<Vec<Draft>, Refused> {
@@ -222,6 +256,17 @@ mod tests {
         assert_eq!((draft.system.clone(), &*draft.body), (everything(), &b"{}"[..]));
         let expected = [("alert", Some("yes")), ("latin", Some("é")), ("utf8", Some("é"))];
         assert_eq!(properties(&draft), expected);
+    }
+
+    #[test]
+    fn what_a_device_says_is_read_as_it_was_meant() {
+        let properties = vec![("alert".to_owned(), Some("yes é".to_owned())), ("none".to_owned(), Some(String::new()))];
+        let draft = Draft { body: Bytes::from_static(b"[]"), system: everything(), properties };
+        assert_eq!(decode(&encode(&draft).unwrap()), Ok(vec![draft]));
+        for (name, value) in [("a b", "c"), ("a", "b\nc"), ("a:", "b")] {
+            let properties = vec![(name.to_owned(), Some(value.to_owned()))];
+            assert!(encode(&Draft { properties, ..Draft::default() }).is_err(), "{name:?}: {value:?}");
+        }
     }
 
     #[test]

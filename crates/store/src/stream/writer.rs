@@ -185,6 +185,13 @@ impl Thread {
                 // A clock that was put back must not put messages before earlier ones.
                 tail.at = tail.at.max(now);
                 let position = Position { sequence: tail.sequence, offset: tail.offset };
+                tail.sequence += 1;
+                tail.offset += append.record.len() as u64;
+                positions.push(position);
+                #[cfg(feature = "torture")]
+                if crate::faults::is_append_forgotten() {
+                    continue;
+                }
                 insert.execute(params![
                     hub.0,
                     number,
@@ -193,9 +200,6 @@ impl Thread {
                     tail.at.micros(),
                     append.record
                 ])?;
-                tail.sequence += 1;
-                tail.offset += append.record.len() as u64;
-                positions.push(position);
             }
         }
         transaction.commit()?;

@@ -19,6 +19,8 @@ use crate::trouble::{During as _, Result, Trouble};
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time until a server that was asked to end has drained.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Whichever are free.
+const ANY_PORTS: Ports = Ports { https: 0, mqtts: 0, amqps: 0, admin: 0 };
 /// Longest string that `strace` is to print: more than any one write of the store.
 const TRACED_BYTES_MAX: u32 = 16 << 20;
 /// System calls that change files or write to sockets, and those that say what a descriptor stands for.
@@ -33,6 +35,8 @@ pub struct Binary {
     pub muster: PathBuf,
     /// Whether it is a build that may leave out syncing, and shall.
     pub unsynced: bool,
+    /// Whether it is a build that may forget some of the messages that it acknowledges, and shall.
+    pub forgetful: bool,
 }
 
 /// How a server is dialled, whatever host is meant.
@@ -47,6 +51,11 @@ impl Door {
     /// Where HTTPS is spoken at `host`.
     pub fn https(&self, host: &str) -> Address {
         Address { host: host.to_owned(), port: self.ports.https }
+    }
+
+    /// Where AMQP is spoken at `host`.
+    pub fn amqps(&self, host: &str) -> Address {
+        Address { host: host.to_owned(), port: self.ports.amqps }
     }
 
     /// Where MQTT is spoken at `host`.
@@ -72,7 +81,15 @@ impl Server {
     /// Starts a server on `folder` and waits until it is ready. With `trace`, under `strace`, which writes one file for
     /// each thread, with that prefix.
     pub async fn start(binary: &Binary, folder: &Path, trace: Option<&Path>) -> Result<Self> {
-        let mut child = spawn(binary, folder, trace)?;
+        Self::await_ready(spawn(binary, folder, (ANY_PORTS, trace))?, binary, folder).await
+    }
+
+    /// Starts a server on `folder` and on the ports that another had before it.
+    pub async fn start_again(binary: &Binary, folder: &Path, ports: Ports) -> Result<Self> {
+        Self::await_ready(spawn(binary, folder, (ports, None))?, binary, folder).await
+    }
+
+    async fn await_ready(mut child: Child, binary: &Binary, folder: &Path) -> Result<Self> {
         let output = child.stdout.take().ok_or_else(|| Trouble::new("the server has no output"))?;
         let mut output = BufReader::new(output);
         let mut line = String::new();
@@ -88,7 +105,7 @@ impl Server {
 
     /// Starts a server and ends it by SIGKILL `after` that, whether it is ready or not.
     pub async fn start_and_kill(binary: &Binary, folder: &Path, after: Duration) -> Result<()> {
-        let mut child = spawn(binary, folder, None)?;
+        let mut child = spawn(binary, folder, (ANY_PORTS, None))?;
         if let Ok(ended) = timeout(after, child.wait()).await {
             return Err(Trouble::new(format!("{}; the server's log:\n{}", ended?, tail_of_log(folder))));
         }
@@ -132,7 +149,7 @@ impl Server {
     }
 }
 
-fn spawn(binary: &Binary, folder: &Path, trace: Option<&Path>) -> Result<Child> {
+fn spawn(binary: &Binary, folder: &Path, (ports, trace): (Ports, Option<&Path>)) -> Result<Child> {
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
@@ -142,11 +159,21 @@ fn spawn(binary: &Binary, folder: &Path, trace: Option<&Path>) -> Result<Child> 
         None => Command::new(&binary.muster),
         Some(prefix) => traced(&binary.muster, prefix),
     };
-    command.args(["serve", "--https-port", "0", "--mqtts-port", "0", "--amqps-port", "0", "--admin-port", "0"]);
+    let Ports { https, mqtts, amqps, admin } = ports;
+    command.arg("serve");
+    for (option, port) in
+        [("--https-port", https), ("--mqtts-port", mqtts), ("--amqps-port", amqps), ("--admin-port", admin)]
+    {
+        command.arg(option).arg(port.to_string());
+    }
     command.arg("--data").arg(folder).env("MUSTER_LOG", "warn").env("MUSTER_PROVISIONING_RETRY_AFTER_S", "2");
     command.env_remove("MUSTER_TORTURE_SYNC");
     if binary.unsynced {
         command.env("MUSTER_TORTURE_SYNC", "off");
+    }
+    command.env_remove("MUSTER_TORTURE_APPEND");
+    if binary.forgetful {
+        command.env("MUSTER_TORTURE_APPEND", "forget");
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
     command.spawn().during(format!("starting {}", binary.muster.display()))

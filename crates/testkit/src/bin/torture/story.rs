@@ -90,7 +90,8 @@ fn now() -> UnixTime {
     SystemClock.now()
 }
 
-fn access(connection_string: &str) -> Result<Access> {
+/// The right of whoever a hub's or a provisioning service's connection string belongs to.
+pub fn access(connection_string: &str) -> Result<Access> {
     let ConnectionString { host_name, policy, key } = ConnectionString::parse(connection_string)?;
     let token = SasToken::write(&key, &host_name, Some(&policy), now().plus(SIGNATURE_LIFETIME));
     Ok(Access { host: host_name, token })

@@ -28,7 +28,7 @@ const SETTLING_TIMEOUT: Duration = Duration::from_secs(20);
 const TOLD_MAX: usize = 5;
 
 /// What was found.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     /// How many acknowledged changes were looked for, by kind.
     pub acknowledged: BTreeMap<&'static str, usize>,
@@ -63,7 +63,8 @@ impl Findings {
         Err(Trouble::new(format!("{what}: {} problems, among them\n  {}", self.problems.len(), told.join("\n  "))))
     }
 
-    fn problem(&mut self, text: String) {
+    /// Adds one.
+    pub fn problem(&mut self, text: String) {
         self.problems.push(text);
     }
 
