@@ -9,7 +9,8 @@ pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
 /// What a caller of a verb cannot decide: absence and lost races are values of the answer, not errors.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// Nothing was written, and trying again later may help.
+    /// Nothing was written, and trying again later may help. Where the connection to a database ended while it committed,
+    /// nobody knows whether it was written: what is tried again must then do no harm a second time.
     #[error("the store is not available: {reason}")]
     Unavailable {
         /// What stands in the way.
@@ -54,9 +55,12 @@ pub enum Unavailability {
     /// The store is closing.
     #[error("it is closing")]
     Closing,
-    /// The database server does not answer, or another process works on the database.
+    /// The database server does not answer.
     #[error("the database does not answer")]
     Database,
+    /// Another process works on the database, or did since the connection to it was lost: this one must not go on.
+    #[error("another process works on the database; start again once it has ended")]
+    Displaced,
     /// Another verb holds what this one needs for longer than is waited for.
     #[error("it is busy")]
     Busy,

@@ -50,6 +50,8 @@ use crate::ports::{
 pub enum Fault {
     /// It is not done.
     Before,
+    /// It is not done, since the database does not answer.
+    Away,
     /// It is done, and the caller does not hear of it.
     After,
     /// It panics, as a defect would have it.
@@ -147,6 +149,7 @@ impl<S> Faulty<S> {
         let answer = match self.next(verb) {
             None => call.await,
             Some(Fault::Before) => Err(LOST),
+            Some(Fault::Away) => Err(Error::Unavailable { reason: Unavailability::Database, source: None }),
             Some(Fault::After) => call.await.and(Err(LOST)),
             Some(Fault::Panic) => panic!("{verb} was to panic"),
         };

@@ -330,14 +330,17 @@ CREATE TABLE configuration_sweep (
     place BIGINT NOT NULL
 );
 
+-- A note that is there is written again: whoever judges the twin and is about to forget the note then meets the change.
 CREATE FUNCTION twin_came() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     INSERT INTO configuration_due (identity, hub) SELECT i.id, i.hub FROM identity i WHERE i.id = NEW.identity
-        AND EXISTS (SELECT 1 FROM configuration c WHERE c.hub = i.hub) ON CONFLICT DO NOTHING;
+        AND EXISTS (SELECT 1 FROM configuration c WHERE c.hub = i.hub)
+        ON CONFLICT (identity) DO UPDATE SET hub = excluded.hub;
     -- A module that came is perhaps one that a configuration of its device is for.
     INSERT INTO configuration_due (identity, hub) SELECT d.id, d.hub FROM identity i
         JOIN identity d ON d.hub = i.hub AND d.device = i.device AND d.module = ''
         WHERE i.id = NEW.identity AND i.module > ''
-        AND EXISTS (SELECT 1 FROM configuration c WHERE c.hub = i.hub) ON CONFLICT DO NOTHING;
+        AND EXISTS (SELECT 1 FROM configuration c WHERE c.hub = i.hub)
+        ON CONFLICT (identity) DO UPDATE SET hub = excluded.hub;
     RETURN NULL;
 END $$;
 
@@ -345,7 +348,8 @@ CREATE TRIGGER twin_came AFTER INSERT ON twin FOR EACH ROW EXECUTE FUNCTION twin
 
 CREATE FUNCTION twin_changed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     INSERT INTO configuration_due (identity, hub) SELECT i.id, i.hub FROM identity i WHERE i.id = NEW.identity
-        AND EXISTS (SELECT 1 FROM configuration c WHERE c.hub = i.hub) ON CONFLICT DO NOTHING;
+        AND EXISTS (SELECT 1 FROM configuration c WHERE c.hub = i.hub)
+        ON CONFLICT (identity) DO UPDATE SET hub = excluded.hub;
     RETURN NULL;
 END $$;
 
@@ -354,7 +358,8 @@ CREATE TRIGGER twin_changed AFTER UPDATE OF tags, desired, reported ON twin FOR 
 
 CREATE FUNCTION identity_changed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     INSERT INTO configuration_due (identity, hub) SELECT NEW.id, NEW.hub
-        WHERE EXISTS (SELECT 1 FROM configuration c WHERE c.hub = NEW.hub) ON CONFLICT DO NOTHING;
+        WHERE EXISTS (SELECT 1 FROM configuration c WHERE c.hub = NEW.hub)
+        ON CONFLICT (identity) DO UPDATE SET hub = excluded.hub;
     RETURN NULL;
 END $$;
 
@@ -495,12 +500,14 @@ CREATE TABLE file_notification (
     record TEXT COLLATE "C" NOT NULL,
     expires_at BIGINT NOT NULL,
     delivery_count BIGINT NOT NULL DEFAULT 0,
-    lock BYTEA UNIQUE,
+    lock BYTEA,
     locked_until BIGINT NOT NULL DEFAULT 0
 );
 
 CREATE INDEX file_notification_by_hub ON file_notification (hub, sequence);
 CREATE INDEX file_notification_by_expiry ON file_notification (expires_at);
+CREATE INDEX file_notification_by_lock ON file_notification (lock) WHERE lock IS NOT NULL;
+CREATE INDEX file_notification_by_deadline ON file_notification (locked_until) WHERE lock IS NOT NULL;
 
 -- Why devices were admitted; refusals are in a file of their own.
 CREATE TABLE decision (

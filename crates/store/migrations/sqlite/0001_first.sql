@@ -476,12 +476,14 @@ CREATE TABLE file_notification (
     record TEXT NOT NULL,
     expires_at INTEGER NOT NULL,
     delivery_count INTEGER NOT NULL DEFAULT 0,
-    lock BLOB UNIQUE,
+    lock BLOB,
     locked_until INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 CREATE INDEX file_notification_by_hub ON file_notification (hub, sequence);
 CREATE INDEX file_notification_by_expiry ON file_notification (expires_at);
+CREATE INDEX file_notification_by_lock ON file_notification (lock) WHERE lock IS NOT NULL;
+CREATE INDEX file_notification_by_deadline ON file_notification (locked_until) WHERE lock IS NOT NULL;
 
 -- Why devices were admitted; refusals are in a file of their own.
 CREATE TABLE decision (

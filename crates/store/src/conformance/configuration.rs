@@ -200,6 +200,26 @@ pub async fn a_twin_that_changes_is_judged_anew(backend: &Backend) {
     assert_eq!(scene.desired(&device("dev-1")).await.0, r#"{"fan":{"speed":5}}"#);
 }
 
+pub async fn a_twin_that_changes_while_it_is_judged_is_judged_again(backend: &Backend) {
+    /// Enough for a change to fall between what is read and what is forgotten.
+    const ROUNDS: usize = 60;
+    let scene = scene(backend, 1).await;
+    scene.create(draft("c", 1, "tags.round = 'odd'", 1)).await;
+    scene.judge_all().await;
+    let name = device("dev-0");
+    for round in 0..ROUNDS {
+        let is_odd = round % 2 == 1;
+        // A note that is there when the twin changes again.
+        scene.tag(&name, r#"{"round":"none"}"#).await;
+        let tags = if is_odd { r#"{"round":"odd"}"# } else { r#"{"round":"even"}"# };
+        let judged = async { backend.store.judge_twins(PIECE, after(1)).await.unwrap() };
+        tokio::join!(judged, scene.tag(&name, tags));
+        scene.judge_all().await;
+        let expected = if is_odd { r#"{"c":{"status":"Applied"}}"# } else { "{}" };
+        assert_eq!(scene.states(&name).await, expected, "round {round}");
+    }
+}
+
 pub async fn a_device_that_comes_or_goes_is_counted(backend: &Backend) {
     let scene = scene(backend, 1).await;
     scene.create(draft("c", 1, "*", 1)).await;

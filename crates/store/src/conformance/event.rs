@@ -31,8 +31,8 @@ fn routing(sources: &[EventSource]) -> Routing {
 }
 
 /// A hub that tells of `sources`.
-async fn telling(store: &dyn Store, sources: &[EventSource]) -> Hub {
-    let hub = Hub { routing: routing(sources), ..hub("hub") };
+pub async fn telling(store: &dyn Store, sources: &[EventSource]) -> Hub {
+    let hub = Hub { routing: routing(sources), ..hub("telling") };
     store.create_hub(hub, None, NOON).await.unwrap().done()
 }
 

@@ -326,10 +326,32 @@ pub async fn notifications_are_handed_out_until_they_are_settled_or_spent(backen
     assert!(scene.take(3, after(2)).await.is_none(), "each is somebody's");
     assert_eq!(scene.settle(2, Settlement::Complete, after(2)).await, Settled::Done);
     assert_eq!(scene.settle(2, Settlement::Complete, after(2)).await, Settled::LockLost);
+    changes.borrow_and_update();
     assert_eq!(scene.settle(1, Settlement::Abandon, after(2)).await, Settled::Done);
+    assert!(changes.has_changed().unwrap(), "it waits again");
     assert_eq!(scene.take(4, after(2)).await.done().file, name("dev/a"));
     assert_eq!(scene.settle(4, Settlement::Complete, after(62)).await, Settled::LockLost, "its time is over");
     assert!(scene.take(5, after(62)).await.is_none(), "it was handed out as often as it may be");
+}
+
+pub async fn a_notification_whose_lock_runs_out_is_free_and_its_readers_are_woken(backend: &Backend) {
+    let scene = scene(backend).await;
+    scene.begin(1, "dev/a").await;
+    let content = scene.content(1, b"x").await;
+    scene.write(1, WritingSource::Whole(content)).await;
+    scene.end(1, NOON).await;
+    let mut changes = backend.store.notification_changes();
+    let (lock_s, most) = (notify().lock.as_secs(), u64::from(notify().deliveries_max));
+    for round in 0..most {
+        let (taken_at, ends_at) = (after(round * lock_s), after((round + 1) * lock_s));
+        scene.take(2, taken_at).await.done();
+        changes.borrow_and_update();
+        let early = backend.store.sweep_files(taken_at, 10).await.unwrap();
+        assert_eq!((early, changes.has_changed().unwrap()), (0, false));
+        let swept = backend.store.sweep_files(ends_at, 10).await.unwrap();
+        assert_eq!((swept, changes.has_changed().unwrap()), (1, true));
+    }
+    assert_eq!(scene.take(3, after(most * lock_s)).await, None, "it was handed out as often as it may be");
 }
 
 pub async fn notifications_expire(backend: &Backend) {

@@ -1,5 +1,7 @@
 //! Promises of [`crate::ports::RouteStore`].
 
+use std::time::Duration;
+
 use domain::ids::{EndpointName, HubKey};
 use domain::message::Message;
 
@@ -114,7 +116,10 @@ pub async fn dead_letters_are_purged_piece_by_piece_and_with_their_hub(backend: 
     // What a removed hub leaves is removed in time, by a thread of the backend.
     store.begin_endpoint(hub, &endpoint("b"), vec![None]).await.unwrap();
     store.delete_hub(hub).await.unwrap();
-    while !store.known_endpoints(hub).await.unwrap().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    let gone = async {
+        while !store.known_endpoints(hub).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
 }

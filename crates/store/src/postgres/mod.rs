@@ -75,11 +75,6 @@ pub(crate) fn place(config: &Config) -> String {
 #[error("the verb panicked")]
 struct Panicked;
 
-/// The lock of this process was lost, and another has it or had it since.
-#[derive(Debug, thiserror::Error)]
-#[error("another process works on the database, or did since the connection to it was lost")]
-struct Displaced;
-
 impl Postgres {
     /// Connects to the database that `address` names (`postgres://user:password@host/name`), takes its lock and brings its
     /// schema to the latest version. `on_commit` is called after each durable verb with whom it wakes.
@@ -196,7 +191,7 @@ impl Postgres {
         let client = connect(&self.0.config).await?;
         let is_ours = take_lock(&client).await? && self.0.run.get() == Some(&schema::present_run(&client).await?);
         if !is_ours {
-            return Err(Error::Unavailable { reason: Unavailability::Database, source: Some(Arc::new(Displaced)) });
+            return Err(Error::Unavailable { reason: Unavailability::Displaced, source: None });
         }
         *lock = client;
         Ok(())

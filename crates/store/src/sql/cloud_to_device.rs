@@ -17,6 +17,7 @@ use domain::operation::identity::IdentityName;
 use serde::{Deserialize, Serialize};
 
 use super::identity::{find_id, module_column};
+use super::queue::{Queue, lock_column};
 use super::rows::{Bits, Column, from_json, moment, row_limit, to_json};
 use super::twin::name_of;
 use super::value::{Row, params};
@@ -30,6 +31,14 @@ pub(super) const RELEASE_ALL: &str =
 
 const RECORD: Column = Column { table: "message", column: "record" };
 const FEEDBACK_RECORD: Column = Column { table: "feedback", column: "record" };
+
+/// Feedback as back-end programs take it.
+const FEEDBACK: Queue = Queue {
+    table: "feedback",
+    select: "SELECT q.sequence, q.record, i.device, i.module, i.generation FROM feedback q \
+             JOIN identity i ON i.id = q.identity",
+    wakes: WAKES_FEEDBACK,
+};
 
 /// What of a message is not queried.
 #[derive(Serialize, Deserialize)]
@@ -82,10 +91,6 @@ impl MessageRow {
     fn record(&self) -> Result<MessageRecord, Error> {
         from_json(&self.record, RECORD, self.sequence)
     }
-}
-
-fn lock_column(lock: LockToken) -> [u8; 16] {
-    lock.bits().to_be_bytes()
 }
 
 fn enqueue(
@@ -301,23 +306,8 @@ fn sweep(tx: &mut Tx<'_, '_>, now: UnixTime, limit: usize) -> Result<Swept, Erro
             swept.freed.extend(receiver_of(tx.db(), row)?);
         }
     }
-    let sql = "DELETE FROM feedback WHERE sequence IN (SELECT sequence FROM feedback WHERE expires_at <= ?1 LIMIT ?2)";
-    swept.rows += tx.change(sql, params![now.micros(), row_limit(limit.saturating_sub(rows.len()))])?;
-    let freed = free_feedback(tx, now, limit.saturating_sub(swept.rows))?;
-    swept.rows += freed;
+    swept.rows += FEEDBACK.sweep(tx, now, limit.saturating_sub(rows.len()))?;
     Ok(swept)
-}
-
-/// Ends up to `limit` locks of feedback that have run out, so that whoever reads it is woken. What was handed out for the
-/// last time goes when feedback is taken next: the settings of its hub say which that is.
-fn free_feedback(tx: &mut Tx<'_, '_>, now: UnixTime, limit: usize) -> Result<usize, Error> {
-    let sql = "UPDATE feedback SET lock = NULL WHERE sequence IN \
-               (SELECT sequence FROM feedback WHERE lock IS NOT NULL AND locked_until <= ?1 LIMIT ?2)";
-    let freed = tx.change(sql, params![now.micros(), row_limit(limit)])?;
-    if freed > 0 {
-        tx.wake(WAKES_FEEDBACK);
-    }
-    Ok(freed)
 }
 
 fn receiver_of(db: Db<'_>, row: &MessageRow) -> Result<Option<(HubKey, IdentityName)>, Error> {
@@ -329,10 +319,9 @@ fn receiver_of(db: Db<'_>, row: &MessageRow) -> Result<Option<(HubKey, IdentityN
 
 /// Whether a sweep at `now` would find anything.
 fn is_sweep_due(db: Db<'_>, now: UnixTime) -> Result<bool, Error> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM message WHERE deadline <= ?1) \
-               OR EXISTS (SELECT 1 FROM feedback WHERE expires_at <= ?1) \
-               OR EXISTS (SELECT 1 FROM feedback WHERE lock IS NOT NULL AND locked_until <= ?1)";
-    Ok(db.row(sql, [now.micros()], |row| row.get(0))?.unwrap_or(false))
+    let sql = "SELECT EXISTS (SELECT 1 FROM message WHERE deadline <= ?1)";
+    let is_due = db.row(sql, [now.micros()], |row| row.get(0))?.unwrap_or(false);
+    Ok(is_due || FEEDBACK.is_sweep_due(db, now)?)
 }
 
 /// Whether a lease would find anything.
@@ -343,69 +332,14 @@ fn is_message_waiting(db: Db<'_>, hub: HubKey, name: &IdentityName) -> Result<bo
     Ok(db.row(sql, columns, |row| row.get(0))?.unwrap_or(false))
 }
 
-/// Feedback that nobody has.
-const IS_FREE: &str = "f.hub = ?1 AND f.expires_at > ?2 AND (f.lock IS NULL OR f.locked_until <= ?2)";
-
-fn is_feedback_waiting(db: Db<'_>, hub: HubKey, now: UnixTime) -> Result<bool, Error> {
-    let sql = format!("SELECT EXISTS (SELECT 1 FROM feedback f JOIN hub h ON h.key = f.hub WHERE {IS_FREE})");
-    Ok(db.row(&sql, params![hub.0, now.micros()], |row| row.get(0))?.unwrap_or(false))
-}
-
 fn take_feedback(tx: &Tx<'_, '_>, hub: HubKey, given: &Given, now: UnixTime) -> Result<Vec<Feedback>, Error> {
-    tx.change(
-        "DELETE FROM feedback WHERE hub = ?1 AND (lock IS NULL OR locked_until <= ?2) AND delivery_count >= ?3",
-        params![hub.0, now.micros(), given.settings.deliveries_max],
-    )?;
-    let sql = format!(
-        "SELECT f.sequence, f.record, i.device, i.module, i.generation FROM feedback f \
-         JOIN identity i ON i.id = f.identity JOIN hub h ON h.key = f.hub WHERE {IS_FREE} ORDER BY f.sequence LIMIT ?3"
-    );
-    let rows: Vec<(i64, String, String, String, String)> =
-        tx.db().rows(&sql, params![hub.0, now.micros(), row_limit(given.limit)], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
-        })?;
-    let until = now.plus(given.settings.lock);
-    let mut records = Vec::with_capacity(rows.len());
-    for (sequence, record, device, module, generation) in rows {
-        tx.change(
-            "UPDATE feedback SET lock = ?2, locked_until = ?3, delivery_count = delivery_count + 1 WHERE sequence = ?1",
-            params![sequence, lock_column(given.lock), until.micros()],
-        )?;
+    FEEDBACK.take(tx, (hub, given), now, |row| {
+        let (sequence, record, generation): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(4)?);
         let FeedbackRecord { message_id, outcome, at } = from_json(&record, FEEDBACK_RECORD, sequence)?;
+        let (device, module): (String, String) = (row.get(2)?, row.get(3)?);
         let device = name_of(&device, &module, Column { table: "identity", column: "device" })?;
-        records.push(Feedback { message_id, device, generation, outcome, at });
-    }
-    Ok(records)
-}
-
-fn settle_feedback(
-    tx: &mut Tx<'_, '_>,
-    hub: HubKey,
-    (lock, settlement): (LockToken, Settlement),
-    deliveries_max: u32,
-    now: UnixTime,
-) -> Result<Settled, Error> {
-    const IS_LOCKED: &str = "hub = ?1 AND lock = ?2 AND locked_until > ?3";
-
-    let held = params![hub.0, lock_column(lock), now.micros()];
-    let settled = match settlement {
-        Settlement::Complete | Settlement::Reject => {
-            tx.change(&format!("DELETE FROM feedback WHERE {IS_LOCKED}"), held)?
-        }
-        Settlement::Abandon => {
-            let held = params![hub.0, lock_column(lock), now.micros(), deliveries_max];
-            let spent = tx.change(&format!("DELETE FROM feedback WHERE {IS_LOCKED} AND delivery_count >= ?4"), held)?;
-            let held = params![hub.0, lock_column(lock), now.micros()];
-            spent + tx.change(&format!("UPDATE feedback SET lock = NULL WHERE {IS_LOCKED}"), held)?
-        }
-    };
-    if settled == 0 {
-        return Ok(Settled::LockLost);
-    }
-    if settlement == Settlement::Abandon {
-        tx.wake(WAKES_FEEDBACK);
-    }
-    Ok(Settled::Done)
+        Ok(Feedback { message_id, device, generation, outcome, at })
+    })
 }
 
 #[async_trait]
@@ -472,7 +406,7 @@ impl CloudToDeviceStore for Embedded {
     }
 
     async fn take_feedback(&self, hub: HubKey, given: Given, now: UnixTime) -> Result<Vec<Feedback>, Error> {
-        match self.read(move |db| is_feedback_waiting(db, hub, now)).await? {
+        match self.read(move |db| FEEDBACK.is_waiting(db, hub, now)).await? {
             true => self.write(move |tx| take_feedback(tx, hub, &given, now)).await,
             false => Ok(Vec::new()),
         }
@@ -481,11 +415,11 @@ impl CloudToDeviceStore for Embedded {
     async fn settle_feedback(
         &self,
         hub: HubKey,
-        how: (LockToken, Settlement),
+        (lock, settlement): (LockToken, Settlement),
         deliveries_max: u32,
         now: UnixTime,
     ) -> Result<Settled, Error> {
-        self.write(move |tx| settle_feedback(tx, hub, how, deliveries_max, now)).await
+        self.write(move |tx| FEEDBACK.settle(tx, (hub, lock), (settlement, deliveries_max), now)).await
     }
 
     fn feedback_changes(&self) -> tokio::sync::watch::Receiver<u64> {

@@ -163,12 +163,7 @@ impl EventStore for Embedded {
     }
 
     async fn prune_events(&self, sequence: u64, limit: usize) -> Result<usize, Error> {
-        self.write_relaxed(move |tx| {
-            let sql = "DELETE FROM hub_event WHERE sequence IN \
-                       (SELECT sequence FROM hub_event WHERE sequence <= ?1 ORDER BY sequence LIMIT ?2)";
-            tx.change(sql, params![Bits(sequence), row_limit(limit)])
-        })
-        .await
+        self.write_relaxed(move |tx| tx.prune(Sequence::Events, sequence, limit)).await
     }
 
     fn event_changes(&self) -> tokio::sync::watch::Receiver<u64> {

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::enrollment::{cut_page, page_limit};
 use super::identity::module_column;
+use super::queue::Queue;
 use super::resource::hub_exists;
 use super::rows::{Bits, Column, from_json, moment, row_limit, to_json};
 use super::tally::{Counted, amount};
@@ -27,13 +28,20 @@ use super::value::{Parameters, Row, ToValue, params};
 use super::{Db, Embedded, Link, Tx, WAKES_NOTIFICATIONS};
 use crate::error::Error;
 use crate::ports::{
-    Begun, ContentWriter, Ended, Ending, FileStore, Limit, NewUpload, Settled, Writing, WritingSource, Written,
+    Begun, ContentWriter, Ended, Ending, FileStore, Given, Limit, NewUpload, Settled, Writing, WritingSource, Written,
 };
 
 const NAME: Column = Column { table: "file", column: "name" };
 const CONTENT: Column = Column { table: "file", column: "content" };
 const PROPERTIES: Column = Column { table: "file", column: "properties" };
 const NOTIFICATION: Column = Column { table: "file_notification", column: "record" };
+
+/// Notifications as back-end programs take them.
+const NOTIFICATIONS: Queue = Queue {
+    table: "file_notification",
+    select: "SELECT q.sequence, q.record FROM file_notification q",
+    wakes: WAKES_NOTIFICATIONS,
+};
 
 /// What a verb answers, and the pieces that nobody names any more.
 type Freeing<T> = Result<(T, Vec<ContentId>), Error>;
@@ -44,10 +52,6 @@ fn upload_column(upload: UploadId) -> [u8; 16] {
 
 fn content_column(content: ContentId) -> [u8; 16] {
     content.bits().to_be_bytes()
-}
-
-fn lock_column(lock: LockToken) -> [u8; 16] {
-    lock.bits().to_be_bytes()
 }
 
 fn read_content_id(row: &Row<'_>, index: usize) -> Result<ContentId, Error> {
@@ -71,7 +75,7 @@ fn remove_content(tx: &Tx<'_, '_>, condition: &str, parameters: impl Parameters)
 
 /// Removes a piece of what a hub held.
 pub(super) fn remove_of_hub(tx: &Tx<'_, '_>, hub: i64, limit: i64) -> Result<Vec<ContentId>, Error> {
-    remove_content(tx, "id IN (SELECT id FROM content WHERE hub = ?1 LIMIT ?2)", (hub, limit))
+    remove_content(tx, "id IN (SELECT id FROM content WHERE hub = ?1 ORDER BY id LIMIT ?2)", (hub, limit))
 }
 
 /// Ends the uploads of an identity that is gone, or of a device and its modules; what was sent goes when its time is up.
@@ -374,35 +378,23 @@ fn delete_file(tx: &Tx<'_, '_>, hub: HubKey, name: &str) -> Freeing<bool> {
     Ok((true, remove_content(tx, "file = ?1", [id])?))
 }
 
-fn sweep(tx: &Tx<'_, '_>, now: UnixTime, limit: usize) -> Freeing<usize> {
+fn sweep(tx: &mut Tx<'_, '_>, now: UnixTime, limit: usize) -> Freeing<usize> {
     let columns = params![now.micros(), row_limit(limit)];
     let mut rows =
         tx.change("DELETE FROM upload WHERE id IN (SELECT id FROM upload WHERE expires_at <= ?1 LIMIT ?2)", columns)?;
     let due = "id IN (SELECT id FROM content WHERE expires_at <= ?1 LIMIT ?2)";
     let freed = remove_content(tx, due, params![now.micros(), row_limit(limit)])?;
     rows += freed.len();
-    rows += tx.change(
-        "DELETE FROM file_notification WHERE sequence IN \
-         (SELECT sequence FROM file_notification WHERE expires_at <= ?1 LIMIT ?2)",
-        params![now.micros(), row_limit(limit)],
-    )?;
+    rows += NOTIFICATIONS.sweep(tx, now, limit)?;
     Ok((rows, freed))
 }
 
 /// Whether a sweep at `now` would find anything.
 fn is_sweep_due(db: Db<'_>, now: UnixTime) -> Result<bool, Error> {
     let sql = "SELECT EXISTS (SELECT 1 FROM upload WHERE expires_at <= ?1) \
-               OR EXISTS (SELECT 1 FROM content WHERE expires_at <= ?1) \
-               OR EXISTS (SELECT 1 FROM file_notification WHERE expires_at <= ?1)";
-    Ok(db.row(sql, [now.micros()], |row| row.get(0))?.unwrap_or(false))
-}
-
-/// Notifications that nobody has.
-const IS_FREE: &str = "n.hub = ?1 AND n.expires_at > ?2 AND (n.lock IS NULL OR n.locked_until <= ?2)";
-
-fn is_notification_waiting(db: Db<'_>, hub: HubKey, now: UnixTime) -> Result<bool, Error> {
-    let sql = format!("SELECT EXISTS (SELECT 1 FROM file_notification n JOIN hub h ON h.key = n.hub WHERE {IS_FREE})");
-    Ok(db.row(&sql, params![hub.0, now.micros()], |row| row.get(0))?.unwrap_or(false))
+               OR EXISTS (SELECT 1 FROM content WHERE expires_at <= ?1)";
+    let is_due = db.row(sql, [now.micros()], |row| row.get(0))?.unwrap_or(false);
+    Ok(is_due || NOTIFICATIONS.is_sweep_due(db, now)?)
 }
 
 fn take_notification(
@@ -411,62 +403,19 @@ fn take_notification(
     (lock, settings): (LockToken, FeedbackSettings),
     now: UnixTime,
 ) -> Result<Option<FileNotification>, Error> {
-    tx.change(
-        "DELETE FROM file_notification WHERE hub = ?1 AND lock IS NOT NULL AND locked_until <= ?2 \
-         AND delivery_count >= ?3",
-        params![hub.0, now.micros(), settings.deliveries_max],
-    )?;
-    let sql = format!(
-        "SELECT n.sequence, n.record FROM file_notification n JOIN hub h ON h.key = n.hub WHERE {IS_FREE} \
-         ORDER BY n.sequence LIMIT 1"
-    );
-    let found: Option<(i64, String)> =
-        tx.db().row(&sql, params![hub.0, now.micros()], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let Some((sequence, record)) = found else { return Ok(None) };
-    tx.change(
-        "UPDATE file_notification SET lock = ?2, locked_until = ?3, delivery_count = delivery_count + 1 \
-         WHERE sequence = ?1",
-        params![sequence, lock_column(lock), now.plus(settings.lock).micros()],
-    )?;
-    let record: NotificationRecord = from_json(&record, NOTIFICATION, sequence)?;
-    Ok(Some(FileNotification {
-        device: name_of(&record.device, &record.module, NOTIFICATION)?,
-        file: FileName::parse(&record.file).map_err(|error| NOTIFICATION.corrupt(sequence, error))?,
-        bytes: record.bytes,
-        written_at: record.written_at,
-        enqueued_at: record.enqueued_at,
-    }))
-}
-
-fn settle_notification(
-    tx: &mut Tx<'_, '_>,
-    hub: HubKey,
-    (lock, settlement): (LockToken, Settlement),
-    deliveries_max: u32,
-    now: UnixTime,
-) -> Result<Settled, Error> {
-    const IS_LOCKED: &str = "hub = ?1 AND lock = ?2 AND locked_until > ?3";
-
-    let lock = lock_column(lock);
-    let settled = match settlement {
-        Settlement::Complete | Settlement::Reject => {
-            let sql = format!("DELETE FROM file_notification WHERE {IS_LOCKED}");
-            tx.change(&sql, params![hub.0, lock, now.micros()])?
-        }
-        Settlement::Abandon => {
-            let sql = format!("DELETE FROM file_notification WHERE {IS_LOCKED} AND delivery_count >= ?4");
-            let spent = tx.change(&sql, params![hub.0, lock, now.micros(), deliveries_max])?;
-            let sql = format!("UPDATE file_notification SET lock = NULL WHERE {IS_LOCKED}");
-            spent + tx.change(&sql, params![hub.0, lock, now.micros()])?
-        }
-    };
-    if settled == 0 {
-        return Ok(Settled::LockLost);
-    }
-    if settlement == Settlement::Abandon {
-        tx.wake(WAKES_NOTIFICATIONS);
-    }
-    Ok(Settled::Done)
+    let given = Given { lock, limit: 1, settings };
+    let taken = NOTIFICATIONS.take(tx, (hub, &given), now, |row| {
+        let (sequence, record): (i64, String) = (row.get(0)?, row.get(1)?);
+        let record: NotificationRecord = from_json(&record, NOTIFICATION, sequence)?;
+        Ok(FileNotification {
+            device: name_of(&record.device, &record.module, NOTIFICATION)?,
+            file: FileName::parse(&record.file).map_err(|error| NOTIFICATION.corrupt(sequence, error))?,
+            bytes: record.bytes,
+            written_at: record.written_at,
+            enqueued_at: record.enqueued_at,
+        })
+    })?;
+    Ok(taken.into_iter().next())
 }
 
 impl Embedded {
@@ -576,7 +525,7 @@ impl FileStore for Embedded {
         given: (LockToken, FeedbackSettings),
         now: UnixTime,
     ) -> Result<Option<FileNotification>, Error> {
-        match self.read(move |db| is_notification_waiting(db, hub, now)).await? {
+        match self.read(move |db| NOTIFICATIONS.is_waiting(db, hub, now)).await? {
             true => self.write(move |tx| take_notification(tx, hub, given, now)).await,
             false => Ok(None),
         }
@@ -585,11 +534,11 @@ impl FileStore for Embedded {
     async fn settle_notification(
         &self,
         hub: HubKey,
-        how: (LockToken, Settlement),
+        (lock, settlement): (LockToken, Settlement),
         deliveries_max: u32,
         now: UnixTime,
     ) -> Result<Settled, Error> {
-        self.write(move |tx| settle_notification(tx, hub, how, deliveries_max, now)).await
+        self.write(move |tx| NOTIFICATIONS.settle(tx, (hub, lock), (settlement, deliveries_max), now)).await
     }
 
     fn notification_changes(&self) -> tokio::sync::watch::Receiver<u64> {

@@ -542,11 +542,6 @@ impl IdentityStore for Embedded {
 
     async fn prune_identity_changes(&self, sequence: u64, limit: usize) -> Result<usize, Error> {
         // Nobody asks for an earlier run's changes, so that forgetting them need not survive a power cut.
-        self.write_relaxed(move |tx| {
-            let sql = "DELETE FROM identity_change WHERE sequence IN \
-                       (SELECT sequence FROM identity_change WHERE sequence <= ?1 ORDER BY sequence LIMIT ?2)";
-            tx.change(sql, params![Bits(sequence), row_limit(limit)])
-        })
-        .await
+        self.write_relaxed(move |tx| tx.prune(Sequence::IdentityChanges, sequence, limit)).await
     }
 }

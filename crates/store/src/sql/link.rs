@@ -80,7 +80,7 @@ pub(super) enum Sequence {
 }
 
 impl Sequence {
-    const fn table(self) -> &'static str {
+    pub(super) const fn table(self) -> &'static str {
         match self {
             Self::Hubs => "hub",
             Self::Services => "service",

@@ -14,6 +14,7 @@ mod identity;
 mod job;
 mod link;
 mod query;
+mod queue;
 mod registration;
 mod removal;
 mod resource;
@@ -44,7 +45,8 @@ use crate::seal::{KEY_FILE, Place, Sealer};
 use crate::sqlite::{self, LogLimits, Readers, STORE_FILE, Setup, WeakWriter, Writer};
 use crate::stream::{self, EmbeddedLog};
 use link::{Sequence, Statement};
-use value::{Parameters, Row};
+use rows::{Bits, row_limit};
+use value::{Parameters, Row, params};
 
 pub(crate) use decision::registration_key;
 pub(crate) use link::{Flow, Link, Wakes, Write};
@@ -217,6 +219,16 @@ impl Tx<'_, '_> {
     fn in_order(&self, sequence: Sequence) -> Result<(), Error> {
         self.write.link().in_order(sequence)
     }
+
+    /// Removes up to `limit` rows of a sequence, the first ones, up to the row numbered `upto`; how many there were.
+    fn prune(&self, sequence: Sequence, upto: u64, limit: usize) -> Result<usize, Error> {
+        let table = sequence.table();
+        let sql = format!(
+            "DELETE FROM {table} WHERE sequence IN \
+             (SELECT sequence FROM {table} WHERE sequence <= ?1 ORDER BY sequence LIMIT ?2)"
+        );
+        self.change(&sql, params![Bits(upto), row_limit(limit)])
+    }
 }
 
 impl Db<'_> {
@@ -266,6 +278,15 @@ impl Db<'_> {
     }
 }
 
+/// What a store has besides its engine and what lies beside the database.
+struct Rest {
+    context: Context,
+    changes: Changes,
+    contents: Arc<Contents>,
+    /// What an earlier run did not finish to remove.
+    removals: Vec<CertificateOwner>,
+}
+
 impl Embedded {
     /// Opens the store in a folder or in memory, making it if there is none. Blocks for as long as the files are checked.
     pub fn open(options: Options, clock: Arc<dyn Clock>, entropy: &dyn Entropy) -> Result<Self, OpenError> {
@@ -282,27 +303,42 @@ impl Embedded {
         let contents = Arc::new(Contents::open(folder.as_ref())?);
         let begun = begin(Link::Sqlite(&connection), &sealer, (folder.as_ref(), &contents));
         let (run, removals) = begun.map_err(|fault| fault.told(place))?;
-        let context = Arc::new(Context { sealer, clock: Arc::clone(&clock), run, quotas });
         let readers = path.as_deref().map(Readers::open).transpose()?;
-        let refusals = Refusals::open(folder.as_ref())?;
-        let telemetry = match EmbeddedLog::open(folder.as_ref(), telemetry, clock) {
+        let changes = Changes::default();
+        let counted = changes.clone();
+        let kept = folder.clone();
+        let start = move || {
+            let writer = Writer::start(Setup {
+                connection,
+                path,
+                limits: LogLimits::default(),
+                on_commit: Box::new(move |woken| counted.count(woken)),
+                keep: Box::new(kept),
+            })?;
+            Ok(Engine::Sqlite { writer, readers })
+        };
+        let context = Context { sealer, clock: Arc::clone(&clock), run, quotas };
+        let rest = Rest { context, changes, contents, removals };
+        Self::finish(start, folder.as_ref(), (telemetry, clock), rest)
+    }
+
+    /// Opens what stands beside the database, then what runs verbs, and goes on with what an earlier run left undone.
+    fn finish(
+        start: impl FnOnce() -> Result<Engine, OpenError>,
+        folder: Option<&Folder>,
+        (limits, clock): (stream::Limits, Arc<dyn Clock>),
+        Rest { context, changes, contents, removals }: Rest,
+    ) -> Result<Self, OpenError> {
+        let refusals = Refusals::open(folder)?;
+        let telemetry = match EmbeddedLog::open(folder, limits, clock) {
             Ok(telemetry) => telemetry,
             Err(error) => {
                 refusals.end();
                 return Err(error);
             }
         };
-        let changes = Changes::default();
-        let counted = changes.clone();
-        let writer = Writer::start(Setup {
-            connection,
-            path,
-            limits: LogLimits::default(),
-            on_commit: Box::new(move |woken| counted.count(woken)),
-            keep: Box::new(folder),
-        })?;
-        let engine = Engine::Sqlite { writer, readers };
-        let store = Self(Arc::new(Inner { engine, context, changes, refusals, telemetry, contents }));
+        let context = Arc::new(context);
+        let store = Self(Arc::new(Inner { engine: start()?, context, changes, refusals, telemetry, contents }));
         store.carry_out_removals(removals);
         Ok(store)
     }
@@ -357,19 +393,10 @@ impl Embedded {
         let begun = database.once(move |link| begin(link, &key, (Some(&place_of_all), &kept))).await;
         let (run, removals) = begun.map_err(|fault| fault.told(&place))?;
         database.has_begun(run);
-        let context = Arc::new(Context { sealer, clock: Arc::clone(&clock), run, quotas });
-        let refusals = Refusals::open(Some(&folder))?;
-        let telemetry = match EmbeddedLog::open(Some(&folder), telemetry, clock) {
-            Ok(telemetry) => telemetry,
-            Err(error) => {
-                refusals.end();
-                return Err(error);
-            }
-        };
-        let engine = Engine::Postgres { database, folder };
-        let store = Self(Arc::new(Inner { engine, context, changes, refusals, telemetry, contents }));
-        store.carry_out_removals(removals);
-        Ok(store)
+        let context = Context { sealer, clock: Arc::clone(&clock), run, quotas };
+        let rest = Rest { context, changes, contents, removals };
+        let kept = folder.clone();
+        Self::finish(|| Ok(Engine::Postgres { database, folder: kept }), Some(&folder), (telemetry, clock), rest)
     }
 
     /// Finishes what is queued and closes the files; answers when the folder is free for another process. Does nothing

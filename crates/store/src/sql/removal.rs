@@ -1,6 +1,7 @@
 //! What a deleted hub or provisioning service leaves behind is removed a bounded piece at a time, so that the writer is
 //! never held for long (`rules.md` 11). The resource itself is gone at once, and what it held with it: verbs and queries
-//! read nothing whose hub or service is not there, and write nothing for it, which no removal would find any more. A removal that was cut short goes on when the store is opened again.
+//! read nothing whose hub or service is not there, and write nothing for it, which no removal would find any more. A
+//! removal that was cut short goes on when the store is opened again.
 
 use std::sync::Arc;
 
@@ -23,6 +24,42 @@ pub(super) fn begin(tx: &Tx<'_, '_>, owner: CertificateOwner) -> Result<(), Erro
     Ok(())
 }
 
+/// Tables whose rows belong to the identities of a hub.
+const BY_IDENTITY: &[&str] = &["message", "feedback", "configuration_due", "configuration_put", "twin", "session"];
+/// Tables whose rows belong to a hub, and by what they are told apart.
+const BY_HUB: &[(&str, &str)] = &[
+    ("twin_tag", "hub, path, value, identity"),
+    ("hub_event", "sequence"),
+    ("configuration", "key"),
+    ("configuration_sweep", "hub"),
+    ("job_device", "sequence"),
+    ("job", "key"),
+    ("dead_letter", "id"),
+    ("endpoint_cursor", "hub, endpoint, partition"),
+    ("upload", "id"),
+    ("file", "id"),
+    ("file_notification", "sequence"),
+];
+/// Tables whose rows belong to a provisioning service, and by what they are told apart.
+const BY_SERVICE: &[(&str, &str)] = &[("registration", "id"), ("operation", "sequence")];
+
+/// The statements that remove one piece, in their order.
+fn statements_of(owner: CertificateOwner) -> Vec<String> {
+    let (owner, tables, finder, order, found_from): (_, _, _, _, &[&str]) = match owner {
+        CertificateOwner::Hub(_) => ("hub", BY_HUB, "identity", "device, module", BY_IDENTITY),
+        CertificateOwner::Service(_) => ("service", BY_SERVICE, "enrollment", "kind, name_key", &["enrollment_lookup"]),
+    };
+    // What belongs to identities, or to enrollments, is found by them. All of these statements mean the same ones, since
+    // they put them in the same order, which is the one they are found in by their owner.
+    let first = format!("SELECT id FROM {finder} WHERE {owner} = ?1 ORDER BY {order} LIMIT ?2");
+    let own = |&(table, keys): &(&str, &str)| {
+        format!("DELETE FROM {table} WHERE ({keys}) IN (SELECT {keys} FROM {table} WHERE {owner} = ?1 LIMIT ?2)")
+    };
+    let found = |table: &&str| format!("DELETE FROM {table} WHERE {finder} IN ({first})");
+    let last = format!("DELETE FROM {finder} WHERE id IN ({first})");
+    tables.iter().map(own).chain(found_from.iter().map(found)).chain([last]).collect()
+}
+
 /// What one piece was: whether anything may be left, and the uploaded bytes that nobody names any more.
 struct Piece {
     may_be_more: bool,
@@ -36,42 +73,9 @@ fn remove_piece(tx: &Tx<'_, '_>, owner: CertificateOwner) -> Result<Piece, Error
         CertificateOwner::Hub(_) => file::remove_of_hub(tx, key, PIECE_ROWS)?,
         CertificateOwner::Service(_) => Vec::new(),
     };
-    let statements: &[&str] = match owner {
-        CertificateOwner::Hub(_) => &[
-            "DELETE FROM twin_tag WHERE (hub, path, value, identity) IN \
-             (SELECT hub, path, value, identity FROM twin_tag WHERE hub = ?1 LIMIT ?2)",
-            "DELETE FROM hub_event WHERE sequence IN (SELECT sequence FROM hub_event WHERE hub = ?1 LIMIT ?2)",
-            "DELETE FROM message WHERE identity IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
-            "DELETE FROM feedback WHERE identity IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
-            "DELETE FROM configuration WHERE key IN (SELECT key FROM configuration WHERE hub = ?1 LIMIT ?2)",
-            "DELETE FROM configuration_sweep WHERE hub IN (SELECT hub FROM configuration_sweep WHERE hub = ?1 LIMIT ?2)",
-            "DELETE FROM configuration_due WHERE identity IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
-            "DELETE FROM configuration_put WHERE identity IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
-            "DELETE FROM job_device WHERE sequence IN (SELECT sequence FROM job_device WHERE hub = ?1 LIMIT ?2)",
-            "DELETE FROM job WHERE key IN (SELECT key FROM job WHERE hub = ?1 LIMIT ?2)",
-            "DELETE FROM twin WHERE identity IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
-            "DELETE FROM session WHERE identity IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
-            "DELETE FROM dead_letter WHERE id IN (SELECT id FROM dead_letter WHERE hub = ?1 LIMIT ?2)",
-            "DELETE FROM endpoint_cursor WHERE (hub, endpoint, partition) IN \
-             (SELECT hub, endpoint, partition FROM endpoint_cursor WHERE hub = ?1 LIMIT ?2)",
-            "DELETE FROM upload WHERE id IN (SELECT id FROM upload WHERE hub = ?1 LIMIT ?2)",
-            "DELETE FROM file WHERE id IN (SELECT id FROM file WHERE hub = ?1 LIMIT ?2)",
-            "DELETE FROM file_notification WHERE sequence IN \
-             (SELECT sequence FROM file_notification WHERE hub = ?1 LIMIT ?2)",
-            // Last, since the others are found by it: each piece is the same set of identities.
-            "DELETE FROM identity WHERE id IN (SELECT id FROM identity WHERE hub = ?1 LIMIT ?2)",
-        ],
-        CertificateOwner::Service(_) => &[
-            "DELETE FROM enrollment_lookup WHERE enrollment IN \
-             (SELECT id FROM enrollment WHERE service = ?1 LIMIT ?2)",
-            "DELETE FROM enrollment WHERE id IN (SELECT id FROM enrollment WHERE service = ?1 LIMIT ?2)",
-            "DELETE FROM registration WHERE id IN (SELECT id FROM registration WHERE service = ?1 LIMIT ?2)",
-            "DELETE FROM operation WHERE sequence IN (SELECT sequence FROM operation WHERE service = ?1 LIMIT ?2)",
-        ],
-    };
     let mut removed = freed.len();
-    for sql in statements {
-        removed += tx.change(sql, (key, PIECE_ROWS))?;
+    for statement in statements_of(owner) {
+        removed += tx.change(&statement, (key, PIECE_ROWS))?;
     }
     if removed > 0 {
         return Ok(Piece { may_be_more: true, freed });
@@ -131,4 +135,24 @@ pub(super) fn pending(link: Link<'_>) -> Result<Vec<CertificateOwner>, Error> {
         Ok(Flow::GoOn)
     })?;
     Ok(owners)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_found_by_others_is_found_by_the_same_ones() {
+        for owner in [CertificateOwner::Hub(HubKey(1)), CertificateOwner::Service(ServiceKey(1))] {
+            let statements = statements_of(owner);
+            let finders = |statement: &String| statement.split_once("SELECT id FROM").map(|(_, rest)| rest.to_owned());
+            let last = statements.last().and_then(finders).unwrap();
+            assert!(last.contains(" ORDER BY "), "{last}");
+            let by_others = statements.iter().filter(|statement| {
+                statement.contains(" FROM identity WHERE") || statement.contains(" FROM enrollment WHERE")
+            });
+            let found: Vec<_> = by_others.map(|statement| finders(statement).unwrap()).collect();
+            assert!(found.len() > 1 && found.iter().all(|finders| *finders == last), "{found:#?}");
+        }
+    }
 }

@@ -376,12 +376,7 @@ impl TwinStore for Embedded {
 
     async fn prune_twin_changes(&self, sequence: u64, limit: usize) -> Result<usize, Error> {
         // Which rows are forgotten need not survive a power cut: they are forgotten again.
-        self.write_relaxed(move |tx| {
-            let sql = "DELETE FROM twin_change WHERE sequence IN \
-                       (SELECT sequence FROM twin_change WHERE sequence <= ?1 ORDER BY sequence LIMIT ?2)";
-            tx.change(sql, params![Bits(sequence), row_limit(limit)])
-        })
-        .await
+        self.write_relaxed(move |tx| tx.prune(Sequence::TwinChanges, sequence, limit)).await
     }
 
     fn twin_changes(&self) -> tokio::sync::watch::Receiver<u64> {

@@ -37,11 +37,17 @@ async fn in_memory(test: impl AsyncFnOnce(&Backend)) {
 /// An empty store in a database of its own.
 #[cfg(feature = "postgres-tests")]
 async fn on_postgres(test: impl AsyncFnOnce(&Backend)) {
-    let (folder, address) = (tempfile::tempdir().unwrap(), crate::postgres::database().await);
+    on_database(&crate::postgres::database().await, test).await;
+}
+
+/// An empty store in the database at `address`.
+#[cfg(feature = "postgres-tests")]
+pub async fn on_database(address: &str, test: impl AsyncFnOnce(&Backend)) {
+    let folder = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::at(NOON));
     let options = Options { folder: Some(folder.path().to_owned()), quotas: QUOTAS, ..Options::default() };
     let (entropy, told) = (SeededEntropy::new(1), Arc::clone(&clock) as Arc<dyn Clock>);
-    let store = Embedded::open_database(&address, options, told, &entropy).await.unwrap();
+    let store = Embedded::open_database(address, options, told, &entropy).await.unwrap();
     let backend = Backend { telemetry: Arc::new(store.telemetry().clone()), store: Arc::new(store.clone()), clock };
     test(&backend).await;
     drop(backend);
@@ -100,6 +106,7 @@ conformance! {
         a_hub_takes_as_many_configurations_as_it_may
         of_those_that_a_twin_fulfils_the_highest_applies
         a_twin_that_changes_is_judged_anew
+        a_twin_that_changes_while_it_is_judged_is_judged_again
         a_device_that_comes_or_goes_is_counted
         what_a_deleted_configuration_has_put_is_withdrawn
         modules_are_targets_of_their_own
@@ -136,6 +143,7 @@ conformance! {
         uploads_end_with_their_identity_and_files_stay
         files_are_listed_in_order_and_removed
         notifications_are_handed_out_until_they_are_settled_or_spent
+        a_notification_whose_lock_runs_out_is_free_and_its_readers_are_woken
         notifications_expire
         a_deleted_hub_takes_its_files_along
         bytes_that_are_not_finished_leave_nothing

@@ -8,7 +8,7 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio_postgres::NoTls;
+use tokio_postgres::{Client, NoTls};
 
 /// The user that the server runs as where the tests run as root, which PostgreSQL refuses: `nobody`.
 const NOBODY: u32 = 65_534;
@@ -33,19 +33,28 @@ struct Server {
 }
 
 /// A fresh database; its address.
-#[expect(clippy::disallowed_methods, reason = "the task is awaited")]
 pub async fn database() -> String {
     static SERVER: OnceLock<Server> = OnceLock::new();
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let sockets = SERVER.get_or_init(start).sockets.display();
     let name = format!("store_{}", COUNT.fetch_add(1, Ordering::Relaxed));
     let address = |database: &str| format!("host={sockets} user=muster dbname={database}");
-    let (client, connection) = tokio_postgres::connect(&address("postgres"), NoTls).await.unwrap();
+    beside(&address("postgres"), async |client| {
+        client.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).await.unwrap();
+    })
+    .await;
+    address(&name)
+}
+
+/// Does something by a connection of its own.
+#[expect(clippy::disallowed_methods, reason = "the task is awaited")]
+pub async fn beside<T>(address: &str, work: impl AsyncFnOnce(&Client) -> T) -> T {
+    let (client, connection) = tokio_postgres::connect(address, NoTls).await.unwrap();
     let connected = tokio::spawn(connection);
-    client.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).await.unwrap();
+    let answer = work(&client).await;
     drop(client);
     connected.await.unwrap().unwrap();
-    address(&name)
+    answer
 }
 
 #[expect(clippy::zombie_processes, reason = "the server ends when this process does")]

@@ -21,17 +21,20 @@ fn columns(migration: &str) -> BTreeSet<(String, String)> {
     columns
 }
 
-/// What its indexes are called.
-fn indexes(migration: &str) -> BTreeSet<&str> {
-    let lines = migration.lines().filter(|line| line.starts_with("CREATE INDEX "));
-    lines.filter_map(|line| line.split_whitespace().nth(2)).collect()
+/// Its indexes, each with what it is of, and its triggers by their names.
+fn indexes_and_triggers(migration: &str) -> (BTreeSet<&str>, BTreeSet<&str>) {
+    let indexes = migration.lines().filter(|line| line.starts_with("CREATE INDEX "));
+    let triggers = migration.lines().filter_map(|line| line.strip_prefix("CREATE TRIGGER "));
+    (indexes.collect(), triggers.filter_map(|rest| rest.split_whitespace().next()).collect())
 }
 
 #[test]
-fn both_databases_have_the_same_tables_columns_and_indexes() {
+fn both_databases_have_the_same_tables_columns_indexes_and_triggers() {
     let sqlite = include_str!("../../migrations/sqlite/0001_first.sql");
     let postgres = include_str!("../../migrations/postgres/0001_first.sql");
     assert!(columns(sqlite).len() > 100);
     assert_eq!(columns(sqlite), columns(postgres));
-    assert_eq!(indexes(sqlite), indexes(postgres));
+    let (indexes, triggers) = indexes_and_triggers(sqlite);
+    assert!(indexes.len() > 20 && triggers.len() > 5);
+    assert_eq!((indexes, triggers), indexes_and_triggers(postgres));
 }

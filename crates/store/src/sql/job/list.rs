@@ -178,7 +178,7 @@ fn close(
 }
 
 pub(super) fn interrupt(tx: &Tx<'_, '_>, now: UnixTime) -> Result<(), Error> {
-    // As many as may be called at once, which is not many.
+    // As many as may be called at once at each hub, which is not many.
     let outcome = to_json(&StoredOutcome::Failed(DeviceFault::Interrupted))?;
     let sql = "UPDATE job_device SET status = ?1, ended_at = ?2, outcome = ?3 WHERE status = 1";
     tx.change(sql, params![FAULTY, now.micros(), outcome])?;
