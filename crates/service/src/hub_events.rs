@@ -11,7 +11,7 @@ use store::ports::KeptEvent;
 
 use crate::Service;
 use crate::error::Error;
-use crate::tasks::AFTER_FAILURE;
+use crate::tasks::Followed;
 
 /// Events read and appended at once.
 const BATCH: usize = 256;
@@ -19,53 +19,53 @@ const BATCH: usize = 256;
 impl Service {
     /// Passes events on until the future is dropped.
     pub async fn run_hub_events(&self) {
-        let mut changes = self.0.store.event_changes();
-        let mut passed = 0;
-        loop {
-            changes.borrow_and_update();
-            match self.pass_on_after(passed).await {
-                Ok(last) if last > passed => passed = last,
-                Ok(_) => {
-                    if changes.changed().await.is_err() {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    self.fail(error);
-                    tokio::time::sleep(AFTER_FAILURE).await;
-                }
-            }
-        }
+        self.follow(0, self.0.store.event_changes(), |followed| self.pass_on(followed)).await;
     }
 
     /// Passes one batch on; a server that stops meanwhile lets it come to its end, so that nothing is told twice.
-    async fn pass_on_after(&self, passed: u64) -> Result<u64, Error> {
-        let (events, last) = self.0.store.events_after(passed, BATCH).await?;
-        if last > passed {
-            let service = self.clone();
-            let work = async move {
-                service.append_events(events).await?;
-                service.0.store.prune_events(last, BATCH).await?;
-                Ok(())
-            };
-            self.carry_through("events", work).await?;
-        }
-        Ok(last)
+    async fn pass_on(&self, followed: Followed) -> (Followed, Result<(), Error>) {
+        let service = self.clone();
+        let work = async move { Ok(service.pass_batch_on(followed).await) };
+        self.carry_through("events", work).await.unwrap_or_else(|error| (followed, Err(error)))
     }
 
-    /// Appends events in their order, with one sync of the disk.
-    async fn append_events(&self, events: Vec<KeptEvent>) -> Result<(), Error> {
+    async fn pass_batch_on(&self, mut followed: Followed) -> (Followed, Result<(), Error>) {
+        let store = &self.0.store;
+        let (events, last) = match store.events_after(followed.dealt, BATCH).await {
+            Ok(read) => read,
+            Err(error) => return (followed, Err(error.into())),
+        };
+        let appended = match self.append_events(events).await {
+            Ok(()) => {
+                followed.dealt = last;
+                Ok(())
+            }
+            Err((upto, error)) => {
+                followed.dealt = upto.unwrap_or(followed.dealt);
+                Err(error)
+            }
+        };
+        let forgotten = followed.forget(BATCH, |upto, limit| store.prune_events(upto, limit)).await;
+        (followed, appended.and(forgotten))
+    }
+
+    /// Appends events in their order, with one sync of the disk. Where that fails, it is said up to which all were
+    /// appended: of those behind some may have been as well, which then come twice.
+    async fn append_events(&self, events: Vec<KeptEvent>) -> Result<(), (Option<u64>, Error)> {
         let resources = self.resources();
         let mut appends = FuturesOrdered::new();
         for KeptEvent { sequence, event } in events {
             // A hub that is gone has no log any more.
             if let Some(hub) = resources.hub(event.hub) {
                 let correlation_id = TrackingId::generate(self.entropy()).to_string().replace('-', "");
-                appends.push_back(self.0.telemetry.append(event.message(hub, sequence, correlation_id)));
+                let append = self.0.telemetry.append(event.message(hub, sequence, correlation_id));
+                appends.push_back(async move { (sequence, append.await) });
             }
         }
-        while let Some(appended) = appends.next().await {
-            appended?;
+        let mut upto = None;
+        while let Some((sequence, appended)) = appends.next().await {
+            appended.map_err(|error| (upto, error.into()))?;
+            upto = Some(sequence);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! under way then is not made again: nobody knows whether the device did what it was told. Start at
 //! [`Service::run_jobs`].
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use domain::operation::job::{Answer, Ask};
 use domain::operation::{Caller, ErrorKind, Page};
 use domain::query::parse_target;
 use store::ports::{Created, DueJob, Enlisted, JobKey, JobStage, Place};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 
@@ -32,12 +34,35 @@ const FOUND_MAX: usize = 200;
 const TWINS_MAX: usize = 16;
 /// Calls that one verb notes to be under way.
 const CALLS_BEGUN_MAX: usize = 64;
-/// Calls of all jobs under way at once.
-const CALLS_MAX: usize = 512;
+/// Calls of the jobs of one hub under way at once: devices that keep their callers waiting hold up no other hub.
+const CALLS_PER_HUB_MAX: usize = 512;
 /// How often jobs are forgotten that ended long ago.
 const PRUNE_INTERVAL: Duration = Duration::from_hours(1);
 /// Rows of jobs forgotten by one verb, which holds up all others.
 const PRUNE_BATCH: usize = 500;
+
+/// Calls under way.
+#[derive(Default)]
+struct Calls {
+    tasks: JoinSet<()>,
+    /// Room for more at each hub that has any; what a call takes of it comes back however the call ends.
+    room: HashMap<HubKey, Arc<Semaphore>>,
+}
+
+impl Calls {
+    /// The room at a hub.
+    fn room_at(&mut self, hub: HubKey) -> &Arc<Semaphore> {
+        self.room.entry(hub).or_insert_with(|| Arc::new(Semaphore::new(CALLS_PER_HUB_MAX)))
+    }
+
+    /// Looks at calls that have ended.
+    fn look_at_ended(&mut self) {
+        while let Some(ended) = self.tasks.try_join_next() {
+            look_at(ended);
+        }
+        self.room.retain(|_, room| room.available_permits() < CALLS_PER_HUB_MAX);
+    }
+}
 
 impl Service {
     /// Performs `ask` at the hub that the caller dialled.
@@ -96,21 +121,19 @@ impl Service {
 
     /// Carries jobs out until the future is dropped.
     pub async fn run_jobs(&self) {
-        let mut calls = JoinSet::new();
+        let mut calls = Calls::default();
         while let Err(error) = self.0.store.interrupt_calls(self.now()).await {
             self.fail(error.into());
             tokio::time::sleep(AFTER_FAILURE).await;
         }
         loop {
-            while let Some(ended) = calls.try_join_next() {
-                look_at(ended);
-            }
+            calls.look_at_ended();
             match self.advance_jobs(&mut calls).await {
                 Ok(true) => {}
                 Ok(false) => tokio::select! {
                     () = self.0.jobs.notified() => {}
                     () = tokio::time::sleep(IDLE) => {}
-                    Some(ended) = calls.join_next() => look_at(ended),
+                    Some(ended) = calls.tasks.join_next() => look_at(ended),
                 },
                 Err(error) => {
                     self.fail(error);
@@ -121,7 +144,7 @@ impl Service {
     }
 
     /// Moves each job on that is due; whether any moved. One that fails holds up no other.
-    async fn advance_jobs(&self, calls: &mut JoinSet<()>) -> Result<bool, Error> {
+    async fn advance_jobs(&self, calls: &mut Calls) -> Result<bool, Error> {
         let (mut has_moved, mut failure) = (false, None);
         for job in self.0.store.list_due_jobs(self.now()).await? {
             match self.advance_job(&job, calls).await {
@@ -132,7 +155,7 @@ impl Service {
         failure.map_or(Ok(has_moved), Err)
     }
 
-    async fn advance_job(&self, job: &DueJob, calls: &mut JoinSet<()>) -> Result<bool, Error> {
+    async fn advance_job(&self, job: &DueJob, calls: &mut Calls) -> Result<bool, Error> {
         let now = self.now();
         if job.deadline.is_some_and(|deadline| deadline <= now) {
             self.fail_job(job, JobFailure::TimeRanOut).await?;
@@ -167,16 +190,22 @@ impl Service {
 
     /// Calls the next devices of the job's list, as far as there is room.
     #[expect(clippy::disallowed_methods, reason = "the set is the worker's own: it looks at each task's end")]
-    async fn call_listed(&self, job: &DueJob, call: &Call, calls: &mut JoinSet<()>) -> Result<bool, Error> {
-        let room = CALLS_MAX.saturating_sub(calls.len()).min(CALLS_BEGUN_MAX);
-        if room == 0 {
+    async fn call_listed(&self, job: &DueJob, call: &Call, calls: &mut Calls) -> Result<bool, Error> {
+        let room = Arc::clone(calls.room_at(job.hub));
+        let free = room.available_permits().min(CALLS_BEGUN_MAX);
+        if free == 0 {
             return Ok(false);
         }
-        let begun = self.0.store.begin_calls(job.key, room, self.now()).await?;
+        let begun = self.0.store.begin_calls(job.key, free, self.now()).await?;
         let has_begun = !begun.is_empty();
         for (device, name) in begun {
             let (service, hub, key, call) = (self.clone(), job.hub, job.key, call.clone());
-            calls.spawn(async move { service.call_for_job((hub, name), (key, device), call).await });
+            // Nobody else takes any of it.
+            let taken = Arc::clone(&room).try_acquire_owned();
+            calls.tasks.spawn(async move {
+                let _taken = taken;
+                service.call_for_job((hub, name), (key, device), call).await;
+            });
         }
         Ok(has_begun)
     }

@@ -14,7 +14,7 @@ use domain::resource::{CertificateOwner, Hub};
 
 use crate::Service;
 use crate::error::Error;
-use crate::tasks::AFTER_FAILURE;
+use crate::tasks::{AFTER_FAILURE, Followed};
 
 /// Changes read at once.
 const BATCH: usize = 1_000;
@@ -24,22 +24,10 @@ const EXPIRY_SWEEP: Duration = Duration::from_secs(1);
 impl Service {
     /// Tells connected devices of changed desired properties until the future is dropped (`rules.md` 12).
     pub async fn run_notifications(&self) {
-        let mut changes = self.0.store.twin_changes();
-        let mut told = self.latest_change().await;
-        loop {
-            match self.notify_after(told).await {
-                Ok(last) if last > told => told = last,
-                Ok(_) => {
-                    if changes.changed().await.is_err() {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    self.fail(error);
-                    tokio::time::sleep(AFTER_FAILURE).await;
-                }
-            }
-        }
+        // What changes while it is asked where to begin is told of.
+        let changes = self.0.store.twin_changes();
+        let first = self.latest_change().await;
+        self.follow(first, changes, |followed| self.notify_on(followed)).await;
     }
 
     async fn latest_change(&self) -> u64 {
@@ -55,46 +43,41 @@ impl Service {
     }
 
     /// Delivers one batch and forgets it: nobody who connects later needs it, since a device reads its twin first.
-    async fn notify_after(&self, told: u64) -> Result<u64, Error> {
-        let (changes, last) = self.0.store.twin_changes_after(told, BATCH).await?;
-        for change in changes {
-            let push = Push::Desired(DesiredChange { version: change.version, patch: change.patch });
-            self.0.directory.push(change.hub, &change.name, push);
+    async fn notify_on(&self, mut followed: Followed) -> (Followed, Result<(), Error>) {
+        let store = &self.0.store;
+        match store.twin_changes_after(followed.dealt, BATCH).await {
+            Ok((changes, last)) => {
+                for change in changes {
+                    let push = Push::Desired(DesiredChange { version: change.version, patch: change.patch });
+                    self.0.directory.push(change.hub, &change.name, push);
+                }
+                followed.dealt = last;
+            }
+            Err(error) => return (followed, Err(error.into())),
         }
-        if last > told {
-            self.0.store.prune_twin_changes(last, BATCH).await?;
-        }
-        Ok(last)
+        let forgotten = followed.forget(BATCH, |upto, limit| store.prune_twin_changes(upto, limit)).await;
+        (followed, forgotten)
     }
 
     /// Ends connections whose identity was removed, disabled or re-keyed, until the future is dropped.
     pub async fn run_cut_offs(&self) {
-        let mut changes = self.0.store.identity_changes();
-        let mut judged = 0;
-        loop {
-            changes.borrow_and_update();
-            match self.judge_changes_after(judged).await {
-                Ok(last) if last > judged => judged = last,
-                Ok(_) => {
-                    if changes.changed().await.is_err() {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    self.fail(error);
-                    tokio::time::sleep(AFTER_FAILURE).await;
-                }
-            }
+        self.follow(0, self.0.store.identity_changes(), |followed| self.judge_on(followed)).await;
+    }
+
+    async fn judge_on(&self, mut followed: Followed) -> (Followed, Result<(), Error>) {
+        let store = &self.0.store;
+        match self.judge_changes_after(followed.dealt).await {
+            Ok(last) => followed.dealt = last,
+            Err(error) => return (followed, Err(error)),
         }
+        let forgotten = followed.forget(BATCH, |upto, limit| store.prune_identity_changes(upto, limit)).await;
+        (followed, forgotten)
     }
 
     async fn judge_changes_after(&self, judged: u64) -> Result<u64, Error> {
         let (concerned, last) = self.0.store.identity_changes_after(judged, BATCH).await?;
         for (hub, name) in concerned {
             self.judge_connection(hub, &name).await?;
-        }
-        if last > judged {
-            self.0.store.prune_identity_changes(last, BATCH).await?;
         }
         Ok(last)
     }

@@ -13,13 +13,14 @@ use domain::operation::query::{Answer as QueryAnswer, Ask as QueryAsk};
 use domain::operation::session::Filter as SubscribedFilter;
 use domain::operation::{ErrorKind, Failure, Operation, PageRequest, Reply};
 use domain::twin::ServiceChange;
-use service::EndpointOf;
-use store::conformance::sample::{device, identity, object};
+use service::{EndpointOf, Settings};
+use store::conformance::Done as _;
+use store::conformance::sample::{device, hub, identity, object};
 use store::faults::Fault;
-use store::ports::{IdentityStore as _, JobStore as _, TwinStore as _};
+use store::ports::{IdentityStore as _, JobStore as _, ResourceStore as _, TwinStore as _};
 
 use crate::calling::Device;
-use crate::ground::{Ground, PATIENCE};
+use crate::ground::{Ground, PATIENCE, open};
 
 fn draft(id: &str, condition: &str, work: Work) -> Draft {
     Draft {
@@ -165,6 +166,60 @@ async fn a_call_that_is_under_way_when_the_worker_ends_is_not_made_again() {
         faults,
         [DeviceFault::Interrupted, DeviceFault::NotOnline].map(|fault| Some(DeviceOutcome::Failed(fault)))
     );
+}
+
+#[tokio::test]
+async fn a_hub_whose_devices_keep_their_callers_waiting_holds_up_no_other() {
+    let mut ground = Ground::new().await;
+    let other = ground.store.create_hub(hub("other"), None, ground.now()).await.unwrap().done().key;
+    ground.service = open(&ground.store, &ground.clock, Settings::default()).await.unwrap();
+    // More than are called at once, none of which is connected.
+    ground.devices(600).await;
+    let timeouts = Timeouts::new(Some(300), Some(300)).unwrap();
+    let Work::Invoke(call) = call() else { panic!("it is one") };
+    ground.schedule(draft("waiting", "*", Work::Invoke(Call { timeouts, ..call.clone() }))).await.unwrap();
+    let made = identity(device("dev"), 1);
+    ground.store.create_identity(other, made, None, ground.now()).await.unwrap();
+    let job = draft("quick", "*", Work::Invoke(call));
+    let is_full = |job: &Job| job.tally.is_some_and(|tally| tally.running > 500 && tally.pending > 0);
+    let id = job.id.clone();
+    let script = async {
+        while !is_full(&ground.job("waiting").await) {
+            tokio::task::yield_now().await;
+        }
+        ground.store.create_job(other, job, ground.now()).await.unwrap();
+        let found = async || ground.store.find_job(other, &id, ground.now()).await.unwrap().unwrap();
+        while found().await.status != JobStatus::Completed {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = ground.service.run_jobs() => panic!("the worker ended"),
+        outcome = tokio::time::timeout(PATIENCE, script) => outcome.expect("the other hub's job is done"),
+    }
+}
+
+#[tokio::test]
+async fn what_came_of_a_call_is_noted_once_the_database_answers_again() {
+    let ground = Ground::new().await;
+    ground.devices(1).await;
+    ground.schedule(draft("job", "*", call())).await.unwrap();
+    ground.store.plan_verb("end_call", Fault::Away);
+    let mut held = ground.store.hold("end_call");
+    let script = async {
+        held.done().await;
+        // It has failed once.
+        ground.store.plan([]);
+        drop(held);
+        while ground.job("job").await.status != JobStatus::Completed {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = ground.service.run_jobs() => panic!("the worker ended"),
+        outcome = tokio::time::timeout(PATIENCE, script) => outcome.expect("it is noted"),
+    }
+    assert_eq!(ground.job("job").await.tally, Some(Tally { failed: 1, ..Tally::default() }));
 }
 
 #[tokio::test]
