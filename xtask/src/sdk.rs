@@ -1,31 +1,39 @@
 //! The SDK suites: clients that nobody here wrote, installed from their registries, against the binary.
 //!
-//! Each suite runs in a network namespace of its own, where port 443 is free; where namespaces are forbidden, on the
-//! machine's own ports. It must never start a server itself: the suites do, and stop it.
+//! Each suite runs in network namespaces of its own, where port 443 is free: a file of tests at a time in each, since
+//! tests mostly wait. Where namespaces are forbidden, it runs on the machine's own ports. It must never start a server
+//! itself: the suites do, and stop it. Start at [`run_all`].
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
 use crate::counts::{self, Counts};
 use crate::failures::Failures;
 use crate::{java, metadata, process, suites};
 
-/// One suite and the folder it lives in.
+/// One suite, the folder that its files of tests live in, and in how many namespaces at once these are run. Java's
+/// runner does that by itself.
 struct Suite {
     name: &'static str,
     folder: &'static str,
+    lanes: usize,
 }
 
 const SUITES: &[Suite] = &[
-    Suite { name: "python", folder: "tests/sdk/python" },
-    Suite { name: "node", folder: "tests/sdk/node" },
-    Suite { name: "java", folder: "tests/sdk/java" },
+    Suite { name: "python", folder: "tests/sdk/python", lanes: 2 },
+    Suite { name: "node", folder: "tests/sdk/node/suites", lanes: 2 },
+    Suite { name: "java", folder: "tests/sdk/java", lanes: 1 },
 ];
+
+/// Files that ask what the tests of all others showed: they are run when those have passed.
+const LAST: &[&str] = &["test_coverage.py", "whole.test.mjs"];
 
 /// Installs what the suites need below `target/sdk`, from pinned and hashed lists.
 pub fn install() -> Result<Vec<String>> {
@@ -54,7 +62,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         _ => (None, arguments),
     };
     for suite in SUITES.iter().filter(|suite| wanted.is_none_or(|name| name == suite.name)) {
-        run_suite(suite, rest, None, |line| println!("{line}"))?;
+        show_suite(suite, rest, None)?;
     }
     Ok(())
 }
@@ -96,63 +104,109 @@ pub fn results_of_run() -> Result<Vec<Value>> {
     text.lines().map(|line| serde_json::from_str(line).with_context(|| path.display().to_string())).collect()
 }
 
-/// Runs the suites at the same time, each in its own namespace, since they mostly wait; one after the other where they
-/// would share the machine's ports. What a suite prints is shown when it fails.
+/// Runs the suites at the same time; one after the other where they would share the machine's ports. What a suite
+/// prints is shown when it fails.
 fn run_side_by_side(arguments: &[String], results: &Path) -> Vec<Result<String>> {
     if !namespaces_allowed().unwrap_or(false) {
-        let run = |suite| run_suite(suite, arguments, Some(results), |line| println!("{line}"));
-        return SUITES.iter().map(run).collect();
+        return SUITES.iter().map(|suite| show_suite(suite, arguments, Some(results))).collect();
     }
     std::thread::scope(|scope| {
         let run = |suite: &Suite| {
-            let mut printed = String::new();
-            let outcome = run_suite(suite, arguments, Some(results), |line| {
-                printed.push_str(line);
-                printed.push('\n');
-            });
-            match &outcome {
-                Ok(closing) => println!("{}: {closing}", suite.name),
-                Err(_) => print!("{printed}"),
+            let outcome = run_in_lanes(suite, arguments, results);
+            if let Ok(closing) = &outcome {
+                println!("{}: {closing}", suite.name);
             }
             outcome
         };
         let running: Vec<_> = SUITES.iter().map(|suite| scope.spawn(move || run(suite))).collect();
-        let crashed = |_| Err(anyhow::anyhow!("the thread of a suite panicked"));
-        running.into_iter().map(|suite| suite.join().unwrap_or_else(crashed)).collect()
+        running.into_iter().map(|suite| suite.join().unwrap_or_else(|_| Err(crashed()))).collect()
     })
 }
 
-/// The files of a Node suite, by name: what a folder means to the runner differs between its versions.
-fn test_files(suite: &Suite) -> Result<Vec<PathBuf>> {
-    let folder = Path::new(suite.folder).join("suites");
-    let entries = fs::read_dir(process::root()?.join(&folder)).with_context(|| folder.display().to_string())?;
-    let mut files = Vec::new();
-    for entry in entries {
-        let name = entry?.file_name();
-        if name.to_string_lossy().ends_with(".test.mjs") {
-            files.push(folder.join(name));
-        }
-    }
-    files.sort();
-    Ok(files)
+fn crashed() -> anyhow::Error {
+    anyhow!("the thread of a suite panicked")
 }
 
-/// Runs one suite; what its tests show is added to the file of `results`.
-fn run_suite(
+/// Runs a whole suite as one process, its output shown as it comes.
+fn show_suite(suite: &Suite, arguments: &[String], results: Option<&Path>) -> Result<String> {
+    let files = test_files(suite)?;
+    Ok(run_files(suite, &files, arguments, results, |line| println!("{line}"))?.to_string())
+}
+
+/// Runs a suite in its lanes, each of which takes the next file as soon as it has done with one; longest first, so that
+/// none is left over at the end.
+fn run_in_lanes(suite: &Suite, arguments: &[String], results: &Path) -> Result<String> {
+    let files = test_files(suite)?;
+    let run = |files: &[PathBuf]| {
+        let mut printed = String::new();
+        let outcome = run_files(suite, files, arguments, Some(results), |line| {
+            printed.push_str(line);
+            printed.push('\n');
+        });
+        if outcome.is_err() {
+            print!("{printed}");
+        }
+        outcome
+    };
+    if files.is_empty() || !arguments.is_empty() {
+        return Ok(run(&files)?.to_string());
+    }
+    let (last, first): (Vec<_>, Vec<_>) =
+        files.into_iter().partition(|file| LAST.iter().any(|name| file.ends_with(name)));
+    let queue = Mutex::new(first.into_iter());
+    let next = || queue.lock().expect("no lane panics while it takes a file").next();
+    let lane = || std::iter::from_fn(next).map(|file| run(&[file])).collect::<Vec<_>>();
+    let mut outcomes: Vec<Result<Closing>> = std::thread::scope(|scope| {
+        let lanes: Vec<_> = (0..suite.lanes).map(|_| scope.spawn(lane)).collect();
+        lanes.into_iter().flat_map(|lane| lane.join().unwrap_or_else(|_| vec![Err(crashed())])).collect()
+    });
+    if outcomes.iter().all(Result::is_ok) {
+        outcomes.extend(last.into_iter().map(|file| run(&[file])));
+    }
+    let (mut whole, mut failed) = (Closing::default(), Vec::new());
+    for outcome in outcomes {
+        match outcome {
+            Ok(closing) => whole.add(closing),
+            Err(error) => failed.push(format!("{error:#}")),
+        }
+    }
+    if failed.is_empty() { Ok(whole.to_string()) } else { bail!("{}", failed.join("\n")) }
+}
+
+/// The files of a suite, the longest first. Java's are known to its runner alone.
+fn test_files(suite: &Suite) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(process::root()?.join(suite.folder)).with_context(|| suite.folder.to_owned())?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = PathBuf::from(entry.file_name());
+        let text = name.to_string_lossy();
+        let is_python = text.starts_with("test_") && name.extension().is_some_and(|extension| extension == "py");
+        if is_python || text.ends_with(".test.mjs") {
+            files.push((entry.metadata()?.len(), Path::new(suite.folder).join(&name)));
+        }
+    }
+    files.sort_by(|(length, name), (other_length, other_name)| (other_length, name).cmp(&(length, other_name)));
+    Ok(files.into_iter().map(|(_, file)| file).collect())
+}
+
+/// Runs files of one suite in a namespace; what their tests show is added to the file of `results`.
+fn run_files(
     suite: &Suite,
+    files: &[PathBuf],
     arguments: &[String],
     results: Option<&Path>,
     mut show: impl FnMut(&str),
-) -> Result<String> {
+) -> Result<Closing> {
     let mut command = isolated()?;
     match suite.name {
         "python" => {
             let python = work_folder()?.join("venv/bin/python");
-            command.arg(python).args(["-m", "pytest", "-q", "-p", "no:cacheprovider", suite.folder]);
+            command.arg(python).args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]).args(files);
         }
         "java" => java::launch(&mut command, arguments.is_empty())?,
         _ => {
-            command.arg("node").args(["--test", "--test-concurrency=1"]).args(test_files(suite)?);
+            command.arg("node").args(["--test", "--test-concurrency=1"]).args(files);
         }
     }
     let binary = metadata::target_folder()?.join(suites::PROFILE).join("muster");
@@ -160,27 +214,63 @@ fn run_suite(
     if let Some(results) = results {
         command.env("MUSTER_SDK_RESULTS", results);
     }
-    let mut endings = Vec::new();
+    let mut closing = Closing::default();
     let mut failures = Failures::default();
     let succeeded = process::follow(&mut command, |line| {
         show(line);
         failures.read(line);
-        endings.extend(closing(suite, line).map(str::to_owned));
+        closing.read(suite.name, line);
     })?;
-    let closing = endings.join(", ");
     if !succeeded {
-        bail!("the {} suite failed: {}", suite.name, failures.after(&closing));
+        let which =
+            if let [file] = files { format!("{}", file.display()) } else { format!("the {} suite", suite.name) };
+        bail!("{which} failed: {}", failures.after(&closing.to_string()));
     }
     Ok(closing)
 }
 
-/// What a line says if it is among those with which the suite's runner tells how many tests ended in which way.
-fn closing<'a>(suite: &Suite, line: &'a str) -> Option<&'a str> {
-    match suite.name {
-        "python" => (line.contains(" in ") && (line.contains(" passed") || line.contains(" failed"))).then_some(line),
-        "java" => java::closing(line),
-        _ => line.strip_prefix("# ").filter(|text| text.starts_with("pass ") || text.starts_with("fail ")),
+/// How many tests ended in which way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Closing {
+    passed: u64,
+    failed: u64,
+}
+
+impl Closing {
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
     }
+
+    /// Looks at one line: those count with which the suite's runner tells how many tests ended in which way.
+    fn read(&mut self, suite: &str, line: &str) {
+        let counted = match suite {
+            "python" => line.contains(" in ").then(|| (before(line, " passed"), before(line, " failed"))),
+            "java" => {
+                java::closing(line).map(|line| (before(line, " tests successful"), before(line, " tests failed")))
+            }
+            _ => line.strip_prefix("# ").map(|line| (after(line, "pass "), after(line, "fail "))),
+        };
+        if let Some((passed, failed)) = counted {
+            self.add(Self { passed: passed.unwrap_or(0), failed: failed.unwrap_or(0) });
+        }
+    }
+}
+
+impl fmt::Display for Closing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} passed, {} failed", self.passed, self.failed)
+    }
+}
+
+/// The number that stands before a word.
+fn before(line: &str, word: &str) -> Option<u64> {
+    line.split_once(word)?.0.split_whitespace().next_back()?.parse().ok()
+}
+
+/// The number that stands after a word at the line's begin.
+fn after(line: &str, word: &str) -> Option<u64> {
+    line.strip_prefix(word)?.parse().ok()
 }
 
 /// A command in a network namespace of its own with loopback up, or none where that is forbidden.
@@ -231,15 +321,29 @@ mod tests {
     #[test]
     fn the_closing_lines_are_the_runners_own_whatever_comes_after_them() {
         let printed = [
-            ("python", "160 passed, 348 warnings in 227.94s (0:03:47)", true),
-            ("python", "RuntimeError: cannot schedule new futures after shutdown", false),
-            ("node", "# pass 129", true),
-            ("node", "# duration_ms 157439.305333", false),
-            ("java", "[        65 tests successful      ]", true),
+            ("python", "160 passed, 348 warnings in 227.94s (0:03:47)", (160, 0)),
+            ("python", "1 failed, 3 passed in 2.10s", (3, 1)),
+            ("python", "RuntimeError: cannot schedule new futures after shutdown in a thread", (0, 0)),
+            ("node", "# pass 129", (129, 0)),
+            ("node", "# fail 2", (0, 2)),
+            ("node", "# duration_ms 157439.305333", (0, 0)),
+            ("java", "[        65 tests successful      ]", (65, 0)),
+            ("java", "[         1 tests failed          ]", (0, 1)),
         ];
-        for (name, line, expected) in printed {
-            let suite = SUITES.iter().find(|suite| suite.name == name).expect("a suite of that name");
-            assert_eq!(closing(suite, line).is_some(), expected, "{line}");
+        for (suite, line, (passed, failed)) in printed {
+            let mut closing = Closing::default();
+            closing.read(suite, line);
+            assert_eq!(closing, Closing { passed, failed }, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_files_of_a_suite_are_all_there_and_those_that_ask_of_the_others_are_known() {
+        for suite in SUITES.iter().filter(|suite| suite.name != "java") {
+            let files = test_files(suite).expect("a folder of tests");
+            assert!(files.len() > LAST.len(), "{}", suite.name);
+            let last = files.iter().filter(|file| LAST.iter().any(|name| file.ends_with(name)));
+            assert_eq!(last.count(), 1, "{}", suite.name);
         }
     }
 }

@@ -21,7 +21,7 @@ pub fn run() -> Result<()> {
         torture::short(&mut report);
     }
     if compiled && installed {
-        report.step("SDK suites", 600, || sdk::run_all(&[]));
+        report.step("SDK suites", 300, || sdk::run_all(&[]));
     }
     report.finish()
 }

@@ -15,7 +15,6 @@ import pytest
 
 STOP_S = 20
 LOG_S = 20
-LOCAL_RESULTS = "MUSTER_SDK_RESULTS"
 
 
 class Log:
@@ -167,7 +166,7 @@ def pytest_runtest_makereport(item, call):
         return
     methods = covered.passed() if report.when == "call" and report.passed else None
     covered.begin()
-    if methods is None or LOCAL_RESULTS not in os.environ:
+    if methods is None or covered.RESULTS not in os.environ:
         return
     shows = item.get_closest_marker("shows")
     result = {"suite": "python", "test": item.nodeid.split("/")[-1], "milliseconds": round(report.duration * 1000)}
@@ -176,7 +175,7 @@ def pytest_runtest_makereport(item, call):
         for name in ("transport", "credential"):
             result.setdefault(name, getattr(item, "callspec", None) and item.callspec.params.get(name, "-"))
     result["methods"] = methods
-    with open(os.environ[LOCAL_RESULTS], "a", encoding="utf-8") as results:
+    with open(os.environ[covered.RESULTS], "a", encoding="utf-8") as results:
         results.write(json.dumps(result) + "\n")
 
 

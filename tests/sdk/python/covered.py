@@ -8,6 +8,7 @@ import functools
 import importlib
 import inspect
 import json
+import os
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -25,6 +26,9 @@ MODULES = {
 }
 # Layers below the clients: what carries, and what a generator wrote for the client's own use.
 BELOW = {"models", "protocol"}
+
+# Names the file in which the tests of a run keep their results.
+RESULTS = "MUSTER_SDK_RESULTS"
 
 NOT_COVERED = json.loads(Path(__file__).with_name("not-covered.json").read_text(encoding="utf-8"))
 
@@ -145,6 +149,16 @@ class Pages:
 def begin():
     """Forgets what a test before this one used, if that has not passed."""
     used.clear()
+
+
+def covered_by_all() -> set:
+    """Package and method of what tests used that passed: of this process, and of those that keep results in one file."""
+    path = os.environ.get(RESULTS)
+    if path is None or not Path(path).exists():
+        return covered
+    results = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    kept = [result["methods"] for result in results if result["suite"] == "python"]
+    return covered | {(owner, method) for packages in kept for owner, methods in packages.items() for method in methods}
 
 
 def passed() -> dict:
