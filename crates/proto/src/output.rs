@@ -8,6 +8,8 @@ const KEPT_BYTES_MAX: usize = 256;
 pub(crate) struct Output {
     bytes: Vec<u8>,
     written: usize,
+    /// Where in `bytes` ends what is to be written by itself; 0 if nothing is.
+    apart: usize,
 }
 
 impl Output {
@@ -16,9 +18,28 @@ impl Output {
         self.bytes.get(self.written..).unwrap_or_default()
     }
 
+    /// The part of [`Self::pending`] that is to be written in one go.
+    pub(crate) fn piece(&self) -> &[u8] {
+        match self.apart {
+            0 => self.pending(),
+            end => self.bytes.get(self.written..end).unwrap_or_default(),
+        }
+    }
+
+    /// Has what is pending written before anything that is appended, and not together with it. Something that is set apart
+    /// already keeps its bound.
+    pub(crate) fn set_apart(&mut self) {
+        if self.apart == 0 && !self.pending().is_empty() {
+            self.apart = self.bytes.len();
+        }
+    }
+
     /// Forgets the first `count` bytes of [`Self::pending`].
     pub(crate) fn advance(&mut self, count: usize) {
         self.written = self.written.saturating_add(count).min(self.bytes.len());
+        if self.written >= self.apart {
+            self.apart = 0;
+        }
         if self.written < self.bytes.len() {
             return;
         }
@@ -40,6 +61,7 @@ impl Output {
     pub(crate) fn back(&mut self) -> &mut Vec<u8> {
         if self.written > 0 && self.written >= self.bytes.len() / 2 {
             self.bytes.drain(..self.written);
+            self.apart = self.apart.saturating_sub(self.written);
             self.written = 0;
         }
         &mut self.bytes
@@ -63,6 +85,26 @@ mod tests {
         output.advance(usize::MAX);
         assert_eq!(output.pending(), b"");
         assert_eq!(output.bytes.capacity(), 0, "the memory is given back");
+    }
+
+    #[test]
+    fn what_is_set_apart_is_written_by_itself() {
+        let mut output = Output::default();
+        output.set_apart();
+        output.push_bytes(b"first");
+        output.set_apart();
+        output.push_bytes(b"second");
+        output.set_apart();
+        output.push_bytes(b"third");
+        assert_eq!((output.piece(), output.pending().len()), (&b"first"[..], 16));
+        output.advance(4);
+        output.push_bytes(b"!");
+        assert_eq!(output.piece(), b"t");
+        output.advance(1);
+        assert_eq!(output.piece(), b"secondthird!");
+        output.advance(12);
+        output.push_bytes(b"more");
+        assert_eq!(output.piece(), b"more");
     }
 
     #[test]

@@ -53,10 +53,18 @@ impl Service {
     /// As [`Self::judge_reader`], for the event hub of that name.
     fn judge_entity(&self, caller: &Caller, entity: &Entity, path: &[&str]) -> Result<(Arc<Hub>, Signed), Error> {
         let (hub, signed) = self.judge_reader(caller, &entity.host, path)?;
-        match hub.name.as_str().eq_ignore_ascii_case(&entity.name) {
+        match self.is_event_hub(&hub, &entity.name) {
             true => Ok((hub, signed)),
             false => Err(Error::new(ErrorKind::ResourceNotFound, "There is no event hub of this name here.")),
         }
+    }
+
+    /// Whether `name` is that of the event hub of `hub`: the hub's own, or the first part of a host that it is dialled at,
+    /// which Azure IoT Explorer takes for it. Which hub is meant was decided before.
+    fn is_event_hub(&self, hub: &Hub, name: &str) -> bool {
+        let resources = self.resources();
+        let first_parts = resources.hub_aliases(hub).iter().filter_map(|host| host.split('.').next());
+        first_parts.chain([hub.name.as_str()]).any(|known| known.eq_ignore_ascii_case(name))
     }
 
     async fn describe(&self, caller: &Caller, entity: &Entity) -> Result<Answer, Error> {
@@ -97,7 +105,7 @@ impl Service {
         // Before the place is looked up: what comes in between is noticed twice, not never.
         let appended = self.0.telemetry.appended(hub.key);
         let from = self.begin_at(&hub, partition, start).await?;
-        let seat = Seat { number: 0, hub: hub.key, name: hub.name.to_string(), group, partition, tracks };
+        let seat = Seat { number: 0, hub: hub.key, name: entity.name, group, partition, tracks };
         let reader = match self.0.readers.enter(seat, epoch, signed, appended) {
             Ok(reader) => reader,
             Err(NotEntered::Held(epoch)) => return Ok(Answer::Held { epoch }),

@@ -214,7 +214,7 @@ pub struct Seat {
     pub number: u64,
     /// The hub.
     pub hub: HubKey,
-    /// The name of the event hub.
+    /// The name of the event hub as its reader has it, since what it signs names it so.
     pub name: String,
     /// The consumer group.
     pub group: String,

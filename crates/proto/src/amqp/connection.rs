@@ -514,10 +514,10 @@ impl Connection {
         }
     }
 
-    /// What to write next; empty if there is nothing. Fetches what links can send, as long as there is space.
+    /// What to write next, in one go; empty if there is nothing. Fetches what links can send, as long as there is space.
     pub fn output(&mut self) -> &[u8] {
         self.pump();
-        self.output.pending()
+        self.output.piece()
     }
 
     /// Whether to read from the peer. `false` while too much is unwritten, while the caller decides, and at the end.

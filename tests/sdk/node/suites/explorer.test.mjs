@@ -1,16 +1,27 @@
 // The calls that Azure IoT Explorer makes, as its source writes them (dataPlaneHelper.ts, devicesService.ts,
-// moduleService.ts, digitalTwinService.ts of 0.15.8): its own tokens, and paths that are percent-encoded as a whole.
+// moduleService.ts, digitalTwinService.ts, eventHubHelper.ts, eventHubHandler.ts, deviceHandler.ts of 0.15.8): its own
+// tokens, paths that are percent-encoded as a whole, and over AMQP the clients that it is built with.
 
 import '../trust.mjs';
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
-import { connect, report } from '../devices.mjs';
+import { EventEmitter, once } from 'node:events';
+import { createRequire } from 'node:module';
+import { EventHubConsumerClient, earliestEventPosition } from '@azure/event-hubs';
+import common from 'azure-iot-common';
+import iothub from 'azure-iothub';
+import { connect, create, report } from '../devices.mjs';
 import { check } from '../muster.mjs';
+import { within } from '../process.mjs';
+
+// The version that @azure/event-hubs brings along, as the app's does.
+const { Connection, ReceiverEvents, parseConnectionString } = createRequire(createRequire(import.meta.url).resolve('@azure/event-hubs'))('rhea-promise');
 
 const EXPLORER = { client: 'Azure IoT Explorer (its calls)', version: '0.15.8', transport: 'https', credential: 'policy' };
 const VERSION = '2020-09-30';
 const MODEL = 'dtmi:com:example:TemperatureController;2';
 const SAS_EXPIRES_S = 300;
+const HEARD_MS = 20_000;
 const LIST_DEVICES = `
     SELECT deviceId as DeviceId,
     status as Status,
@@ -28,8 +39,8 @@ function parse(connectionString) {
   return Object.fromEntries(connectionString.split(';').map((part) => part.split('=', 2)));
 }
 
-function token({ HostName, SharedAccessKeyName, SharedAccessKey }) {
-  const uri = encodeURIComponent(HostName);
+function token({ HostName, SharedAccessKeyName, SharedAccessKey }, path = '') {
+  const uri = encodeURIComponent(`${HostName}${path}`);
   const expires = Math.ceil(Date.now() / 1000 + SAS_EXPIRES_S);
   const signed = createHmac('sha256', Buffer.from(SharedAccessKey, 'base64')).update(`${uri}\n${expires}`).digest('base64');
   return `SharedAccessSignature sr=${uri}&sig=${encodeURIComponent(signed)}&se=${expires}&skn=${SharedAccessKeyName}`;
@@ -156,3 +167,91 @@ check('a component is read, changed and commanded', { ...EXPLORER, feature: 'Plu
   const failed = await call(muster, 'POST', '/digitalTwins/dev-1/commands/reboot', { body: 5, query });
   assert.deepEqual([failed.status, failed.body], [422, 'too hot']);
 });
+
+/** Asks the hub where its telemetry is read, and makes a connection string of what it is told. */
+async function eventHubOf(muster) {
+  // As the app reads it here, where the key keeps its padding.
+  const known = parseConnectionString(muster.hub.connectionString);
+  // Of an address that is no name, this is the first number.
+  const [name] = known.HostName.split('.');
+  const policy = known.SharedAccessKeyName;
+  const connection = new Connection({
+    transport: 'tls',
+    host: known.HostName,
+    hostname: known.HostName,
+    username: `${policy}@sas.root.${name}`,
+    port: 5671,
+    reconnect: false,
+    password: token(known, '/messages/events'),
+  });
+  await connection.open();
+  const receiver = await connection.createReceiver({ source: { address: `amqps://${known.HostName}/messages/events/$management` } });
+  await within(HEARD_MS, 'the hub tells the way', once(receiver, ReceiverEvents.receiverError));
+  const { condition, info } = receiver.error;
+  assert.equal(condition, 'amqp:link:redirect');
+  await connection.close();
+  return `Endpoint=sb://${info.hostname}/;EntityPath=${name};SharedAccessKeyName=${policy};SharedAccessKey=${known.SharedAccessKey}`;
+}
+
+check(
+  'telemetry of a device is watched from a time on',
+  { ...EXPLORER, transport: 'amqp', feature: 'telemetry' },
+  async (muster) => {
+    const hub = await connect(muster, 'mqtt', 'dev-1', await create(muster, 'dev-1'));
+    const send = (text) => hub.sendEvent(Object.assign(new common.Message(text), { contentType: 'application/json' }));
+    await send('{"number":1}');
+    const connectionString = await eventHubOf(muster);
+    const watch = async (startPosition, count) => {
+      const told = [];
+      const heard = new EventEmitter();
+      const reader = new EventHubConsumerClient('$Default', connectionString);
+      const subscription = reader.subscribe(
+        {
+          processEvents: async (events) => {
+            told.push(...events.filter((event) => event.systemProperties['iothub-connection-device-id'] === 'dev-1'));
+            heard.emit('something');
+          },
+          processError: async (error) => heard.emit('error', error),
+        },
+        { startPosition },
+      );
+      const enough = async () => {
+        while (told.length < count) await once(heard, 'something');
+      };
+      await within(HEARD_MS, `${count} events arrive`, enough());
+      await subscription.close();
+      await reader.close();
+      return told;
+    };
+    const [first] = await watch(earliestEventPosition, 1);
+    assert.deepEqual(first.body, { number: 1 });
+    await send('{"number":2}');
+    const later = { enqueuedOn: first.enqueuedTimeUtc.getTime() + 1 };
+    const [second, ...others] = await watch(later, 1);
+    assert.deepEqual([second.body, others], [{ number: 2 }, []]);
+  },
+);
+
+check(
+  'a message is sent to a device with its properties',
+  { ...EXPLORER, transport: 'amqp', feature: 'cloud-to-device messages' },
+  async (muster) => {
+    const device = await connect(muster, 'mqtt', 'dev-1', await create(muster, 'dev-1'));
+    const heard = once(device, 'message');
+    const hub = iothub.Client.fromConnectionString(muster.hub.connectionString);
+    const message = new common.Message('hello');
+    const expiryTimeUtc = Date.now() + HEARD_MS;
+    Object.assign(message, { ack: 'full', contentType: 'text/plain', correlationId: 'c', expiryTimeUtc, messageId: 'm', lockToken: 'l' });
+    message.properties.add('plain', 'value');
+    await hub.open();
+    await hub.send('dev-1', message);
+    await hub.close();
+    const [received] = await within(HEARD_MS, 'the message arrives', heard);
+    assert.deepEqual(
+      [received.getData().toString(), received.messageId, received.correlationId, received.contentType],
+      ['hello', 'm', 'c', 'text/plain'],
+    );
+    assert.equal(received.properties.getValue('plain'), 'value');
+    await device.complete(received);
+  },
+);

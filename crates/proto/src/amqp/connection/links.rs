@@ -163,6 +163,11 @@ impl Connection {
             self.push_on_session(session, &Performative::Attach(Box::new(attach)));
         }
         self.empty_link(id);
+        if error.is_some() {
+            // rhea-promise hands out a link that is attached once all that it has read is dealt with: if the link is ended
+            // in the same breath, nobody hears why.
+            self.output.set_apart();
+        }
         self.push_detach(session, handle, is_closed, error);
     }
 

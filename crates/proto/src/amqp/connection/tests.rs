@@ -112,23 +112,20 @@ impl Script {
     }
 
     fn sent_bytes(&mut self) -> Vec<u8> {
-        let bytes = self.connection.output().to_vec();
-        self.connection.handle_written(bytes.len(), self.now);
-        bytes
+        let mut all = Vec::new();
+        loop {
+            let piece = self.connection.output().to_vec();
+            self.connection.handle_written(piece.len(), self.now);
+            if piece.is_empty() {
+                return all;
+            }
+            all.extend(piece);
+        }
     }
 
     /// The frames that were sent: channel, performative, payload. Empty frames are left out.
     fn sent(&mut self) -> Vec<(u16, Performative, Bytes)> {
-        let mut bytes = BytesMut::from(&self.sent_bytes()[..]);
-        let mut sent = Vec::new();
-        while let Some(frame) = frame::decode_frame(&mut bytes, FrameType::Amqp, u32::MAX).unwrap() {
-            if !frame.body.is_empty() {
-                let (performative, payload) = Performative::decode(&frame.body).unwrap();
-                sent.push((frame.channel, performative, payload));
-            }
-        }
-        assert!(bytes.is_empty());
-        sent
+        frames(&self.sent_bytes())
     }
 
     fn performatives(&mut self) -> Vec<Performative> {
@@ -147,6 +144,20 @@ impl Script {
         let [Event::Delivery(delivery)] = &events[..] else { panic!("no delivery: {events:?}") };
         delivery.clone()
     }
+}
+
+/// The frames that `bytes` are, without the empty ones.
+fn frames(bytes: &[u8]) -> Vec<(u16, Performative, Bytes)> {
+    let mut bytes = BytesMut::from(bytes);
+    let mut frames = Vec::new();
+    while let Some(frame) = frame::decode_frame(&mut bytes, FrameType::Amqp, u32::MAX).unwrap() {
+        if !frame.body.is_empty() {
+            let (performative, payload) = Performative::decode(&frame.body).unwrap();
+            frames.push((frame.channel, performative, payload));
+        }
+    }
+    assert!(bytes.is_empty());
+    frames
 }
 
 fn open() -> Open {

@@ -63,6 +63,8 @@ fn a_refused_link_is_attached_to_nothing_and_closed() {
         let (mut script, _) = Script::with_session(Limits::default());
         let link = script.attached(attach(3, role));
         script.connection.refuse_link(link, Error::new(condition::NOT_FOUND, "404006"));
+        let by_itself = frames(script.connection.output());
+        assert!(matches!(by_itself[..], [(_, Performative::Attach(_), _)]), "{by_itself:?}");
         let sent = script.performatives();
         let [Performative::Attach(answer), Performative::Detach(detach)] = &sent[..] else { panic!("{sent:?}") };
         assert_eq!((answer.target.is_none(), answer.source.is_none()), (role == Role::Sender, role == Role::Receiver));
