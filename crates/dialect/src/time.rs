@@ -14,6 +14,12 @@ pub fn rfc3339_seconds(moment: UnixTime) -> String {
     format!("{}Z", date_and_time(moment))
 }
 
+/// `2024-01-31T12:00:00+00:00`: without a fraction, and with an offset, as notifications of files say when the file was
+/// written; Java reads nothing else there.
+pub fn rfc3339_offset(moment: UnixTime) -> String {
+    format!("{}+00:00", date_and_time(moment))
+}
+
 /// `Fri, 20 Nov 2026 23:59:41 GMT`: RFC 1123, as the management API writes dates of certificates.
 pub fn rfc1123(moment: UnixTime) -> String {
     timestamp(moment).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()

@@ -61,7 +61,7 @@ pub fn file_notification(locked: &LockedNotification) -> Value {
         "deviceId": device.device,
         "blobUri": file_address(&locked.host, &locked.container, file),
         "blobName": file.as_str(),
-        "lastUpdatedTime": time::rfc3339(*written_at),
+        "lastUpdatedTime": time::rfc3339_offset(*written_at),
         "blobSizeInBytes": bytes,
         "enqueuedTimeUtc": time::rfc3339(*enqueued_at),
     });

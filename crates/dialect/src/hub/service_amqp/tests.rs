@@ -367,7 +367,7 @@ fn a_notification_of_a_file_is_one_object_and_is_settled_as_the_client_says() {
             "deviceId": "dev-1",
             "blobUri": "https://127.0.0.2/uploads/dev-1/a%20b",
             "blobName": "dev-1/a b",
-            "lastUpdatedTime": "1970-01-01T00:00:01.0000000Z",
+            "lastUpdatedTime": "1970-01-01T00:00:01+00:00",
             "blobSizeInBytes": 4,
             "enqueuedTimeUtc": "1970-01-01T00:00:02.0000000Z",
         });

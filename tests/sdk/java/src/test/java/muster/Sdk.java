@@ -10,7 +10,8 @@ enum Sdk {
     DEVICE("com.microsoft.azure.sdk.iot", "iot-device-client"),
     SERVICE("com.microsoft.azure.sdk.iot", "iot-service-client"),
     PROVISIONING_DEVICE("com.microsoft.azure.sdk.iot.provisioning", "provisioning-device-client"),
-    PROVISIONING_SERVICE("com.microsoft.azure.sdk.iot.provisioning", "provisioning-service-client");
+    PROVISIONING_SERVICE("com.microsoft.azure.sdk.iot.provisioning", "provisioning-service-client"),
+    STORAGE("com.azure", "azure-storage-blob");
 
     private final String group;
     private final String artifact;
