@@ -166,6 +166,11 @@ const LIVES: &[(&str, &str, &str)] = &[
         "uploads",
     ),
     ("hub show hub2", "/properties/enableFileUploadNotifications", "true"),
+    ("job list --type import --hub hub2", "", "[]"),
+    ("job export --hub hub2 --name all.txt --without-keys", "/outputBlobName", "all.txt"),
+    ("job list --type export --hub hub2", "/0/excludeKeysInExport", "true"),
+    ("hub update hub --upload-container uploads", "/properties/storageEndpoints/$default/containerName", "uploads"),
+    ("job import --name absent.txt", "/type", "import"),
     ("hub delete hub2", "/deleted", "true"),
 ];
 

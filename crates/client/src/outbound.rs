@@ -1,10 +1,11 @@
-//! What is dialled because data says so: endpoints of routes (`rules.md` 26). The only place that does.
+//! What is dialled because data says so: endpoints of routes, containers of imports and exports (`rules.md` 26). The only place that does.
 //!
 //! An address is looked at when it is dialled, not when it is written, since names change: link-local ones and the server's
 //! own listeners are never dialled, private ones only where a setting says so. Everything ends in bounded time, and answers
 //! are read within bounds. Start at [`Outbound::send`].
 
 mod amqp;
+mod blob;
 mod dial;
 mod nats;
 mod trust;

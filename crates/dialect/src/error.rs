@@ -40,6 +40,7 @@ pub const fn spelling(kind: ErrorKind) -> Spelling {
         ErrorKind::InvalidBody => spell(400, 400_012, 400_012, "DeserializationError", "InvalidRequestContent"),
         // Its number is in no source (`contract/hub-service.md 3`).
         ErrorKind::InvalidContent => spell(400, 400_000, 400_000, "InvalidConfigurationContent", "BadRequest"),
+        ErrorKind::InvalidContainer => spell(400, 400_000, 400_000, "BlobContainerValidationError", "BadRequest"),
         ErrorKind::TooManyEnrollments => spell(400, 400_205, 400_205, "TooManyEnrollments", "BadRequest"),
         ErrorKind::EnrollmentRepeated => {
             spell(400, 400_206, 400_206, "RegistrationIdDefinedMultipleTimes", "BadRequest")
@@ -189,6 +190,7 @@ pub const fn connack(kind: ErrorKind) -> Refusal {
         ErrorKind::InvalidArgument
         | ErrorKind::InvalidBody
         | ErrorKind::InvalidContent
+        | ErrorKind::InvalidContainer
         | ErrorKind::TooManyEnrollments
         | ErrorKind::EnrollmentRepeated
         | ErrorKind::TooLarge
@@ -243,6 +245,7 @@ pub const fn amqp_condition(kind: ErrorKind) -> Symbol {
         ErrorKind::InvalidArgument
         | ErrorKind::InvalidBody
         | ErrorKind::InvalidContent
+        | ErrorKind::InvalidContainer
         | ErrorKind::TooManyEnrollments
         | ErrorKind::EnrollmentRepeated
         | ErrorKind::TooManyDevices

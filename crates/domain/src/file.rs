@@ -13,15 +13,18 @@ use crate::clock::UnixTime;
 use crate::cloud_to_device::{FeedbackSettings, InvalidQueue, QueueSettings};
 use crate::ids::{ContentId, Etag, HubKey, LockToken, UploadId};
 use crate::operation::identity::IdentityName;
-use crate::sas::SymmetricKey;
+use crate::sas::{SymmetricKey, sha256};
 
 /// Most blocks that one file is made of.
 pub const BLOCKS_MAX: usize = 10_000;
+/// Files of a hub that holders of tokens for its container have begun and not written.
+pub const CONTAINER_UPLOADS_MAX: u32 = 1_000;
 /// Bytes that a piece of content counts for at least, so that there is a bound on how many there are.
 pub const CHARGED_BYTES_MIN: u64 = 4_096;
 
 /// The name under which a hub keeps a file: that of the identity, a slash, and the name the device gave it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct FileName(Box<str>);
 
 /// Why a text is no name of a file.
@@ -67,6 +70,19 @@ impl FileName {
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl TryFrom<String> for FileName {
+    type Error = InvalidFileName;
+    fn try_from(text: String) -> Result<Self, InvalidFileName> {
+        Self::parse(&text)
+    }
+}
+
+impl From<FileName> for String {
+    fn from(name: FileName) -> Self {
+        name.0.into()
     }
 }
 
@@ -185,6 +201,85 @@ impl fmt::Debug for FileToken {
             .field("permissions", &self.permissions)
             .field("expires_at", &self.expires_at)
             .finish_non_exhaustive()
+    }
+}
+
+/// A signature over the right to every file of a container until a time, for operators' programs. Having one proves
+/// nothing before [`Self::is_signed_by`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct ContainerToken {
+    /// What it allows.
+    pub permissions: Permissions,
+    /// Until when.
+    pub expires_at: UnixTime,
+    /// HMAC-SHA256 over the above, the hub and the container's name.
+    pub signature: [u8; 32],
+}
+
+impl ContainerToken {
+    /// Longest time for which one is given out.
+    pub const TTL_MAX: Duration = Duration::from_hours(7 * 24);
+
+    /// Signs the right to read and write the files of `container`. The time is cut to whole seconds.
+    pub fn issue(key: &SymmetricKey, (hub, container): (HubKey, &str), expires_at: UnixTime) -> Self {
+        let expires_at = UnixTime::from_seconds(expires_at.seconds());
+        let mut token = Self { permissions: Permissions::READ_WRITE, expires_at, signature: [0; 32] };
+        token.signature = key.sign(&token.message(hub, container));
+        token
+    }
+
+    /// Whether `key` signed it for `container` of `hub`; takes the same time whatever the answer.
+    pub fn is_signed_by(&self, key: &SymmetricKey, hub: HubKey, container: &str) -> bool {
+        key.sign(&self.message(hub, container)).ct_eq(&self.signature).into()
+    }
+
+    /// By what `file` is written while the token is good: the same however often its holder begins.
+    pub fn upload_of(&self, file: &FileName) -> UploadId {
+        let digest = sha256(&[&self.signature[..], file.as_str().as_bytes()].concat());
+        let (bits, _) = digest.split_first_chunk().expect("a digest has 32 bytes");
+        UploadId::from_bits(u128::from_be_bytes(*bits))
+    }
+
+    /// What is signed. It begins with a word, which what a [`FileToken`] signs does not.
+    fn message(&self, hub: HubKey, container: &str) -> Vec<u8> {
+        let Permissions { read, write } = self.permissions;
+        format!("container\n{}\n{read}\n{write}\n{}\n{container}", hub.0, self.expires_at.seconds()).into_bytes()
+    }
+}
+
+impl fmt::Debug for ContainerToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContainerToken")
+            .field("permissions", &self.permissions)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the holder of a signature shows to the storage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StorageToken {
+    /// For one file.
+    File(FileToken),
+    /// For all files of a container.
+    Container(ContainerToken),
+}
+
+impl StorageToken {
+    /// Until when.
+    pub const fn expires_at(&self) -> UnixTime {
+        match self {
+            Self::File(token) => token.expires_at,
+            Self::Container(token) => token.expires_at,
+        }
+    }
+
+    /// What it allows.
+    pub const fn permissions(&self) -> Permissions {
+        match self {
+            Self::File(token) => token.permissions,
+            Self::Container(token) => token.permissions,
+        }
     }
 }
 
@@ -421,6 +516,25 @@ mod tests {
         for token in changed {
             assert!(!token.is_signed_by(&key, HubKey(1), &file), "{token:?}");
         }
+    }
+
+    #[test]
+    fn a_container_s_token_is_good_for_its_container_its_hub_and_its_time_alone() {
+        let key = SymmetricKey::from_bytes(&[1; 32]).unwrap();
+        let token = ContainerToken::issue(&key, (HubKey(1), "uploads"), NOON);
+        assert!(token.is_signed_by(&key, HubKey(1), "uploads"));
+        assert!(!token.is_signed_by(&key, HubKey(2), "uploads"), "another hub");
+        assert!(!token.is_signed_by(&key, HubKey(1), "others"), "another container");
+        let other_key = SymmetricKey::from_bytes(&[2; 32]).unwrap();
+        assert!(!token.is_signed_by(&other_key, HubKey(1), "uploads"), "another key");
+        let longer = ContainerToken { expires_at: NOON.plus(Duration::from_secs(1)), ..token.clone() };
+        assert!(!longer.is_signed_by(&key, HubKey(1), "uploads"), "another time");
+
+        let [one, other] = ["a", "b"].map(|name| FileName::parse(name).unwrap());
+        assert_eq!(token.upload_of(&one), token.upload_of(&one));
+        assert_ne!(token.upload_of(&one), token.upload_of(&other));
+        let later = ContainerToken::issue(&key, (HubKey(1), "uploads"), NOON.plus(Duration::from_secs(1)));
+        assert_ne!(token.upload_of(&one), later.upload_of(&one));
     }
 
     #[test]

@@ -377,6 +377,13 @@ guid!(
 );
 stored_as_text!(TrackingId);
 
+impl JobId {
+    /// A name that nobody else has, for a job that nobody named.
+    pub fn generate(entropy: &dyn Entropy) -> Self {
+        Self(TrackingId::generate(entropy).to_string().into())
+    }
+}
+
 guid!(
     /// Names a direct method request on its way to a device, so that its response is told from any other. Nobody can
     /// guess one, and none comes twice: a device that answers on a later connection must not answer a later request.

@@ -31,4 +31,5 @@ pub mod reprovision;
 pub mod resource;
 pub mod route;
 pub mod sas;
+pub mod transfer;
 pub mod twin;

@@ -1,7 +1,7 @@
 //! Carries what goes to endpoints from the use cases to the sockets of `client::outbound`.
 
 use async_trait::async_trait;
-use client::outbound::{Outbound, Reach};
+use client::outbound::Outbound;
 use domain::route::{Endpoint, Parcel, Refusal};
 use service::Courier;
 
@@ -11,9 +11,9 @@ pub struct OutboundCourier {
 }
 
 impl OutboundCourier {
-    /// Sends to what `reach` allows.
-    pub fn new(reach: Reach) -> Self {
-        Self { outbound: Outbound::new(reach) }
+    /// Sends to what `outbound` reaches.
+    pub const fn new(outbound: Outbound) -> Self {
+        Self { outbound }
     }
 }
 

@@ -102,6 +102,7 @@ const fn is_proof(operation: &Operation) -> bool {
         | Operation::Query(_)
         | Operation::DigitalTwin(_)
         | Operation::Job(_)
+        | Operation::Transfer(_)
         | Operation::Configuration(_)
         | Operation::Resource(_)
         | Operation::Route(_)

@@ -10,6 +10,7 @@ pub mod budget;
 mod connection;
 mod courier;
 pub mod door;
+mod exchange;
 pub mod http;
 pub mod listener;
 mod log_budget;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use client::outbound::Reach;
+use client::outbound::{Outbound, Reach};
 use domain::clock::{Clock, Entropy};
 use domain::operation::Transport;
 use proto::{amqp, mqtt};
@@ -19,6 +19,7 @@ use crate::balancer::{Balancer, Balancers};
 use crate::connection::caller;
 use crate::courier::OutboundCourier;
 use crate::door::Door;
+use crate::exchange::OutboundExchange;
 use crate::http::{HttpServer, HttpSettings};
 use crate::listener::{BindError, Binder, ConnectionLimit, Incoming, PortNotice, PortWanted, RunningListener};
 use crate::mqtt::MqttServer;
@@ -186,7 +187,10 @@ impl Server {
         let Ports { https, mqtts, amqps, admin } = server.ports();
         let reach =
             Reach { private: options.dials_private, own_ports: vec![https, mqtts, amqps, admin], own_addresses };
-        let courier: Arc<dyn Courier> = Arc::new(OutboundCourier::new(reach));
+        let outbound = Outbound::new(reach);
+        service.exchange_by(Arc::new(OutboundExchange::new(outbound.clone())));
+        server.run("transfers", service, |service| async move { service.run_transfers().await });
+        let courier: Arc<dyn Courier> = Arc::new(OutboundCourier::new(outbound));
         server.run("routes", service, move |service| {
             let courier = Arc::clone(&courier);
             async move { service.run_routes(courier).await }

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use domain::access::Action;
 use domain::clock::UnixTime;
 use domain::file::{
-    Access, BLOCKS_MAX, BlockId, BlockSource, Content, FileName, FileProperties, FileToken, InvalidFileName,
-    LockedNotification, StoredFile,
+    Access, BLOCKS_MAX, BlockId, BlockSource, ContainerToken, Content, FileName, FileProperties, FileToken,
+    InvalidFileName, LockedNotification, StorageToken, StoredFile,
 };
 use domain::ids::{ContentId, Etag, HubName, LockToken, UploadId};
 use domain::operation::cloud_to_device::AtHub;
@@ -70,6 +70,7 @@ impl Service {
                     false => Err(no_file()),
                 }
             }
+            Ask::Sign { hub, ttl_s } => self.sign_container(&*self.hub_of_operator(caller, hub)?, ttl_s),
             Ask::TakeNotification(hub) => {
                 let hub = self.hub_for(caller, &hub, (Action::ReadFileNotifications, NOTIFICATION_PATH))?;
                 self.take_notification(&hub).await
@@ -102,8 +103,7 @@ impl Service {
         let resources = self.resources();
         let hub = resources.hub(seat.hub).ok_or_else(|| Error::new(ErrorKind::HubNotFound, "The hub is gone."))?;
         if !hub.files.are_taken() {
-            let words = "This hub takes no files: its property storageEndpoints.$default names no container.";
-            return Err(Error::invalid(words));
+            return Err(takes_no_files());
         }
         let file = FileName::of(name, file).map_err(|invalid: InvalidFileName| Error::invalid(invalid.to_string()))?;
         let upload = UploadId::generate(self.entropy());
@@ -144,11 +144,25 @@ impl Service {
         .await
     }
 
+    fn sign_container(&self, hub: &Hub, ttl_s: u64) -> Result<Answer, Error> {
+        if !hub.files.are_taken() {
+            return Err(takes_no_files());
+        }
+        let most = ContainerToken::TTL_MAX.as_secs();
+        if !(1..=most).contains(&ttl_s) {
+            return Err(Error::invalid(format!("A signature for a container is good for 1 to {most} seconds.")));
+        }
+        let expires_at = self.now().plus(Duration::from_secs(ttl_s));
+        let container = hub.files.container.clone();
+        let token = ContainerToken::issue(&self.file_key(), (hub.key, &container), expires_at);
+        Ok(Answer::Signed { host: self.resources().hub_host(hub), container, token })
+    }
+
     /// Judges a token. Whoever has one that is not good learns nothing but that.
     async fn open_file(
         &self,
         caller: &Caller,
-        token: &FileToken,
+        token: &StorageToken,
         (container, file): (&str, FileName),
         access: Access,
     ) -> Result<Answer, Error> {
@@ -156,26 +170,58 @@ impl Service {
         let hub = resources
             .hub_at(&caller.endpoint, "")
             .ok_or_else(|| unreached(caller, ErrorKind::HubNotFound, "No hub answers at this host."))?;
+        self.open_by_token(hub, token, (container, file), access).await.map(Answer::Opened)
+    }
+
+    /// [`Self::open_file`] at a hub.
+    pub(crate) async fn open_by_token(
+        &self,
+        hub: &Hub,
+        token: &StorageToken,
+        (container, file): (&str, FileName),
+        access: Access,
+    ) -> Result<OpenFile, Error> {
         let refused = |reason: &'static str| {
             tracing::info!(%file, reason, "a token of a file was refused");
             Error::unauthorized()
         };
-        if !token.is_signed_by(&self.file_key(), hub.key, &file) {
+        let is_signed = match token {
+            StorageToken::File(token) => token.is_signed_by(&self.file_key(), hub.key, &file),
+            StorageToken::Container(token) => token.is_signed_by(&self.file_key(), hub.key, container),
+        };
+        if !is_signed {
             return Err(refused("it was not given out for this file"));
         }
-        if token.expires_at.plus(LEEWAY) < self.now() {
+        if token.expires_at().plus(LEEWAY) < self.now() {
             return Err(refused("it has expired"));
         }
         if container != hub.files.container {
             return Err(refused("the container is another"));
         }
-        if !token.permissions.allow(access) {
+        if !token.permissions().allow(access) {
             return Err(Error::new(ErrorKind::Forbidden, "The signature does not allow this."));
         }
-        if access == Access::Write && !self.0.store.is_upload_open(hub.key, token.upload, self.now()).await? {
-            return Err(refused("its upload is over"));
+        let upload = match token {
+            StorageToken::File(token) => token.upload,
+            StorageToken::Container(token) => token.upload_of(&file),
+        };
+        if access == Access::Write && !self.0.store.is_upload_open(hub.key, upload, self.now()).await? {
+            let StorageToken::Container(token) = token else { return Err(refused("its upload is over")) };
+            let expires_at = token.expires_at.plus(LEEWAY);
+            let new = NewUpload { id: upload, generation: String::new(), file: file.clone(), expires_at };
+            self.begin_for_container(hub, new).await?;
         }
-        Ok(Answer::Opened(OpenFile::open(Opened { hub: hub.key, file, upload: Some(token.upload) })))
+        Ok(OpenFile::open(Opened { hub: hub.key, file, upload: Some(upload) }))
+    }
+
+    async fn begin_for_container(&self, hub: &Hub, new: NewUpload) -> Result<(), Error> {
+        match self.0.store.begin_container_upload(hub.key, new, self.now()).await? {
+            Begun::Done => Ok(()),
+            Begun::NotFound => Err(Error::new(ErrorKind::HubNotFound, "The hub is gone.")),
+            Begun::Full => {
+                Err(Error::new(ErrorKind::QuotaExceeded, "As many files of the container are being written as may be."))
+            }
+        }
     }
 
     async fn take_notification(&self, hub: &Hub) -> Result<Answer, Error> {
@@ -264,6 +310,10 @@ impl Service {
         while self.0.store.sweep_files(self.now(), SWEEP_ROWS_MAX).await? >= SWEEP_ROWS_MAX {}
         Ok(())
     }
+}
+
+fn takes_no_files() -> Error {
+    Error::invalid("This hub takes no files: its property storageEndpoints.$default names no container.")
 }
 
 fn no_file() -> Error {

@@ -32,6 +32,7 @@ mod snapshot;
 mod tasks;
 mod telemetry;
 mod token;
+mod transfers;
 mod twins;
 
 use std::borrow::Cow;
@@ -63,6 +64,7 @@ pub use snapshot::Snapshot;
 pub use tasks::{Spawner, Task};
 pub use telemetry::{ReaderStart, TelemetryReader};
 pub use token::TOKEN_LIFETIME;
+pub use transfers::Exchange;
 
 /// What an operator can set of the use cases.
 #[derive(Clone, Debug)]
@@ -155,6 +157,9 @@ struct Inner {
     file_bytes_under_way: Arc<AtomicU64>,
     assignments: Notify,
     jobs: Notify,
+    transfers: Notify,
+    /// Reads and writes the lines of imports and exports.
+    exchange: OnceLock<Arc<dyn Exchange>>,
     configurations: Notify,
     key_groups: KeyGroups,
     /// Counts changes of what clients can dial.
@@ -192,6 +197,8 @@ impl Service {
             file_bytes_under_way: Arc::default(),
             assignments: Notify::new(),
             jobs: Notify::new(),
+            transfers: Notify::new(),
+            exchange: OnceLock::new(),
             configurations: Notify::new(),
             key_groups: KeyGroups::new(store.as_ref()),
             store,
@@ -234,6 +241,7 @@ impl Service {
             Operation::Method(ask) => self.perform_method(caller, ask).await.map(Reply::Method),
             Operation::Query(ask) => self.perform_query(caller, ask).await.map(Reply::Query),
             Operation::Job(ask) => self.perform_job(caller, ask).await.map(Reply::Job),
+            Operation::Transfer(ask) => self.perform_transfer(caller, ask).await.map(Reply::Transfer),
             Operation::Configuration(ask) => self.perform_configuration(caller, ask).await.map(Reply::Configuration),
             Operation::Session(ask) => self.perform_session(caller, ask).await.map(Reply::Session),
             Operation::Backend(ask) => self.perform_backend(caller, ask).map(Reply::Backend),

@@ -30,6 +30,7 @@ use domain::operation::session::Subscriptions;
 use domain::operation::{Page, PageRequest};
 use domain::query::{Groups, Plan, TooManyGroups};
 use domain::resource::{AddressPool, CaCertificate, CertificateOwner, Hub, ProvisioningService, ResourceGroup};
+use domain::transfer::{self, Transfer};
 use domain::twin::{ServiceChange, Twin};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
@@ -38,11 +39,11 @@ use crate::error::{Error, Unavailability};
 use crate::ports::{
     Accepted, ActivityMark, Begun, Buried, Changed, ClaimWanted, Claimed, CloudToDeviceStore, ConfigurationStore,
     ConnectionClaim, ContentWriter, Created, DecisionStore, DefaultsStage, Deployment, DeviceCounts, DeviceJobsWanted,
-    DueJob, Ended, Ending, Enlisted, Enqueued, EnrollmentStore, EventStore, FileStore, Finish, Finished, Found, Given,
-    GivenUp, IdentityStore, JobKey, JobStore, Judged, KeptEvent, Lease, NewUpload, OperationView, Place, Placed,
-    Planned, Position, QueryStore, ReadFrom, RegistrationStore, ResourceStore, Resources, RouteStore, Searched,
-    Settled, StoredMessage, Swept, TelemetryLog, Told, TwinChange, TwinOutcome, TwinStore, Writing, Written,
-    X509Lookup,
+    DueJob, DueTransfer, Ended, Ending, Enlisted, Enqueued, EnrollmentStore, EventStore, FileStore, Finish, Finished,
+    Found, Given, GivenUp, IdentityStore, ImportFaults, ImportPiece, JobKey, JobStore, Judged, KeptEvent, Lease,
+    NewUpload, OperationView, Place, Placed, Planned, Position, QueryStore, ReadFrom, RegistrationStore, ResourceStore,
+    Resources, RouteStore, Searched, Settled, StoredMessage, Swept, TelemetryLog, Told, TransferKey, TransferStore,
+    TwinChange, TwinOutcome, TwinStore, Writing, Written, X509Lookup,
 };
 
 /// How a call fails.
@@ -307,6 +308,18 @@ gated!(JobStore {
     fn prune_jobs(before: UnixTime, limit: usize) -> usize;
 });
 
+gated!(TransferStore {
+    fn create_transfer(hub: HubKey, id: JobId, draft: transfer::Draft, now: UnixTime) -> Created<Transfer>;
+    fn find_transfer(hub: HubKey, id: &JobId) -> Option<Transfer>;
+    fn list_transfers(hub: HubKey) -> Vec<Transfer>;
+    fn cancel_transfer(hub: HubKey, id: &JobId, now: UnixTime) -> Option<Transfer>;
+    fn list_due_transfers() -> Vec<DueTransfer>;
+    fn advance_transfer(key: TransferKey, percent: u8, now: UnixTime) -> bool;
+    fn import_lines(key: TransferKey, piece: ImportPiece, now: UnixTime) -> bool;
+    fn import_faults(key: TransferKey) -> ImportFaults;
+    fn end_transfer(key: TransferKey, failure: Option<String>, now: UnixTime) -> ();
+});
+
 gated!(ConfigurationStore {
     fn create_configuration(hub: HubKey, draft: configuration::Draft, now: UnixTime) -> Created<Configuration>;
     fn replace_configuration(
@@ -358,6 +371,7 @@ gated!(FileStore {
     fn begin_content(id: ContentId) -> Box<dyn ContentWriter>;
     fn read_content(id: ContentId, offset: u64, bytes: usize) -> Option<Bytes>;
     fn charged_bytes() -> u64;
+    fn begin_container_upload(hub: HubKey, upload: NewUpload, now: UnixTime) -> Begun;
     fn begin_upload(hub: HubKey, name: &IdentityName, upload: NewUpload, now: UnixTime) -> Begun;
     fn is_upload_open(hub: HubKey, upload: UploadId, now: UnixTime) -> bool;
     fn put_block(hub: HubKey, upload: UploadId, block: (BlockId, Content), now: UnixTime) -> Written<()>;

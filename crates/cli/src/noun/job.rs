@@ -1,4 +1,4 @@
-//! `muster job`: one thing done to many devices of a hub, at once or at a time.
+//! `muster job`: one thing done to many devices of a hub, at once or at a time; imports and exports of all of them.
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
@@ -6,7 +6,8 @@ use client::service::ServiceRequest;
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use crate::context::{Context, NotFound, ask, ask_with_headers, parse_json};
+use super::transfer::{self, ExportArgs, ImportArgs};
+use crate::context::{Context, ask, ask_with_headers, parse_json};
 
 /// Jobs asked for at a time.
 const PAGE: &str = "1000";
@@ -16,7 +17,11 @@ const PAGE: &str = "1000";
 pub enum JobCommand {
     /// Change the twins of many devices, or call a method of each
     Schedule(ScheduleArgs),
-    /// Show one job and how many of its devices stand where
+    /// Create, change and remove the devices and modules that a file names
+    Import(ImportArgs),
+    /// Write all devices and modules, with their keys and twins, to a file
+    Export(ExportArgs),
+    /// Show one job and how far it is
     Show(JobName),
     /// List jobs
     List(ListArgs),
@@ -76,7 +81,7 @@ pub struct ListArgs {
     #[arg(long = "type", value_enum)]
     kind: Option<Kind>,
     /// That stand here alone
-    #[arg(long, value_parser = ["scheduled", "queued", "running", "completed", "failed", "cancelled"])]
+    #[arg(long, value_parser = ["scheduled", "queued", "enqueued", "running", "completed", "failed", "cancelled"])]
     status: Option<String>,
     /// Hub [default: the first]
     #[arg(long)]
@@ -90,6 +95,10 @@ pub enum Kind {
     Twin,
     /// Calls of methods
     Method,
+    /// Imports of devices
+    Import,
+    /// Exports of devices
+    Export,
 }
 
 impl Kind {
@@ -97,6 +106,8 @@ impl Kind {
         match self {
             Self::Twin => "scheduleUpdateTwin",
             Self::Method => "scheduleDeviceMethod",
+            Self::Import => "import",
+            Self::Export => "export",
         }
     }
 }
@@ -111,24 +122,37 @@ pub async fn run(command: &JobCommand, context: &Context) -> Result<()> {
             let hub = context.hub(args.name.hub.as_deref())?;
             context.output.record(&ask(&hub, "scheduling the job", request).await?)
         }
-        JobCommand::Show(name) => {
-            let path = ["jobs", "v2", name.id.as_str()];
-            let request = ServiceRequest::new(Method::GET, &path);
-            let job = ask(&context.hub(name.hub.as_deref())?, "reading the job", request).await?;
-            // The API answers for a job that it does not know as for any other.
-            if job.get("status").and_then(Value::as_str) == Some("unknown") {
-                return Err(NotFound(format!("there is no job {}", name.id)).into());
-            }
-            context.output.record(&job)
-        }
+        JobCommand::Show(name) => match find_scheduled(name, context).await? {
+            Some(job) => context.output.record(&job),
+            None => transfer::at(Method::GET, (&name.id, name.hub.as_deref()), context).await,
+        },
         JobCommand::Cancel(name) => {
+            if find_scheduled(name, context).await?.is_none() {
+                return transfer::at(Method::DELETE, (&name.id, name.hub.as_deref()), context).await;
+            }
             let path = ["jobs", "v2", name.id.as_str(), "cancel"];
             let request = ServiceRequest::new(Method::POST, &path);
             let hub = context.hub(name.hub.as_deref())?;
             context.output.record(&ask(&hub, "cancelling the job", request).await?)
         }
-        JobCommand::List(args) => list(args, context).await,
+        JobCommand::Import(args) => transfer::import(args, context).await,
+        JobCommand::Export(args) => transfer::export(args, context).await,
+        JobCommand::List(args) => match args.kind {
+            Some(kind @ (Kind::Import | Kind::Export)) => {
+                transfer::list(kind.wire(), args.status.as_deref(), (args.hub.as_deref(), context)).await
+            }
+            _ => list(args, context).await,
+        },
     }
+}
+
+/// A scheduled job; `None` for the ID of an import or export, or of nothing.
+async fn find_scheduled(name: &JobName, context: &Context) -> Result<Option<Value>> {
+    let path = ["jobs", "v2", name.id.as_str()];
+    let request = ServiceRequest::new(Method::GET, &path);
+    let job = ask(&context.hub(name.hub.as_deref())?, "reading the job", request).await?;
+    // The API answers for a job that it does not know as for any other.
+    Ok(Some(job).filter(|job| job.get("status").and_then(Value::as_str) != Some("unknown")))
 }
 
 fn body_of(args: &ScheduleArgs) -> Result<Value> {

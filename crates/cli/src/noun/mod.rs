@@ -19,4 +19,5 @@ pub mod query;
 pub mod registration;
 pub mod resource;
 pub mod route;
+pub mod transfer;
 pub mod twin;

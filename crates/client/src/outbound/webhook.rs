@@ -138,7 +138,8 @@ fn request(webhook: &Webhook, body: Bytes) -> Result<Request<Full<Bytes>>, Refus
     Ok(request)
 }
 
-fn host(url: &Url) -> String {
+/// What the header `Host` says.
+pub(super) fn host(url: &Url) -> String {
     let usual = if url.is_encrypted() { 443 } else { 80 };
     let host = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
     if url.port == usual { host } else { format!("{host}:{}", url.port) }
@@ -157,6 +158,7 @@ fn judge(status: StatusCode) -> Result<(), Refusal> {
     }
 }
 
-fn broken(error: &hyper::Error) -> Refusal {
+/// That an exchange did not come to its end.
+pub(super) fn broken(error: &hyper::Error) -> Refusal {
     Refusal::of_all(format!("the exchange broke off: {error}"))
 }

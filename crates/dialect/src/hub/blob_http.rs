@@ -1,5 +1,5 @@
 //! The storage that devices upload to, as clients of Azure's blob storage speak with it: whoever has a signature for one
-//! file writes it whole or block by block, and reads it.
+//! file, or for all of a container, writes it whole or block by block, and reads it.
 //!
 //! Heads in, answers out: bodies pass by, since a file is never held whole. What the signature is worth is for the service
 //! to say. Start at [`decode`].
@@ -8,7 +8,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use domain::clock::UnixTime;
-use domain::file::{Access, BlockId, FileName, FileProperties, FileToken, Permissions, Range, StoredFile};
+use domain::file::{
+    Access, BlockId, ContainerToken, FileName, FileProperties, FileToken, Permissions, Range, StorageToken, StoredFile,
+};
 use domain::ids::{Etag, UploadId};
 use domain::operation::file::Ask;
 use domain::operation::{ErrorKind, Failure};
@@ -228,10 +230,8 @@ fn range(headers: &HeaderMap) -> Option<Range> {
 
 /// Reads the signature of a query. The upload stands where a stored access policy is named, since clients pass on no part
 /// that they do not know.
-fn parse_token(target: &Target) -> Option<FileToken> {
-    if target.parameter("sr") != Some("b") || target.parameter("sv").is_none() {
-        return None;
-    }
+pub fn parse_token(target: &Target) -> Option<StorageToken> {
+    target.parameter("sv")?;
     let mut permissions = Permissions { read: false, write: false };
     for letter in target.parameter("sp")?.chars() {
         match letter {
@@ -240,21 +240,29 @@ fn parse_token(target: &Target) -> Option<FileToken> {
             _ => return None,
         }
     }
-    Some(FileToken {
-        upload: UploadId::parse(target.parameter("si")?)?,
-        permissions,
-        expires_at: time::parse(target.parameter("se")?)?,
-        signature: STANDARD.decode(target.parameter(SIGNATURE)?).ok()?.try_into().ok()?,
-    })
+    let expires_at = time::parse(target.parameter("se")?)?;
+    let signature = STANDARD.decode(target.parameter(SIGNATURE)?).ok()?.try_into().ok()?;
+    match target.parameter("sr")? {
+        "b" => {
+            let upload = UploadId::parse(target.parameter("si")?)?;
+            Some(StorageToken::File(FileToken { upload, permissions, expires_at, signature }))
+        }
+        "c" => Some(StorageToken::Container(ContainerToken { permissions, expires_at, signature })),
+        _ => None,
+    }
 }
 
 /// Writes a signature as a query, with its question mark.
-pub fn show_token(token: &FileToken) -> String {
-    let signature = STANDARD.encode(token.signature).replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
-    let expires_at = time::rfc3339_seconds(token.expires_at).replace(':', "%3A");
-    let Permissions { read, write } = token.permissions;
+pub fn show_token(token: &StorageToken) -> String {
+    let (signed, signature) = match token {
+        StorageToken::File(token) => (format!("b&si={}", token.upload), token.signature),
+        StorageToken::Container(token) => ("c".to_owned(), token.signature),
+    };
+    let signature = STANDARD.encode(signature).replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
+    let expires_at = time::rfc3339_seconds(token.expires_at()).replace(':', "%3A");
+    let Permissions { read, write } = token.permissions();
     let permissions = format!("{}{}", if read { "r" } else { "" }, if write { "w" } else { "" });
-    format!("?sv={VERSION}&sr=b&si={}&sig={signature}&se={expires_at}&sp={permissions}", token.upload)
+    format!("?sv={VERSION}&sr={signed}&sig={signature}&se={expires_at}&sp={permissions}")
 }
 
 /// Adds what every answer has.

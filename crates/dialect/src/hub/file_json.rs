@@ -2,7 +2,7 @@
 //!
 //! Grammar alone. Start at [`parse_begin`].
 
-use domain::file::{FileName, FileToken, UploadOutcome};
+use domain::file::{FileName, FileToken, StorageToken, UploadOutcome};
 use domain::ids::UploadId;
 use domain::operation::ErrorKind;
 use serde_json::{Value, json};
@@ -50,7 +50,7 @@ pub fn show_begun(host: &str, container: &str, file: &FileName, token: &FileToke
         "hostName": host,
         "containerName": container,
         "blobName": file.as_str(),
-        "sasToken": blob_http::show_token(token),
+        "sasToken": blob_http::show_token(&StorageToken::File(token.clone())),
     })
 }
 

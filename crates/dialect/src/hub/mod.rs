@@ -2,8 +2,8 @@
 //!
 //! What is only grammar stands by itself and knows no session: [`user_name`], [`topics`], [`property_bag`] for devices over
 //! MQTT, [`cbs`], [`link_address`], [`telemetry_amqp`], [`twin_amqp`], [`method_amqp`], [`delivery_amqp`] over AMQP,
-//! [`telemetry_http`], [`file_json`] and [`block_list`] over HTTPS, [`registry_json`], [`twin_json`] and [`method_json`]
-//! for operators. Nothing here decides who may do what. Start at [`device_mqtt`].
+//! [`telemetry_http`], [`file_json`] and [`block_list`] over HTTPS, [`registry_json`], [`twin_json`], [`method_json`]
+//! and [`transfer_json`] for operators. Nothing here decides who may do what. Start at [`device_mqtt`].
 
 pub mod amqp;
 pub mod annotations;
@@ -34,6 +34,8 @@ pub mod service_http;
 pub mod telemetry_amqp;
 pub mod telemetry_http;
 pub mod topics;
+mod transfer_http;
+pub mod transfer_json;
 pub mod twin_amqp;
 pub mod twin_answer;
 pub mod twin_json;

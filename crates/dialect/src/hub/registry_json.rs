@@ -65,7 +65,7 @@ pub fn show_identity(identity: &Identity) -> Value {
 }
 
 /// The scopes of an identity that has any.
-fn show_scopes(identity: &Identity, mut put: impl FnMut(&str, Value)) {
+pub(super) fn show_scopes(identity: &Identity, mut put: impl FnMut(&str, Value)) {
     if let Some(scope) = &identity.device_scope {
         put("deviceScope", json!(scope));
     }
@@ -110,7 +110,8 @@ pub fn parse_identity(name: IdentityName, body: &Value) -> Result<IdentityDraft,
     parse_draft(name, body)
 }
 
-fn parse_draft(name: IdentityName, body: &Value) -> Result<IdentityDraft, Refused> {
+/// Reads an identity, wherever it stands.
+pub(super) fn parse_draft(name: IdentityName, body: &Value) -> Result<IdentityDraft, Refused> {
     let capabilities = object(body, "capabilities")?
         .map(|capabilities| Ok::<_, InvalidJson>(boolean(capabilities, "iotEdge")?.unwrap_or_default()))
         .transpose()?;

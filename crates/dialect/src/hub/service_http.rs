@@ -16,7 +16,7 @@ use http::{HeaderName, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::registry_json::{self, Mode, invalid, parse_name};
-use super::{configuration_http, digital_twin_http, job_http, method_json, twin_json, words};
+use super::{configuration_http, digital_twin_http, job_http, method_json, transfer_http, twin_json, words};
 use crate::error::{self, Refused, spelling};
 use crate::http::{Target, empty, is, json as respond, json_text, list, page, precondition, with_header};
 use crate::json::{self, InvalidJson};
@@ -94,6 +94,9 @@ pub fn decode(request: &Request<Bytes>, target: &Target) -> Result<(Operation, A
         }
         [first, version, rest @ ..] if is(first, "jobs") && is(version, "v2") => {
             Ok((Operation::Job(job_http::decode(request, &method, target, rest)?), Asked::Other))
+        }
+        [first, rest @ ..] if is(first, "jobs") => {
+            Ok((Operation::Transfer(transfer_http::decode(request, &method, rest)?), Asked::Other))
         }
         [first, bound, word, rest @ ..]
             if is(first, "messages") && is(bound, "servicebound") && is_file_notifications(word) =>
@@ -290,6 +293,7 @@ pub fn encode(reply: Result<Reply, Failure>, asked: &Asked) -> Response<Bytes> {
         Ok(Reply::DigitalTwin(answer)) => digital_twin_http::encode(answer),
         Ok(Reply::Query(answer)) => encode_query(&answer),
         Ok(Reply::Job(answer)) => job_http::encode(&answer),
+        Ok(Reply::Transfer(answer)) => transfer_http::encode(&answer),
         Ok(Reply::Configuration(answer)) => configuration_http::encode(&answer),
         Ok(Reply::CloudToDevice(answer)) => encode_cloud_to_device(answer),
         Ok(Reply::File(answer)) => encode_file(&answer),

@@ -1,11 +1,12 @@
-//! Uploaded files as an operator sees them, below `/muster/v1/hubs/{hub}/files` and `…/filenotifications`.
+//! Uploaded files as an operator sees them, below `/muster/v1/hubs/{hub}/files`, `…/filecontainer` and
+//! `…/filenotifications`.
 //!
 //! Names here are Muster's own, and part of its interface. A file that is fetched passes by piece by piece. Start at
 //! [`decode`].
 
 use bytes::Bytes;
 use domain::cloud_to_device::Settlement;
-use domain::file::{FileName, StoredFile};
+use domain::file::{FileName, StorageToken, StoredFile};
 use domain::ids::{HubName, LockToken};
 use domain::operation::cloud_to_device::AtHub;
 use domain::operation::file::{Answer, Ask};
@@ -17,8 +18,8 @@ use serde_json::{Value, json};
 use super::{internal, refuse};
 use crate::error::Refused;
 use crate::http::{PAGE_DEFAULT, Target, empty, is, json as respond};
-use crate::hub::words;
-use crate::json::members;
+use crate::hub::{blob_http, words};
+use crate::json::{self, InvalidJson, members};
 use crate::time;
 
 /// Whether `target` belongs to this dialect.
@@ -27,7 +28,7 @@ pub fn owns(target: &Target) -> bool {
         target.segments().as_slice(),
         [first, version, hubs, _, word, ..]
             if is(first, "muster") && is(version, "v1") && is(hubs, "hubs")
-                && (is(word, "files") || is(word, "filenotifications"))
+                && ["files", "filecontainer", "filenotifications"].iter().any(|known| is(word, known))
     )
 }
 
@@ -40,6 +41,13 @@ pub fn decode(request: &Request<Bytes>, target: &Target) -> Result<Operation, Re
     let method = request.method();
     if is(word, "filenotifications") {
         return decode_notifications(method, AtHub::Named(hub), rest).map(Operation::File);
+    }
+    if is(word, "filecontainer") {
+        return match (method, rest) {
+            (&Method::POST, []) => Ok(Operation::File(Ask::Sign { hub, ttl_s: parse_ttl(request.body())? })),
+            (_, []) => Err(Refused::wrong_method()),
+            _ => Err(Refused::nothing_here()),
+        };
     }
     if rest.is_empty() {
         let after = target.parameter("after").filter(|after| !after.is_empty()).map(|after| Cursor(after.to_owned()));
@@ -54,6 +62,12 @@ pub fn decode(request: &Request<Bytes>, target: &Target) -> Result<Operation, Re
         Method::DELETE => Ok(Operation::File(Ask::Delete { hub, file })),
         _ => Err(Refused::wrong_method()),
     }
+}
+
+fn parse_ttl(body: &[u8]) -> Result<u64, Refused> {
+    let body = json::parse(body)?;
+    let seconds = body.get("ttlInSeconds").ok_or(InvalidJson::Missing { member: "ttlInSeconds" })?;
+    Ok(seconds.as_u64().ok_or(InvalidJson::Type { member: "ttlInSeconds", wanted: "a whole number" })?)
 }
 
 fn decode_notifications(method: &Method, hub: AtHub, rest: &[&str]) -> Result<Ask, Refused> {
@@ -76,6 +90,17 @@ pub fn encode(reply: Result<Reply, Failure>) -> Response<Bytes> {
             let files: Vec<Value> = page.items.iter().map(show).collect();
             let next = page.next.map(|cursor| cursor.0);
             respond(StatusCode::OK, &Value::Object(members([("value", json!(files)), ("after", json!(next))])))
+        }
+        Ok(Reply::File(Answer::Signed { host, container, token })) => {
+            let expires_at = time::rfc3339(token.expires_at);
+            let signature = blob_http::show_token(&StorageToken::Container(token));
+            let body = json!({
+                "hostName": host,
+                "containerName": container,
+                "sasToken": signature,
+                "expiryTime": expires_at,
+            });
+            respond(StatusCode::OK, &body)
         }
         Ok(Reply::File(Answer::Notification(Some(locked)))) => {
             let body = json!({ "lockToken": locked.lock.to_string(), "value": words::file_notification(&locked) });
@@ -119,7 +144,8 @@ mod tests {
 
     fn send(line: &str) -> String {
         let (method, uri) = line.split_once(' ').unwrap();
-        let request = Request::builder().method(method).uri(uri).body(Bytes::new()).unwrap();
+        let body = Bytes::from_static(br#"{"ttlInSeconds":60}"#);
+        let request = Request::builder().method(method).uri(uri).body(body).unwrap();
         let target = Target::parse(request.uri()).unwrap();
         assert!(owns(&target), "{line}");
         match decode(&request, &target) {
@@ -128,6 +154,7 @@ mod tests {
             }
             Ok(Operation::File(Ask::Fetch { hub, file })) => format!("fetch {file} of {hub}"),
             Ok(Operation::File(Ask::Delete { hub, file })) => format!("delete {file} of {hub}"),
+            Ok(Operation::File(Ask::Sign { hub, ttl_s })) => format!("sign at {hub} for {ttl_s} s"),
             Ok(Operation::File(Ask::TakeNotification(AtHub::Named(hub)))) => format!("take of {hub}"),
             Ok(Operation::File(Ask::SettleNotification { hub: AtHub::Named(hub), .. })) => format!("settle at {hub}"),
             Ok(other) => panic!("{other:?}"),
@@ -146,6 +173,8 @@ mod tests {
             ("POST /muster/v1/hubs/hub/files/dev-1/a", "NotSupported"),
             ("DELETE /muster/v1/hubs/hub/files", "NotSupported"),
             ("GET /muster/v1/hubs/a%20hub/files", "InvalidArgument"),
+            ("POST /muster/v1/hubs/hub/filecontainer", "sign at hub for 60 s"),
+            ("GET /muster/v1/hubs/hub/filecontainer", "NotSupported"),
             ("GET /muster/v1/hubs/hub/filenotifications", "take of hub"),
             ("DELETE /muster/v1/hubs/hub/filenotifications/00000000-0000-4000-8000-000000000001", "settle at hub"),
             ("DELETE /muster/v1/hubs/hub/filenotifications/x", "LockLost"),

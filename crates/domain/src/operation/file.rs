@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::cloud_to_device::Settlement;
-use crate::file::{Access, FileName, FileToken, LockedNotification, StoredFile, UploadOutcome};
+use crate::file::{
+    Access, ContainerToken, FileName, FileToken, LockedNotification, StorageToken, StoredFile, UploadOutcome,
+};
 use crate::ids::{HubKey, HubName, LockToken, UploadId};
 
 use super::cloud_to_device::AtHub;
@@ -32,7 +34,7 @@ pub enum Ask {
     /// Whoever holds a token wants its file.
     Open {
         /// The token.
-        token: FileToken,
+        token: StorageToken,
         /// The container, as the address has it.
         container: String,
         /// The file, as the address has it.
@@ -60,6 +62,13 @@ pub enum Ask {
         hub: HubName,
         /// Which file.
         file: FileName,
+    },
+    /// An operator wants to let somebody read and write all files of a hub.
+    Sign {
+        /// Which hub.
+        hub: HubName,
+        /// For how long, in seconds.
+        ttl_s: u64,
     },
     /// Take a notification that nobody has at present.
     TakeNotification(AtHub),
@@ -94,6 +103,15 @@ pub enum Answer {
     Files(Page<StoredFile>),
     /// It is gone.
     Deleted,
+    /// Who is given this may read and write all files of the container.
+    Signed {
+        /// The hub's own host name.
+        host: String,
+        /// The container.
+        container: String,
+        /// What lets them.
+        token: ContainerToken,
+    },
     /// A notification, if there was any.
     Notification(Option<Box<LockedNotification>>),
     /// The notification is settled.
@@ -111,7 +129,7 @@ pub struct Opened {
     pub hub: HubKey,
     /// The file.
     pub file: FileName,
-    /// The upload by which it may be written; `None` for an operator, who only reads.
+    /// The upload by which it may be written; `None` for who only reads.
     pub upload: Option<UploadId>,
 }
 

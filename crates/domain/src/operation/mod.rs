@@ -20,6 +20,7 @@ pub mod resource;
 pub mod route;
 pub mod session;
 pub mod telemetry;
+pub mod transfer;
 pub mod twin;
 
 use std::borrow::Cow;
@@ -52,6 +53,8 @@ pub enum Operation {
     Query(query::Ask),
     /// An operator has something done to many devices.
     Job(job::Ask),
+    /// An operator has identities imported or exported.
+    Transfer(transfer::Ask),
     /// An operator manages configurations of many twins.
     Configuration(configuration::Ask),
     /// A device connects to a hub, subscribes, leaves.
@@ -93,6 +96,8 @@ pub enum Reply {
     Query(query::Answer),
     /// To [`Operation::Job`].
     Job(job::Answer),
+    /// To [`Operation::Transfer`].
+    Transfer(transfer::Answer),
     /// To [`Operation::Configuration`].
     Configuration(configuration::Answer),
     /// To [`Operation::Session`].
@@ -266,6 +271,8 @@ pub enum ErrorKind {
     InvalidBody,
     /// The content of a configuration is none.
     InvalidContent,
+    /// The address of a container leads nowhere, or its signature is not good there.
+    InvalidContainer,
     /// A bulk request names more enrollments than are changed at once.
     TooManyEnrollments,
     /// A bulk request names an enrollment more than once.
@@ -342,10 +349,11 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All kinds, for tables that must be complete.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::InvalidArgument,
         Self::InvalidBody,
         Self::InvalidContent,
+        Self::InvalidContainer,
         Self::TooManyEnrollments,
         Self::EnrollmentRepeated,
         Self::TooLarge,

@@ -394,6 +394,42 @@ CREATE INDEX job_device_by_job ON job_device (job, sequence);
 CREATE INDEX job_device_by_device ON job_device (hub, device, sequence);
 CREATE INDEX job_device_by_hub ON job_device (hub, sequence);
 
+-- Imports and exports of identities.
+CREATE TABLE transfer (
+    -- AUTOINCREMENT: the order in which they were created, and a key that is never given twice.
+    key INTEGER PRIMARY KEY AUTOINCREMENT,
+    hub INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    -- Sealed: the addresses of containers have signatures.
+    record BLOB NOT NULL,
+    created_at INTEGER NOT NULL,
+    started_at INTEGER,
+    ended_at INTEGER,
+    -- 0 while it waits, 1 while it runs, 2 completed, 3 failed, 4 cancelled.
+    status INTEGER NOT NULL DEFAULT 0,
+    -- Percent.
+    progress INTEGER NOT NULL DEFAULT 0,
+    failure TEXT,
+    -- How much of an import's file was carried out, and how many of its lines were not.
+    bytes INTEGER NOT NULL DEFAULT 0,
+    lines INTEGER NOT NULL DEFAULT 0,
+    faults INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (hub, id)
+) STRICT;
+
+CREATE UNIQUE INDEX transfer_under_way ON transfer (hub) WHERE ended_at IS NULL;
+
+-- Why lines of imports that have not ended were not carried out.
+CREATE TABLE transfer_fault (
+    transfer INTEGER NOT NULL,
+    hub INTEGER NOT NULL,
+    line INTEGER NOT NULL,
+    record TEXT NOT NULL,
+    PRIMARY KEY (transfer, line)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX transfer_fault_by_hub ON transfer_fault (hub);
+
 -- How far each endpoint of a hub was told of each partition of the log: -1 is of nothing.
 CREATE TABLE endpoint_cursor (
     hub INTEGER NOT NULL,

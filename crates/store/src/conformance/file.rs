@@ -6,7 +6,8 @@ use bytes::Bytes;
 use domain::clock::UnixTime;
 use domain::cloud_to_device::{FeedbackSettings, Settlement};
 use domain::file::{
-    BlockId, BlockSource, CHARGED_BYTES_MIN, Content, FileName, FileNotification, FileProperties, StoredFile,
+    BlockId, BlockSource, CHARGED_BYTES_MIN, CONTAINER_UPLOADS_MAX, Content, FileName, FileNotification,
+    FileProperties, StoredFile,
 };
 use domain::ids::{ContentId, Etag, HubKey, LockToken, Precondition, UploadId};
 use domain::operation::PageRequest;
@@ -135,6 +136,30 @@ pub async fn a_file_is_written_whole_and_read_in_parts(backend: &Backend) {
     let part = backend.store.read_content(content.id, 8, 100).await.unwrap().done();
     assert_eq!(&*part, b"89", "not more than there is");
     assert_eq!(scene.charged().await, CHARGED_BYTES_MIN);
+}
+
+pub async fn a_file_of_no_device_is_written_by_who_may_write_all_of_them(backend: &Backend) {
+    let scene = scene(backend).await;
+    let begin = async |number: u128| {
+        let (generation, expires_at) = (String::new(), after(OPEN_S));
+        let new = NewUpload { id: upload(number), generation, file: name(&format!("list-{number}")), expires_at };
+        backend.store.begin_container_upload(scene.hub, new, NOON).await.unwrap()
+    };
+    assert_eq!(begin(1).await, Begun::Done);
+    assert_eq!(scene.put(1, "b1", scene.content(1, b"one").await).await, Written::Done(()));
+    assert_eq!(begin(1).await, Begun::Done, "it goes on");
+    assert!(matches!(scene.commit(1, &[("b1", BlockSource::Latest)]).await, Written::Done(_)));
+    assert_eq!(scene.read("list-1").await.done(), b"one");
+    assert_eq!(scene.write(1, WritingSource::Blocks(Vec::new())).await, Written::NoUpload, "it is over");
+    for number in 1..=u128::from(CONTAINER_UPLOADS_MAX) {
+        assert_eq!(begin(number).await, Begun::Done);
+    }
+    assert_eq!(begin(u128::from(CONTAINER_UPLOADS_MAX) + 1).await, Begun::Full);
+    assert_eq!(
+        scene.begin(u128::from(CONTAINER_UPLOADS_MAX) + 2, "dev/a").await,
+        Begun::Done,
+        "devices have their own"
+    );
 }
 
 pub async fn a_file_is_made_of_blocks_in_the_order_of_the_list(backend: &Backend) {

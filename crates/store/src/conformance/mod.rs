@@ -22,6 +22,7 @@ pub mod route;
 pub mod sample;
 pub mod session;
 pub mod telemetry;
+pub mod transfer;
 pub mod twin;
 
 use std::sync::Arc;

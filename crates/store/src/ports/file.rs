@@ -44,7 +44,8 @@ pub enum Begun {
     Done,
     /// There is no such identity; nothing was written.
     NotFound,
-    /// As many are under way as the store's [`Quotas`](domain::quota::Quotas) allow; nothing was written.
+    /// As many are under way as the store's [`Quotas`](domain::quota::Quotas) allow a device, or
+    /// [`CONTAINER_UPLOADS_MAX`](domain::file::CONTAINER_UPLOADS_MAX) a container; nothing was written.
     Full,
 }
 
@@ -135,6 +136,10 @@ pub trait FileStore: Send + Sync {
         upload: NewUpload,
         now: UnixTime,
     ) -> Result<Begun, Error>;
+
+    /// Notes that who may write every file of a hub writes one; one of that name that is under way goes on. It is over once
+    /// the file is written. Knows no identity: the generation of `upload` does not count.
+    async fn begin_container_upload(&self, hub: HubKey, upload: NewUpload, now: UnixTime) -> Result<Begun, Error>;
 
     /// Whether an upload can be written to.
     async fn is_upload_open(&self, hub: HubKey, upload: UploadId, now: UnixTime) -> Result<bool, Error>;

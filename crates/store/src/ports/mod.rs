@@ -16,6 +16,7 @@ mod registration;
 mod resource;
 mod route;
 mod telemetry;
+mod transfer;
 mod twin;
 
 pub use cloud_to_device::{CloudToDeviceStore, Enqueued, Given, Holder, Lease, Settled, Swept};
@@ -33,6 +34,7 @@ pub use registration::{
 pub use resource::{DefaultsStage, Deployment, Placed, ResourceStore, Resources, Sealed};
 pub use route::{Buried, GivenUp, RouteStore, Told};
 pub use telemetry::{Position, ReadFrom, StoredMessage, TelemetryLog};
+pub use transfer::{DueTransfer, ImportFaults, ImportLine, ImportPiece, LinePlace, TransferKey, TransferStore};
 pub use twin::{TwinChange, TwinOutcome, TwinStore};
 
 use domain::ids::Etag;
@@ -73,6 +75,7 @@ pub trait Store:
     + TwinStore
     + QueryStore
     + JobStore
+    + TransferStore
     + ConfigurationStore
     + DecisionStore
     + CloudToDeviceStore
@@ -91,7 +94,7 @@ impl<S> Store for S where
         + QueryStore
         + JobStore
         + ConfigurationStore
-        + JobStore
+        + TransferStore
         + DecisionStore
         + CloudToDeviceStore
         + RouteStore

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use domain::clock::UnixTime;
 use domain::cloud_to_device::{FeedbackSettings, Settlement};
 use domain::file::{
-    BLOCKS_MAX, BlockId, BlockSource, CHARGED_BYTES_MIN, Content, FileName, FileNotification, FileProperties,
-    StoredFile,
+    BLOCKS_MAX, BlockId, BlockSource, CHARGED_BYTES_MIN, CONTAINER_UPLOADS_MAX, Content, FileName, FileNotification,
+    FileProperties, StoredFile,
 };
 use domain::ids::{ContentId, Etag, HubKey, LockToken, UploadId};
 use domain::operation::identity::IdentityName;
@@ -97,22 +97,39 @@ fn begin_upload(
     if tx.db().row(sql, identity, |_| Ok(()))?.is_none() {
         return Ok(Begun::NotFound);
     }
-    let columns = params![hub.0, name.device.as_str(), module_column(name), now.micros()];
+    let most = tx.context.quotas.uploads_per_device;
+    note_upload(tx, (hub, name.device.as_str(), module_column(name)), (upload, most), now)
+}
+
+/// As [`begin_upload`], of no identity: the names of both are empty then.
+fn begin_container_upload(tx: &Tx<'_, '_>, hub: HubKey, upload: &NewUpload, now: UnixTime) -> Result<Begun, Error> {
+    if !hub_exists(tx.db(), hub)? {
+        return Ok(Begun::NotFound);
+    }
+    if open_upload(tx.db(), hub, upload.id, now)?.is_some() {
+        return Ok(Begun::Done);
+    }
+    note_upload(tx, (hub, "", ""), (upload, CONTAINER_UPLOADS_MAX), now)
+}
+
+/// Notes an upload unless there are `most` of its owner.
+fn note_upload(
+    tx: &Tx<'_, '_>,
+    (hub, device, module): (HubKey, &str, &str),
+    (upload, most): (&NewUpload, u32),
+    now: UnixTime,
+) -> Result<Begun, Error> {
     let sql = "SELECT count(*) FROM upload WHERE hub = ?1 AND device = ?2 AND module = ?3 AND expires_at > ?4";
-    let under_way: u32 = tx.db().row(sql, columns, |row| row.get(0))?.unwrap_or_default();
-    if under_way >= tx.context.quotas.uploads_per_device {
+    let under_way: u32 =
+        tx.db().row(sql, params![hub.0, device, module, now.micros()], |row| row.get(0))?.unwrap_or_default();
+    if under_way >= most {
         return Ok(Begun::Full);
     }
+    let (id, file, expires_at) = (upload_column(upload.id), upload.file.as_str(), upload.expires_at.micros());
     tx.change(
-        "INSERT INTO upload (id, hub, device, module, file, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        params![
-            upload_column(upload.id),
-            hub.0,
-            name.device.as_str(),
-            module_column(name),
-            upload.file.as_str(),
-            upload.expires_at.micros()
-        ],
+        "INSERT INTO upload (id, hub, device, module, file, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+         ON CONFLICT (id) DO UPDATE SET expires_at = ?6",
+        params![id, hub.0, device, module, file, expires_at],
     )?;
     Ok(Begun::Done)
 }
@@ -271,6 +288,8 @@ fn take_content(
             params![content_column(one.id), hub.0, Bits(one.bytes), file],
         )?;
     }
+    // One of no identity is over with its file: nobody says so.
+    tx.change("DELETE FROM upload WHERE id = ?1 AND device = ''", [upload])?;
     tx.change("UPDATE upload SET blocks = 0, bytes = 0 WHERE id = ?1", [upload])?;
     Ok(freed)
 }
@@ -457,6 +476,10 @@ impl FileStore for Embedded {
     ) -> Result<Begun, Error> {
         let name = name.clone();
         self.write(move |tx| begin_upload(tx, (hub, &name), &upload, now)).await
+    }
+
+    async fn begin_container_upload(&self, hub: HubKey, upload: NewUpload, now: UnixTime) -> Result<Begun, Error> {
+        self.write(move |tx| begin_container_upload(tx, hub, &upload, now)).await
     }
 
     async fn is_upload_open(&self, hub: HubKey, upload: UploadId, now: UnixTime) -> Result<bool, Error> {

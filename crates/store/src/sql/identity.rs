@@ -302,7 +302,7 @@ fn tell_of_removal(tx: &mut Tx<'_, '_>, hub: HubKey, id: i64) -> Result<(), Erro
     Ok(())
 }
 
-fn create(
+pub(super) fn create(
     tx: &mut Tx<'_, '_>,
     hub: HubKey,
     identity: Identity,
@@ -343,7 +343,7 @@ pub(super) fn fresh_twin(etag: Etag, first: Option<ServiceChange>, now: UnixTime
     Twin::with_initial(first.unwrap_or_default(), etag, now).map_err(|error| Error::backend("a first twin", error))
 }
 
-fn replace(
+pub(super) fn replace(
     tx: &mut Tx<'_, '_>,
     hub: HubKey,
     identity: Identity,
@@ -357,7 +357,7 @@ fn replace(
     Ok(Changed::Done(update(tx, (hub, id), &present, identity, now)?))
 }
 
-fn delete(
+pub(super) fn delete(
     tx: &mut Tx<'_, '_>,
     hub: HubKey,
     name: &IdentityName,

@@ -22,6 +22,7 @@ mod route;
 pub(crate) mod rows;
 mod session;
 mod tally;
+mod transfer;
 mod twin;
 pub(crate) mod value;
 

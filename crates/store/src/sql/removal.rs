@@ -34,6 +34,8 @@ const BY_HUB: &[(&str, &str)] = &[
     ("configuration_sweep", "hub"),
     ("job_device", "sequence"),
     ("job", "key"),
+    ("transfer_fault", "transfer, line"),
+    ("transfer", "key"),
     ("dead_letter", "id"),
     ("endpoint_cursor", "hub, endpoint, partition"),
     ("upload", "id"),

@@ -134,6 +134,7 @@ conformance! {
     }
     file {
         a_file_is_written_whole_and_read_in_parts
+        a_file_of_no_device_is_written_by_who_may_write_all_of_them
         a_file_is_made_of_blocks_in_the_order_of_the_list
         a_list_of_blocks_is_carried_out_whole_or_not_at_all
         a_file_that_is_there_is_left_alone_where_that_is_wished
@@ -168,6 +169,14 @@ conformance! {
         who_may_no_longer_be_connected_is_told
         a_hub_takes_as_many_devices_as_it_may
         a_device_takes_as_many_modules_as_it_may_and_lists_them_all
+    }
+    transfer {
+        an_import_or_export_is_carried_out_alone
+        an_import_that_was_cancelled_carries_nothing_more_out
+        lines_are_carried_out_once_whoever_tries_again
+        a_line_that_fails_holds_up_no_other
+        as_many_faults_are_told_as_may_be
+        the_oldest_imports_and_exports_are_forgotten
     }
     job {
         a_job_comes_back_as_it_was_scheduled

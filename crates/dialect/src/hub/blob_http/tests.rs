@@ -11,10 +11,15 @@ const NOON: UnixTime = UnixTime::from_seconds(1_700_000_000);
 const ID: &str = "request-1";
 const BLOB: (&str, &str) = ("x-ms-blob-type", "BlockBlob");
 
-fn issued() -> FileToken {
+fn issued() -> StorageToken {
     let key = SymmetricKey::from_bytes(&[1; 32]).unwrap();
     let file = FileName::parse("dev-1/a/b c.txt").unwrap();
-    FileToken::issue(&key, (HubKey(1), &file), UploadId::from_bits(7), NOON)
+    StorageToken::File(FileToken::issue(&key, (HubKey(1), &file), UploadId::from_bits(7), NOON))
+}
+
+fn issued_for_container() -> StorageToken {
+    let key = SymmetricKey::from_bytes(&[1; 32]).unwrap();
+    StorageToken::Container(ContainerToken::issue(&key, (HubKey(1), "uploads"), NOON))
 }
 
 fn send(line: &str, headers: &[(&str, &str)]) -> Result<(Ask, Wanted), Refusal> {
@@ -45,6 +50,11 @@ fn a_token_comes_back_as_it_was_written_and_names_its_file() {
         assert_eq!((found, container.as_str(), file.as_str()), (token.clone(), "uploads", "dev-1/a/b c.txt"), "{path}");
         assert_eq!((access, wanted), (Access::Read, Wanted::Read { range: None, is_head: false }));
     }
+
+    let token = issued_for_container();
+    let (ask, _) = send(&format!("PUT /uploads/devices.txt{}", show_token(&token)), &[BLOB]).unwrap();
+    let Ask::Open { token: found, file, access, .. } = ask else { panic!("{ask:?}") };
+    assert_eq!((found, file.as_str(), access), (token, "devices.txt", Access::Write));
 }
 
 #[test]
@@ -110,7 +120,7 @@ fn what_is_no_signature_is_refused() {
         assert_eq!(send(&format!("GET {path}{}", without(name)), &[]).unwrap_err(), Refusal::Signature, "{name}");
     }
     for (name, value) in
-        [("sr=", "sr=c"), ("si=", "si=x"), ("sig=", "sig=AAAA"), ("sp=", "sp=rwd"), ("se=", "se=never")]
+        [("sr=", "sr=s"), ("si=", "si=x"), ("sig=", "sig=AAAA"), ("sp=", "sp=rwd"), ("se=", "se=never")]
     {
         let line = format!("GET {path}{}&{value}", without(name));
         assert_eq!(send(&line, &[]).unwrap_err(), Refusal::Signature, "{value}");

@@ -11,7 +11,9 @@ use domain::operation::configuration;
 use domain::operation::digital_twin;
 use domain::operation::identity::{Answer, Ask, BulkChange, BulkItem};
 use domain::operation::job;
+use domain::operation::transfer;
 use domain::sas::{KeyPair, SymmetricKey};
+use domain::transfer as transferred;
 use domain::twin::{ServiceChange, Twin};
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -91,6 +93,7 @@ fn show(operation: &Operation) -> Vec<String> {
             vec![format!("call {method} of {name}"), String::from_utf8(payload.bytes().to_vec()).unwrap(), waits]
         }
         Operation::DigitalTwin(ask) => show_digital_twin(ask),
+        Operation::Transfer(ask) => vec![show_transfer(ask)],
         Operation::Query(query::Ask::Run { text, page }) => {
             let after =
                 page.after.as_ref().map_or("from the beginning".to_owned(), |after| format!("after {}", after.0));
@@ -112,6 +115,24 @@ fn show(operation: &Operation) -> Vec<String> {
             vec![format!("{settlement:?} notification {lock}")]
         }
         other => panic!("{other:?}"),
+    }
+}
+
+fn show_transfer(ask: &transfer::Ask) -> String {
+    let host = |container: &transferred::Container, file| container.file(file).host;
+    match ask {
+        transfer::Ask::Create(draft) => match &draft.work {
+            transferred::Work::Import { input, file } => {
+                format!("import {file} from {}, to {}", host(input, file), host(&draft.output, file))
+            }
+            transferred::Work::Export { file, without_keys } => {
+                let keys = if *without_keys { "without" } else { "with" };
+                format!("export {file} {keys} keys, to {}", host(&draft.output, file))
+            }
+        },
+        transfer::Ask::Find(id) => format!("find transfer {id}"),
+        transfer::Ask::List => "list transfers".to_owned(),
+        transfer::Ask::Cancel(id) => format!("cancel transfer {id}"),
     }
 }
 

@@ -1,0 +1,370 @@
+//! Imports and exports of a hub's identities (`contract/hub-service.md 8.2`).
+//!
+//! Identities pass by in pieces: neither a file nor a registry is ever held whole. An import goes on behind the lines that
+//! are noted to be carried out; an export that was cut short begins anew, since its file is there only at the end. Start
+//! at [`Service::run_transfers`].
+
+mod place;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use domain::access::Action;
+use domain::file::{Access, BlockId, FileName, StorageToken};
+use domain::identity::{Identity, IdentityDraft};
+use domain::ids::{HubKey, JobId, Precondition};
+use domain::operation::identity::IdentityName;
+use domain::operation::transfer::{Answer, Ask};
+use domain::operation::{Caller, ErrorKind, PageRequest};
+use domain::route::{Refusal, Url};
+use domain::transfer::{Change, Container, Draft, FAULTS_FILE, FaultReason, LINE_BYTES_MAX, Line, LineFault, Work};
+use domain::twin::Twin;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use store::ports::{Created, DueTransfer, ImportLine, ImportPiece, LinePlace};
+
+use crate::Service;
+use crate::error::Error;
+use crate::tasks::AFTER_FAILURE;
+use place::Writer;
+
+/// How late an import or export may begin that nobody was woken for.
+const IDLE: Duration = Duration::from_secs(1);
+/// Lines that one verb carries out, which holds up all others.
+const LINES_MAX: usize = 16;
+/// Devices that are read at once.
+const PAGE_DEVICES: usize = 100;
+
+/// Writes and reads lines, and reaches containers outside. Implemented where dialects and sockets are.
+#[async_trait::async_trait]
+pub trait Exchange: Send + Sync {
+    /// What a line asks for.
+    fn parse_line(&self, number: u64, line: &[u8]) -> Result<Line, LineFault>;
+
+    /// The line of an identity.
+    fn show_line(&self, identity: &Identity, twin: &Twin, with_keys: bool) -> String;
+
+    /// The line of a fault.
+    fn show_fault(&self, fault: &LineFault) -> String;
+
+    /// The line that says how many more faults there are.
+    fn show_untold(&self, more: u64) -> String;
+
+    /// The container and the signature of an address of the server's own storage.
+    fn parse_own(&self, url: &Url) -> Option<(String, StorageToken)>;
+
+    /// Whether the storage at `url` is there and knows the signature.
+    async fn check(&self, url: &Url) -> Result<(), Refusal>;
+
+    /// Up to `bytes` bytes of a file from `first` on; none at its end.
+    async fn read(&self, url: &Url, first: u64, bytes: usize) -> Result<(Bytes, u64), Refusal>;
+
+    /// Sends a block of a file.
+    async fn put_block(&self, url: &Url, block: &BlockId, bytes: Bytes) -> Result<(), Refusal>;
+
+    /// Makes the file of blocks that were sent.
+    async fn commit(&self, url: &Url, blocks: &[BlockId]) -> Result<(), Refusal>;
+}
+
+/// Why an import or export does not go on.
+enum Stop {
+    /// It has ended, or somebody else carries it on.
+    Over,
+    /// It cannot go on, in words without secrets.
+    Failed(String),
+    /// The store does not answer: it goes on later.
+    Store(store::Error),
+}
+
+impl From<store::Error> for Stop {
+    fn from(error: store::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Service {
+    /// Has imports and exports read and written by `exchange`. To be called once, before any is asked for.
+    pub fn exchange_by(&self, exchange: Arc<dyn Exchange>) {
+        let _ = self.0.exchange.set(exchange);
+    }
+
+    fn exchange(&self) -> Result<&Arc<dyn Exchange>, Error> {
+        let exchange = self.0.exchange.get();
+        exchange.ok_or_else(|| Error::new(ErrorKind::Unavailable, "The server is starting; try again."))
+    }
+
+    /// Performs `ask` at the hub that the caller dialled.
+    pub(crate) async fn perform_transfer(&self, caller: &Caller, ask: Ask) -> Result<Answer, Error> {
+        let at = |path: &[&str]| path.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        let action = Action::TransferIdentities;
+        let not_found = || Error::new(ErrorKind::JobNotFound, "There is no such job.");
+        let store = &self.0.store;
+        match ask {
+            Ask::Create(draft) => {
+                let hub = self.authorize_at_hub(caller, action, &at(&["jobs", "create"]))?;
+                self.begin_transfer(hub.key, *draft).await
+            }
+            Ask::Find(id) => {
+                let hub = self.authorize_at_hub(caller, action, &at(&["jobs", id.as_str()]))?;
+                let found = store.find_transfer(hub.key, &id).await?.ok_or_else(not_found)?;
+                Ok(Answer::Transfer(Box::new(found)))
+            }
+            Ask::List => {
+                let hub = self.authorize_at_hub(caller, action, &at(&["jobs"]))?;
+                Ok(Answer::Transfers(store.list_transfers(hub.key).await?))
+            }
+            Ask::Cancel(id) => {
+                let hub = self.authorize_at_hub(caller, action, &at(&["jobs", id.as_str()]))?;
+                let cancelled = store.cancel_transfer(hub.key, &id, self.now()).await?.ok_or_else(not_found)?;
+                Ok(Answer::Transfer(Box::new(cancelled)))
+            }
+        }
+    }
+
+    async fn begin_transfer(&self, hub: HubKey, draft: Draft) -> Result<Answer, Error> {
+        let wanted = match &draft.work {
+            Work::Import { input, file } => vec![(input, file.clone(), Access::Read), faults_of(&draft)],
+            Work::Export { file, .. } => vec![(&draft.output, file.clone(), Access::Write)],
+        };
+        for (container, file, access) in wanted {
+            self.check_container(container, &file, access).await?;
+        }
+        let id = JobId::generate(self.entropy());
+        match self.0.store.create_transfer(hub, id.clone(), draft, self.now()).await? {
+            Created::Done(transfer) => {
+                tracing::info!(job.id = %id, "an import or export is asked for");
+                self.0.transfers.notify_one();
+                Ok(Answer::Transfer(Box::new(transfer)))
+            }
+            Created::Full => {
+                let words = "The hub has an import or export that has not ended; only one at a time is carried out.";
+                Err(Error::new(ErrorKind::TooManyJobs, words))
+            }
+            Created::AlreadyExists => Err(Error::new(ErrorKind::JobExists, format!("A job with ID '{id}' exists."))),
+            Created::NoOwner => Err(Error::new(ErrorKind::HubNotFound, "The hub was not found.")),
+        }
+    }
+
+    /// Carries imports and exports out until the future is dropped.
+    pub async fn run_transfers(&self) {
+        let mut running = HashSet::new();
+        let mut workers = FuturesUnordered::new();
+        loop {
+            let due = self.0.store.list_due_transfers().await.unwrap_or_else(|error| {
+                self.fail(error.into());
+                Vec::new()
+            });
+            for one in due.into_iter().filter(|one| running.insert(one.key)) {
+                workers.push(async move {
+                    self.carry_transfer(&one).await;
+                    one.key
+                });
+            }
+            tokio::select! {
+                () = self.0.transfers.notified() => {}
+                () = tokio::time::sleep(IDLE) => {}
+                Some(ended) = workers.next(), if !workers.is_empty() => {
+                    running.remove(&ended);
+                }
+            }
+        }
+    }
+
+    async fn carry_transfer(&self, due: &DueTransfer) {
+        let failure = match self.try_transfer(due).await {
+            Ok(()) => None,
+            Err(Stop::Over) => return,
+            Err(Stop::Failed(words)) => Some(words),
+            Err(Stop::Store(error)) => {
+                self.fail(error.into());
+                tokio::time::sleep(AFTER_FAILURE).await;
+                return;
+            }
+        };
+        match &failure {
+            None => tracing::info!(job.id = %due.id, "an import or export is complete"),
+            Some(reason) => tracing::warn!(job.id = %due.id, reason, "an import or export failed"),
+        }
+        let noted = self.insist(|| self.0.store.end_transfer(due.key, failure.clone(), self.now())).await;
+        if let Err(error) = noted {
+            self.fail(error.into());
+        }
+    }
+
+    async fn try_transfer(&self, due: &DueTransfer) -> Result<(), Stop> {
+        match &due.draft.work {
+            Work::Import { input, file } => {
+                self.import(due, (input, file)).await?;
+                self.tell_faults(due).await
+            }
+            Work::Export { file, without_keys } => self.export(due, file, !without_keys).await,
+        }
+    }
+
+    /// Notes how far it is.
+    async fn advance(&self, due: &DueTransfer, done: u64, all: u64) -> Result<(), Stop> {
+        let percent = u8::try_from(done.saturating_mul(100) / all.max(1)).unwrap_or(100).min(100);
+        match self.0.store.advance_transfer(due.key, percent, self.now()).await? {
+            true => Ok(()),
+            false => Err(Stop::Over),
+        }
+    }
+
+    async fn import(&self, due: &DueTransfer, (input, file): (&Container, &FileName)) -> Result<(), Stop> {
+        self.advance(due, 0, 1).await?;
+        let place = self.open_place(input, file, Access::Read).await?;
+        let mut at = due.place;
+        let mut read = Vec::new();
+        loop {
+            let (piece, all) = self.read_piece(&place, at.bytes + read.len() as u64).await?;
+            let is_last = piece.is_empty();
+            read.extend_from_slice(&piece);
+            at = self.import_read(due, at, (&mut read, is_last)).await?;
+            if is_last {
+                return Ok(());
+            }
+            if read.len() > LINE_BYTES_MAX {
+                return Err(Stop::Failed(format!("line {} is longer than {LINE_BYTES_MAX} bytes", at.lines + 1)));
+            }
+            self.advance(due, at.bytes, all).await?;
+        }
+    }
+
+    /// Carries out the whole lines of what was read behind `at`, and takes them from it; where the next one begins. A
+    /// last line needs no end.
+    async fn import_read(
+        &self,
+        due: &DueTransfer,
+        mut at: LinePlace,
+        (read, is_last): (&mut Vec<u8>, bool),
+    ) -> Result<LinePlace, Stop> {
+        let mut taken = 0;
+        loop {
+            let mut piece = ImportPiece { from: at, lines: Vec::new(), to: at };
+            while piece.lines.len() < LINES_MAX {
+                let rest = read.get(taken..).unwrap_or_default();
+                let bytes = match rest.iter().position(|&byte| byte == b'\n') {
+                    Some(end) => end + 1,
+                    None if is_last && !rest.is_empty() => rest.len(),
+                    None => break,
+                };
+                let text = rest.get(..bytes).unwrap_or_default().trim_ascii();
+                piece.to = LinePlace { bytes: piece.to.bytes + bytes as u64, lines: piece.to.lines + 1 };
+                taken += bytes;
+                if !text.is_empty() {
+                    piece.lines.push(self.read_line(piece.to.lines, text)?);
+                }
+            }
+            if piece.to == at {
+                read.drain(..taken);
+                return Ok(at);
+            }
+            at = piece.to;
+            if !self.0.store.import_lines(due.key, piece, self.now()).await? {
+                return Err(Stop::Over);
+            }
+        }
+    }
+
+    fn read_line(&self, number: u64, text: &[u8]) -> Result<ImportLine, Stop> {
+        let exchange = self.exchange().map_err(|error| Stop::Failed(error.public.into_owned()))?;
+        let change = exchange.parse_line(number, text).and_then(|Line { name, change }| {
+            let checked = self.check_change(&name, change);
+            let checked = checked.map_err(|reason| ImportLine::fault(number, &name, reason));
+            checked.map(|change| (name, change))
+        });
+        Ok(ImportLine { number, change })
+    }
+
+    fn check_change(
+        &self,
+        name: &IdentityName,
+        change: Change<IdentityDraft>,
+    ) -> Result<Change<Identity>, FaultReason> {
+        let refused = |words: String| FaultReason::Refused(format!("{words}."));
+        let is_own = name.module.as_ref().is_some_and(|module| module.as_str().starts_with('$'));
+        Ok(match change {
+            // The hub makes its own modules with their device; what an export tells of them is their twin.
+            Change::Put { twin, .. } if is_own => {
+                let change = twin.unwrap_or_default();
+                return self.check_change(name, Change::PatchTwin { change, precondition: Precondition::None });
+            }
+            Change::Put { identity, manner, twin } => {
+                if let Some(twin) = &twin {
+                    twin.check().map_err(|invalid| refused(invalid.to_string()))?;
+                }
+                let identity = identity.check(self.entropy()).map_err(|invalid| refused(invalid.to_string()))?;
+                Change::Put { identity: Box::new(identity), manner, twin }
+            }
+            Change::PatchTwin { change, precondition } => {
+                change.check().map_err(|invalid| refused(invalid.to_string()))?;
+                Change::PatchTwin { change, precondition }
+            }
+            Change::Delete { precondition } => Change::Delete { precondition },
+        })
+    }
+
+    /// Writes what could not be imported, if there is anything.
+    async fn tell_faults(&self, due: &DueTransfer) -> Result<(), Stop> {
+        let faults = self.0.store.import_faults(due.key).await?;
+        if faults.count == 0 {
+            return Ok(());
+        }
+        let exchange = self.exchange().map_err(|error| Stop::Failed(error.public.into_owned()))?;
+        let (container, file, access) = faults_of(&due.draft);
+        let mut writer = Writer::new(self, self.open_place(container, &file, access).await?);
+        for fault in &faults.told {
+            writer.write(&exchange.show_fault(fault)).await?;
+        }
+        let untold = faults.count.saturating_sub(faults.told.len() as u64);
+        if untold > 0 {
+            writer.write(&exchange.show_untold(untold)).await?;
+        }
+        writer.finish().await
+    }
+
+    async fn export(&self, due: &DueTransfer, file: &FileName, with_keys: bool) -> Result<(), Stop> {
+        self.advance(due, 0, 1).await?;
+        let place = self.open_place(&due.draft.output, file, Access::Write).await?;
+        let store = &self.0.store;
+        let all = store.count_devices(due.hub).await?.total;
+        let mut writer = Writer::new(self, place);
+        let (mut after, mut done) = (None, 0);
+        loop {
+            let page = store.list_devices(due.hub, PageRequest { after, limit: PAGE_DEVICES }).await?;
+            for device in page.items {
+                self.export_device(&mut writer, (due.hub, device.name), with_keys).await?;
+                done += 1;
+            }
+            self.advance(due, done, all).await?;
+            after = page.next;
+            if after.is_none() {
+                return writer.finish().await;
+            }
+        }
+    }
+
+    /// Writes a device and its modules. One that is gone meanwhile is left out.
+    async fn export_device(
+        &self,
+        writer: &mut Writer<'_>,
+        (hub, device): (HubKey, IdentityName),
+        with_keys: bool,
+    ) -> Result<(), Stop> {
+        let exchange = self.exchange().map_err(|error| Stop::Failed(error.public.into_owned()))?;
+        let modules = self.0.store.list_modules(hub, &device.device).await?.unwrap_or_default();
+        for name in std::iter::once(device).chain(modules.into_iter().map(|module| module.name)) {
+            if let Some((twin, identity)) = self.0.store.find_twin(hub, &name).await? {
+                writer.write(&exchange.show_line(&identity, &twin, with_keys)).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where what could not be imported is written.
+fn faults_of(draft: &Draft) -> (&Container, FileName, Access) {
+    (&draft.output, FileName::parse(FAULTS_FILE).expect("it is a name of a file"), Access::Write)
+}
