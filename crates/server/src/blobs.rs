@@ -90,9 +90,9 @@ async fn perform(
             let blocks = door.service().list_blocks(&open).await.map_err(failed)?;
             Ok(blob_http::show_blocks(&blocks, &id).map(Body::from))
         }
-        Wanted::Read { range, is_head } => {
+        Wanted::Read { range, version, is_head } => {
             let file = door.service().find_stored(&open).await.map_err(failed)?;
-            let (response, (first, bytes)) = blob_http::show_file(&file, *range, &id)?;
+            let (response, (first, bytes)) = blob_http::show_file(&file, (*range, version.as_deref()), &id)?;
             if *is_head || bytes == 0 {
                 return Ok(response.map(|_| Body::empty()));
             }

@@ -101,22 +101,29 @@ class WebHook(Received):
 
 
 class NatsServer:
-    """A NATS server on a free port, and a reader of its subjects that speaks the protocol itself."""
+    """A NATS server on a port that it keeps while it is stopped and started again, with what its streams hold."""
 
     def __init__(self, folder: Path, *options: str):
-        self.folder = folder
+        self.folder, self.options, self.port = folder, options, -1
+        self.start()
+
+    def start(self):
         self.process = subprocess.Popen(
-            ["nats-server", "-a", "127.0.0.1", "-p", "-1", "-sd", str(folder / "js"), *options],
+            ["nats-server", "-a", "127.0.0.1", "-p", str(self.port), "-sd", str(self.folder / "js"), *self.options],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
         for line in self.process.stderr:
             if "Listening for client connections on " in line:
-                self.url = "nats://" + line.split()[-1]
+                self.port = int(line.rsplit(":", 1)[1])
             if "Server is ready" in line:
                 break
         threading.Thread(target=self.process.stderr.read, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
 
     def stop(self):
         self.process.terminate()
@@ -142,10 +149,10 @@ class Reader(Received):
     def say(self, text: str):
         self.socket.sendall(text.encode())
 
-    def request(self, subject: str, body: dict):
-        """Asks something of the server; the answer is nobody's."""
+    def request(self, subject: str, body: dict, reply: str = ""):
+        """Asks something of the server; the answer goes to `reply`, or is nobody's."""
         payload = json.dumps(body)
-        self.say(f"PUB {subject} {len(payload)}\r\n{payload}\r\n")
+        self.say(f"PUB {subject} {reply} {len(payload)}\r\n{payload}\r\n")
 
     def read(self):
         try:

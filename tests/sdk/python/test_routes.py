@@ -257,7 +257,7 @@ def nats(tmp_path):
 LOGIN = {"user": "u", "pass": "p"}
 
 
-@pytest.mark.shows(**SHOWS, feature="routes to a NATS subject, with and without a stream, over a restart of the server")
+@pytest.mark.shows(**SHOWS, feature="routes to a NATS subject, with and without a stream, over a restart of the NATS server")
 def test_a_subject_of_a_nats_server_is_told(muster, nats, tmp_path):
     login = ["--user", "u", "--password", "p"]
     command = ["endpoint", "create", "nats"]
@@ -283,9 +283,39 @@ def test_a_subject_of_a_nats_server_is_told(muster, nats, tmp_path):
     assert kept.wait_for(lambda _: [*map_unique(kept.bodies("dev-1"))] == expected), muster.log
     assert plain.bodies("dev-1") == expected
     assert "Nats-Msg-Id: hub-" in plain.headers[0]
+
+    nats.stop()
+    send(client, {"number": 4})
+    for name in ["plain", "kept"]:
+        wait_for_error(muster, name, "cannot connect")
+    nats.start()
+    wait_for_health(muster, "plain")
+    wait_for_health(muster, "kept")
+    # The stream holds each message once, those included that were published again.
+    assert [body["number"] for body in held(nats, "HUB", 4)] == [1, 2, 3, 4]
     client.shutdown()
     plain.close()
     kept.close()
+
+
+def wait_for_health(muster, name: str):
+    """Health is asked for, since it tells nobody by itself."""
+    until = time.monotonic() + 20
+    while health(muster, name)["healthStatus"] != "healthy":
+        assert time.monotonic() < until, health(muster, name)
+
+
+def held(nats, stream: str, count: int) -> list:
+    """The bodies that a stream holds, which has `count` messages."""
+    asking = Reader(nats, "answers", LOGIN)
+    asking.request(f"$JS.API.STREAM.INFO.{stream}", {}, "answers")
+    for sequence in range(1, count + 1):
+        asking.request(f"$JS.API.STREAM.MSG.GET.{stream}", {"seq": sequence}, "answers")
+    assert asking.wait_for(lambda answers: len(answers) == 1 + count), asking.events
+    info, *answers = asking.events
+    asking.close()
+    assert info["state"]["messages"] == count, info
+    return [json.loads(base64.b64decode(answer["message"]["data"]))["data"]["body"] for answer in answers]
 
 
 def map_unique(bodies: list) -> list:

@@ -9,7 +9,13 @@ from urllib.parse import quote
 
 import pytest
 import requests
-from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
+from azure.core import MatchConditions
+from azure.core.exceptions import (
+    HttpResponseError,
+    ResourceExistsError,
+    ResourceModifiedError,
+    ResourceNotFoundError,
+)
 from azure.iot.device import X509, IoTHubDeviceClient
 from azure.iot.device.exceptions import ClientError
 from azure.storage.blob import BlobBlock, BlobClient, ContentSettings
@@ -136,6 +142,26 @@ def test_blocks_are_staged_and_committed_by_hand(uploading):
     blob.upload_blob(b"", overwrite=True)
     assert blob.download_blob().readall() == b""
     assert len(pieces(uploading)) == 1
+    device.shutdown()
+
+
+@pytest.mark.shows(**STORAGE, feature="a file that is written anew while it is read in parts")
+def test_a_file_is_not_read_half_old_and_half_new(uploading):
+    device = device_of(uploading)
+    parts = {"max_single_get_size": 1024 * 1024, "max_chunk_get_size": 1024 * 1024}
+    blob = blob_of(device.get_storage_info_for_blob("changing"), **parts)
+    blob.upload_blob(BIG)
+    reader = blob.download_blob()
+    etag = blob.upload_blob(BIG[::-1], overwrite=True)["etag"]
+    with pytest.raises(ResourceModifiedError):
+        reader.readall()
+    unchanged = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
+    assert blob.download_blob(**unchanged).readall() == BIG[::-1]
+    # A condition of writing that is not served is told, and not passed over.
+    with pytest.raises(HttpResponseError) as refused:
+        blob.upload_blob(b"", overwrite=True, **unchanged)
+    assert refused.value.error_code == "UnsupportedHeader"
+    assert blob.get_blob_properties().size == len(BIG)
     device.shutdown()
 
 

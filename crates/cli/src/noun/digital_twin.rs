@@ -1,7 +1,5 @@
 //! `muster digital-twin`: a Plug and Play device by its model's words, and its commands.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use client::service::ServiceRequest;
@@ -9,6 +7,7 @@ use http::Method;
 use http::header::ETAG;
 use serde_json::{Value, json};
 
+use super::method::CallArgs;
 use crate::context::{Context, ask, ask_with_headers, parse_json};
 
 /// What to do with digital twins.
@@ -55,15 +54,8 @@ pub struct CommandArgs {
     /// Component, if a component's command is meant
     #[arg(long)]
     component: Option<String>,
-    /// What it is called with: JSON or @FILE [default: null]
-    #[arg(long, value_name = "JSON")]
-    payload: Option<String>,
-    /// Seconds to wait for the device's answer, 5 to 300
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    timeout: u64,
-    /// Seconds to wait for the device to connect, up to 300
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
-    connect_timeout: u64,
+    #[command(flatten)]
+    call: CallArgs,
 }
 
 /// Does it.
@@ -94,21 +86,18 @@ async fn update(UpdateArgs { name, patch, etag }: &UpdateArgs, context: &Context
 }
 
 async fn call(args: &CommandArgs, context: &Context) -> Result<()> {
-    let CommandArgs { name, command, component, payload, timeout, connect_timeout } = args;
+    let CommandArgs { name, command, component, call } = args;
     let mut path = vec!["digitaltwins", name.id.as_str()];
     if let Some(component) = component {
         path.extend(["components", component.as_str()]);
     }
     path.extend(["commands", command.as_str()]);
-    let payload = payload.as_deref().map(|payload| parse_json("payload", payload)).transpose()?;
-    let payload = payload.unwrap_or(Value::Null);
-    let parameters =
-        [("responseTimeoutInSeconds", timeout.to_string()), ("connectTimeoutInSeconds", connect_timeout.to_string())];
+    let payload = call.payload()?.unwrap_or(Value::Null);
+    let parameters = call.seconds().map(|(name, seconds)| (name, seconds.to_string()));
     let mut request = ServiceRequest::new(Method::POST, &path);
     request.body = Some(&payload);
     request.parameters = &parameters;
-    // The hub refuses what is out of its range, so that no sum of two is too great.
-    request.waits = Duration::from_secs(timeout.saturating_add(*connect_timeout));
+    request.waits = call.waits();
     let client = context.hub(name.hub.as_deref())?;
     let (answer, headers) = ask_with_headers(&client, "the command", request).await?;
     let status = headers.get("x-ms-command-statuscode").and_then(|status| status.to_str().ok());

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use client::service::ServiceRequest;
 use http::Method;
-use serde_json::json;
+use serde_json::{Map, Value};
 
 use crate::context::{Context, ask, parse_json};
 
@@ -24,6 +24,19 @@ pub struct InvokeArgs {
     device: String,
     /// Method
     name: String,
+    #[command(flatten)]
+    call: CallArgs,
+    /// Module ID, if a module's method is meant
+    #[arg(long)]
+    module: Option<String>,
+    /// Hub [default: the first]
+    #[arg(long)]
+    hub: Option<String>,
+}
+
+/// What a device is called with, and how long to wait for it: a method and a Plug and Play command say the same.
+#[derive(Debug, Args)]
+pub struct CallArgs {
     /// What it is called with: JSON or @FILE [default: null]
     #[arg(long, value_name = "JSON")]
     payload: Option<String>,
@@ -33,24 +46,33 @@ pub struct InvokeArgs {
     /// Seconds to wait for the device to connect, up to 300
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     connect_timeout: u64,
-    /// Module ID, if a module's method is meant
-    #[arg(long)]
-    module: Option<String>,
-    /// Hub [default: the first]
-    #[arg(long)]
-    hub: Option<String>,
+}
+
+impl CallArgs {
+    /// What it is called with, if anything.
+    pub fn payload(&self) -> Result<Option<Value>> {
+        self.payload.as_deref().map(|payload| parse_json("payload", payload)).transpose()
+    }
+
+    /// Seconds to wait for the device's answer and for it to connect, by the names that the hub gives them.
+    pub const fn seconds(&self) -> [(&'static str, u64); 2] {
+        [("responseTimeoutInSeconds", self.timeout), ("connectTimeoutInSeconds", self.connect_timeout)]
+    }
+
+    /// How long the hub may take beyond its own time. It refuses what is out of its range, so that no sum of two is too
+    /// great.
+    pub const fn waits(&self) -> Duration {
+        Duration::from_secs(self.timeout.saturating_add(self.connect_timeout))
+    }
 }
 
 /// Does it.
 pub async fn run(command: &MethodCommand, context: &Context) -> Result<()> {
     let MethodCommand::Invoke(args) = command;
-    let payload = args.payload.as_deref().map(|payload| parse_json("payload", payload)).transpose()?;
-    let body = json!({
-        "methodName": args.name,
-        "payload": payload,
-        "responseTimeoutInSeconds": args.timeout,
-        "connectTimeoutInSeconds": args.connect_timeout,
-    });
+    let mut body = Map::from_iter(args.call.seconds().map(|(name, seconds)| (name.to_owned(), seconds.into())));
+    body.insert("methodName".to_owned(), args.name.as_str().into());
+    body.insert("payload".to_owned(), args.call.payload()?.into());
+    let body = Value::Object(body);
     let mut path = vec!["twins", args.device.as_str()];
     if let Some(module) = &args.module {
         path.extend(["modules", module.as_str()]);
@@ -58,8 +80,7 @@ pub async fn run(command: &MethodCommand, context: &Context) -> Result<()> {
     path.push("methods");
     let mut request = ServiceRequest::new(Method::POST, &path);
     request.body = Some(&body);
-    // The hub refuses what is out of its range, so that no sum of two is too great.
-    request.waits = Duration::from_secs(args.timeout.saturating_add(args.connect_timeout));
+    request.waits = args.call.waits();
     let answer = ask(&context.hub(args.hub.as_deref())?, "the method", request).await?;
     context.output.record(&answer)
 }

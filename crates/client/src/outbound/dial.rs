@@ -40,12 +40,19 @@ impl Reach {
             Class::Private | Class::Public => Ok(()),
         }
     }
+
+    /// Whether a connection from `local` to `peer` leads to the server itself, which listens at every address of this
+    /// machine: whoever dials one of them comes from that.
+    fn leads_home(&self, local: SocketAddr, peer: SocketAddr) -> bool {
+        let is_everywhere = self.own_addresses.iter().any(IpAddr::is_unspecified);
+        is_everywhere && self.own_ports.contains(&peer.port()) && local.ip().to_canonical() == peer.ip().to_canonical()
+    }
 }
 
 /// What kind of network an address belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
-    /// Link-local, where clouds keep what only the machine may ask for; and what is no address of a server.
+    /// Where clouds keep what only the machine may ask for, link-local or not; and what is no address of a server.
     Forbidden,
     /// This machine or a network of one's own.
     Private,
@@ -60,31 +67,43 @@ fn class(ip: IpAddr) -> Class {
     }
 }
 
+/// Where clouds keep, outside the link-local range, what only the machine may ask for: Oracle's, Alibaba's and Azure's;
+/// Amazon's and Google's.
+const METADATA_V4: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(192, 0, 0, 192), Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16)];
+const METADATA_V6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
+
 fn class_v4(ip: Ipv4Addr) -> Class {
-    let [first, second, ..] = ip.octets();
-    if ip.is_link_local() || ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast() || first == 0 || first >= 240
-    {
-        Class::Forbidden
-    } else if ip.is_loopback() || ip.is_private() || (first == 100 && (64..128).contains(&second)) {
-        // The last are addresses that carriers share (RFC 6598).
-        Class::Private
-    } else {
-        Class::Public
+    let [first, second, third, _] = ip.octets();
+    let is_no_server = ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast() || first == 0 || first >= 240;
+    if is_no_server || ip.is_link_local() || METADATA_V4.contains(&ip) {
+        return Class::Forbidden;
     }
+    // Addresses that carriers share (RFC 6598), of protocols (RFC 6890) and of test benches (RFC 2544).
+    let is_of_somebody = (first == 100 && (64..128).contains(&second))
+        || [first, second, third] == [192, 0, 0]
+        || (first == 198 && matches!(second, 18 | 19));
+    if ip.is_loopback() || ip.is_private() || is_of_somebody { Class::Private } else { Class::Public }
 }
 
 fn class_v6(ip: Ipv6Addr) -> Class {
-    // A translated IPv4 address is judged as what it leads to (RFC 6052).
-    if let [0x64, 0xff9b, 0, 0, 0, 0, high, low] = ip.segments() {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        return class_v4(Ipv4Addr::new(a, b, c, d));
+    if ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local() || METADATA_V6.contains(&ip) {
+        return Class::Forbidden;
     }
-    if ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local() {
-        Class::Forbidden
-    } else if ip.is_loopback() || ip.is_unique_local() {
-        Class::Private
-    } else {
-        Class::Public
+    if ip.is_loopback() || ip.is_unique_local() {
+        return Class::Private;
+    }
+    match ip.segments() {
+        // An address that leads to one of IPv4 is judged as that: translated (RFC 6052), 6to4 (RFC 3056), compatible
+        // (RFC 4291, section 2.5.5.1).
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] | [0, 0, 0, 0, 0, 0, high, low] => {
+            let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+            class_v4(Ipv4Addr::new(a, b, c, d))
+        }
+        // Translated within a network (RFC 8215), and local to a site (RFC 3879).
+        [0x64, 0xff9b, 1, ..] | [0xfec0..=0xfeff, ..] => Class::Private,
+        _ => Class::Public,
     }
 }
 
@@ -115,6 +134,9 @@ impl Outbound {
                 continue;
             }
             match TcpStream::connect(address).await {
+                Ok(stream) if stream.local_addr().is_ok_and(|local| self.reach.leads_home(local, address)) => {
+                    refused = Refusal::of_all(words(Unreachable::Own, address));
+                }
                 Ok(stream) => {
                     // Small messages are not to wait for each other; one that cannot be told so works as well.
                     let _ = stream.set_nodelay(true);
@@ -180,6 +202,22 @@ mod tests {
             ("2606:2800:220:1::1", Class::Public),
             ("64:ff9b::a9fe:a9fe", Class::Forbidden),
             ("64:ff9b::a00:1", Class::Private),
+            ("64:ff9b:1::1", Class::Private),
+            ("2002:a9fe:a9fe::1", Class::Forbidden),
+            ("2002:a00:1::1", Class::Private),
+            ("2002:5db8:d822::1", Class::Public),
+            ("::127.0.0.1", Class::Private),
+            ("::169.254.169.254", Class::Forbidden),
+            ("fec0::1", Class::Private),
+            ("192.0.0.192", Class::Forbidden),
+            ("192.0.0.8", Class::Private),
+            ("100.100.100.200", Class::Forbidden),
+            ("168.63.129.16", Class::Forbidden),
+            ("168.63.129.17", Class::Public),
+            ("198.18.0.1", Class::Private),
+            ("198.20.0.1", Class::Public),
+            ("fd00:ec2::254", Class::Forbidden),
+            ("fd20:ce::254", Class::Forbidden),
         ];
         for (text, expected) in cases {
             assert_eq!(class(text.parse().unwrap()), expected, "{text}");
@@ -203,6 +241,26 @@ mod tests {
         for (text, unasked, asked) in cases {
             let address = text.parse().unwrap();
             assert_eq!((closed.judge(address), open.judge(address)), (unasked, asked), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_listens_everywhere_knows_itself_at_each_address_of_the_machine() {
+        let everywhere = Reach { private: true, own_ports: vec![443], own_addresses: vec!["0.0.0.0".parse().unwrap()] };
+        let at_one = Reach { own_addresses: vec!["10.0.0.8".parse().unwrap()], ..everywhere.clone() };
+        let cases = [
+            ("10.0.0.7:50000", "10.0.0.7:443", true),
+            ("[::ffff:10.0.0.7]:50000", "10.0.0.7:443", true),
+            ("10.0.0.7:50000", "10.0.0.7:9000", false),
+            ("10.0.0.7:50000", "10.0.0.9:443", false),
+        ];
+        for (local, peer, expected) in cases {
+            let (local, peer) = (local.parse().unwrap(), peer.parse().unwrap());
+            assert_eq!(
+                (everywhere.leads_home(local, peer), at_one.leads_home(local, peer)),
+                (expected, false),
+                "{peer}"
+            );
         }
     }
 }

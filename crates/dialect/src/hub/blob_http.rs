@@ -15,8 +15,8 @@ use domain::ids::{Etag, UploadId};
 use domain::operation::file::Ask;
 use domain::operation::{ErrorKind, Failure};
 use http::header::{
-    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH,
-    LAST_MODIFIED, RANGE, RETRY_AFTER,
+    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, RETRY_AFTER,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
@@ -69,6 +69,8 @@ pub enum Wanted {
     Read {
         /// Which part.
         range: Option<Range>,
+        /// Of which version alone: clients that read a file in parts name the one that they began with.
+        version: Option<String>,
         /// Whether only what is said of it is wanted.
         is_head: bool,
     },
@@ -113,6 +115,9 @@ pub enum Refusal {
     /// The condition of a request.
     #[error("no other condition than If-None-Match: * is known")]
     Condition,
+    /// The file was written again since.
+    #[error("the file has another version than the one that is wanted")]
+    Changed,
     /// The part that is wanted begins behind the end of the file.
     #[error("the file has fewer bytes than that")]
     Range,
@@ -138,6 +143,7 @@ impl Refusal {
             Self::BlockList(_) => (StatusCode::BAD_REQUEST, "InvalidXmlDocument"),
             Self::Header => (StatusCode::BAD_REQUEST, "InvalidHeaderValue"),
             Self::Condition => (StatusCode::BAD_REQUEST, "UnsupportedHeader"),
+            Self::Changed => (StatusCode::PRECONDITION_FAILED, "ConditionNotMet"),
             Self::Range => (StatusCode::RANGE_NOT_SATISFIABLE, "InvalidRange"),
             Self::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "RequestBodyTooLarge"),
             Self::Body => (StatusCode::REQUEST_TIMEOUT, "OperationTimedOut"),
@@ -189,8 +195,8 @@ fn decode_wanted(head: &Parts, target: &Target) -> Result<Wanted, Refusal> {
             Wanted::Commit { properties: properties(headers, &X_CONTENT_TYPE)?, only_new: only_new(headers)? }
         }
         (&Method::GET, Some(word)) if is(word, "blocklist") => Wanted::ListBlocks,
-        (&Method::GET, None) => Wanted::Read { range: range(headers), is_head: false },
-        (&Method::HEAD, None) => Wanted::Read { range: None, is_head: true },
+        (&Method::GET, None) => Wanted::Read { range: range(headers), version: version(headers)?, is_head: false },
+        (&Method::HEAD, None) => Wanted::Read { range: None, version: version(headers)?, is_head: true },
         (&Method::DELETE, None) => Wanted::Delete,
         _ => return Err(Refusal::Verb),
     })
@@ -212,12 +218,22 @@ fn properties(headers: &HeaderMap, fallback: &HeaderName) -> Result<FileProperti
     })
 }
 
+/// A condition that is not understood is refused: a client that means one must not lose what another wrote.
 fn only_new(headers: &HeaderMap) -> Result<bool, Refusal> {
+    if [IF_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE].iter().any(|name| headers.contains_key(name)) {
+        return Err(Refusal::Condition);
+    }
     match headers.get(IF_NONE_MATCH).map(HeaderValue::as_bytes) {
         None => Ok(false),
         Some(b"*" | b"\"*\"") => Ok(true),
         Some(_) => Err(Refusal::Condition),
     }
+}
+
+/// The version that alone is wanted; none if any is.
+fn version(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let value = headers.get(IF_MATCH).map(|value| value.to_str().map_err(|_| Refusal::Header)).transpose()?;
+    Ok(value.map(|value| value.trim().to_owned()).filter(|value| value != "*"))
 }
 
 /// The part that is wanted; what cannot be read asks for the whole (RFC 9110, section 14.2).
@@ -298,12 +314,15 @@ pub fn show_blocks(blocks: &[(BlockId, u64)], request_id: &str) -> Response<Byte
     finish(response, request_id)
 }
 
-/// The head of the answer to a reader, and which bytes are its body; of a part that is not there a refusal.
+/// The head of the answer to a reader, and which bytes are its body; of a part or a version that is not there a refusal.
 pub fn show_file(
     file: &StoredFile,
-    range: Option<Range>,
+    (range, version): (Option<Range>, Option<&str>),
     request_id: &str,
 ) -> Result<(Response<Bytes>, (u64, u64)), Refusal> {
+    if version.is_some_and(|version| version != show_etag(file.etag)) {
+        return Err(Refusal::Changed);
+    }
     let all = file.bytes();
     let (first, bytes) = match range {
         None => (0, all),

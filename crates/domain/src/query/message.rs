@@ -143,8 +143,10 @@ pub fn json_body(system: &SystemProperties, body: &[u8]) -> Option<Value> {
     let encoding = system.content_encoding.as_deref()?.trim();
     let says = media.eq_ignore_ascii_case("application/json")
         && (encoding.eq_ignore_ascii_case("utf-8") || encoding.eq_ignore_ascii_case("utf8"));
-    let body = serde_json::from_slice(body).ok().filter(|_| says)?;
-    is_shallow(&body, DEPTH_MAX).then_some(body)
+    if !says {
+        return None;
+    }
+    serde_json::from_slice(body).ok().filter(|body| is_shallow(body, DEPTH_MAX))
 }
 
 fn is_shallow(value: &Value, levels: usize) -> bool {

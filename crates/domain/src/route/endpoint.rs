@@ -21,8 +21,20 @@ const SECRET_BYTES_MAX: usize = 8 * 1_024;
 /// Longest text of certificates that an endpoint is trusted by.
 const AUTHORITY_BYTES_MAX: usize = 64 * 1_024;
 /// Headers that the sender sets itself, or that would change how a request is read.
-const HEADERS_TAKEN: [&str; 6] =
-    ["content-type", "content-length", "host", "transfer-encoding", "connection", "upgrade"];
+const HEADERS_TAKEN: [&str; 12] = [
+    "content-type",
+    "content-length",
+    "content-encoding",
+    "host",
+    "transfer-encoding",
+    "te",
+    "trailer",
+    "expect",
+    "connection",
+    "proxy-connection",
+    "keep-alive",
+    "upgrade",
+];
 
 /// A text that is never printed. Serialised to be sealed, and nowhere else.
 #[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, zeroize::ZeroizeOnDrop)]

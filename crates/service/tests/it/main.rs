@@ -18,3 +18,4 @@ mod posting;
 mod querying;
 mod reaching;
 mod routing;
+mod uploading;

@@ -122,7 +122,8 @@ check(
     const [letter] = await muster.command('endpoint', 'dead-letters', 'queue', '--hub', 'hub');
     assert.equal(letter.message.body, '50');
     assert.match(letter.reason, /amqp:decode-error: it is ugly/);
-    assert.deepEqual(new Set(bodies(container.messages)), new Set(expected));
+    // What stood behind the rejected one may come twice; what is seen for the first time comes in order.
+    assert.deepEqual([...new Set(bodies(container.messages))], expected);
   },
 );
 

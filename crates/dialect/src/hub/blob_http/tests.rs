@@ -48,7 +48,7 @@ fn a_token_comes_back_as_it_was_written_and_names_its_file() {
         let (ask, wanted) = send(&format!("GET {path}{text}"), &[]).unwrap();
         let Ask::Open { token: found, container, file, access } = ask else { panic!("{ask:?}") };
         assert_eq!((found, container.as_str(), file.as_str()), (token.clone(), "uploads", "dev-1/a/b c.txt"), "{path}");
-        assert_eq!((access, wanted), (Access::Read, Wanted::Read { range: None, is_head: false }));
+        assert_eq!((access, wanted), (Access::Read, Wanted::Read { range: None, version: None, is_head: false }));
     }
 
     let token = issued_for_container();
@@ -63,7 +63,7 @@ fn requests_of_clients_mean_what_they_should() {
     let plain = FileProperties::default();
     let text =
         FileProperties { content_type: Some("text/plain".to_owned()), content_encoding: Some("gzip".to_owned()) };
-    let part = |first, last| Wanted::Read { range: Some(Range { first, last }), is_head: false };
+    let part = |first, last| Wanted::Read { range: Some(Range { first, last }), version: None, is_head: false };
     let cases: Vec<(&str, &str, &[(&str, &str)], Result<Wanted, Refusal>)> = vec![
         ("PUT", "", &[BLOB], Ok(Wanted::PutFile { properties: plain.clone(), only_new: false })),
         (
@@ -89,8 +89,14 @@ fn requests_of_clients_mean_what_they_should() {
         ("GET", "&comp=blocklist&blocklisttype=all", &[], Ok(Wanted::ListBlocks)),
         ("GET", "", &[("x-ms-range", "bytes=3-9"), ("range", "bytes=0-1")], Ok(part(3, Some(9)))),
         ("GET", "", &[("range", "bytes=3-")], Ok(part(3, None))),
-        ("GET", "", &[("range", "lines=3-")], Ok(Wanted::Read { range: None, is_head: false })),
-        ("HEAD", "", &[], Ok(Wanted::Read { range: None, is_head: true })),
+        ("GET", "", &[("range", "lines=3-")], Ok(Wanted::Read { range: None, version: None, is_head: false })),
+        ("GET", "", &[("if-match", "*")], Ok(Wanted::Read { range: None, version: None, is_head: false })),
+        (
+            "HEAD",
+            "",
+            &[("if-match", "\"0x1F\"")],
+            Ok(Wanted::Read { range: None, version: Some("\"0x1F\"".to_owned()), is_head: true }),
+        ),
         ("DELETE", "", &[], Ok(Wanted::Delete)),
         ("PUT", "", &[], Err(Refusal::BlobType)),
         ("PUT", "", &[("x-ms-blob-type", "PageBlob")], Err(Refusal::BlobType)),
@@ -100,6 +106,8 @@ fn requests_of_clients_mean_what_they_should() {
         ("PUT", "&comp=lease", &[], Err(Refusal::Verb)),
         ("POST", "", &[], Err(Refusal::Verb)),
         ("PUT", "", &[BLOB, ("if-none-match", "\"1\"")], Err(Refusal::Condition)),
+        ("PUT", "", &[BLOB, ("if-match", "\"0x1F\"")], Err(Refusal::Condition)),
+        ("PUT", "&comp=blocklist", &[("if-unmodified-since", "x")], Err(Refusal::Condition)),
     ];
     for (method, more, headers, expected) in cases {
         assert_eq!(signed(method, more, headers), expected, "{method} {more} {headers:?}");
@@ -148,7 +156,7 @@ fn file() -> StoredFile {
 
 #[test]
 fn a_file_is_shown_whole_or_in_part() {
-    let (whole, part) = show_file(&file(), None, ID).unwrap();
+    let (whole, part) = show_file(&file(), (None, None), ID).unwrap();
     assert_eq!((whole.status(), part), (StatusCode::OK, (0, 10)));
     let header = |response: &Response<Bytes>, name: &str| response.headers()[name].to_str().unwrap().to_owned();
     assert_eq!(header(&whole, "content-length"), "10");
@@ -156,10 +164,12 @@ fn a_file_is_shown_whole_or_in_part() {
     assert_eq!(header(&whole, "last-modified"), "Tue, 14 Nov 2023 22:13:20 GMT");
     assert_eq!((header(&whole, "x-ms-blob-type"), header(&whole, "x-ms-request-id")), ("BlockBlob".into(), ID.into()));
 
-    let (partial, part) = show_file(&file(), Some(Range { first: 3, last: Some(99) }), ID).unwrap();
+    let (partial, part) = show_file(&file(), (Some(Range { first: 3, last: Some(99) }), Some("\"0x1F\"")), ID).unwrap();
     assert_eq!((partial.status(), part), (StatusCode::PARTIAL_CONTENT, (3, 7)));
     assert_eq!(header(&partial, "content-range"), "bytes 3-9/10");
-    assert_eq!(show_file(&file(), Some(Range { first: 10, last: None }), ID).unwrap_err(), Refusal::Range);
+    let behind = (Some(Range { first: 10, last: None }), None);
+    assert_eq!(show_file(&file(), behind, ID).unwrap_err(), Refusal::Range);
+    assert_eq!(show_file(&file(), (None, Some("\"0x1E\"")), ID).unwrap_err(), Refusal::Changed);
 }
 
 #[test]
