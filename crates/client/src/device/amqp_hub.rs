@@ -125,12 +125,25 @@ impl AmqpDeviceClient {
             ..Message::default()
         };
         let Self { connection, kept, .. } = self;
-        connection.send(link, &request, |event| keep(kept, event)).await?;
-        let answer = connection.wait("the twin request", |event| match answer_to(&event, &asked) {
-            Some(message) => read_answer(&message).map(Some),
-            None => keep(kept, event).map(|()| None),
+        // The answer may come before the word that the request was taken.
+        let mut early = None;
+        let sent = connection.send(link, &request, |event| {
+            match answer_to(&event, &asked) {
+                Some(message) => early = Some(message),
+                None => keep(kept, event)?,
+            }
+            Ok(())
         });
-        let answer = answer.await?;
+        sent.await?;
+        let answer = if let Some(message) = early {
+            read_answer(&message)?
+        } else {
+            let answered = connection.wait("the twin request", |event| match answer_to(&event, &asked) {
+                Some(message) => read_answer(&message).map(Some),
+                None => keep(kept, event).map(|()| None),
+            });
+            answered.await?
+        };
         match answer.status {
             200..300 => Ok(answer),
             status => Err(DeviceError::Refused(Refused::read(status, &answer.body))),
