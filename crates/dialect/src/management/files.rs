@@ -11,8 +11,8 @@ use domain::ids::{HubName, LockToken};
 use domain::operation::cloud_to_device::AtHub;
 use domain::operation::file::{Answer, Ask};
 use domain::operation::{Cursor, ErrorKind, Failure, Operation, PageRequest, Reply};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{Method, Request, Response, StatusCode};
+use http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::{internal, refuse};
@@ -114,11 +114,14 @@ pub fn encode(reply: Result<Reply, Failure>) -> Response<Bytes> {
     }
 }
 
-/// The head of the answer whose body is the file.
+/// The head of the answer whose body is the file. A device said what type it is: nothing is to show it as a page of this
+/// server.
 pub fn open<B>(file: &StoredFile, body: B) -> Response<B> {
     let mut response = Response::new(body);
     let content_type = file.properties.content_type.as_deref().unwrap_or("application/octet-stream");
     let headers = response.headers_mut();
+    headers.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     for (name, text) in [(CONTENT_TYPE, content_type.to_owned()), (CONTENT_LENGTH, file.bytes().to_string())] {
         if let Ok(value) = text.parse() {
             headers.insert(name, value);
@@ -140,6 +143,10 @@ fn show(file: &StoredFile) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use domain::clock::UnixTime;
+    use domain::file::FileProperties;
+    use domain::ids::Etag;
+
     use super::*;
 
     fn send(line: &str) -> String {
@@ -160,6 +167,23 @@ mod tests {
             Ok(other) => panic!("{other:?}"),
             Err(refused) => format!("{:?}", refused.kind),
         }
+    }
+
+    #[test]
+    fn a_file_is_handed_out_to_be_saved_and_not_to_be_shown() {
+        let properties = FileProperties { content_type: Some("text/html".to_owned()), ..FileProperties::default() };
+        let file = StoredFile {
+            name: FileName::parse("dev-1/a").unwrap(),
+            content: Vec::new(),
+            properties,
+            created_at: UnixTime::from_seconds(0),
+            written_at: UnixTime::from_seconds(0),
+            etag: Etag::from_number(1),
+        };
+        let response = open(&file, ());
+        let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+        let headers = ["content-type", "content-disposition", "x-content-type-options", "content-length"].map(header);
+        assert_eq!(headers, ["text/html", "attachment", "nosniff", "0"]);
     }
 
     #[test]

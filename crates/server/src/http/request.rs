@@ -171,8 +171,13 @@ impl RequestBody {
         }
     }
 
-    /// Reads what is left, within bounds, and throws it away; whether the connection can be used further.
-    pub(super) async fn discard(mut self) -> bool {
+    /// Reads what is left, within bounds, and throws it away; whether the connection can be used further. All of it has
+    /// the time of one piece: whoever sends it may have proved nothing.
+    pub(super) async fn discard(self) -> bool {
+        timeout(self.limit, self.read_away()).await.unwrap_or(false)
+    }
+
+    async fn read_away(mut self) -> bool {
         let mut discarded = 0;
         while !self.is_whole && !self.is_held_back && discarded <= DISCARDED_BYTES_MAX {
             match self.next().await {

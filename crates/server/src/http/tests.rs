@@ -66,6 +66,14 @@ impl Handler for Mirror {
         }
     }
 
+    fn streams(&self, head: &Parts) -> bool {
+        head.uri.path() == "/unread"
+    }
+
+    async fn handle_stream(&self, _head: &Parts, _body: &mut RequestBody, _peer: &PeerContext) -> Response<Body> {
+        Response::new("unread".into())
+    }
+
     fn body_bytes_max(&self, head: &Parts) -> usize {
         if head.uri.path() == "/large" { 2 * BODY_BYTES_MAX } else { SETTINGS_BODY_MAX }
     }
@@ -314,6 +322,35 @@ async fn slow_requests_are_given_up() {
     assert_eq!(served.exchange(b"").await, "", "no head at all");
     let reply = served.exchange(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nab").await;
     assert!(reply.starts_with("HTTP/1.1 408 "), "a body that stops: {reply}");
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_read_is_not_waited_for_byte_by_byte() {
+    let short = Duration::from_millis(200);
+    let served = Served::start(HttpSettings { body_timeout: short, ..HttpSettings::default() });
+    let (mut incoming, mut outgoing) = tokio::io::split(served.dial().await);
+    outgoing.write_all(b"POST /unread HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n").await.expect("sent");
+    let dripping = async {
+        let mut ticks = tokio::time::interval(short / 4);
+        while outgoing.write_all(b"a").await.is_ok() {
+            let _ = outgoing.flush().await;
+            ticks.tick().await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let mut reply = Vec::new();
+    let answered = async {
+        let _ = incoming.read_to_end(&mut reply).await;
+    };
+    let answered = async {
+        tokio::select! {
+            () = answered => {}
+            () = dripping => {}
+        }
+    };
+    timeout(PATIENCE, answered).await.expect("it is answered and closed");
+    let reply = String::from_utf8_lossy(&reply);
+    assert!(reply.starts_with("HTTP/1.1 200 ") && reply.ends_with("unread"), "{reply}");
 }
 
 #[tokio::test]
