@@ -13,6 +13,7 @@ mod webhook;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use domain::route::{Endpoint, Parcel, Refusal, Target};
@@ -35,28 +36,32 @@ pub struct Reach {
     pub own_addresses: Vec<IpAddr>,
 }
 
-/// How many were taken, and why not more; where that is no refusal, time was up.
-pub type Sent = (usize, Result<(), Refusal>);
-
 /// Sends to endpoints. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Outbound {
     reach: Arc<Reach>,
     roots: Arc<trust::SystemRoots>,
+    is_stopping: Arc<AtomicBool>,
 }
 
 impl Outbound {
     /// Sends to what `reach` allows.
     pub fn new(reach: Reach) -> Self {
-        Self { reach: Arc::new(reach), roots: Arc::default() }
+        Self { reach: Arc::new(reach), roots: Arc::default(), is_stopping: Arc::default() }
     }
 
-    /// Sends `parcels` to `endpoint` in their order; gives how many were taken from the first one on, and why not more.
-    pub async fn send(&self, endpoint: &Endpoint, parcels: &[Parcel]) -> Sent {
+    /// Has every send end at the next answer, whatever is left: nobody may be there to hear of it.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Sends `parcels` to `endpoint` in their order, and counts in `taken` how many were taken from the first one on: what
+    /// is counted stays so if the future is dropped. Says why not all were; where that is no refusal, time was up.
+    pub async fn send(&self, endpoint: &Endpoint, parcels: &[Parcel], taken: &mut usize) -> Result<(), Refusal> {
         match &endpoint.target {
-            Target::Webhook(webhook) => self.post(webhook, parcels).await,
-            Target::Nats(nats) => self.publish(nats, parcels).await,
-            Target::Amqp(amqp) => self.transfer(amqp, parcels).await,
+            Target::Webhook(webhook) => self.post(webhook, parcels, taken).await,
+            Target::Nats(nats) => self.publish(nats, parcels, taken).await,
+            Target::Amqp(amqp) => self.transfer(amqp, parcels, taken).await,
         }
     }
 }

@@ -190,7 +190,7 @@ impl Server {
         let outbound = Outbound::new(reach);
         service.exchange_by(Arc::new(OutboundExchange::new(outbound.clone())));
         server.run("transfers", service, |service| async move { service.run_transfers().await });
-        let courier: Arc<dyn Courier> = Arc::new(OutboundCourier::new(outbound));
+        let courier: Arc<dyn Courier> = Arc::new(OutboundCourier::new(outbound, server.tasks.clone()));
         server.run("routes", service, move |service| {
             let courier = Arc::clone(&courier);
             async move { service.run_routes(courier).await }

@@ -34,6 +34,10 @@ const PURGE_PIECE: usize = 100;
 /// Sends to endpoints outside. Implemented where sockets are.
 #[async_trait::async_trait]
 pub trait Courier: Send + Sync {
+    /// Counts a delivery as under way until what is given is dropped: the server waits for that when it stops, so that what
+    /// was taken is noted. `None` once it stops, when nothing is begun.
+    fn begin(&self) -> Option<Box<dyn Send + Sync>>;
+
     /// Sends `parcels` in their order; gives how many were taken from the first one on, and why not more. Where that is no
     /// refusal, time was up after some: the rest is sent next. Ends in bounded time.
     async fn send(&self, endpoint: &Endpoint, parcels: &[Parcel]) -> (usize, Result<(), Refusal>);

@@ -126,6 +126,31 @@ def test_every_acknowledged_message_arrives_over_a_kill(muster, hook):
         assert set(arrived) >= {int(body) for body in sender.sent}
 
 
+@pytest.mark.shows(**SHOWS, feature="routed telemetry over a restart in good order: exactly once, in order of each device")
+def test_a_server_that_is_stopped_sends_nothing_twice(muster, hook):
+    arrived = threading.Semaphore(0)
+
+    def answer(_event) -> int:
+        """Takes its time, so that the server always has something on its way."""
+        arrived.release()
+        time.sleep(0.02)
+        return 200
+
+    hook.answer = answer
+    lead_to(muster, hook)
+    route(muster, "all", "hook")
+    client = connect(muster, "dev-1", create(muster, "dev-1"))
+    for number in range(60):
+        send(client, {"number": number})
+    for _ in range(2):
+        for _ in range(5):
+            assert arrived.acquire(timeout=20), muster.log
+        muster.restart()
+    assert hook.wait_for(lambda events: any(event["data"]["body"] == {"number": 59} for event in events)), muster.log
+    assert hook.bodies("dev-1") == [{"number": number} for number in range(60)]
+    client.shutdown()
+
+
 @pytest.mark.shows(**READER, transport="amqp", feature="reads what routes and the fallback lead to the built-in endpoint")
 def test_readers_of_the_built_in_endpoint_see_what_routes_lead_there(muster, hook):
     lead_to(muster, hook)
@@ -275,7 +300,7 @@ def test_a_subject_of_a_nats_server_is_told(muster, nats, tmp_path):
     # No stream keeps the subject yet, so that nobody has taken the message.
     wait_for_error(muster, "kept", "no stream keeps its subject")
     kept = Reader(nats, "hub.kept", LOGIN)
-    plain.request("$JS.API.STREAM.CREATE.HUB", {"name": "HUB", "subjects": ["hub.kept"]})
+    plain.request("$JS.API.STREAM.CREATE.HUB", {"name": "HUB", "subjects": ["hub.kept"], "max_msg_size": 4_000})
     for number in [2, 3]:
         send(client, {"number": number})
     assert plain.wait_for(lambda events: len(events) == 3), muster.log
@@ -283,6 +308,9 @@ def test_a_subject_of_a_nats_server_is_told(muster, nats, tmp_path):
     assert kept.wait_for(lambda _: [*map_unique(kept.bodies("dev-1"))] == expected), muster.log
     assert plain.bodies("dev-1") == expected
     assert "Nats-Msg-Id: hub-" in plain.headers[0]
+    # What is too long for the stream is kept apart, and holds nothing up.
+    send(client, {"fill": "x" * 4_000})
+    assert plain.wait_for(lambda events: len(events) == 4), muster.log
 
     nats.stop()
     send(client, {"number": 4})
@@ -293,6 +321,8 @@ def test_a_subject_of_a_nats_server_is_told(muster, nats, tmp_path):
     wait_for_health(muster, "kept")
     # The stream holds each message once, those included that were published again.
     assert [body["number"] for body in held(nats, "HUB", 4)] == [1, 2, 3, 4]
+    [letter] = muster.command("endpoint", "dead-letters", "kept", "--hub", "hub")
+    assert "exceeds maximum allowed" in letter["reason"]
     client.shutdown()
     plain.close()
     kept.close()

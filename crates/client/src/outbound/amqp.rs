@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::dial::Stream;
-use super::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Outbound, SEND_TIMEOUT, Sent};
+use super::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Outbound, SEND_TIMEOUT};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 8 * 1_024;
@@ -31,17 +31,18 @@ struct Sender {
 
 impl Outbound {
     /// Transfers `parcels`.
-    pub(super) async fn transfer(&self, amqp: &AmqpAddress, parcels: &[Parcel]) -> Sent {
+    pub(super) async fn transfer(
+        &self,
+        amqp: &AmqpAddress,
+        parcels: &[Parcel],
+        taken: &mut usize,
+    ) -> Result<(), Refusal> {
         let opening = timeout(CONNECT_TIMEOUT, self.attach(amqp)).await;
-        let mut sender = match opening.unwrap_or_else(|_| Err(Refusal::of_all("no link in time"))) {
-            Ok(sender) => sender,
-            Err(refusal) => return (0, Err(refusal)),
-        };
-        let mut taken = 0;
-        let sent = timeout(SEND_TIMEOUT, sender.transfer_all(parcels, &mut taken)).await;
+        let mut sender = opening.unwrap_or_else(|_| Err(Refusal::of_all("no link in time")))?;
+        let sent = timeout(SEND_TIMEOUT, sender.transfer_all(parcels, taken)).await;
         let outcome = sent.unwrap_or_else(|_| Err(Refusal::of_all("it takes messages too slowly")));
         sender.leave().await;
-        (taken, outcome)
+        outcome
     }
 
     async fn attach(&self, amqp: &AmqpAddress) -> Result<Sender, Refusal> {

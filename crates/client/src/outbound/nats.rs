@@ -16,9 +16,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::dial::Stream;
-use super::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Outbound, SEND_TIMEOUT, Sent};
+use super::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Outbound, SEND_TIMEOUT};
 use wire::{Said, read};
 
+/// Most bytes of a message where a server does not say how many it takes: those that one takes unless it is told otherwise.
+const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+/// What a stream answers to a message that is longer than it keeps (`JSStreamMessageExceedsMaximumErr`).
+const TOO_LONG_FOR_STREAM: u64 = 10_054;
 /// Bytes of a message's line and headers, about.
 const LINE_ROOM: usize = 512;
 
@@ -34,24 +38,25 @@ struct Server {
 
 impl Outbound {
     /// Publishes `parcels`.
-    pub(super) async fn publish(&self, nats: &NatsSubject, parcels: &[Parcel]) -> Sent {
+    pub(super) async fn publish(
+        &self,
+        nats: &NatsSubject,
+        parcels: &[Parcel],
+        taken: &mut usize,
+    ) -> Result<(), Refusal> {
         let opening = timeout(CONNECT_TIMEOUT, self.open(nats)).await;
-        let mut server = match opening.unwrap_or_else(|_| Err(Refusal::of_all("no connection in time"))) {
-            Ok(server) => server,
-            Err(refusal) => return (0, Err(refusal)),
-        };
+        let mut server = opening.unwrap_or_else(|_| Err(Refusal::of_all("no connection in time")))?;
         let (events, too_large) = encode_all(nats, parcels, server.payload_max);
-        let mut taken = 0;
         let sent = async {
             if nats.stream {
-                return server.publish_to_stream(&nats.subject, &events, &mut taken).await;
+                return server.publish_to_stream(&nats.subject, &events, taken).await;
             }
-            let (count, outcome) = server.publish_plainly(&nats.subject, &events).await;
-            taken = count;
-            outcome
+            server.publish_plainly(&nats.subject, &events).await?;
+            *taken = events.len();
+            Ok(())
         };
         let outcome = timeout(SEND_TIMEOUT, sent).await.unwrap_or_else(|_| Err(Refusal::of_all("no answer in time")));
-        (taken, outcome.and(too_large))
+        outcome.and(too_large)
     }
 
     async fn open(&self, nats: &NatsSubject) -> Result<Server, Refusal> {
@@ -71,8 +76,8 @@ impl Outbound {
             let secured = self.secure(server.stream, &nats.url.host, nats.authority.as_deref()).await?;
             server = Server { stream: secured, ..server };
         }
-        server.payload_max =
-            told.get("max_payload").and_then(Value::as_u64).and_then(|most| usize::try_from(most).ok()).unwrap_or(0);
+        let payload_max = told.get("max_payload").and_then(Value::as_u64);
+        server.payload_max = payload_max.and_then(|most| usize::try_from(most).ok()).unwrap_or(PAYLOAD_BYTES_MAX);
         let part = |member: &str| told.get(member).map(Value::to_string).unwrap_or_default();
         let is_word = |character: &char| character.is_ascii_alphanumeric();
         let own: String = [part("server_id"), part("client_id")].join("x").chars().filter(is_word).collect();
@@ -172,20 +177,14 @@ impl Server {
     }
 
     /// The server tells of errors, but not of which message: what makes one is the same for all of a subject.
-    async fn publish_plainly(&mut self, subject: &str, events: &[Published]) -> Sent {
-        let published = async {
-            for event in events {
-                let mut out = Vec::with_capacity(event.event.len() + LINE_ROOM);
-                event.write(&mut out, subject, "");
-                self.say(&out).await?;
-            }
-            self.say(b"PING\r\n").await?;
-            self.expect_pong().await
-        };
-        match published.await {
-            Ok(()) => (events.len(), Ok(())),
-            Err(refusal) => (0, Err(refusal)),
+    async fn publish_plainly(&mut self, subject: &str, events: &[Published]) -> Result<(), Refusal> {
+        for event in events {
+            let mut out = Vec::with_capacity(event.event.len() + LINE_ROOM);
+            event.write(&mut out, subject, "");
+            self.say(&out).await?;
         }
+        self.say(b"PING\r\n").await?;
+        self.expect_pong().await
     }
 
     async fn publish_to_stream(
@@ -246,7 +245,9 @@ fn judge_word(status: Option<u16>, payload: &[u8]) -> Result<(), Refusal> {
         return Err(Refusal::of_all(format!("no stream keeps its subject: it answers {status}")));
     }
     let word: Value = serde_json::from_slice(payload).unwrap_or(Value::Null);
+    let is_too_long = word.pointer("/error/err_code").and_then(Value::as_u64) == Some(TOO_LONG_FOR_STREAM);
     match word.pointer("/error/description").and_then(Value::as_str) {
+        Some(text) if is_too_long => Err(Refusal::of_message(format!("its stream answers {text}"))),
         Some(text) => Err(Refusal::of_all(format!("its stream answers {text}"))),
         None if word.get("seq").is_some() => Ok(()),
         None => Err(Refusal::of_all("its stream answers in words that are not known")),

@@ -48,16 +48,18 @@ async fn listen(scheme: &str) -> (TcpListener, Url) {
 }
 
 /// Sends `count` messages while `server` serves.
-async fn send(count: u64, target: Target, server: impl Future<Output = ()>) -> Sent {
+async fn send(count: u64, target: Target, server: impl Future<Output = ()>) -> (usize, Result<(), Refusal>) {
     let parcels: Vec<Parcel> = (0..count).map(parcel).collect();
     let (outbound, endpoint) = (outbound(), endpoint(target));
+    let mut taken = 0;
     let sending = async {
         tokio::select! {
-            sent = outbound.send(&endpoint, &parcels) => sent,
+            outcome = outbound.send(&endpoint, &parcels, &mut taken) => outcome,
             () = server => panic!("the server ended"),
         }
     };
-    tokio::time::timeout(PATIENCE, sending).await.expect("it ends")
+    let outcome = tokio::time::timeout(PATIENCE, sending).await.expect("it ends");
+    (taken, outcome)
 }
 
 /// Reads one request; its body.

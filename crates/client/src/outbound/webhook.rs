@@ -3,6 +3,8 @@
 //! All requests of one send share a connection, as far as the server keeps it. Redirects are not followed: an endpoint is
 //! what was written.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use dialect::hub::cloud_event::{self, BATCH_MEDIA_TYPE, MEDIA_TYPE};
 use domain::route::{Parcel, Refusal, Url, Webhook, WebhookMode};
@@ -13,7 +15,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout};
 
-use super::{ANSWER_TIMEOUT, Outbound, SEND_TIMEOUT, Sent};
+use super::{ANSWER_TIMEOUT, Outbound, SEND_TIMEOUT};
 
 /// Most bytes of an answer that are read; nothing is made of them.
 const ANSWER_BYTES_MAX: usize = 64 * 1_024;
@@ -22,67 +24,62 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 
 impl Outbound {
     /// Posts `parcels`, over as many connections as the server wants.
-    pub(super) async fn post(&self, webhook: &Webhook, parcels: &[Parcel]) -> Sent {
+    pub(super) async fn post(&self, webhook: &Webhook, parcels: &[Parcel], taken: &mut usize) -> Result<(), Refusal> {
         let until = Instant::now() + SEND_TIMEOUT;
-        let mut taken = 0;
-        while let Some(rest) = parcels.get(taken..).filter(|rest| !rest.is_empty()) {
-            let (more, outcome) = self.post_on_one(webhook, rest, until).await;
-            taken += more;
-            // A connection that ends once it has served is one that the server does not keep.
-            let is_over = outcome.is_err() || Instant::now() >= until;
-            if is_over {
-                return (taken, outcome);
-            }
+        let is_over = || Instant::now() >= until || self.is_stopping.load(Ordering::Relaxed);
+        while *taken < parcels.len() && !is_over() {
+            self.post_on_one(webhook, parcels, taken, &is_over).await?;
         }
-        (taken, Ok(()))
+        Ok(())
     }
 
-    /// Posts on one connection until that ends. Where this is no refusal, at least one event was taken.
-    async fn post_on_one(&self, webhook: &Webhook, parcels: &[Parcel], until: Instant) -> Sent {
-        let stream = match self.dial(&webhook.url, webhook.authority.as_deref()).await {
-            Ok(stream) => stream,
-            Err(refusal) => return (0, Err(refusal)),
-        };
-        let (sender, connection) = match http1::handshake(TokioIo::new(stream)).await {
-            Ok(opened) => opened,
-            Err(error) => return (0, Err(broken(&error))),
-        };
-        let posting = post_all(webhook, sender, parcels, until);
+    /// Posts on one connection until that ends. Where this is no refusal, at least one event was taken: a connection that
+    /// ends once it has served is one that the server does not keep.
+    async fn post_on_one(
+        &self,
+        webhook: &Webhook,
+        parcels: &[Parcel],
+        taken: &mut usize,
+        is_over: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), Refusal> {
+        let stream = self.dial(&webhook.url, webhook.authority.as_deref()).await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
+        let posting = post_all(webhook, sender, parcels, (taken, is_over));
         // What moves the bytes; once it has ended, sending fails, which says more than its end does.
         let moving = async {
             let _ = connection.await;
             std::future::pending::<std::convert::Infallible>().await
         };
         tokio::select! {
-            sent = posting => sent,
+            outcome = posting => outcome,
             never = moving => match never {},
         }
     }
 }
 
-async fn post_all(webhook: &Webhook, mut sender: SendRequest<Full<Bytes>>, parcels: &[Parcel], until: Instant) -> Sent {
-    let mut taken = 0;
-    while let Some(rest) = parcels.get(taken..).filter(|rest| !rest.is_empty()) {
-        if taken > 0 && Instant::now() >= until {
+async fn post_all(
+    webhook: &Webhook,
+    mut sender: SendRequest<Full<Bytes>>,
+    parcels: &[Parcel],
+    (taken, is_over): (&mut usize, &(dyn Fn() -> bool + Sync)),
+) -> Result<(), Refusal> {
+    let before = *taken;
+    while let Some(rest) = parcels.get(*taken..).filter(|rest| !rest.is_empty()) {
+        let has_served = *taken > before;
+        if has_served && is_over() {
             break;
         }
         let (count, body) = body_of(webhook.mode, rest);
-        let request = match request(webhook, body) {
-            Ok(request) => request,
-            Err(refusal) => return (taken, Err(refusal)),
-        };
-        let answered = timeout(ANSWER_TIMEOUT, exchange(&mut sender, request)).await;
-        match answered {
-            Ok(Ok(status)) => match judge(status) {
-                Ok(()) => taken += count,
-                refused => return (taken, refused),
-            },
-            Ok(Err(_)) if taken > 0 => break,
-            Ok(Err(error)) => return (taken, Err(broken(&error))),
-            Err(_) => return (taken, Err(Refusal::of_all("no answer in time"))),
+        let request = request(webhook, body)?;
+        match timeout(ANSWER_TIMEOUT, exchange(&mut sender, request)).await {
+            Ok(Ok(status)) => judge(status)?,
+            Ok(Err(_)) if has_served => break,
+            Ok(Err(error)) => return Err(broken(&error)),
+            Err(_) => return Err(Refusal::of_all("no answer in time")),
         }
+        *taken += count;
     }
-    (taken, Ok(()))
+    Ok(())
 }
 
 async fn exchange(sender: &mut SendRequest<Full<Bytes>>, request: Request<Full<Bytes>>) -> hyper::Result<StatusCode> {

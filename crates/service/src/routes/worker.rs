@@ -2,7 +2,8 @@
 //! it takes a message or that is given up.
 //!
 //! Nothing of a message is held while an endpoint is waited for: what was refused is read again. A receiver sees a message
-//! twice where the server ended between sending it and noting that; its sequence number tells. Start at
+//! twice where the server ended between sending it and noting that, which one that stops in good order avoids, and where
+//! one before it was refused; its sequence number tells. Start at
 //! [`Service::run_routes`].
 
 use std::collections::HashSet;
@@ -184,7 +185,10 @@ impl Worker {
             }
             // Somebody may have called while something else was waited for.
             self.may_be_due |= wakes.borrow_and_update().has_changed();
-            match self.round().await {
+            let Some(under_way) = self.courier.begin() else { return std::future::pending().await };
+            let round = self.round().await;
+            drop(under_way);
+            match round {
                 Ok(Round::Gone) => return,
                 Ok(Round::Told) => {}
                 Ok(Round::Idle) => tokio::select! {

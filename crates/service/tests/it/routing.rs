@@ -30,6 +30,8 @@ struct Recorder {
     asked: watch::Sender<u64>,
     /// Whether it answers.
     answers: watch::Sender<bool>,
+    /// Whether the server stops; whatever is under way listens.
+    stops: watch::Sender<bool>,
     /// How many it takes at once.
     most: usize,
 }
@@ -42,7 +44,7 @@ impl Recorder {
     fn taking(most: usize) -> Arc<Self> {
         let (refusals, answers) = (Mutex::default(), watch::Sender::new(true));
         let (taken, refused, asked) = (watch::Sender::default(), watch::Sender::default(), watch::Sender::default());
-        Arc::new(Self { taken, refusals, refused, asked, answers, most })
+        Arc::new(Self { taken, refusals, refused, asked, answers, stops: watch::Sender::default(), most })
     }
 
     /// What it says to a message with this body; to all if it is empty.
@@ -79,6 +81,10 @@ impl Recorder {
 
 #[async_trait]
 impl Courier for Recorder {
+    fn begin(&self) -> Option<Box<dyn Send + Sync>> {
+        (!*self.stops.borrow()).then(|| Box::new(self.stops.subscribe()) as Box<dyn Send + Sync>)
+    }
+
     async fn send(&self, endpoint: &Endpoint, parcels: &[Parcel]) -> (usize, Result<(), Refusal>) {
         self.asked.send_modify(|asked| *asked += 1);
         if endpoint.name != hook() {
@@ -413,4 +419,23 @@ async fn what_is_sent_again_in_vain_holds_the_log_up_no_more_than_once_and_is_le
     };
     assert_eq!(tokio::time::timeout(PATIENCE, settled).await.unwrap(), "it answers 500");
     assert_eq!(*recorder.asked.borrow() - asked, 4, "three times the letter, once the log");
+}
+
+#[tokio::test]
+async fn a_server_that_stops_notes_what_is_on_its_way_and_begins_nothing() {
+    let ground = Ground::with(settings(9)).await;
+    ground.put(routing("true")).await;
+    let recorder = Recorder::new();
+    recorder.answers.send_replace(false);
+    let _running = Running::start(&ground.service, &recorder);
+    ground.append(0, &["1", "2"]).await;
+    let mut asked = recorder.asked.subscribe();
+    tokio::time::timeout(PATIENCE, asked.wait_for(|asked| *asked == 1)).await.unwrap().unwrap();
+    recorder.stops.send_replace(true);
+    ground.append(0, &["3"]).await;
+    recorder.answers.send_replace(true);
+    tokio::time::timeout(PATIENCE, recorder.stops.closed()).await.unwrap();
+    let told = ground.store.inner().begin_endpoint(ground.hub().key, &hook(), vec![None]).await.unwrap();
+    assert_eq!(told, Some(vec![Some(1)]));
+    assert_eq!(*recorder.taken.borrow(), ["1", "2"]);
 }
