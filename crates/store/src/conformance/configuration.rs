@@ -21,7 +21,7 @@ fn id(name: &str) -> ConfigurationId {
 }
 
 /// Sets the speed of a fan.
-fn draft(name: &str, speed: u32, target: &str, priority: i32) -> Draft {
+pub fn draft(name: &str, speed: u32, target: &str, priority: i32) -> Draft {
     Draft {
         id: id(name),
         schema_version: "1.0".to_owned(),

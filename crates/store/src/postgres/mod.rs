@@ -42,6 +42,7 @@ pub(crate) struct WeakPostgres(Weak<Inner>, Handle);
 struct Inner {
     pool: Pool,
     writers: Arc<Semaphore>,
+    readers: Arc<Semaphore>,
     /// The connection that holds the lock of this process.
     lock: Mutex<Client>,
     config: Config,
@@ -95,8 +96,16 @@ impl Postgres {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| OpenError::database(place(&config), error))?;
-        let writers = Arc::new(Semaphore::new(WRITERS_MAX));
-        Ok(Self(Arc::new(Inner { pool, writers, lock: Mutex::new(lock), config, run: OnceLock::new(), on_commit })))
+        let (writers, readers) = [WRITERS_MAX, READERS_MAX].map(|most| Arc::new(Semaphore::new(most))).into();
+        Ok(Self(Arc::new(Inner {
+            pool,
+            writers,
+            readers,
+            lock: Mutex::new(lock),
+            config,
+            run: OnceLock::new(),
+            on_commit,
+        })))
     }
 
     /// Remembers which run of the store this process has begun: if the lock is lost and another begins one, this is over.
@@ -161,13 +170,18 @@ impl Postgres {
         outcome.await.map_err(|error| Error::backend("the beginning of a run", error))?
     }
 
-    /// Runs a query.
+    /// Runs a query. Those that wait for one of the connections that read keep no verb from its own.
     pub async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(Link<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        let permit = Arc::clone(&self.0.readers).acquire_owned().await.map_err(|_| Error::closing())?;
         let session = self.session().await?;
-        match tokio::task::spawn_blocking(move || query(Link::Postgres(&session))).await {
+        let outcome = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            query(Link::Postgres(&session))
+        });
+        match outcome.await {
             Ok(answer) => answer,
             Err(error) if error.is_panic() => Err(Error::backend("a query", error)),
             Err(_) => Err(Error::closing()),

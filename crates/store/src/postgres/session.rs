@@ -5,15 +5,16 @@
 use std::cell::Cell;
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::pin;
 
 use deadpool_postgres::Object;
+use futures_util::StreamExt as _;
 use tokio::runtime::Handle;
-use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use crate::error::Error;
-use crate::sql::Durability;
-use crate::sql::value::Value;
+use crate::sql::value::{Row, Value};
+use crate::sql::{Durability, Flow};
 
 /// A connection of the pool; it goes back when dropped.
 pub(crate) struct Session {
@@ -76,19 +77,30 @@ impl Session {
         usize::try_from(changed).map_err(|error| Error::backend("an SQL statement", error))
     }
 
-    /// All rows of a statement, which is kept prepared if it is one of the store's own.
-    pub fn query(&self, (sql, is_kept): (&str, bool), values: &[Value<'_>]) -> Result<Vec<Row>, Error> {
+    /// Walks over the rows of a statement as they come, which is kept prepared if it is one of the store's own. What was
+    /// asked within `visit` would be answered after the last row, which nobody would wait for.
+    pub fn visit(
+        &self,
+        (sql, is_kept): (&str, bool),
+        values: &[Value<'_>],
+        mut visit: impl FnMut(&Row<'_>) -> Result<Flow, Error>,
+    ) -> Result<(), Error> {
         let sql = numbered(sql);
-        Ok(self.runtime.block_on(async {
+        let rows = self.runtime.block_on(async {
             if is_kept {
-                let values: Vec<&(dyn ToSql + Sync)> = bound(values).collect();
                 let statement = self.client.prepare_cached(&sql).await?;
-                return self.client.query(&statement, &values).await;
+                return self.client.query_raw(&statement, bound(values)).await;
             }
             // What is made for one query may bind more than it uses, whose types the server cannot tell.
-            let values: Vec<_> = bound(values).zip(values.iter().map(Value::kind)).collect();
-            self.client.query_typed(&sql, &values).await
-        })?)
+            self.client.query_typed_raw(&sql, bound(values).zip(values.iter().map(Value::kind))).await
+        })?;
+        let mut rows = pin!(rows);
+        while let Some(row) = self.runtime.block_on(rows.next()) {
+            if visit(&Row::Postgres(&row?))? == Flow::Stop {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn begin_with(&self, sql: &str) -> Result<(), Error> {

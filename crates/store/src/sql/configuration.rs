@@ -16,6 +16,7 @@ use domain::query::{Collection, document};
 use domain::twin::ServiceChange;
 use serde_json::{Map, Value, json};
 
+use super::link::Sequence;
 use super::resource::hub_exists;
 use super::rows::{Bits, Column, from_json, from_json_if, moment, row_limit, to_json};
 use super::value::{Row, params};
@@ -38,10 +39,11 @@ struct ConfigurationRow {
     targeted: i64,
     applied: i64,
     etag: Bits,
+    id: String,
 }
 
 impl ConfigurationRow {
-    const COLUMNS: &str = "key, record, created_at, updated_at, targeted, applied, etag";
+    const COLUMNS: &str = "key, record, created_at, updated_at, targeted, applied, etag, id";
 
     fn read(row: &Row<'_>) -> Result<Self, Error> {
         Ok(Self {
@@ -52,6 +54,7 @@ impl ConfigurationRow {
             targeted: row.get(4)?,
             applied: row.get(5)?,
             etag: row.get(6)?,
+            id: row.get(7)?,
         })
     }
 
@@ -171,13 +174,22 @@ struct Judge {
     candidates: Vec<Candidate>,
     /// The names and contents of the candidates, by key.
     contents: Vec<(i64, ConfigurationId, Content)>,
+    /// The names of configurations whose rows do not parse.
+    unreadable: Vec<String>,
 }
 
 impl Judge {
     fn load(db: Db<'_>, hub: HubKey) -> Result<Self, Error> {
-        let mut judge = Self { hub, candidates: Vec::new(), contents: Vec::new() };
+        let mut judge = Self { hub, candidates: Vec::new(), contents: Vec::new(), unreadable: Vec::new() };
         for row in list_rows(db, hub)? {
-            let draft = row.draft()?;
+            let draft = match row.draft() {
+                Ok(draft) => draft,
+                Err(error) => {
+                    tracing::error!(error = %crate::error::chain(&error), "a configuration is passed over");
+                    judge.unreadable.push(row.id);
+                    continue;
+                }
+            };
             // What cannot be read any more is for nobody.
             if let Ok(Some(target)) = draft.target() {
                 let is_deployment = draft.content.is_deployment();
@@ -196,7 +208,9 @@ impl Judge {
 /// Judges up to `limit` twins: first those that changed, then those of a sweep.
 fn judge(tx: &mut Tx<'_, '_>, limit: usize, now: UnixTime) -> Result<Judged, Error> {
     let mut judged = Judged::default();
-    let sql = "SELECT identity, hub FROM configuration_due LIMIT ?1";
+    // Also those of identities: a removal has the same rows in another order, and waits.
+    tx.reserve([Sequence::TwinChanges, Sequence::IdentityChanges, Sequence::Events])?;
+    let sql = "SELECT identity, hub FROM configuration_due ORDER BY hub, identity LIMIT ?1";
     let due = tx.db().rows(sql, [row_limit(limit)], |row| Ok((row.get::<i64>(0)?, HubKey(row.get(1)?))))?;
     let mut judge: Option<Judge> = None;
     for (id, hub) in &due {
@@ -208,7 +222,7 @@ fn judge(tx: &mut Tx<'_, '_>, limit: usize, now: UnixTime) -> Result<Judged, Err
         tx.change("DELETE FROM configuration_due WHERE identity = ?1", [id])?;
     }
     let rest = limit.saturating_sub(due.len());
-    let sql = "SELECT hub, place FROM configuration_sweep LIMIT 1";
+    let sql = "SELECT hub, place FROM configuration_sweep ORDER BY hub LIMIT 1";
     let sweep = tx.db().row(sql, (), |row| Ok((HubKey(row.get(0)?), row.get::<i64>(1)?)))?;
     if let Some((hub, place)) = sweep.filter(|_| rest > 0) {
         sweep_on(tx, (hub, place), rest, &mut judged, now)?;
@@ -257,6 +271,10 @@ fn judge_twin(tx: &mut Tx<'_, '_>, judge: &Judge, id: i64, judged: &mut Judged, 
     let Some((identity, twin)) = identity::find_by_id(tx.db(), id)?.zip(twin::find(tx.db(), id)?) else {
         return Ok(());
     };
+    // What a configuration that cannot be read has put stays until somebody replaces or deletes it.
+    if judge.unreadable.iter().any(|name| twin.configurations.contains_key(name)) {
+        return Ok(());
+    }
     let collection = if identity.name.module.is_none() { Collection::Devices } else { Collection::Modules };
     let (targeting, applying) = choose(&judge.candidates, collection, &document::of_twin(&twin, &identity));
     let mut states = Map::new();

@@ -44,6 +44,18 @@ impl<'a> Whose<'a> {
     }
 }
 
+/// To be called before a verb writes anything, if events of the hub may tell of it; with the other sequences that it
+/// writes rows of. Gives the sources that the hub's routes ask for.
+pub(super) fn reserve(
+    tx: &Tx<'_, '_>,
+    hub: HubKey,
+    others: impl IntoIterator<Item = Sequence>,
+) -> Result<Sources, Error> {
+    let sources = sources(tx.db(), hub)?;
+    tx.reserve(others.into_iter().chain((!sources.is_empty()).then_some(Sequence::Events)))?;
+    Ok(sources)
+}
+
 /// Writes an event, whatever the hub's routes ask for.
 pub(super) fn tell(
     tx: &mut Tx<'_, '_>,
@@ -53,7 +65,7 @@ pub(super) fn tell(
     at: UnixTime,
 ) -> Result<(), Error> {
     let body = body.map(to_json).transpose()?;
-    tx.in_order(Sequence::Events)?;
+    tx.reserve([Sequence::Events])?;
     let Whose { hub, name, generation } = whose;
     tx.change(
         "INSERT INTO hub_event (hub, device, module, generation, change, at, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",

@@ -167,6 +167,7 @@ pub(super) fn insert(
     twin: &Twin,
     now: UnixTime,
 ) -> Result<Identity, Error> {
+    let sources = event::reserve(tx, hub, [])?;
     let identity = wanted.created(tx.fresh_etag()?, now);
     let (record, keys) = seal(tx, hub, &identity)?;
     let id = tx.insert(
@@ -184,7 +185,7 @@ pub(super) fn insert(
         ],
     )?;
     twin::write(tx, hub, id, twin)?;
-    if event::sources(tx.db(), hub)?.contains(EventSource::Lifecycle) {
+    if sources.contains(EventSource::Lifecycle) {
         let body = whole_twin(twin, &identity);
         event::tell(tx, Whose::of(hub, &identity), Change::Created, Some(&body), now)?;
     }
@@ -217,6 +218,8 @@ pub(super) fn update(
     let next = present.clone().replaced_by(wanted, tx.fresh_etag()?, now);
     let (record, keys) = seal(tx, hub, &next)?;
     let enabled = next.status == IdentityStatus::Enabled;
+    let is_told = !enabled || next.authentication != present.authentication;
+    event::reserve(tx, hub, is_told.then_some(Sequence::IdentityChanges))?;
     tx.change(
         "UPDATE identity SET enabled = ?2, record = ?3, keys = ?4, etag = ?5 WHERE id = ?1",
         params![id, enabled, record, keys, Bits::from(next.etag)],
@@ -224,7 +227,7 @@ pub(super) fn update(
     if next.capabilities.iot_edge && !present.capabilities.iot_edge {
         add_edge_modules(tx, hub, &next.name.device, now)?;
     }
-    if !enabled || next.authentication != present.authentication {
+    if is_told {
         announce(tx, hub, &next.name)?;
     }
     if !enabled && next.name.module.is_none() {
@@ -246,7 +249,7 @@ fn announce_modules(tx: &mut Tx<'_, '_>, hub: HubKey, device: &DeviceId) -> Resu
 
 /// Notes that an identity was disabled, removed or re-keyed.
 fn announce(tx: &mut Tx<'_, '_>, hub: HubKey, name: &IdentityName) -> Result<(), Error> {
-    tx.in_order(Sequence::IdentityChanges)?;
+    tx.reserve([Sequence::IdentityChanges])?;
     let sql = "INSERT INTO identity_change (hub, device, module) VALUES (?1, ?2, ?3)";
     tx.change(sql, params![hub.0, name.device.as_str(), module_column(name)])?;
     tx.wake(WAKES_IDENTITIES);
@@ -255,6 +258,7 @@ fn announce(tx: &mut Tx<'_, '_>, hub: HubKey, name: &IdentityName) -> Result<(),
 
 /// Removes an identity with all that belongs to it; a device takes its modules along.
 pub(super) fn remove(tx: &mut Tx<'_, '_>, hub: HubKey, name: &IdentityName) -> Result<(), Error> {
+    event::reserve(tx, hub, [Sequence::IdentityChanges])?;
     let sql = "SELECT id, module FROM identity WHERE hub = ?1 AND device = ?2 AND (?3 = '' OR module = ?3)";
     let rows: Vec<(i64, String)> =
         tx.db().rows(sql, params![hub.0, name.device.as_str(), module_column(name)], |row| {
@@ -486,7 +490,7 @@ impl IdentityStore for Embedded {
             let (name, wanted) = (name.clone(), wanted.clone());
             move |tx: &mut Tx<'_, '_>| session::claim(tx, (hub, &name), &wanted, forgetting, now)
         };
-        let outcome = match self.write_relaxed(verb(Forgetting::Unfit)).await? {
+        let outcome = match self.write_while_running(verb(Forgetting::Unfit)).await? {
             Outcome::Remembered => self.write(verb(Forgetting::Fit)).await?,
             outcome => outcome,
         };
@@ -504,7 +508,7 @@ impl IdentityStore for Embedded {
         now: UnixTime,
     ) -> Result<bool, Error> {
         let name = name.clone();
-        self.write_relaxed(move |tx| session::release(tx, (hub, &name), epoch, now)).await
+        self.write_while_running(move |tx| session::release(tx, (hub, &name), epoch, now)).await
     }
 
     async fn save_subscriptions(

@@ -3,6 +3,8 @@
 //! SQL is written once, with parameters `?1`, `?2` and so on, in what both databases understand; where they differ, the
 //! difference stands here, under a name that says what is wanted.
 
+use std::cell::Cell;
+
 use super::value::{Parameters, Row};
 use crate::error::Error;
 
@@ -24,12 +26,15 @@ pub(crate) enum Link<'c> {
 pub(crate) struct Write<'c> {
     link: Link<'c>,
     wakes: Wakes,
+    /// The sequences that it writes rows of, as bits.
+    reserved: Cell<u8>,
+    has_written: Cell<bool>,
 }
 
 impl<'c> Write<'c> {
     /// Begins a verb that wakes nobody yet.
     pub const fn new(link: Link<'c>) -> Self {
-        Self { link, wakes: 0 }
+        Self { link, wakes: 0, reserved: Cell::new(0), has_written: Cell::new(false) }
     }
 
     /// Has `wakes` woken once the verb is durable.
@@ -40,6 +45,28 @@ impl<'c> Write<'c> {
     /// Whom it wakes.
     pub const fn wakes(&self) -> Wakes {
         self.wakes
+    }
+
+    /// Notes that it changes rows from here on.
+    pub(super) fn begins_to_write(&self) {
+        self.has_written.set(true);
+    }
+
+    /// To be called by a verb before it writes anything, with all sequences that it writes rows of: see
+    /// [`Link::in_order`]. All verbs take them in the same order, and before they hold any row, so that no two ever wait for
+    /// each other. What is reserved already may be named again.
+    pub(super) fn reserve(&self, sequences: impl IntoIterator<Item = Sequence>) -> Result<(), Error> {
+        let wanted = sequences.into_iter().fold(0, |bits, sequence| bits | sequence.bit());
+        for sequence in Sequence::FOLLOWED {
+            let reserved = self.reserved.get();
+            if wanted & !reserved & sequence.bit() != 0 {
+                debug_assert!(!self.has_written.get(), "{sequence:?} is reserved after something was written");
+                debug_assert!(reserved < sequence.bit(), "{sequence:?} is reserved out of its turn");
+                self.link.in_order(sequence)?;
+                self.reserved.set(reserved | sequence.bit());
+            }
+        }
+        Ok(())
     }
 
     /// The connection.
@@ -80,6 +107,14 @@ pub(super) enum Sequence {
 }
 
 impl Sequence {
+    /// Those whose rows are read in the order of their numbers, in the order in which verbs take them.
+    const FOLLOWED: [Self; 3] = [Self::TwinChanges, Self::IdentityChanges, Self::Events];
+
+    /// Its bit in a set of sequences.
+    const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+
     pub(super) const fn table(self) -> &'static str {
         match self {
             Self::Hubs => "hub",
@@ -115,13 +150,12 @@ impl Link<'_> {
         })
     }
 
-    /// Walks over the rows of a statement.
+    /// Walks over the rows of a statement. `visit` asks the database nothing.
     pub(super) fn visit(
         self,
         (sql, statement): (&str, Statement),
         parameters: &impl Parameters,
-        #[cfg_attr(not(feature = "postgres"), expect(unused_mut, reason = "PostgreSQL's rows are walked over here"))]
-        mut visit: impl FnMut(&Row<'_>) -> Result<Flow, Error>,
+        visit: impl FnMut(&Row<'_>) -> Result<Flow, Error>,
     ) -> Result<(), Error> {
         parameters.with(|values| match self {
             Self::Sqlite(connection) => {
@@ -132,14 +166,7 @@ impl Link<'_> {
                 }
             }
             #[cfg(feature = "postgres")]
-            Self::Postgres(session) => {
-                for row in &session.query((sql, statement == Statement::Kept), values)? {
-                    if visit(&Row::Postgres(row))? == Flow::Stop {
-                        break;
-                    }
-                }
-                Ok(())
-            }
+            Self::Postgres(session) => session.visit((sql, statement == Statement::Kept), values, visit),
         })
     }
 
@@ -193,10 +220,10 @@ impl Link<'_> {
         }
     }
 
-    /// To be called by a verb before it writes a row of a sequence that readers follow: the rows of all verbs get their
-    /// numbers in the order in which they can be read (`rules.md` 12).
+    /// Keeps other verbs from a sequence that readers follow until this one has ended: the rows of all verbs get their
+    /// numbers in the order in which they can be read (`rules.md` 12). Verbs call [`Write::reserve`].
     #[cfg_attr(not(feature = "postgres"), expect(clippy::unnecessary_wraps, reason = "with PostgreSQL it can fail"))]
-    pub(super) fn in_order(self, sequence: Sequence) -> Result<(), Error> {
+    fn in_order(self, sequence: Sequence) -> Result<(), Error> {
         match self {
             // There is one writer.
             Self::Sqlite(_) => {

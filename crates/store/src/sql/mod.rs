@@ -208,17 +208,19 @@ impl Tx<'_, '_> {
 
     /// Runs a statement that changes rows; how many it changed.
     fn change(&self, sql: &str, parameters: impl Parameters) -> Result<usize, Error> {
+        self.write.begins_to_write();
         self.write.link().change(sql, &parameters)
     }
 
     /// Writes a row by a statement that ends with `RETURNING`; gives the number that it returns.
     fn insert(&self, sql: &str, parameters: impl Parameters) -> Result<i64, Error> {
+        self.write.begins_to_write();
         self.write.link().number(sql, &parameters)
     }
 
-    /// To be called before a row of `sequence` is written: see [`Link::in_order`].
-    fn in_order(&self, sequence: Sequence) -> Result<(), Error> {
-        self.write.link().in_order(sequence)
+    /// To be called before anything is written, with the sequences that the verb writes rows of: see [`Write::reserve`].
+    fn reserve(&self, sequences: impl IntoIterator<Item = Sequence>) -> Result<(), Error> {
+        self.write.reserve(sequences)
     }
 
     /// Removes up to `limit` rows of a sequence, the first ones, up to the row numbered `upto`; how many there were.
@@ -427,12 +429,26 @@ impl Embedded {
         self.run(Durability::Durable, verb).await
     }
 
-    /// Runs a verb that may be lost in a power cut.
+    /// Runs a verb that may be lost in a power cut, or when the server of a database fails.
     async fn write_relaxed<T: Send + 'static>(
         &self,
         verb: impl FnOnce(&mut Tx<'_, '_>) -> Result<T, Error> + Clone + Send + 'static,
     ) -> Result<T, Error> {
         self.run(Durability::Relaxed, verb).await
+    }
+
+    /// Runs a verb that may be lost in a power cut, though not while this process lives, which goes on from what it did:
+    /// the server of a database may fail by itself.
+    async fn write_while_running<T: Send + 'static>(
+        &self,
+        verb: impl FnOnce(&mut Tx<'_, '_>) -> Result<T, Error> + Clone + Send + 'static,
+    ) -> Result<T, Error> {
+        let durability = match &self.0.engine {
+            Engine::Sqlite { .. } => Durability::Relaxed,
+            #[cfg(feature = "postgres")]
+            Engine::Postgres { .. } => Durability::Durable,
+        };
+        self.run(durability, verb).await
     }
 
     /// Runs a verb. It is cloned where it may have to be run again, because it met another.

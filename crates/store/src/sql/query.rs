@@ -49,9 +49,7 @@ impl Search<'_> {
         let Some(piece) = access.piece(db, self, lens.rows_max())? else { return Ok(None) };
         let sql = access.sql(db, &mut bound, (self, &piece), (&filter, lens));
         let mut stopped = None;
-        db.visit((&sql, Statement::Once), bound.0, |row| {
-            let id: i64 = row.get(0)?;
-            let document = lens.document(db, id, row)?;
+        let mut judge = |id: i64, document: Option<row::Document>| {
             let is_wanted =
                 filter.is_exact || document.as_ref().is_some_and(|document| self.plan.matches(document.members()));
             if is_wanted && visit(id, document)? == Flow::Stop {
@@ -59,7 +57,22 @@ impl Search<'_> {
                 return Ok(Flow::Stop);
             }
             Ok(Flow::GoOn)
+        };
+        // Whole rows are asked for one by one, and nothing is asked while rows are walked over.
+        let mut whole = Vec::new();
+        db.visit((&sql, Statement::Once), bound.0, |row| {
+            let id: i64 = row.get(0)?;
+            if lens.whole {
+                whole.push(id);
+                return Ok(Flow::GoOn);
+            }
+            judge(id, lens.document(db, id, row)?)
         })?;
+        for id in whole {
+            if judge(id, row::whole(db, id)?)? == Flow::Stop {
+                break;
+            }
+        }
         Ok(stopped.or(piece.next))
     }
 

@@ -5,7 +5,7 @@
 
 use domain::clock::UnixTime;
 use domain::digital_twin;
-use domain::event::Change;
+use domain::event::{Change, Sources};
 use domain::ids::HubKey;
 use domain::message::EventSource;
 use domain::operation::identity::IdentityName;
@@ -73,6 +73,7 @@ pub(super) fn claim(
         Memory::Forget => (None, None, wanted.model_id.clone()),
         Memory::LeaveAlone => (None, remembered, wanted.model_id.clone().or_else(|| earlier.model_id.clone())),
     };
+    let sources = event::reserve(tx, hub, [])?;
     // A claim that a power cut took back was of an earlier run, whose epochs are all lower.
     let epoch = (earlier.epoch + 1).max(tx.context.run.cast_unsigned() << EPOCH_BITS);
     tx.change(
@@ -86,7 +87,7 @@ pub(super) fn claim(
         params![id, hub.0, name.module.is_none(), kept, Bits(epoch), tx.context.run, now.micros(), model_id],
     )?;
     let whose = Whose { hub, name, generation: &wanted.generation };
-    tell_of_coming(tx, whose, &earlier, model_id.as_deref(), now)?;
+    tell_of_coming(tx, (whose, sources), &earlier, model_id.as_deref(), now)?;
     Ok(Outcome::Claimed(ConnectionClaim {
         epoch,
         subscriptions: Subscriptions::from_bits(resumed.unwrap_or(0)),
@@ -108,12 +109,11 @@ struct Earlier {
 /// an earlier connection does not change whether the identity is connected.
 fn tell_of_coming(
     tx: &mut Tx<'_, '_>,
-    whose: Whose<'_>,
+    (whose, sources): (Whose<'_>, Sources),
     earlier: &Earlier,
     model_id: Option<&str>,
     now: UnixTime,
 ) -> Result<(), Error> {
-    let sources = event::sources(tx.db(), whose.hub)?;
     if earlier.connected_run != tx.context.run && sources.contains(EventSource::ConnectionState) {
         event::tell(tx, whose, Change::Connected, None, now)?;
     }
@@ -132,22 +132,22 @@ pub(super) fn release(
     now: UnixTime,
 ) -> Result<bool, Error> {
     let Some(id) = find_id(tx.db(), hub, name)? else { return Ok(false) };
+    let sources = event::reserve(tx, hub, [])?;
     cloud_to_device::release(tx, id, epoch)?;
-    tell_of_leaving(tx, (hub, name), (id, epoch), now)?;
+    if sources.contains(EventSource::ConnectionState) {
+        tell_of_leaving(tx, (hub, name), (id, epoch), now)?;
+    }
     let sql = "UPDATE session SET connected_run = 0, connection_updated_at = ?3 WHERE identity = ?1 AND epoch = ?2";
     Ok(tx.change(sql, params![id, Bits(epoch), now.micros()])? == 1)
 }
 
-/// Tells that an identity leaves, if it is connected by the claim of `epoch`, and the hub's routes ask for it.
+/// Tells that an identity leaves, if it is connected by the claim of `epoch`.
 fn tell_of_leaving(
     tx: &mut Tx<'_, '_>,
     (hub, name): (HubKey, &IdentityName),
     (id, epoch): (i64, u64),
     now: UnixTime,
 ) -> Result<(), Error> {
-    if !event::sources(tx.db(), hub)?.contains(EventSource::ConnectionState) {
-        return Ok(());
-    }
     let sql = "SELECT i.generation FROM identity i JOIN session s ON s.identity = i.id \
                WHERE i.id = ?1 AND s.epoch = ?2 AND s.connected_run = ?3";
     let connected = params![id, Bits(epoch), tx.context.run];

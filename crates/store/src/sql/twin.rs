@@ -167,7 +167,7 @@ pub(super) fn announce(
     patch: &Map<String, Value>,
 ) -> Result<(), Error> {
     let module = name.module.as_ref().map_or("", ModuleId::as_str);
-    tx.in_order(Sequence::TwinChanges)?;
+    tx.reserve([Sequence::TwinChanges])?;
     tx.change(
         "INSERT INTO twin_change (hub, device, module, version, patch) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![hub.0, name.device.as_str(), module, Bits(version), to_json(patch)?],
@@ -194,7 +194,7 @@ fn apply_reported(
         return Ok(TwinOutcome::PreconditionFailed);
     }
     // What is told of a change needs a copy of what was before; most hubs tell of none.
-    let told = (!event::sources(tx.db(), hub)?.is_empty()).then(|| (twin.clone(), patch.clone()));
+    let told = (!event::reserve(tx, hub, [])?.is_empty()).then(|| (twin.clone(), patch.clone()));
     match twin.apply_reported(patch, now) {
         Ok(version) => {
             write_reported(tx, id, &twin)?;
@@ -247,6 +247,7 @@ fn change(
     };
     match changes {
         Ok(changes) => {
+            event::reserve(tx, hub, changes.desired.is_some().then_some(Sequence::TwinChanges))?;
             write(tx, hub, id, &twin)?;
             if let Some(patch) = &changes.desired {
                 announce(tx, hub, name, twin.desired.version(), patch)?;

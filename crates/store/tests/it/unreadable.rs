@@ -6,11 +6,14 @@ use domain::ids::Precondition;
 use domain::operation::registration::RegistrationStatus;
 use domain::twin::ServiceChange;
 use store::conformance::Done as _;
+use store::conformance::configuration::draft;
 use store::conformance::sample::{
     NOON, admitted, after, device, identity, individual, make_hub, make_service, object, operation, plan, proven,
     registration_id,
 };
-use store::ports::{Accepted, EnrollmentStore as _, IdentityStore as _, RegistrationStore as _, TwinStore as _};
+use store::ports::{
+    Accepted, ConfigurationStore as _, EnrollmentStore as _, IdentityStore as _, RegistrationStore as _, TwinStore as _,
+};
 
 use crate::ground::{claimed_device, open};
 
@@ -88,5 +91,28 @@ async fn a_change_that_cannot_be_read_is_passed_over() {
     assert_eq!(reached, 3, "what is passed over is not met again");
     let (changes, reached) = store.identity_changes_after(0, 9).await.unwrap();
     assert_eq!((changes, reached), (vec![(hub, device("dev-2")), (hub, device("dev-3"))], 3));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_configuration_that_cannot_be_read_holds_up_no_other_and_keeps_what_it_has_put() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path());
+    let hub = make_hub(&store, "hub").await;
+    let add = async |name: &str| {
+        store.create_identity(hub, identity(device(name), 1), None, NOON).await.unwrap().done();
+    };
+    let speed = async |name: &str| {
+        while store.judge_twins(9, NOON).await.unwrap().has_more {}
+        let (twin, _) = store.find_twin(hub, &device(name)).await.unwrap().done();
+        twin.desired.document().get("fan").and_then(|fan| fan.get("speed")).and_then(serde_json::Value::as_u64)
+    };
+    add("dev-1").await;
+    store.create_configuration(hub, draft("first", 1, "deviceId = 'dev-1'", 1), NOON).await.unwrap().done();
+    store.create_configuration(hub, draft("second", 2, "deviceId = 'dev-2'", 1), NOON).await.unwrap().done();
+    assert_eq!(speed("dev-1").await, Some(1));
+    spoil(place.path(), "UPDATE configuration SET record = '{' WHERE id = 'first'");
+    add("dev-2").await;
+    assert_eq!((speed("dev-2").await, speed("dev-1").await), (Some(2), Some(1)));
     store.close().await;
 }

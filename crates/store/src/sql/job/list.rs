@@ -10,7 +10,7 @@ use domain::method::Response;
 use domain::operation::identity::IdentityName;
 use serde::{Deserialize, Serialize};
 
-use super::super::link::{Flow, Statement};
+use super::super::link::{Flow, Sequence, Statement};
 use super::super::rows::{Column, from_json, from_json_if, moment, row_limit, to_json};
 use super::super::twin::{self, name_of};
 use super::super::value::{Row, params};
@@ -90,6 +90,7 @@ fn pending(db: Db<'_>, job: JobKey, limit: usize) -> Result<Vec<(i64, IdentityNa
 }
 
 pub(super) fn patch_twins(tx: &mut Tx<'_, '_>, job: JobKey, limit: usize, now: UnixTime) -> Result<usize, Error> {
+    tx.reserve([Sequence::TwinChanges, Sequence::Events])?;
     let Some(row) = begin(tx, job, now)? else { return Ok(0) };
     let record: JobRecord = from_json(&row.record, RECORD, row.key)?;
     let Work::PatchTwin { change, etag } = record.work.open(row.key)? else { return Ok(0) };

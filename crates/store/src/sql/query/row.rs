@@ -38,6 +38,12 @@ const DOCUMENTS_MAX: i64 = 1_024;
 /// Rows of a piece that are read whole.
 const WHOLE_MAX: i64 = 256;
 
+/// The document of a row that is read whole; `None` if it is gone.
+pub(super) fn whole(db: Db<'_>, id: i64) -> Result<Option<Document>, Error> {
+    let (identity, twin) = (identity::find_by_id(db, id)?, twin::find(db, id)?);
+    Ok(identity.zip(twin).map(|(identity, twin)| Document(of_twin(&twin, &identity))))
+}
+
 impl Lens {
     /// Nothing but the number of the row.
     pub const NOTHING: Self = Self { tags: false, desired: false, reported: false, names: false, whole: false };
@@ -102,12 +108,8 @@ impl Lens {
         format!("{names}, {tags}, {desired}, {}", shown(self.reported, "t.reported"))
     }
 
-    /// The document of a row; `None` if nothing of it is shown, or it is gone.
+    /// The document of a row that is not read whole; `None` if nothing of it is shown.
     pub fn document(self, db: Db<'_>, id: i64, row: &Row<'_>) -> Result<Option<Document>, Error> {
-        if self.whole {
-            let (identity, twin) = (identity::find_by_id(db, id)?, twin::find(db, id)?);
-            return Ok(identity.zip(twin).map(|(identity, twin)| Document(of_twin(&twin, &identity))));
-        }
         if !self.names {
             return Ok(None);
         }

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::error::Error;
 use crate::ports::{Assigned, Assignee, Finish, Finished, Planned, TwinSource};
+use crate::sql::link::Sequence;
 use crate::sql::{Tx, enrollment, event, identity, resource, twin};
 
 /// An assignment that is finished without having been planned.
@@ -42,6 +43,12 @@ pub(super) fn finish(
     let record = find_record(tx.db(), registrant.service, &registrant.registration_id)?;
     let Some(record) = record.filter(|record| record.operation == Some(id)) else { return Ok(Finished::Fenced) };
 
+    let name = IdentityName::device(plan.device_id.clone());
+    if record.current.is_none() && identity::find_id(tx.db(), plan.hub, &name)?.is_none() {
+        event::reserve(tx, plan.hub, [])?;
+    } else {
+        tx.reserve([Sequence::TwinChanges, Sequence::IdentityChanges, Sequence::Events])?;
+    }
     settle_identity(tx, &plan, finish, record.current.as_ref(), now)?;
     if let Some(old) = record.current.as_ref().filter(|old| (old.hub, &old.device_id) != (plan.hub, &plan.device_id)) {
         identity::remove(tx, old.hub, &IdentityName::device(old.device_id.clone()))?;
