@@ -21,8 +21,8 @@ pub const BYTES_MAX: usize = 256 * 1_024;
 pub const METRICS_MAX: usize = 20;
 /// What the path of every piece of content begins with.
 const DESIRED: &str = "properties.desired";
-/// The module whose content names the modules of a device.
-const AGENT: &str = "$edgeAgent";
+/// The module whose content names the modules of a device, and which reports what became of that.
+pub const AGENT: &str = "$edgeAgent";
 
 /// A configuration as an operator writes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -274,6 +274,30 @@ impl Candidate {
     fn is_for(&self, collection: Collection, document: &Map<String, Value>) -> bool {
         let is_edge = || document.get("capabilities").and_then(|can| can.get("iotEdge")) == Some(&Value::Bool(true));
         self.target.collection == collection && self.target.matches(document) && (!self.is_deployment || is_edge())
+    }
+}
+
+/// The queries that find the devices whose agents report of a deployment that applies to them.
+///
+/// An agent reports the version of its desired properties that it has acted on, and how that went as a status of HTTP.
+/// What it reported of an earlier version is no word on what is wanted of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentQueries {
+    /// Of those that did as they were told.
+    pub successful: String,
+    /// Of those that could not.
+    pub failed: String,
+}
+
+impl AgentQueries {
+    /// Those about the deployment `id`.
+    pub fn of(id: &ConfigurationId) -> Self {
+        let reported = format!(
+            "SELECT deviceId FROM devices.modules WHERE moduleId = '{AGENT}' AND configurations.[[{id}]].status = 'Applied' \
+             AND properties.desired.$version = properties.reported.lastDesiredVersion \
+             AND properties.reported.lastDesiredStatus.code"
+        );
+        Self { successful: format!("{reported} = 200"), failed: format!("{reported} != 200") }
     }
 }
 

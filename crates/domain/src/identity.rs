@@ -209,6 +209,15 @@ impl IdentityDraft {
         }
     }
 
+    /// Whether a caller may create an identity of this name. The hub's own modules come with their edge device and prove
+    /// nothing at first; its runtime gives them their keys by replacing them.
+    pub fn check_created(&self) -> Result<(), InvalidIdentity> {
+        match &self.name.module {
+            Some(module) if module.as_str().starts_with('$') => Err(InvalidIdentity::ReservedModule),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Checks the rules of `contract/hub-service.md 4.3` and generates keys that are left out. The result has no
     /// generation, etag or state yet: those come with [`Identity::created`] or [`Identity::replaced_by`].
     ///
@@ -242,9 +251,6 @@ impl IdentityDraft {
 
     fn check_text(&self) -> Result<(), InvalidIdentity> {
         let is_long = |text: &String, chars_max| text.chars().nth(chars_max).is_some();
-        if self.name.module.as_ref().is_some_and(|module| module.as_str().starts_with('$')) {
-            return Err(InvalidIdentity::ReservedModule);
-        }
         if self.status_reason.as_ref().is_some_and(|reason| is_long(reason, STATUS_REASON_CHARS_MAX)) {
             return Err(InvalidIdentity::StatusReason);
         }

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::access::Action;
-use domain::configuration::{Configuration, Content, Draft, Put, check_metric, patch_between};
+use domain::configuration::{AgentQueries, Configuration, Content, Draft, Put, check_metric, patch_between};
 use domain::identity::{Authentication, Identity};
-use domain::ids::{DeviceId, HubKey, ModuleId, Precondition};
-use domain::operation::configuration::{Answer, Ask, Counted};
+use domain::ids::{ConfigurationId, DeviceId, HubKey, ModuleId, Precondition};
+use domain::operation::configuration::{Answer, Ask, Counted, Reported};
 use domain::operation::identity::IdentityName;
 use domain::operation::{Caller, ErrorKind};
 use domain::query::{Aggregate, Collection, GroupColumn, GroupValue, Groups, Plan, Select, parse_target};
@@ -120,7 +120,25 @@ impl Service {
                 metrics.insert(name.clone(), self.count_rows(hub, plan).await?);
             }
         }
-        Ok(Counted { configuration, metrics })
+        let reported = match configuration.draft.content.is_deployment() {
+            true => Some(self.count_reports(hub, &configuration.draft.id).await?),
+            false => None,
+        };
+        Ok(Counted { configuration, metrics, reported })
+    }
+
+    /// What edge agents report of a deployment.
+    async fn count_reports(&self, hub: HubKey, id: &ConfigurationId) -> Result<Reported, Error> {
+        let AgentQueries { successful, failed } = AgentQueries::of(id);
+        let (mut counts, queries) = ([0; 2], [successful, failed]);
+        for (count, text) in counts.iter_mut().zip(&queries) {
+            // A name that the language cannot say is found nowhere.
+            if let Ok(plan) = check_metric(text) {
+                *count = self.count_rows(hub, plan).await?;
+            }
+        }
+        let [successful, failed] = counts;
+        Ok(Reported { successful, failed })
     }
 
     /// How many rows a query finds.

@@ -1,7 +1,7 @@
 //! Identities at hubs, as operators manage them.
 
 use domain::access::Action;
-use domain::identity::IdentityDraft;
+use domain::identity::{IdentityDraft, InvalidIdentity};
 use domain::ids::{DeviceId, Precondition};
 use domain::operation::identity::{Answer, Ask, BulkChange, BulkItem, IdentityName};
 use domain::operation::{Caller, ErrorKind, Failure, PageRequest};
@@ -84,7 +84,11 @@ impl Service {
         let name = draft.name.clone();
         let checked = twin.as_ref().map(ServiceChange::check).transpose();
         checked.map_err(|invalid| Error::invalid(invalid.to_string()))?;
-        let identity = draft.check(self.entropy()).map_err(|invalid| Error::invalid(invalid.to_string()))?;
+        let invalid = |invalid: InvalidIdentity| Error::invalid(invalid.to_string());
+        if precondition == Precondition::None {
+            draft.check_created().map_err(invalid)?;
+        }
+        let identity = draft.check(self.entropy()).map_err(invalid)?;
         let store = &self.0.store;
         if precondition != Precondition::None {
             return match store.replace_identity(hub.key, identity, precondition, self.now()).await? {

@@ -89,8 +89,13 @@ export function connectByCertificate(muster, transport, name, { chain, key }) {
 
 /** Makes a module of a device, and connects it by a key of its own. */
 export async function connectModule(muster, transport, deviceId, moduleId) {
-  const { responseBody } = await registryOf(muster).addModule({ deviceId, moduleId });
-  const key = responseBody.authentication.symmetricKey.primaryKey;
+  const { responseBody: made } = await registryOf(muster).addModule({ deviceId, moduleId });
+  return enterModule(muster, transport, made);
+}
+
+/** Connects a module as the registry tells of it, by its key. */
+export function enterModule(muster, transport, { deviceId, moduleId, authentication }) {
+  const key = authentication.symmetricKey.primaryKey;
   const identity = `DeviceId=${deviceId};ModuleId=${moduleId};SharedAccessKey=${key}`;
   return open(muster, transport, identity, undefined, device.ModuleClient);
 }

@@ -4,6 +4,7 @@ import queue
 import time
 
 import pytest
+from azure.iot.device import IoTHubModuleClient
 from azure.iot.hub import IoTHubConfigurationManager
 from azure.iot.hub.models import (
     AuthenticationMechanism,
@@ -13,11 +14,13 @@ from azure.iot.hub.models import (
     ConfigurationQueriesTestInput,
     Device,
     DeviceCapabilities,
+    QuerySpecification,
     SymmetricKey,
     Twin,
+    TwinProperties,
 )
 from msrest.exceptions import HttpOperationError
-from test_hub import connect
+from test_hub import at_hub, connect
 from test_jobs import COUNT_KILLED, make_devices
 from test_operators import KEY, OTHER_KEY, SERVICE, registry_of
 
@@ -165,8 +168,60 @@ def test_a_deployment_reaches_the_modules_of_edge_devices_and_makes_them(muster)
     until(rate, 5)
     agent = registry.get_module_twin("edge-1", "$edgeAgent").properties.desired
     assert agent["modules"] == {"sensor": {"version": "1.0"}}
-    assert counts(configurations, "deployment") == {"targetedCount": 1, "appliedCount": 1}
+    reported = {"reportedSuccessfulCount": 0, "reportedFailedCount": 0}
+    assert counts(configurations, "deployment") == {"targetedCount": 1, "appliedCount": 1, **reported}
     assert registry.get_modules("dev-1") == []
+
+
+@pytest.mark.shows(**SERVICE, feature="deployments: what edge agents report of them is counted")
+def test_what_edge_agents_report_of_a_deployment_is_counted(muster):
+    names = ["edge-1", "edge-2", "edge-3"]
+    registries = [make_edge_device(muster, name) for name in names]
+    registry, configurations = registries[0], configurations_of(muster)
+    content = ConfigurationContent(modules_content=MODULES)
+    deployment = Configuration(id="deployment", content=content, target_condition="*", priority=1)
+    configurations.create_configuration(deployment)
+
+    def reported():
+        results = counts(configurations, "deployment")
+        return [results[f"reported{what}Count"] for what in ("Successful", "Failed")]
+
+    until(lambda: counts(configurations, "deployment")["appliedCount"], 3)
+    assert reported() == [0, 0]
+    agents = {name: connect_agent(muster, registry, name) for name in names}
+
+    def report(name, code, behind=0):
+        version = registry.get_module_twin(name, "$edgeAgent").properties.desired["$version"]
+        status = {"lastDesiredVersion": version - behind, "lastDesiredStatus": {"code": code, "description": ""}}
+        agents[name].patch_twin_reported_properties(status)
+
+    report("edge-1", 200)
+    report("edge-2", 400)
+    report("edge-3", 200, behind=1)
+    assert reported() == [1, 1]
+    queries = configurations.get_configuration("deployment").system_metrics.queries
+    found = registry.query_iot_hub(QuerySpecification(query=queries["reportedSuccessfulCount"])).items
+    assert [twin.device_id for twin in found] == ["edge-1"]
+    # What it reported is about what was wanted before.
+    registry.update_module_twin("edge-1", "$edgeAgent", Twin(properties=TwinProperties(desired={"more": 1})))
+    assert reported() == [0, 1]
+    report("edge-1", 500)
+    report("edge-3", 200)
+    assert reported() == [1, 2]
+    configurations.delete_configuration("deployment")
+    until(lambda: registry.get_module_twin("edge-3", "$edgeAgent").additional_properties.get("configurations"), None)
+    for agent in agents.values():
+        agent.shutdown()
+
+
+def connect_agent(muster, registry, name: str) -> IoTHubModuleClient:
+    """As an edge device's runtime does, which gives the agent its keys."""
+    registry.update_module_with_sas(name, "$edgeAgent", "iotEdge", "*", KEY, OTHER_KEY)
+    host = at_hub(muster, name, "mqtt")["hostname"]
+    text = f"HostName={host};DeviceId={name};ModuleId=$edgeAgent;SharedAccessKey={KEY}"
+    client = IoTHubModuleClient.create_from_connection_string(text, server_verification_cert=muster.authority)
+    client.connect()
+    return client
 
 
 @pytest.mark.shows(**SERVICE, feature="deployments: content for one edge device")

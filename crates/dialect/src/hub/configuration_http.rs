@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use domain::configuration::{Content, Draft};
+use domain::configuration::{AgentQueries, Content, Draft};
 use domain::ids::ConfigurationId;
 use domain::operation::ErrorKind;
-use domain::operation::configuration::{Answer, Ask, Counted};
+use domain::operation::configuration::{Answer, Ask, Counted, Reported};
 use domain::query::document::moment;
 use http::{Method, Request, Response, StatusCode};
 use serde_json::{Map, Value, json};
@@ -163,10 +163,21 @@ pub(super) fn encode(answer: &Answer) -> Response<Bytes> {
     }
 }
 
-fn show(Counted { configuration, metrics }: &Counted) -> Value {
+fn show(Counted { configuration, metrics, reported }: &Counted) -> Value {
     let draft = &configuration.draft;
     let id = &draft.id;
     let state = |states: &str| format!("SELECT deviceId FROM devices WHERE configurations.[[{id}]].status {states}");
+    let mut system = vec![
+        ("targetedCount", configuration.targeted, state("IN ['Targeted', 'Applied']")),
+        ("appliedCount", configuration.applied, state("= 'Applied'")),
+    ];
+    if let Some(Reported { successful, failed }) = *reported {
+        let queries = AgentQueries::of(id);
+        system.push(("reportedSuccessfulCount", successful, queries.successful));
+        system.push(("reportedFailedCount", failed, queries.failed));
+    }
+    let results: Map<String, Value> = system.iter().map(|(name, count, _)| ((*name).into(), (*count).into())).collect();
+    let queries: Map<String, Value> = system.into_iter().map(|(name, _, text)| (name.into(), text.into())).collect();
     json!({
         "id": id,
         "schemaVersion": draft.schema_version,
@@ -180,13 +191,7 @@ fn show(Counted { configuration, metrics }: &Counted) -> Value {
         "createdTimeUtc": moment(configuration.created_at),
         "lastUpdatedTimeUtc": moment(configuration.updated_at),
         "priority": draft.priority,
-        "systemMetrics": {
-            "results": { "targetedCount": configuration.targeted, "appliedCount": configuration.applied },
-            "queries": {
-                "targetedCount": state("IN ['Targeted', 'Applied']"),
-                "appliedCount": state("= 'Applied'"),
-            },
-        },
+        "systemMetrics": { "results": results, "queries": queries },
         "metrics": { "results": metrics, "queries": draft.metrics },
         "etag": registry_json::etag_text(configuration.etag),
     })

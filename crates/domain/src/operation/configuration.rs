@@ -52,6 +52,17 @@ pub struct Counted {
     pub configuration: Configuration,
     /// Rows, by the names of its metrics.
     pub metrics: BTreeMap<String, u64>,
+    /// What edge agents report of it, if it is a deployment.
+    pub reported: Option<Reported>,
+}
+
+/// How many edge agents report of a deployment that applies to their devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reported {
+    /// That they did as they were told.
+    pub successful: u64,
+    /// That they could not.
+    pub failed: u64,
 }
 
 /// What is answered.

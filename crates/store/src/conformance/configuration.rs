@@ -1,7 +1,7 @@
 //! Promises of [`crate::ports::ConfigurationStore`].
 
 use domain::clock::UnixTime;
-use domain::configuration::{Configuration, Content, Draft};
+use domain::configuration::{AGENT, Configuration, Content, Draft};
 use domain::enrollment::Capabilities;
 use domain::identity::Identity;
 use domain::ids::{ConfigurationId, Etag, HubKey, ModuleId, Precondition};
@@ -283,6 +283,51 @@ pub async fn a_deployment_is_for_edge_devices_and_tells_which_modules_they_lack(
         (scene.desired(&agent).await.0, scene.desired(&module("edge", "part")).await.0),
         ("{}".to_owned(), "{}".to_owned())
     );
+}
+
+pub async fn an_agents_twin_tells_of_its_devices_deployments(backend: &Backend) {
+    let scene = scene(backend, 0).await;
+    let edge = Identity { capabilities: Capabilities { iot_edge: true }, ..identity(device("edge"), 1) };
+    backend.store.create_identity(scene.hub, edge, None, NOON).await.unwrap().done();
+    let agent = IdentityName { module: Some(ModuleId::parse(AGENT).unwrap()), ..device("edge") };
+    let modules = || serde_json::from_str(r#"{"part":{"properties.desired.rate":5}}"#).unwrap();
+    let deployment = |name: &str, priority: i32| Draft {
+        content: Content { modules: Some(modules()), ..Content::default() },
+        ..draft(name, 0, "*", priority)
+    };
+    scene.create(deployment("low", 1)).await;
+    scene.create(deployment("high", 2)).await;
+    // For the agent itself, and for the device beside its modules.
+    let content = Content { module: Some(object(r#"{"properties.desired.a":1}"#)), ..Content::default() };
+    scene
+        .create(Draft { content, ..draft("agents", 0, "FROM devices.modules WHERE moduleId = '$edgeAgent'", 1) })
+        .await;
+    scene.create(draft("fans", 7, "*", 0)).await;
+    scene.judge_all().await;
+    let (low, high) = (r#""low":{"status":"Targeted"}"#, r#""high":{"status":"Applied"}"#);
+    let own = r#""agents":{"status":"Applied"}"#;
+    let told = |states: &[&str]| format!("{{{}}}", states.join(","));
+    assert_eq!(sorted(&scene.states(&agent).await), sorted(&told(&[own, high, low])));
+    for (name, counts) in [("low", (1, 0)), ("high", (1, 1)), ("agents", (1, 1)), ("fans", (1, 0))] {
+        assert_eq!(scene.counts(name).await, counts, "{name}");
+    }
+    backend.store.delete_configuration(scene.hub, &id("high"), Precondition::Exists).await.unwrap().done();
+    scene.judge_all().await;
+    let low = r#""low":{"status":"Applied"}"#;
+    assert_eq!(sorted(&scene.states(&agent).await), sorted(&told(&[own, low])));
+    // Judged for itself, it tells the same.
+    scene.tag(&agent, r#"{"a":1}"#).await;
+    scene.judge_all().await;
+    assert_eq!(sorted(&scene.states(&agent).await), sorted(&told(&[own, low])));
+    assert_eq!((scene.counts("low").await, scene.counts("agents").await), ((1, 1), (1, 1)));
+    backend.store.delete_identity(scene.hub, &agent, Precondition::Exists).await.unwrap().done();
+    scene.judge_all().await;
+    assert_eq!((scene.counts("low").await, scene.counts("agents").await), ((1, 1), (0, 0)));
+}
+
+/// The members of an object, in the order of their names.
+fn sorted(text: &str) -> std::collections::BTreeMap<String, Value> {
+    serde_json::from_str(text).unwrap()
 }
 
 pub async fn hubs_are_judged_by_their_own_configurations(backend: &Backend) {

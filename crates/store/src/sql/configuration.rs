@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use domain::clock::UnixTime;
-use domain::configuration::{Candidate, Configuration, Content, Draft, Put, choose, patch_between};
+use domain::configuration::{AGENT, Candidate, Configuration, Content, Draft, Put, choose, patch_between};
 use domain::identity::Identity;
 use domain::ids::{ConfigurationId, Etag, HubKey, ModuleId, Precondition};
 use domain::operation::identity::IdentityName;
@@ -200,6 +200,24 @@ impl Judge {
         Ok(judge)
     }
 
+    /// Those of `states` that are of deployments.
+    fn deployments(&self, mut states: Map<String, Value>) -> Map<String, Value> {
+        states.retain(|name, _| self.is_deployment(name) == Some(true));
+        states
+    }
+
+    /// Those of `states` that are of other configurations.
+    fn own(&self, mut states: Map<String, Value>) -> Map<String, Value> {
+        states.retain(|name, _| self.is_deployment(name) == Some(false));
+        states
+    }
+
+    /// `None` for a configuration that is gone.
+    fn is_deployment(&self, name: &str) -> Option<bool> {
+        let found = self.contents.iter().find(|(_, id, _)| id.as_str() == name);
+        found.map(|(.., content)| content.is_deployment())
+    }
+
     fn content(&self, key: i64) -> Option<(&ConfigurationId, &Content)> {
         self.contents.iter().find(|(known, ..)| *known == key).map(|(_, id, content)| (id, content))
     }
@@ -284,8 +302,14 @@ fn judge_twin(tx: &mut Tx<'_, '_>, judge: &Judge, id: i64, judged: &mut Judged, 
             states.insert(name.to_string(), json!({ "status": word }));
         }
     }
+    if is_agent(&identity.name) {
+        states.extend(passed_on(tx.db(), judge, &identity.name)?);
+    }
     if states != twin.configurations {
         note_states(tx, (judge.hub, id), &twin.configurations, &states)?;
+        if identity.name.module.is_none() {
+            tell_agent(tx, judge, &identity.name, &states)?;
+        }
     }
     let applying = applying.and_then(|applying| Some((applying.key, judge.content(applying.key)?.1)));
     // It was checked when it was taken.
@@ -313,13 +337,62 @@ fn note_states(
     after: &Map<String, Value>,
 ) -> Result<(), Error> {
     tx.change("UPDATE twin SET configurations = ?2 WHERE identity = ?1", params![id, to_json(after)?])?;
-    count(tx, hub, before, -1)?;
-    count(tx, hub, after, 1)
+    count(tx, (hub, id), before, -1)?;
+    count(tx, (hub, id), after, 1)
 }
 
-/// Counts the states of a twin, up or down.
-fn count(tx: &Tx<'_, '_>, hub: HubKey, states: &Map<String, Value>, by: i64) -> Result<(), Error> {
+/// Whether a configuration is there, and a deployment.
+fn is_deployment(db: Db<'_>, hub: HubKey, name: &str) -> Result<bool, Error> {
+    let Ok(id) = ConfigurationId::parse(name) else { return Ok(false) };
+    let draft = find_row(db, hub, &id)?.map(|row| row.draft()).transpose()?;
+    Ok(draft.is_some_and(|draft| draft.content.is_deployment()))
+}
+
+fn is_agent(name: &IdentityName) -> bool {
+    name.module.as_ref().is_some_and(|module| module.as_str() == AGENT)
+}
+
+/// What an agent's twin tells of the deployments that its device fulfils: the same as the device's. Operators ask for it
+/// beside what the agent reports.
+fn passed_on(db: Db<'_>, judge: &Judge, agent: &IdentityName) -> Result<Map<String, Value>, Error> {
+    let device = IdentityName { device: agent.device.clone(), module: None };
+    let Some(id) = identity::find_id(db, judge.hub, &device)? else { return Ok(Map::new()) };
+    Ok(judge.deployments(states_of(db, id)?))
+}
+
+/// Has the agent's twin, if there is one, tell what its device's does.
+fn tell_agent(tx: &Tx<'_, '_>, judge: &Judge, device: &IdentityName, states: &Map<String, Value>) -> Result<(), Error> {
+    // It is one at all times.
+    let Ok(module) = ModuleId::parse(AGENT) else { return Ok(()) };
+    let agent = IdentityName { device: device.device.clone(), module: Some(module) };
+    let Some(id) = identity::find_id(tx.db(), judge.hub, &agent)? else { return Ok(()) };
+    let present = states_of(tx.db(), id)?;
+    let mut wanted = judge.own(present.clone());
+    wanted.extend(judge.deployments(states.clone()));
+    if wanted != present {
+        let sql = "UPDATE twin SET configurations = ?2 WHERE identity = ?1";
+        tx.change(sql, params![id, to_json(&wanted)?])?;
+    }
+    Ok(())
+}
+
+/// What a twin tells of configurations.
+fn states_of(db: Db<'_>, id: i64) -> Result<Map<String, Value>, Error> {
+    let sql = "SELECT configurations FROM twin WHERE identity = ?1";
+    let text = db.row(sql, [id], |row| row.get::<String>(0))?;
+    let column = Column { table: "twin", column: "configurations" };
+    Ok(from_json_if(text.as_deref(), column, id)?.unwrap_or_default())
+}
+
+/// Counts the states of a twin, up or down. What an agent's twin tells of deployments is its device's, and counted there.
+fn count(tx: &Tx<'_, '_>, (hub, id): (HubKey, i64), states: &Map<String, Value>, by: i64) -> Result<(), Error> {
+    let sql = "SELECT module FROM identity WHERE id = ?1";
+    let module: Option<String> = tx.db().row(sql, [id], |row| row.get(0))?;
+    let is_agent = module.is_some_and(|module| module == AGENT);
     for (name, state) in states {
+        if is_agent && is_deployment(tx.db(), hub, name)? {
+            continue;
+        }
         let is_applied = state.get("status").and_then(Value::as_str) == Some(APPLIED);
         let sql =
             "UPDATE configuration SET targeted = targeted + ?3, applied = applied + ?4 WHERE hub = ?1 AND id = ?2";
@@ -330,11 +403,7 @@ fn count(tx: &Tx<'_, '_>, hub: HubKey, states: &Map<String, Value>, by: i64) -> 
 
 /// Forgets what a twin has of configurations, which goes with its identity.
 pub(super) fn forget(tx: &Tx<'_, '_>, hub: HubKey, id: i64) -> Result<(), Error> {
-    let sql = "SELECT configurations FROM twin WHERE identity = ?1";
-    let text = tx.db().row(sql, [id], |row| row.get::<String>(0))?;
-    let column = Column { table: "twin", column: "configurations" };
-    let states: Map<String, Value> = from_json_if(text.as_deref(), column, id)?.unwrap_or_default();
-    count(tx, hub, &states, -1)?;
+    count(tx, (hub, id), &states_of(tx.db(), id)?, -1)?;
     tx.change("DELETE FROM configuration_put WHERE identity = ?1", [id])?;
     tx.change("DELETE FROM configuration_due WHERE identity = ?1", [id])?;
     Ok(())

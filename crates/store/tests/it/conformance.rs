@@ -111,6 +111,7 @@ conformance! {
         what_a_deleted_configuration_has_put_is_withdrawn
         modules_are_targets_of_their_own
         a_deployment_is_for_edge_devices_and_tells_which_modules_they_lack
+        an_agents_twin_tells_of_its_devices_deployments
         hubs_are_judged_by_their_own_configurations
     }
     decision {

@@ -2,7 +2,7 @@
 
 import '../trust.mjs';
 import assert from 'node:assert/strict';
-import { create, registryOf } from '../devices.mjs';
+import { create, enterModule, registryOf, report } from '../devices.mjs';
 import { check, client } from '../muster.mjs';
 
 const SERVICE = { ...client('azure-iothub'), transport: 'https', credential: 'policy' };
@@ -77,5 +77,32 @@ check(
     const refused = registry.applyConfigurationContentOnDevice('dev-1', content);
     const error = await refused.then(() => assert.fail('it is no edge device'), (failure) => failure);
     assert.equal(error.response.statusCode, 400);
+  },
+);
+
+check(
+  'what an edge agent reports of a deployment is counted',
+  { ...SERVICE, feature: 'deployments: what edge agents report of them is counted' },
+  async (muster) => {
+    const registry = registryOf(muster);
+    await create(muster, 'edge-1', { capabilities: { iotEdge: true } });
+    const modulesContent = { $edgeAgent: { 'properties.desired.modules.sensor': { version: '1.0' } } };
+    await registry.addConfiguration({ id: 'deployment', content: { modulesContent }, targetCondition: '*', priority: 1 });
+    const counts = async () => (await registry.getConfiguration('deployment')).responseBody.systemMetrics.results;
+    const counted = (reportedSuccessfulCount, reportedFailedCount) => ({
+      targetedCount: 1, appliedCount: 1, reportedSuccessfulCount, reportedFailedCount,
+    });
+    await until(counts, counted(0, 0));
+    const { responseBody: told } = await registry.getModuleTwin('edge-1', '$edgeAgent');
+    assert.deepEqual(told.configurations, { deployment: { status: 'Applied' } });
+    // The device's runtime gives the agent its keys.
+    const own = { deviceId: 'edge-1', moduleId: '$edgeAgent', authentication: { type: 'sas' } };
+    const agent = await enterModule(muster, 'mqtt', (await registry.updateModule(own, true)).responseBody);
+    const twin = await agent.getTwin();
+    const lastDesiredVersion = twin.properties.desired.$version;
+    for (const [code, expected] of [[200, counted(1, 0)], [500, counted(0, 1)]]) {
+      await report(twin, { lastDesiredVersion, lastDesiredStatus: { code } });
+      assert.deepEqual(await counts(), expected);
+    }
   },
 );
