@@ -33,6 +33,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 use tokio::time::{interval_at, timeout};
@@ -205,6 +206,13 @@ enum Opened {
     WebSocket { handler: Arc<dyn WebSocketHandler>, protocol: Subprotocol, host: Option<HostName>, read_ahead: Vec<u8> },
 }
 
+/// Has a connection reset when it is dropped. A device that asks for a WebSocket while the server ends must come again,
+/// and azure-iot-device (Python) does so after a reset alone: it takes an answer, and an orderly close, for final.
+fn reset(stream: &SecureStream) {
+    // Where it cannot be, the device hears an orderly close.
+    let _ = SockRef::from(stream.get_ref().0).set_linger(Some(Duration::ZERO));
+}
+
 fn protocols(settings: &HttpSettings, tasks: &Tasks) -> auto::Builder<H2Tasks> {
     let mut builder = auto::Builder::new(H2Tasks(tasks.clone()));
     builder
@@ -239,7 +247,7 @@ impl Port {
             tracing::debug!(peer = %peer.address, "no request arrived");
             return Opened::Nothing;
         };
-        let (Some(handler), Some((head_bytes, head)), false) = (&self.websockets, head, drain.has_begun()) else {
+        let (Some(handler), Some((head_bytes, head))) = (&self.websockets, head) else {
             return Opened::Http { read };
         };
         match judge(&head) {
@@ -250,6 +258,10 @@ impl Port {
                 if stream.write_all(&reply).await.is_ok() {
                     let _ = stream.shutdown().await;
                 }
+                Opened::Nothing
+            }
+            Verdict::Accepted { .. } if drain.has_begun() => {
+                reset(stream);
                 Opened::Nothing
             }
             Verdict::Accepted { reply, protocol, host } => {

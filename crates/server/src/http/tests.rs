@@ -1,5 +1,6 @@
 //! HTTP over real TLS: written by hand for HTTP/1.1, by hyper's client for HTTP/2, by tungstenite for WebSocket.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -389,11 +390,8 @@ async fn a_drain_answers_what_is_under_way_and_tells_the_others_to_come_again() 
     let finish = async {
         served.rim.tasks.drain_signal().begun().await;
         let fresh = served.dial().await;
-        let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: x\r\n\
-                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n";
-        for (mut stream, headers) in [(kept, ""), (fresh, ""), (served.dial().await, upgrade)] {
-            let request = format!("GET /mqtt HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
-            stream.write_all(request.as_bytes()).await.unwrap();
+        for mut stream in [kept, fresh] {
+            stream.write_all(b"GET /mqtt HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
             let reply = read_to_close(&mut stream).await;
             assert!(reply.starts_with("HTTP/1.1 503 "), "{reply}");
             assert!(reply.contains("\r\nretry-after: 3\r\n"), "{reply}");
@@ -409,6 +407,25 @@ async fn a_drain_answers_what_is_under_way_and_tells_the_others_to_come_again() 
     let (drained, ()) = tokio::join!(served.rim.tasks.drain(PATIENCE), finish);
     assert_eq!(drained, Drained::Finished);
     assert!(TcpStream::connect(served.rim.dialled("127.0.0.2")).await.is_err(), "the port is closed");
+}
+
+#[tokio::test]
+async fn a_websocket_that_is_asked_for_in_a_drain_is_reset_so_that_its_device_comes_again() {
+    let served = Served::start(HttpSettings::default());
+    let mut stream = served.dial().await;
+    let work = served.rim.tasks.begin_work().expect("no drain yet");
+    let ask = async {
+        served.rim.tasks.drain_signal().begun().await;
+        let head = "GET /$iothub/websocket HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+                    Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let outcome = stream.read_u8().await.map_err(|error| error.kind());
+        assert_eq!(outcome, Err(ErrorKind::ConnectionReset));
+        drop(work);
+    };
+    let (drained, ()) = tokio::join!(served.rim.tasks.drain(PATIENCE), ask);
+    assert_eq!(drained, Drained::Finished);
 }
 
 #[tokio::test]
