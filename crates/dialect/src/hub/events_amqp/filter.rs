@@ -1,12 +1,15 @@
-//! Where a reader begins, as the filter of its source says (`contract/eventhub-endpoint.md 6.3`). Start at [`start_of`].
+//! Where a reader begins, as the filter of its source says (`contract/eventhub-endpoint.md 6.3`). Start at [`start_of`];
+//! a reader of ours says it by [`source`].
 
 use domain::clock::UnixTime;
 use domain::operation::events::{From, Start};
-use proto::amqp::{Described, Source, Value};
+use proto::amqp::{Described, Map, Source, Symbol, Value};
 
-/// The filter that selects by an expression. Clients describe its value by this name or by a number; what it is described
-/// by makes no difference.
+/// The filter that selects by an expression. Azure's clients call it by this name, whatever they describe its value by;
+/// other clients call it as they like, and say by what its value is described what it is (AMQP 1.0, part 3, section 3.5.8).
 const SELECTOR: &str = "apache.org:selector-filter:string";
+/// The same as a number.
+const SELECTOR_CODE: u64 = 0x468C_0000_0004;
 /// Longest expression that is looked at.
 const EXPRESSION_BYTES_MAX: usize = 512;
 /// What an offset is compared with to mean the end.
@@ -31,7 +34,7 @@ pub enum InvalidFilter {
 
 /// Where a reader of `source` begins: at the oldest message if it does not say.
 pub fn start_of(source: Option<&Source>) -> Result<Start, InvalidFilter> {
-    let Some(filter) = source.and_then(|source| source.filter.find(SELECTOR)) else {
+    let Some(filter) = source.and_then(|source| find_selector(&source.filter)) else {
         return Ok(Start::At(From::Oldest));
     };
     let expression = match filter {
@@ -46,6 +49,40 @@ pub fn start_of(source: Option<&Source>) -> Result<Start, InvalidFilter> {
         return Err(InvalidFilter::NotText);
     }
     parse(expression)
+}
+
+fn find_selector(filter: &Map) -> Option<&Value> {
+    let is_selector = |value: &&Value| match value {
+        Value::Described(described) => match &described.descriptor {
+            Value::Symbol(name) => *name == SELECTOR,
+            Value::Ulong(code) => *code == SELECTOR_CODE,
+            _ => false,
+        },
+        _ => false,
+    };
+    filter.find(SELECTOR).or_else(|| filter.0.iter().map(|(_, value)| value).find(is_selector))
+}
+
+/// The source `address`, read from `start` on.
+pub fn source(address: &str, start: Start) -> Source {
+    let descriptor = Value::Symbol(Symbol::from_static(SELECTOR));
+    let value = Value::from(expression(start));
+    let filter = Value::Described(Box::new(Described { descriptor, value }));
+    Source { filter: Map::from_iter([(Symbol::from_static(SELECTOR), filter)]), ..Source::at(address) }
+}
+
+fn expression(start: Start) -> String {
+    match start {
+        Start::Newest => format!("amqp.annotation.x-opt-offset > '{LATEST}'"),
+        Start::At(From::Oldest) => "amqp.annotation.x-opt-offset > '-1'".to_owned(),
+        Start::At(From::AfterOffset(offset)) => format!("amqp.annotation.x-opt-offset > '{offset}'"),
+        Start::At(From::AfterSequence(sequence)) => format!("amqp.annotation.x-opt-sequence-number > '{sequence}'"),
+        // The first millisecond of which nothing is left out.
+        Start::At(From::AfterTime(time)) => {
+            let first = UnixTime::from_micros(time.micros().saturating_add(1));
+            format!("amqp.annotation.x-opt-enqueued-time >= '{}'", first.millis())
+        }
+    }
 }
 
 /// Reads `amqp.annotation.{name} > '{value}'`, also with `>=` and without quotes.
@@ -148,7 +185,7 @@ mod tests {
         let seven = Ok(Start::At(From::AfterSequence(7)));
         let cases = [
             ("Python", described(Value::Symbol(Symbol::from_static(SELECTOR))), seven),
-            ("Node", described(Value::Ulong(0x468C_0000_0004)), seven),
+            ("Node", described(Value::Ulong(SELECTOR_CODE)), seven),
             ("bare", expression(), seven),
             ("a number", Value::Int(7), Err(InvalidFilter::NotText)),
             ("too long", Value::from("x".repeat(EXPRESSION_BYTES_MAX + 1)), Err(InvalidFilter::NotText)),
@@ -158,8 +195,37 @@ mod tests {
             let source = Source { filter, ..Source::default() };
             assert_eq!(start_of(Some(&source)), expected, "{case}");
         }
+        let named = |descriptor| Source {
+            filter: Map::from_iter([(Symbol::from_static("selector"), described(descriptor))]),
+            ..Source::default()
+        };
+        let cases = [
+            ("Proton", Value::Symbol(Symbol::from_static(SELECTOR)), seven),
+            ("by number", Value::Ulong(SELECTOR_CODE), seven),
+            ("another filter", Value::Symbol(Symbol::from_static("apache.org:no-local-filter:list")), OLDEST),
+        ];
+        for (case, descriptor, expected) in cases {
+            assert_eq!(start_of(Some(&named(descriptor))), expected, "{case}");
+        }
         assert_eq!(start_of(Some(&Source::default())), OLDEST);
         assert_eq!(start_of(None), OLDEST);
+    }
+
+    #[test]
+    fn a_place_that_is_written_is_read_as_it_was() {
+        let at = Start::At;
+        let cases = [
+            Start::Newest,
+            at(From::Oldest),
+            at(From::AfterOffset(0)),
+            at(From::AfterOffset(37_344)),
+            at(From::AfterSequence(7)),
+            at(From::AfterTime(UnixTime::from_micros(1_690_000_000_000_999))),
+        ];
+        for start in cases {
+            let source = source("hub/ConsumerGroups/$Default/Partitions/0", start);
+            assert_eq!(start_of(Some(&source)), Ok(start));
+        }
     }
 
     proptest! {
