@@ -5,7 +5,7 @@ use bytes::Bytes;
 use dialect::error::Refused;
 use dialect::http::{PAGE_MAX, Target, bearer, continuation, page, precondition, signature};
 use dialect::hub::{registry_json, service_http as hub_http, twin_json};
-use dialect::management::{self, arm, arm_json, oauth, own, routing, telemetry};
+use dialect::management::{self, arm, arm_json, oauth, own, routing};
 use dialect::provisioning::{self, device_http, service_http, service_json};
 use domain::access::{ResourceKind, Rights};
 use domain::ids::{
@@ -194,12 +194,6 @@ fn check_admin(request: &Request<Bytes>, target: &Target) {
     if own::owns(target) {
         match own::decode(request, target) {
             Ok(operation) => assert!(matches!(operation, Operation::Decision(_))),
-            Err(problem) => refused(problem),
-        }
-    }
-    if telemetry::owns(target) {
-        match telemetry::decode(request, target) {
-            Ok((operation, _)) => assert!(matches!(operation, Operation::Telemetry(_))),
             Err(problem) => refused(problem),
         }
     }

@@ -77,6 +77,8 @@ pub struct NotFound(pub String);
 pub struct Context {
     /// Where it listens.
     pub endpoints: Endpoints,
+    /// The file that says so.
+    pub endpoints_file: PathBuf,
     /// How it is spoken to.
     pub https: Https,
     /// How results are printed.
@@ -88,11 +90,12 @@ pub struct Context {
 impl Context {
     /// Finds the running Muster.
     pub fn find(global: &Global) -> Result<Self> {
-        let endpoints = Endpoints::read(&global.endpoints_file())?;
+        let endpoints_file = global.endpoints_file();
+        let endpoints = Endpoints::read(&endpoints_file)?;
         let authority = std::fs::read_to_string(&endpoints.ca_file)
             .with_context(|| format!("cannot read the authority's file {}", endpoints.ca_file.display()))?;
         let https = Https::new(trust::configure(&authority, None)?);
-        Ok(Self { endpoints, https, output: global.output(), show_keys: global.show_keys })
+        Ok(Self { endpoints, endpoints_file, https, output: global.output(), show_keys: global.show_keys })
     }
 
     /// Makes sure that the server which wrote the endpoints file is the one that answers.

@@ -5,14 +5,19 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::wire::Wire;
-use super::{ANSWER_TIMEOUT, CLOSE_TIMEOUT, DeviceError};
+use crate::wire::{Wire, WireError};
+
+/// Time for the answer to one request.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for a goodbye to be written and the server to close.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One end of a connection without its socket.
-pub(super) trait Machine {
+pub(crate) trait Machine {
     /// What the other end does.
     type Event;
 
@@ -28,10 +33,10 @@ pub(super) trait Machine {
 }
 
 /// An open connection. Dropping it closes the socket without a goodbye.
-pub(super) struct Driver<M> {
+pub(crate) struct Driver<M> {
     wire: Wire,
     /// What speaks; whatever it is told leaves with the next await.
-    pub(super) machine: M,
+    pub(crate) machine: M,
     /// Something was handed to the wire and may still be on its way down.
     unflushed: bool,
     /// Made with the first deadline.
@@ -39,29 +44,29 @@ pub(super) struct Driver<M> {
 }
 
 impl<M: Machine> Driver<M> {
-    pub(super) const fn new(wire: Wire, machine: M) -> Self {
+    pub(crate) const fn new(wire: Wire, machine: M) -> Self {
         Self { wire, machine, unflushed: false, sleep: None }
     }
 
     /// What the server does next; `None` if the connection is over and that was said. Writes, reads and keeps the
     /// connection alive meanwhile; dropping the future loses nothing.
-    pub(super) async fn next(&mut self) -> Result<Option<M::Event>, DeviceError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<M::Event>, WireError> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
     /// Writes all output.
-    pub(super) async fn flush(&mut self) -> Result<(), DeviceError> {
-        in_time("what is being sent", poll_fn(|cx| self.poll_flush(cx))).await
+    pub(crate) async fn flush(&mut self) -> Result<(), WireError> {
+        in_time("what is being sent", ANSWER_TIMEOUT, poll_fn(|cx| self.poll_flush(cx))).await
     }
 
     /// Writes the goodbye that is in the output, and waits for the server to close. One that fails changes nothing for
     /// anybody.
-    pub(super) async fn close(mut self) {
+    pub(crate) async fn close(mut self) {
         let closing = async {
             self.flush().await?;
-            poll_fn(|cx| self.wire.poll_close(cx)).await.map_err(DeviceError::Io)?;
-            while poll_fn(|cx| self.wire.poll_read(cx, |_| ())).await.map_err(DeviceError::Io)? > 0 {}
-            Ok::<(), DeviceError>(())
+            poll_fn(|cx| self.wire.poll_close(cx)).await.map_err(WireError::Io)?;
+            while poll_fn(|cx| self.wire.poll_read(cx, |_| ())).await.map_err(WireError::Io)? > 0 {}
+            Ok::<(), WireError>(())
         };
         match timeout(CLOSE_TIMEOUT, closing).await {
             Ok(Ok(())) => {}
@@ -70,7 +75,7 @@ impl<M: Machine> Driver<M> {
         }
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<M::Event>, DeviceError>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<M::Event>, WireError>> {
         loop {
             if let Some(event) = self.machine.poll_event() {
                 return Poll::Ready(Ok(Some(event)));
@@ -86,7 +91,7 @@ impl<M: Machine> Driver<M> {
                 match wire.poll_read(cx, |bytes| machine.handle_input(bytes, Instant::now().into_std())) {
                     Poll::Ready(Ok(0)) => self.machine.handle_eof(),
                     Poll::Ready(Ok(_)) => {}
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(DeviceError::Io(error))),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(WireError::Io(error))),
                     Poll::Pending if self.poll_time(cx) => {}
                     Poll::Pending => return Poll::Pending,
                 }
@@ -97,7 +102,7 @@ impl<M: Machine> Driver<M> {
     }
 
     /// Writes output until there is none or the socket is full.
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DeviceError>> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
         loop {
             let output = self.machine.output();
             if output.is_empty() {
@@ -108,14 +113,14 @@ impl<M: Machine> Driver<M> {
                     self.machine.handle_written(count, Instant::now().into_std());
                     self.unflushed = true;
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(DeviceError::Io(error))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(WireError::Io(error))),
                 Poll::Pending => return Poll::Pending,
             }
         }
         if self.unflushed {
             match self.wire.poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(DeviceError::Io(error))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(WireError::Io(error))),
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -138,11 +143,12 @@ impl<M: Machine> Driver<M> {
     }
 }
 
-/// What `waiting` finds, unless that takes longer than [`ANSWER_TIMEOUT`].
-pub(super) async fn in_time<T>(
+/// What `waiting` finds, unless that takes longer than `after`.
+pub(crate) async fn in_time<T, E: From<WireError>>(
     what: &'static str,
-    waiting: impl Future<Output = Result<T, DeviceError>>,
-) -> Result<T, DeviceError> {
-    let waited = timeout(ANSWER_TIMEOUT, waiting).await;
-    waited.unwrap_or(Err(DeviceError::Timeout { what, after: ANSWER_TIMEOUT }))
+    after: Duration,
+    waiting: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let waited = timeout(after, waiting).await;
+    waited.unwrap_or_else(|_| Err(WireError::Timeout { what, after }.into()))
 }

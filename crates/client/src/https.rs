@@ -1,11 +1,11 @@
 //! One HTTPS request at a time, over a connection of its own: enough for commands, and nothing to keep alive. Whoever asks
-//! again and again keeps one ([`KeptOpen`]); an answer without end is read line by line ([`Lines`]).
+//! again and again keeps one ([`KeptOpen`]); an answer of any length is read piece by piece ([`Pieces`]).
 
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -20,10 +20,7 @@ use tokio_rustls::TlsConnector;
 /// Most bytes of an answer that are read.
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Most bytes of a line of an answer that is read line by line.
-pub const LINE_BYTES_MAX: usize = 4 << 20;
-
-/// Time for a whole request; for an answer that is read line by line, until it begins.
+/// Time for a whole request; for an answer that is read piece by piece, until it begins.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why there is no answer.
@@ -49,9 +46,6 @@ pub enum HttpsError {
     /// The answer is longer than [`ANSWER_BYTES_MAX`], or broke off.
     #[error("the answer could not be read")]
     Answer(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A line is longer than [`LINE_BYTES_MAX`].
-    #[error("a line of the answer is longer than {LINE_BYTES_MAX} bytes")]
-    Line,
     /// No answer in time: [`REQUEST_TIMEOUT`], and what the server was allowed to wait.
     #[error("no answer from {host} in time")]
     Timeout {
@@ -84,6 +78,11 @@ impl Https {
         Self { tls }
     }
 
+    /// Whom it trusts.
+    pub fn tls(&self) -> &Arc<ClientConfig> {
+        &self.tls
+    }
+
     /// Sends `request`, whose target is a path, to `server` and reads the whole answer.
     pub async fn send(&self, server: &Server, request: Request<Bytes>) -> Result<Response<Bytes>, HttpsError> {
         self.send_waiting(server, request, Duration::ZERO).await
@@ -102,8 +101,8 @@ impl Https {
             .unwrap_or_else(|_| Err(HttpsError::Timeout { host: server.host.clone() }))
     }
 
-    /// Sends `request`, whose target is a path, to `server`; the answer is read line by line as it comes.
-    pub async fn open(&self, server: &Server, request: Request<Bytes>) -> Result<Lines, HttpsError> {
+    /// Sends `request`, whose target is a path, to `server`; the answer is read piece by piece as it comes.
+    pub async fn open(&self, server: &Server, request: Request<Bytes>) -> Result<Pieces, HttpsError> {
         let opening = async {
             let stream = connect(&self.tls, server).await?;
             let (mut sender, mut connection) =
@@ -117,7 +116,7 @@ impl Https {
                 }
             };
             let (head, body) = answer.map_err(HttpsError::Exchange)?.into_parts();
-            Ok(Lines { status: head.status, body, connection: Some(connection), read: BytesMut::new() })
+            Ok(Pieces { status: head.status, body, connection: Some(connection) })
         };
         tokio::time::timeout(REQUEST_TIMEOUT, opening)
             .await
@@ -170,44 +169,23 @@ impl KeptOpen {
     }
 }
 
-/// An answer that is read line by line, or piece by piece.
+/// An answer that is read piece by piece.
 #[derive(Debug)]
-pub struct Lines {
+pub struct Pieces {
     status: StatusCode,
     body: Incoming,
     /// What moves the bytes; gone once it has ended.
     connection: Option<Moving>,
-    read: BytesMut,
 }
 
-impl Lines {
+impl Pieces {
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// The next line, without its end; `None` once the answer has ended. May be dropped and called again: nothing that
-    /// was read is lost.
+    /// The next bytes as they come; `None` once the answer has ended.
     pub async fn next(&mut self) -> Result<Option<Bytes>, HttpsError> {
-        loop {
-            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
-                let mut line = self.read.split_to(end + 1);
-                line.truncate(end);
-                return Ok(Some(line.freeze()));
-            }
-            if self.read.len() > LINE_BYTES_MAX {
-                return Err(HttpsError::Line);
-            }
-            match self.piece().await? {
-                Some(piece) => self.read.extend_from_slice(&piece),
-                None if self.read.is_empty() => return Ok(None),
-                None => return Ok(Some(self.read.split().freeze())),
-            }
-        }
-    }
-
-    /// The next bytes as they come; `None` once the answer has ended. Not to be mixed with [`Self::next`].
-    pub async fn piece(&mut self) -> Result<Option<Bytes>, HttpsError> {
         loop {
             let frame = match &mut self.connection {
                 None => self.body.frame().await,

@@ -2,10 +2,13 @@
 //!
 //! Nothing here sees the server, the service or the store: what the command line does, everybody can do. Start at
 //! [`endpoints`] for how a running Muster is found, at [`https`] for how it is spoken to, at
-//! [`device`] for what devices do, at [`outbound`] for what a server sends where its operators say.
+//! [`device`] for what devices do, at [`events`] for how their telemetry is read, at [`outbound`] for what a server sends where its operators say.
 
+mod amqp;
 pub mod device;
+mod driver;
 pub mod endpoints;
+pub mod events;
 pub mod https;
 pub mod management;
 pub mod outbound;
@@ -14,3 +17,4 @@ pub mod outbound;
 mod replay;
 pub mod service;
 pub mod trust;
+mod wire;

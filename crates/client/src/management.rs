@@ -7,7 +7,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::endpoints::Admin;
-use crate::https::{Https, HttpsError, Lines, Server};
+use crate::https::{Https, HttpsError, Pieces, Server};
 use crate::service::secret;
 
 /// Why a resource operation has no answer.
@@ -115,8 +115,8 @@ impl ManagementClient {
         Ok(self.https.send(&self.server, self.complete(request)?).await?)
     }
 
-    /// Sends `request`; the answer is read line by line as it comes.
-    pub async fn open(&self, request: ManagementRequest<'_>) -> Result<Lines, ManagementError> {
+    /// Sends `request`; the answer is read piece by piece as it comes.
+    pub async fn open(&self, request: ManagementRequest<'_>) -> Result<Pieces, ManagementError> {
         Ok(self.https.open(&self.server, self.complete(request)?).await?)
     }
 

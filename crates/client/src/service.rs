@@ -44,17 +44,20 @@ pub enum InvalidConnectionString {
 impl ConnectionString {
     /// Takes `text` apart.
     pub fn parse(text: &str) -> Result<Self, InvalidConnectionString> {
-        let member = |name: &'static str| {
-            let found = text.split(';').filter_map(|member| member.split_once('='));
-            let mut found = found.filter(|(key, _)| key.trim().eq_ignore_ascii_case(name));
-            found.next().map(|(_, value)| value).ok_or(InvalidConnectionString::Missing(name))
-        };
+        let member = |name| member(text, name);
         Ok(Self {
             host_name: member("HostName")?.to_owned(),
             policy: member("SharedAccessKeyName")?.to_owned(),
             key: SymmetricKey::parse(member("SharedAccessKey")?).map_err(InvalidConnectionString::Key)?,
         })
     }
+}
+
+/// The value of a member of a connection string.
+pub(crate) fn member<'t>(text: &'t str, name: &'static str) -> Result<&'t str, InvalidConnectionString> {
+    let found = text.split(';').filter_map(|member| member.split_once('='));
+    let mut found = found.filter(|(key, _)| key.trim().eq_ignore_ascii_case(name));
+    found.next().map(|(_, value)| value).ok_or(InvalidConnectionString::Missing(name))
 }
 
 /// A request to a service API.

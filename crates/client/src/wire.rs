@@ -1,4 +1,4 @@
-//! The bytes below MQTT: a TLS stream, or the binary messages of a WebSocket on one.
+//! The bytes below MQTT and AMQP: a TLS stream, or the binary messages of a WebSocket on one.
 //!
 //! Knows nothing of what is spoken. Reads go through a buffer on the stack, so that a quiet connection holds none.
 
@@ -6,9 +6,9 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
-use domain::operation::Transport;
 use futures_util::{Sink as _, Stream as _};
 use http::HeaderValue;
 use http::header::SEC_WEBSOCKET_PROTOCOL;
@@ -19,8 +19,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::DeviceError;
-use crate::https::{self, Server};
+use crate::https::{self, HttpsError, Server};
 
 /// Most bytes taken from a TLS stream at once.
 const READ_BYTES_MAX: usize = 4 * 1_024;
@@ -31,13 +30,35 @@ const RECEIVED_BYTES_MAX: usize = 1 << 20;
 /// What is asked for (`contract/dps-device.md 1.2`).
 const WEBSOCKET_PATH: &str = "/$iothub/websocket";
 
+/// Why bytes do not get to a server, or not back.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The server could not be reached.
+    #[error(transparent)]
+    Connect(#[from] HttpsError),
+    /// The server did not open a WebSocket.
+    #[error("the server did not open a WebSocket")]
+    WebSocket(#[source] Box<tungstenite::Error>),
+    /// The socket failed.
+    #[error("the connection broke")]
+    Io(#[source] io::Error),
+    /// No answer in time.
+    #[error("no answer to {what} within {} s", .after.as_secs())]
+    Timeout {
+        /// What was asked.
+        what: &'static str,
+        /// How long was waited.
+        after: Duration,
+    },
+}
+
 /// Anything bytes go through.
-pub(super) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
 
 /// A connected byte stream.
-pub(super) enum Wire {
+pub(crate) enum Wire {
     /// Bytes as they are.
     Stream(Box<dyn ByteStream>),
     /// Bytes in binary messages.
@@ -45,18 +66,12 @@ pub(super) enum Wire {
 }
 
 impl Wire {
-    /// Connects to `server`.
-    pub(super) async fn open(
+    /// Connects to `server`; over a WebSocket if a `protocol` to be spoken on one is named.
+    pub(crate) async fn open(
         tls: &Arc<ClientConfig>,
         server: &Server,
-        transport: Transport,
-    ) -> Result<Self, DeviceError> {
-        let protocol = match transport {
-            Transport::Https => return Err(DeviceError::Transport(transport)),
-            Transport::Mqtt | Transport::Amqp => None,
-            Transport::MqttWebSocket => Some("mqtt"),
-            Transport::AmqpWebSocket => Some("AMQPWSB10"),
-        };
+        protocol: Option<&'static str>,
+    ) -> Result<Self, WireError> {
         let stream: Box<dyn ByteStream> = Box::new(https::connect(tls, server).await?);
         match protocol {
             Some(protocol) => Self::upgrade(stream, server, protocol).await,
@@ -65,12 +80,8 @@ impl Wire {
     }
 
     /// Makes a WebSocket of `stream`, on which `protocol` is spoken.
-    async fn upgrade(
-        stream: Box<dyn ByteStream>,
-        server: &Server,
-        protocol: &'static str,
-    ) -> Result<Self, DeviceError> {
-        let refused = |error| DeviceError::WebSocket(Box::new(error));
+    async fn upgrade(stream: Box<dyn ByteStream>, server: &Server, protocol: &'static str) -> Result<Self, WireError> {
+        let refused = |error| WireError::WebSocket(Box::new(error));
         let Server { host, port } = server;
         let url = match host.contains(':') {
             true => format!("wss://[{host}]:{port}{WEBSOCKET_PATH}"),
@@ -89,7 +100,7 @@ impl Wire {
     }
 
     /// Hands what has arrived to `take`. Returns how many bytes it was; 0 when there will be no more.
-    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, take: impl FnOnce(&[u8])) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, take: impl FnOnce(&[u8])) -> Poll<io::Result<usize>> {
         match self {
             Self::Stream(stream) => {
                 let mut bytes = [0; READ_BYTES_MAX];
@@ -117,7 +128,7 @@ impl Wire {
     }
 
     /// Takes a beginning of `bytes`, and returns how long it was.
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::WebSocket(socket) => {
@@ -132,7 +143,7 @@ impl Wire {
     }
 
     /// Pushes what was taken towards the server.
-    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Stream(stream) => Pin::new(stream).poll_flush(cx),
             Self::WebSocket(socket) => Pin::new(&mut **socket).poll_flush(cx).map_err(into_io),
@@ -140,7 +151,7 @@ impl Wire {
     }
 
     /// Says that nothing more will be written.
-    pub(super) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::WebSocket(socket) => Pin::new(&mut **socket).poll_close(cx).map_err(into_io),

@@ -111,7 +111,7 @@ const fn is_proof(operation: &Operation) -> bool {
             matches!(ask, session::Ask::Connect(_) | session::Ask::Verify(_) | session::Ask::Renew { .. })
         }
         Operation::Backend(ask) => !matches!(ask, backend::Ask::Leave(_)),
-        Operation::Telemetry(ask) => matches!(ask, telemetry::Ask::Watch { .. } | telemetry::Ask::Post { .. }),
+        Operation::Telemetry(ask) => matches!(ask, telemetry::Ask::Post { .. }),
         Operation::Events(ask) => matches!(
             ask,
             events::Ask::Locate { .. } | events::Ask::Describe(_) | events::Ask::Attach(_) | events::Ask::Renew(_)

@@ -22,7 +22,6 @@ mod replay;
 pub mod routes;
 pub mod serve;
 pub mod shutdown;
-mod telemetry;
 #[cfg(test)]
 mod testing;
 pub mod tls;

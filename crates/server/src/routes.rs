@@ -5,22 +5,20 @@ use bytes::Bytes;
 use dialect::error::Refused;
 use dialect::http::{Target, bearer, json, signature};
 use dialect::hub::{blob_http, device_http as hub_device_http, service_http as hub_http};
-use dialect::management::{self, arm, files, messages, oauth, own, routing, telemetry as telemetry_json};
+use dialect::management::{self, arm, files, messages, oauth, own, routing};
 use dialect::provisioning::{self, device_http, service_http};
-use domain::operation::telemetry::Answer;
 use domain::operation::{Caller, ErrorKind, Failure, Reply, Secret, Transport, file};
 use http::header::HOST;
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Uri};
 use serde_json::json;
-use service::{ReaderStart, TOKEN_LIFETIME};
+use service::TOKEN_LIFETIME;
 
 use crate::blobs;
 use crate::connection::caller;
 use crate::door::Door;
 use crate::http::{Body, Handler, Refusal, RequestBody};
 use crate::shutdown::Tasks;
-use crate::telemetry;
 use crate::tls::PeerContext;
 
 /// The device and service APIs of provisioning services and hubs, and the storage that devices upload to.
@@ -227,24 +225,6 @@ impl AdminRoutes {
         }
     }
 
-    async fn open_telemetry(
-        &self,
-        request: &Request<Bytes>,
-        target: &Target,
-        peer: &PeerContext,
-    ) -> Result<Response<Body>, Response<Bytes>> {
-        let (operation, wanted) = telemetry_json::decode(request, target).map_err(|refused| self.refuse(refused))?;
-        let caller = caller_of(request, peer, true);
-        let reply = self.door.perform(&caller, operation).await.map_err(|failure| management::refuse(&failure))?;
-        let Reply::Telemetry(Answer::Readable { hub, partitions }) = reply else {
-            return Err(self.refuse(Refused::new(ErrorKind::Internal, "Internal error.")));
-        };
-        let start = if wanted.from_start { ReaderStart::Oldest } else { ReaderStart::Newest };
-        let reader = self.door.service().telemetry_reader(hub, partitions, start).await;
-        let reader = reader.map_err(|failure| management::refuse(&failure))?;
-        Ok(telemetry_json::open(telemetry::stream(reader, wanted, &self.tasks)))
-    }
-
     /// A file goes piece by piece; everything else is an answer like any other.
     async fn answer_about_files(
         &self,
@@ -274,10 +254,6 @@ impl Handler for AdminRoutes {
             _ => {}
         }
         match Target::parse(request.uri()) {
-            Ok(target) if telemetry_json::owns(&target) => {
-                let opened = self.open_telemetry(&request, &target, peer).await;
-                opened.unwrap_or_else(|refused| refused.map(Body::from))
-            }
             Ok(target) if files::owns(&target) => {
                 let answered = self.answer_about_files(&request, &target, peer).await;
                 answered.unwrap_or_else(|answer| answer.map(Body::from))

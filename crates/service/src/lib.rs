@@ -62,7 +62,6 @@ pub use resources::{Defaults, EndpointOf, Published};
 pub use routes::{Courier, RouteSettings};
 pub use snapshot::Snapshot;
 pub use tasks::{Spawner, Task};
-pub use telemetry::{ReaderStart, TelemetryReader};
 pub use token::TOKEN_LIFETIME;
 pub use transfers::Exchange;
 

@@ -111,10 +111,11 @@ impl Muster {
         let ready = wait_for_line(process.child.stdout.as_mut(), |line| (line == "ready").then_some(())).await;
         let ready_after = began.elapsed();
         ready.with_context(|| format!("serve does not come up; its log ends:\n{}", end_of(&log)))?;
-        let endpoints = Endpoints::read(&data.join(FILE_NAME))?;
+        let endpoints_file = data.join(FILE_NAME);
+        let endpoints = Endpoints::read(&endpoints_file)?;
         let authority_pem = std::fs::read_to_string(&endpoints.ca_file)?;
         let https = Https::new(configure(&authority_pem, None)?);
-        let operator = Context { endpoints, https, output: Output::new(None), show_keys: false };
+        let operator = Context { endpoints, endpoints_file, https, output: Output::new(None), show_keys: false };
         Ok(Self { process, operator, authority_pem, ready_after })
     }
 

@@ -7,7 +7,6 @@ use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::device::{self, Registration};
-use client::https::Lines;
 use client::management::ManagementRequest;
 use client::service::{ConnectionString, ServiceClient, ServiceRequest};
 use domain::certificate::Certificate;
@@ -18,7 +17,7 @@ use serde_json::{Value, json};
 use super::evidence::{CertificateEvidence, GroupEvidence, HubEvidence, RefusalEvidence, ServiceEvidence};
 use crate::ca::{Credential, Issue, KeyKind, Role};
 use crate::context::{Context, ask, manage};
-use crate::noun::events::{self, From};
+use crate::noun::events::Watch;
 use crate::noun::linked_hub;
 use crate::noun::resource::{self, HUB, LOCATION, SERVICE, primary_key};
 
@@ -179,8 +178,8 @@ impl<'a> Operator<'a> {
     }
 
     /// Watches the hub's telemetry from its beginning.
-    pub async fn watch(&self) -> Result<Lines> {
-        events::watch(self.context, HUB_NAME, From::Start, None).await
+    pub async fn watch(&self) -> Result<Watch> {
+        Watch::open_at_start(self.context, HUB_NAME).await
     }
 
     /// Reads a twin.

@@ -171,8 +171,9 @@ impl Story<'_> {
         let [one, two, three] = sent.await?;
         let messages = self.step("reading the telemetry as the operator", async {
             let senders = [(DEVICES[0].0, one), (DEVICES[1].0, two), (DEVICES[2].0, three)];
-            let mut lines = stage.operator.watch().await?;
-            let read = telemetry::read_back(&mut lines, senders).await?;
+            let mut watch = stage.operator.watch().await?;
+            let read = telemetry::read_back(&mut watch, senders).await?;
+            watch.close().await;
             let count: usize = read.iter().map(Vec::len).sum();
             Ok((read, format!("the operator read all {count} messages from the hub, unchanged and in order")))
         });

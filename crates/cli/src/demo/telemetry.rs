@@ -3,12 +3,12 @@
 //! Start at [`read_back`].
 
 use anyhow::{Context as _, Result, ensure};
-use client::https::Lines;
 use serde_json::Value;
 
 use super::evidence::MessageEvidence;
 use super::fleet::ALERT;
 use super::operator::text;
+use crate::noun::events::Watch;
 
 /// A message that the hub acknowledged.
 #[derive(Clone, Debug)]
@@ -22,12 +22,11 @@ pub struct Sent {
 }
 
 /// Reads the hub's telemetry until every message of the three senders has come, unchanged and in order.
-pub async fn read_back(lines: &mut Lines, senders: [(&str, Vec<Sent>); 3]) -> Result<[Vec<MessageEvidence>; 3]> {
+pub async fn read_back(watch: &mut Watch, senders: [(&str, Vec<Sent>); 3]) -> Result<[Vec<MessageEvidence>; 3]> {
     let mut found = [Vec::new(), Vec::new(), Vec::new()];
     let wanted: usize = senders.iter().map(|(_, sent)| sent.len()).sum();
     for _ in 0..wanted {
-        let line = lines.next().await?.context("the stream of telemetry ended")?;
-        let event: Value = serde_json::from_slice(&line).context("an event is not JSON")?;
+        let event = watch.next().await?;
         let device_id = text(&event, "/deviceId")?;
         let sender = senders.iter().zip(&mut found).find(|((name, _), _)| *name == device_id);
         let ((_, sent), found) = sender.with_context(|| format!("telemetry of {device_id}, which nobody knows"))?;

@@ -1,17 +1,26 @@
-//! `muster events`: what the devices of a hub send, as it comes.
+//! `muster events`: what the devices of a hub send, as it comes, read at the hub's Event Hubs-compatible endpoint as any
+//! program reads there.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Error, Result, anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use client::https::Lines;
-use client::management::ManagementRequest;
-use http::Method;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use client::endpoints::Endpoints;
+use client::events::{Absent, EventHub, EventsError, Finality, Followed, Follower, Reading};
+use dialect::management::message_json::show_received;
+use dialect::time;
+use domain::clock::UnixTime;
+use domain::operation::events::{From as Place, Start};
+use http::StatusCode;
 use serde_json::Value;
-use tokio::time::Instant;
+use service::clock::SystemClock;
+use tokio::time::timeout;
 
-use crate::context::{Context, NotFound, refusal};
+use crate::context::{Context, NotFound, Refused};
+
+/// The consumer group that every hub has.
+const DEFAULT_GROUP: &str = "$Default";
 
 /// What to do with events.
 #[derive(Debug, Subcommand)]
@@ -32,6 +41,12 @@ pub struct MonitorArgs {
     /// Where to begin
     #[arg(long, value_enum, default_value = "end")]
     from: From,
+    /// Begin with what was kept at this time or after, such as 2026-11-21T17:00:00Z
+    #[arg(long, value_name = "TIME", conflicts_with = "from", value_parser = parse_time)]
+    since: Option<UnixTime>,
+    /// Consumer group to read in
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_GROUP)]
+    consumer_group: String,
     /// End after this many messages
     #[arg(long, value_name = "N")]
     count: Option<u64>,
@@ -49,38 +64,106 @@ pub enum From {
     End,
 }
 
+impl From {
+    const fn place(self) -> Start {
+        match self {
+            Self::Start => Start::At(Place::Oldest),
+            Self::End => Start::Newest,
+        }
+    }
+}
+
+fn parse_time(text: &str) -> Result<UnixTime> {
+    time::parse(text).ok_or_else(|| anyhow!("it is no time such as 2026-11-21T17:00:00Z"))
+}
+
 /// Does it.
 pub async fn run(command: &EventsCommand, context: &Context) -> Result<()> {
     let EventsCommand::Monitor(args) = command;
     let hub = context.endpoints.hub(args.hub.as_deref()).ok_or_else(no_such_hub)?;
-    let mut lines = watch(context, &hub.name, args.from, args.device.as_deref()).await?;
-    eprintln!("watching the telemetry of {}; Ctrl-C ends it", hub.name);
-    print_all(&mut lines, args, context).await
-}
-
-/// Opens the stream of a hub's telemetry, or of one device's: a JSON document a line.
-pub async fn watch(context: &Context, hub: &str, from: From, device: Option<&str>) -> Result<Lines> {
-    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    let from = match from {
-        From::Start => "start",
-        From::End => "end",
+    let start = match args.since {
+        None => args.from.place(),
+        Some(time) => Start::At(Place::AfterTime(UnixTime::from_micros(time.micros().saturating_sub(1)))),
     };
-    let device = device.map(|device| format!("&deviceId={}", encode(device))).unwrap_or_default();
-    let path = format!("/muster/v1/hubs/{}/events?from={from}{device}", encode(hub));
-    let request = ManagementRequest { method: Method::GET, path, api_version: "1", if_match: None, body: None };
-    let mut lines = context.management().await?.open(request).await.context("watching telemetry")?;
-    if !lines.status().is_success() {
-        let body = lines.next().await?.unwrap_or_default();
-        return Err(refusal("watching telemetry", lines.status(), &body).into());
-    }
-    Ok(lines)
+    let mut watch = Watch::open(context, &hub.name, (start, &args.consumer_group), args.device.clone()).await?;
+    eprintln!("watching the telemetry of {}; Ctrl-C ends it", hub.name);
+    print_all(&mut watch, args, context).await?;
+    watch.close().await;
+    Ok(())
 }
 
-async fn print_all(lines: &mut Lines, args: &MonitorArgs, context: &Context) -> Result<()> {
+/// The telemetry of a hub, or of one of its devices, as documents.
+pub struct Watch {
+    follower: Follower,
+    device: Option<String>,
+}
+
+impl Watch {
+    /// Begins to watch the hub named `hub`, from a place on and in a consumer group.
+    pub async fn open(
+        context: &Context,
+        hub: &str,
+        (start, group): (Start, &str),
+        device: Option<String>,
+    ) -> Result<Self> {
+        let (file, hub) = (context.endpoints_file.clone(), hub.to_owned());
+        // Read afresh for every connection: a server that is started again may listen elsewhere.
+        let locate = move || {
+            let endpoints = Endpoints::read(&file).map_err(|_| Absent::Server)?;
+            let found = endpoints.hub(Some(&hub)).ok_or(Absent::Hub)?;
+            EventHub::parse(&found.event_hub_connection_string, endpoints.ports.amqps).map_err(|_| Absent::Hub)
+        };
+        let tls = Arc::clone(context.https.tls());
+        let reading = Reading { tls, group: group.to_owned(), clock: Arc::new(SystemClock) };
+        let follower = Follower::open(Box::new(locate), reading, start).await.map_err(explain)?;
+        Ok(Self { follower, device })
+    }
+
+    /// Begins to watch with the oldest message that is kept.
+    pub async fn open_at_start(context: &Context, hub: &str) -> Result<Self> {
+        Self::open(context, hub, (From::Start.place(), DEFAULT_GROUP), None).await
+    }
+
+    /// The next message, over lost connections too, which are told to whoever sees the standard error.
+    pub async fn next(&mut self) -> Result<Value> {
+        loop {
+            match self.follower.next().await.map_err(explain)? {
+                Followed::Interrupted(error) => eprintln!("{error}; connecting again"),
+                Followed::Event(event) if self.takes(event.received.device.as_deref()) => {
+                    return Ok(show_received(event.partition, &event.received));
+                }
+                Followed::Event(_) => {}
+            }
+        }
+    }
+
+    fn takes(&self, device: Option<&str>) -> bool {
+        self.device.is_none() || self.device.as_deref() == device
+    }
+
+    /// Stops watching.
+    pub async fn close(self) {
+        self.follower.close().await;
+    }
+}
+
+/// An error with the exit code that it leads to.
+fn explain(error: EventsError) -> Error {
+    const WHAT: &str = "watching telemetry";
+
+    match error.finality() {
+        Finality::NotFound => NotFound(format!("{WHAT}: {error}")).into(),
+        Finality::Forbidden => {
+            Refused { what: WHAT.to_owned(), status: StatusCode::UNAUTHORIZED, message: error.to_string() }.into()
+        }
+        Finality::Passing | Finality::Final => Error::new(error).context(WHAT),
+    }
+}
+
+async fn print_all(watch: &mut Watch, args: &MonitorArgs, context: &Context) -> Result<()> {
     let mut printed = 0;
     while args.count.is_none_or(|count| printed < count) {
-        let Some(line) = next_in_time(lines, args).await? else { break };
-        let event: Value = serde_json::from_slice(&line).context("an event is not JSON")?;
+        let Some(event) = next_in_time(watch, args).await? else { break };
         context.output.streamed(&event, story)?;
         printed += 1;
     }
@@ -90,19 +173,11 @@ async fn print_all(lines: &mut Lines, args: &MonitorArgs, context: &Context) -> 
     }
 }
 
-/// The next line; `None` if the time passes without one.
-async fn next_in_time(lines: &mut Lines, args: &MonitorArgs) -> Result<Option<bytes::Bytes>> {
-    let read = lines.next();
-    let line = match args.timeout {
-        None => read.await,
-        Some(seconds) => match tokio::time::timeout_at(Instant::now() + Duration::from_secs(seconds), read).await {
-            Ok(line) => line,
-            Err(_) => return Ok(None),
-        },
-    };
-    match line? {
-        Some(line) => Ok(Some(line)),
-        None => bail!("the server ended the stream: it stops, or the hub is gone"),
+/// The next message; `None` if the time passes without one.
+async fn next_in_time(watch: &mut Watch, args: &MonitorArgs) -> Result<Option<Value>> {
+    match args.timeout {
+        None => watch.next().await.map(Some),
+        Some(seconds) => timeout(Duration::from_secs(seconds), watch.next()).await.ok().transpose(),
     }
 }
 

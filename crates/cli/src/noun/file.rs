@@ -115,7 +115,7 @@ async fn get(args: &GetArgs, context: &Context) -> Result<()> {
             Box::new(std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?)
         }
     };
-    while let Some(piece) = answer.piece().await? {
+    while let Some(piece) = answer.next().await? {
         out.write_all(&piece).context("cannot write the file")?;
     }
     out.flush().context("cannot write the file")

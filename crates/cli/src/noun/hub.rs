@@ -1,10 +1,11 @@
-//! `muster hub`: hubs of the deployment.
+//! `muster hub`: hubs of the deployment, and the consumer groups of their telemetry.
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::context::Context;
+use crate::noun::consumer_group::{self, ConsumerGroupCommand};
 use crate::noun::resource::{self, HUB};
 
 /// What to do with hubs.
@@ -26,6 +27,9 @@ pub enum HubCommand {
         /// Name
         name: String,
     },
+    /// Consumer groups: independent readers of a hub's telemetry
+    #[command(subcommand)]
+    ConsumerGroup(ConsumerGroupCommand),
 }
 
 /// A hub as it shall be.
@@ -76,6 +80,7 @@ pub async fn run(command: &HubCommand, context: &Context) -> Result<()> {
         HubCommand::List => resource::list(context, HUB, &columns).await,
         HubCommand::Show { name } => context.output.record(&resource::show(context, HUB, name).await?),
         HubCommand::Delete { name } => resource::delete(context, HUB, name).await,
+        HubCommand::ConsumerGroup(command) => consumer_group::run(command, context).await,
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod certificate;
 pub mod configuration;
+pub mod consumer_group;
 pub mod device;
 pub mod digital_twin;
 pub mod dps;

@@ -13,9 +13,9 @@ use percent_encoding::utf8_percent_encode;
 use proto::amqp::{Body, Delivery, Event, LinkId, Map, Message, MessageId, Properties, Role, Symbol, Value};
 use serde_json::Value as Json;
 
-use super::amqp::{AmqpConnection, Plain};
 use super::hub::{DesiredChange, EVENTS_KEPT_MAX, SEGMENT, Twin};
-use super::{Credential, DeviceError, Dial, Refused};
+use super::{Credential, DeviceError, Dial, Refused, attach};
+use crate::amqp::AmqpConnection;
 
 const REPORTED: &str = "/properties/reported";
 const NOTIFICATIONS: &str = "/notifications/twin/properties/desired";
@@ -50,10 +50,10 @@ impl AmqpDeviceClient {
         let host = &dial.server.host;
         let encode = |text| utf8_percent_encode(text, SEGMENT);
         let token = credential.token(&format!("{}%2Fdevices%2F{}", encode(host), encode(device_id)), None, now);
-        let plain = token.map(|password| Plain { user: format!("{device_id}@sas.{host}"), password });
-        let mut connection = AmqpConnection::open(dial, credential, plain).await?;
+        let plain = token.map(|password| (format!("{device_id}@sas.{host}"), password));
+        let mut connection = dial.connect_amqp(credential, plain).await?;
         let address = format!("/devices/{}/messages/events", encode(device_id));
-        let telemetry = connection.attach(("telemetry", Role::Sender), &address).await?;
+        let telemetry = attach(&mut connection, ("telemetry", Role::Sender), &address).await?;
         let device_id = device_id.to_owned();
         Ok(Self { connection, device_id, telemetry, twin: None, kept: VecDeque::new(), requests: 0 })
     }
@@ -66,7 +66,7 @@ impl AmqpDeviceClient {
     /// Sends telemetry and waits until the hub has taken it over.
     pub async fn send(&mut self, message: &Draft) -> Result<(), DeviceError> {
         let Self { connection, kept, .. } = self;
-        connection.send(self.telemetry, &telemetry_amqp::encode(message), |event| keep(kept, event)).await
+        connection.send(self.telemetry, telemetry_amqp::encode(message).to_bytes(), |event| keep(kept, event)).await
     }
 
     /// Reads the twin.
@@ -127,12 +127,12 @@ impl AmqpDeviceClient {
         let Self { connection, kept, .. } = self;
         // The answer may come before the word that the request was taken.
         let mut early = None;
-        let sent = connection.send(link, &request, |event| {
+        let sent = connection.send(link, request.to_bytes(), |event| {
             match answer_to(&event, &asked) {
                 Some(message) => early = Some(message),
                 None => keep(kept, event)?,
             }
-            Ok(())
+            Ok::<_, DeviceError>(())
         });
         sent.await?;
         let answer = if let Some(message) = early {
@@ -156,8 +156,8 @@ impl AmqpDeviceClient {
             return Ok(link);
         }
         let address = format!("/devices/{}/twin", utf8_percent_encode(&self.device_id, SEGMENT));
-        self.connection.attach(("twin-answers", Role::Receiver), &address).await?;
-        let link = self.connection.attach(("twin-requests", Role::Sender), &address).await?;
+        attach(&mut self.connection, ("twin-answers", Role::Receiver), &address).await?;
+        let link = attach(&mut self.connection, ("twin-requests", Role::Sender), &address).await?;
         self.twin = Some(link);
         Ok(link)
     }

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use proto::amqp::{Body, Delivery, Event, Map, Message, MessageId, Properties, Role, Value};
 use tokio::time::{Instant, timeout_at};
 
-use super::amqp::{AmqpConnection, Plain};
 use super::registration::{Answer, Registration, Step, judge};
-use super::{Credential, DeviceError, Dial};
+use super::{Credential, DeviceError, Dial, attach};
+use crate::amqp::AmqpConnection;
 
 /// What is asked for.
 pub(super) struct Wish<'a> {
@@ -28,8 +28,8 @@ pub(super) async fn register(
 ) -> Result<Registration, DeviceError> {
     let Wish { id_scope, registration_id, token, body } = wish;
     let address = format!("{id_scope}/registrations/{registration_id}");
-    let plain = token.map(|password| Plain { user: address.clone(), password });
-    let mut connection = AmqpConnection::open(dial, credential, plain).await?;
+    let plain = token.map(|password| (address.clone(), password));
+    let mut connection = dial.connect_amqp(credential, plain).await?;
     let registered = converse(&mut connection, &address, body).await;
     connection.close().await;
     registered
@@ -37,8 +37,8 @@ pub(super) async fn register(
 
 async fn converse(connection: &mut AmqpConnection, address: &str, body: Bytes) -> Result<Registration, DeviceError> {
     // In this order (`contract/dps-device.md 4.5`).
-    connection.attach(("answers", Role::Receiver), address).await?;
-    let link = connection.attach(("requests", Role::Sender), address).await?;
+    attach(connection, ("answers", Role::Receiver), address).await?;
+    let link = attach(connection, ("requests", Role::Sender), address).await?;
     let mut operation = None;
     for number in 1_u64.. {
         let asked = MessageId::String(format!("muster-{number}").into());
@@ -50,7 +50,7 @@ async fn converse(connection: &mut AmqpConnection, address: &str, body: Bytes) -
             }
             _ => None,
         };
-        let sent = connection.send(link, &request, |event| {
+        let sent = connection.send(link, request.to_bytes(), |event| {
             answered = answered.take().or_else(|| is_answer(&event));
             Ok(())
         });
@@ -62,7 +62,8 @@ async fn converse(connection: &mut AmqpConnection, address: &str, body: Bytes) -
             (Err(error), _) => return Err(error),
             (Ok(()), Some(answer)) => judge(read(&answer))?,
             (Ok(()), None) => {
-                let answer = connection.wait("the registration", |event| Ok(is_answer(&event))).await?;
+                let answer =
+                    connection.wait("the registration", |event| Ok::<_, DeviceError>(is_answer(&event))).await?;
                 judge(read(&answer))?
             }
         };

@@ -9,7 +9,9 @@ use proto::mqtt::{ClientCloseReason, InvalidText, Unpublished};
 use serde::Deserialize;
 use tokio_tungstenite::tungstenite;
 
+use crate::amqp::AmqpError;
 use crate::https::HttpsError;
+use crate::wire::WireError;
 
 /// Why a device did not get what it asked for.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,9 @@ pub enum DeviceError {
     /// The message or request was not sent.
     #[error("nothing was sent: {0}")]
     Unsent(#[from] Unpublished),
+    /// The server does not offer the SASL mechanism.
+    #[error("the server does not offer {0}")]
+    NotOffered(&'static str),
     /// A name or a property cannot be said in MQTT.
     #[error("MQTT cannot carry {what}: {source}")]
     Text {
@@ -88,6 +93,35 @@ pub enum DeviceError {
     /// This client does not speak that transport there.
     #[error("devices of this program do not speak {0:?} there")]
     Transport(Transport),
+}
+
+impl From<WireError> for DeviceError {
+    fn from(error: WireError) -> Self {
+        match error {
+            WireError::Connect(error) => Self::Https(error),
+            WireError::WebSocket(error) => Self::WebSocket(error),
+            WireError::Io(error) => Self::Io(error),
+            WireError::Timeout { what, after } => Self::Timeout { what, after },
+        }
+    }
+}
+
+impl From<AmqpError> for DeviceError {
+    fn from(error: AmqpError) -> Self {
+        let refused = |error: Option<Box<amqp::Error>>| error.as_deref().map(Refused::read_amqp).unwrap_or_default();
+        match error {
+            AmqpError::Wire(error) => error.into(),
+            AmqpError::Closed(reason) => match *reason {
+                amqp::CloseReason::Peer(Some(error)) => Self::Detached(Refused::read_amqp(&error)),
+                reason => Self::AmqpClosed(Box::new(reason)),
+            },
+            AmqpError::Ended(error) => Self::Detached(refused(error)),
+            AmqpError::Unsent(error) => Self::Untransferred(error),
+            AmqpError::Rejected(error) => Self::Refused(refused(error)),
+            AmqpError::Undecided => Self::Unreadable { what: "the message" },
+            AmqpError::NotOffered(mechanism) => Self::NotOffered(mechanism),
+        }
+    }
 }
 
 /// A server's refusal, in its own words.

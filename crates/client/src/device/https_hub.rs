@@ -12,9 +12,9 @@ use http::{HeaderValue, Uri};
 use percent_encoding::utf8_percent_encode;
 use tokio::time::timeout;
 
-use super::driver::in_time;
 use super::hub::SEGMENT;
-use super::{CONNECT_TIMEOUT, Credential, DeviceError, Dial, Refused};
+use super::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Credential, DeviceError, Dial, Refused};
+use crate::driver::in_time;
 use crate::https::{Https, KeptOpen};
 use crate::service::secret;
 
@@ -63,8 +63,8 @@ impl HttpsDeviceClient {
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(AUTHORIZATION, authorization.clone());
         }
-        let sending = async { Ok(self.connection.send(request).await?) };
-        let answer = in_time("the message", sending).await?;
+        let sending = async { Ok::<_, DeviceError>(self.connection.send(request).await?) };
+        let answer = in_time("the message", ANSWER_TIMEOUT, sending).await?;
         match answer.status().as_u16() {
             200..300 => Ok(()),
             status => Err(DeviceError::Refused(Refused::read(status, answer.body()))),

@@ -6,9 +6,9 @@ use proto::mqtt::{
 };
 use tokio::time::{Instant, timeout};
 
-use super::driver::{self, Driver, in_time};
-use super::wire::Wire;
-use super::{CONNECT_TIMEOUT, Credential, DeviceError, Dial};
+use super::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Credential, DeviceError, Dial};
+use crate::driver::{self, Driver, in_time};
+use crate::wire::Wire;
 
 /// An open MQTT connection. Dropping it closes the socket without a goodbye.
 pub(super) struct Link(Driver<ClientConnection>);
@@ -76,7 +76,7 @@ impl Link {
             password: introduction.password.map(Bytes::from),
         };
         let opening = async {
-            let wire = Wire::open(&credential.tls, &dial.server, dial.transport).await?;
+            let wire = dial.connect(&credential.tls).await?;
             Self::introduce(wire, dial, connect).await
         };
         let opened = timeout(CONNECT_TIMEOUT, opening).await;
@@ -116,7 +116,7 @@ impl Link {
                 }
             }
         };
-        in_time(what, waiting).await
+        in_time(what, ANSWER_TIMEOUT, waiting).await
     }
 
     /// Puts a message into the output; it leaves with the next await.
@@ -137,7 +137,7 @@ impl Link {
 
     /// Writes all output.
     pub(super) async fn flush(&mut self) -> Result<(), DeviceError> {
-        self.0.flush().await
+        Ok(self.0.flush().await?)
     }
 
     /// Says goodbye and waits for the server to close, which it does at once (`contract/dps-device.md 3.6`). A goodbye

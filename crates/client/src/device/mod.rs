@@ -7,10 +7,8 @@
 //! Start at [`ProvisioningClient::register`], then [`DeviceClient::connect`], [`AmqpDeviceClient::connect`] or
 //! [`HttpsDeviceClient::connect`].
 
-mod amqp;
 mod amqp_hub;
 mod amqp_provisioning;
-mod driver;
 mod error;
 mod https_hub;
 mod hub;
@@ -19,7 +17,6 @@ mod provisioning;
 mod registration;
 #[cfg(test)]
 mod testing;
-mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +24,7 @@ use std::time::Duration;
 use domain::clock::UnixTime;
 use domain::operation::Transport;
 use domain::sas::{SasToken, SymmetricKey};
+use proto::amqp::{LinkId, LinkTerms, Role, Source, Target};
 use proto::mqtt::ClientLimits;
 use rustls::ClientConfig;
 
@@ -37,18 +35,21 @@ pub use hub::{DesiredChange, DeviceClient, DeviceEvent, Twin};
 pub use provisioning::ProvisioningClient;
 pub use registration::Registration;
 
+pub use crate::driver::{ANSWER_TIMEOUT, CLOSE_TIMEOUT};
+
+use crate::amqp::{AmqpConnection, Introduction, Sasl};
+use crate::driver::in_time;
 use crate::https::Server;
+use crate::wire::Wire;
 
 /// Time for a connection: TCP, TLS, the WebSocket's handshake and the CONNACK together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time for the answer to one request.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for a whole registration, with all its polls.
 pub const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(120);
-/// Time for a goodbye to be written and the server to close.
-pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a signature made by a device holds.
 const SIGNATURE_LIFETIME: Duration = Duration::from_secs(3_600);
+/// Longest message that a device takes over AMQP: a twin with what is around it.
+const AMQP_MESSAGE_BYTES_MAX: u64 = 256 * 1_024;
 
 /// Where a device dials, and how it speaks there.
 #[derive(Clone, Debug)]
@@ -85,6 +86,54 @@ impl Dial {
     pub fn new(server: Server, transport: Transport) -> Self {
         Self { server, transport, mqtt: Arc::default() }
     }
+
+    /// A connection to the server.
+    async fn connect(&self, tls: &Arc<ClientConfig>) -> Result<Wire, DeviceError> {
+        let protocol = match self.transport {
+            Transport::Https => return Err(DeviceError::Transport(self.transport)),
+            Transport::Mqtt | Transport::Amqp => None,
+            Transport::MqttWebSocket => Some("mqtt"),
+            Transport::AmqpWebSocket => Some("AMQPWSB10"),
+        };
+        Ok(Wire::open(tls, &self.server, protocol).await?)
+    }
+
+    /// An AMQP connection: with a certificate without SASL, as the SDKs for C# and Node do.
+    async fn connect_amqp(
+        &self,
+        credential: &Credential,
+        plain: Option<(String, String)>,
+    ) -> Result<AmqpConnection, DeviceError> {
+        let opening = async {
+            let wire = self.connect(&credential.tls).await?;
+            let introduction = Introduction {
+                container_id: "muster-device",
+                host: &self.server.host,
+                sasl: plain.map_or(Sasl::Absent, |(user, password)| Sasl::Plain { user, password }),
+                answer_timeout: ANSWER_TIMEOUT,
+            };
+            Ok(AmqpConnection::introduce(wire, introduction).await?)
+        };
+        in_time("the connection", CONNECT_TIMEOUT, opening).await
+    }
+}
+
+/// Attaches a link of a device to `address`.
+async fn attach(
+    connection: &mut AmqpConnection,
+    (name, role): (&'static str, Role),
+    address: &str,
+) -> Result<LinkId, DeviceError> {
+    let (source, target) = match role {
+        Role::Sender => (Source::default(), Target::at(address)),
+        Role::Receiver => (Source::at(address), Target::default()),
+    };
+    let terms = LinkTerms::between(source, target, AMQP_MESSAGE_BYTES_MAX);
+    let link = connection.attach(name.into(), role, terms).await?;
+    if role == Role::Receiver {
+        connection.grant(link);
+    }
+    Ok(link)
 }
 
 /// What a device proves itself with. The TLS configuration says whom it trusts; see [`crate::trust::configure`].

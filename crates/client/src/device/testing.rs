@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 use super::Dial;
 use super::link::Link;
-use super::wire::Wire;
 use crate::https;
+use crate::wire::Wire;
 
 /// The server's end of a connection.
 pub(super) struct Server {

@@ -113,6 +113,16 @@ fn find_scope(path: &[&str]) -> Result<Option<IdentityName>, InvalidName> {
     Ok(Some(IdentityName { device: DeviceId::parse(device)?, module }))
 }
 
+/// The request to take `token`, which is for `audience`.
+pub fn request(audience: &str, token: &str) -> Message {
+    let said = [("operation", "put-token"), ("type", SAS_TYPE), ("name", audience)];
+    Message {
+        application_properties: said.into_iter().collect(),
+        body: Body::Value(token.into()),
+        ..Message::default()
+    }
+}
+
 /// The answer to a request that was granted.
 pub fn granted(message_id: Option<MessageId>) -> Message {
     response(message_id, (200, "OK"), Value::Null)
@@ -346,6 +356,13 @@ mod tests {
             let refused = Request::parse(message).token.unwrap_err();
             assert_eq!((&*refused.public, error::spelling(refused.kind).status), (*public, *status), "{name}");
         }
+    }
+
+    #[test]
+    fn a_request_that_is_written_is_read_as_it_was() {
+        let token = format!("SharedAccessSignature sr=sb%3A%2F%2F127.0.0.9%2Fhub&{SIGNATURE}&skn=service");
+        let put = Request::parse(&request("sb://127.0.0.9/hub", &token)).token.unwrap();
+        assert_eq!((put.host.as_str(), put.token.resource()), ("127.0.0.9", "sb://127.0.0.9/hub"));
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub mod event;
 pub mod filter;
 pub mod management;
 mod reader;
+pub mod received;
 mod refusal;
 #[cfg(test)]
 mod tests;

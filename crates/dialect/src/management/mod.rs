@@ -1,17 +1,17 @@
 //! The management dialects of the admin port: Azure Resource Manager's form ([`arm`]), the token endpoint ([`oauth`]),
-//! and what Azure has no API for ([`own`], [`messages`], [`telemetry`], and what endpoints would not take, in [`routing`]).
+//! and what Azure has no API for ([`own`], [`messages`], and what endpoints would not take, in [`routing`]).
 //!
 //! Nothing here judges a token: it goes into the caller's evidence, and the one door judges it. Start at [`arm::decode`].
 
 pub mod arm;
 pub mod arm_json;
 pub mod files;
+pub mod message_json;
 pub mod messages;
 pub mod oauth;
 pub mod own;
 pub mod routing;
 pub mod routing_json;
-pub mod telemetry;
 mod unenforced;
 
 use bytes::Bytes;

@@ -15,7 +15,7 @@ use http::{Method, Request, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::routing_json::show_route;
-use super::{internal, refuse, telemetry};
+use super::{internal, message_json, refuse};
 use crate::error::Refused;
 use crate::http::{Target, is, json as respond};
 use crate::hub::registry_json::parse_name;
@@ -207,7 +207,7 @@ fn show_health(health: &EndpointHealth) -> Value {
 
 fn show_letter(letter: &DeadLetter) -> Value {
     let place = letter.place;
-    let message = telemetry::show(&letter.message, (place.sequence, place.offset), place.enqueued_at);
+    let message = message_json::show(&letter.message, (place.sequence, place.offset), place.enqueued_at);
     let mut shown: Map<String, Value> = members([
         ("id", json!(letter.id)),
         ("reason", json!(letter.reason)),

@@ -1,6 +1,5 @@
-//! A device sends telemetry; an operator watches it come.
+//! A device sends telemetry.
 
-use crate::ids::{HubKey, HubName};
 use crate::message::Draft;
 
 use super::identity::IdentityName;
@@ -39,11 +38,6 @@ pub enum Ask {
         /// Body and properties.
         message: Box<Draft>,
     },
-    /// An operator wants to read the telemetry of a hub.
-    Watch {
-        /// Which hub.
-        hub: HubName,
-    },
 }
 
 /// What is answered.
@@ -51,11 +45,4 @@ pub enum Ask {
 pub enum Answer {
     /// Every message of the ask is durable.
     Stored,
-    /// The operator may read.
-    Readable {
-        /// The hub's key in the log.
-        hub: HubKey,
-        /// Its number of partitions.
-        partitions: u16,
-    },
 }

@@ -1,9 +1,9 @@
 //! What `$management` is asked of an event hub, and what it answers (`contract/eventhub-endpoint.md 5`). Start at
-//! [`Request::parse`].
+//! [`Request::parse`]; whoever asks, at [`request`].
 
-use domain::operation::events::{Answer, Entity, Newest};
+use domain::operation::events::{Answer, Entity, From, Newest};
 use domain::operation::{ErrorKind, Failure, Reply};
-use proto::amqp::{Map, Message, MessageId, Symbol, Value};
+use proto::amqp::{Body, Map, Message, MessageId, Symbol, Value};
 
 use super::refusal;
 use crate::error::{self, Refused};
@@ -48,6 +48,38 @@ fn parse(properties: &Map) -> Result<Entity, Refused> {
         _ => return Err(bad("The request is about neither an event hub nor a partition.")),
     };
     Ok(Entity { host: String::new(), name, partition })
+}
+
+/// The request to say what `entity` is.
+pub fn request(entity: &Entity) -> Message {
+    let mut asked = Map::from_iter([("operation", Value::from("READ")), ("name", Value::from(entity.name.as_str()))]);
+    match &entity.partition {
+        None => asked.push("type", EVENT_HUB),
+        Some(partition) => {
+            asked.push("type", PARTITION);
+            asked.push("partition", partition.as_str());
+        }
+    }
+    Message { application_properties: asked, ..Message::default() }
+}
+
+/// How many partitions an event hub has, as its answer says.
+pub fn read_partitions(answer: &Message) -> Option<u16> {
+    let count = described(answer)?.find("partition_count").and_then(Value::as_i64)?;
+    u16::try_from(count).ok()
+}
+
+/// Behind what a partition is to be read to get what comes from here on, as its answer says.
+pub fn read_end(answer: &Message) -> Option<From> {
+    let offset: i64 = described(answer)?.find("last_enqueued_offset").and_then(Value::as_str)?.parse().ok()?;
+    Some(u64::try_from(offset).map_or(From::Oldest, From::AfterOffset))
+}
+
+fn described(answer: &Message) -> Option<&Map> {
+    match &answer.body {
+        Body::Value(Value::Map(described)) => Some(described),
+        _ => None,
+    }
 }
 
 /// The answer to a request that was understood.
@@ -127,4 +159,30 @@ pub fn redirect(host: &str, name: &str, rest: &str) -> proto::amqp::Error {
         error.info.push(Symbol::from_static(key), value);
     }
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::clock::UnixTime;
+
+    use super::*;
+
+    #[test]
+    fn what_a_reader_asks_is_understood_and_so_is_the_answer() {
+        for partition in [None, Some("3".to_owned())] {
+            let entity = Entity { host: String::new(), name: "hub".to_owned(), partition };
+            assert_eq!(Request::parse(&request(&entity)).entity.ok(), Some(entity));
+        }
+        let name = || "hub".to_owned();
+        let hub = Answer::EventHub { name: name(), created_at: UnixTime::NEVER, partitions: 4 };
+        assert_eq!(read_partitions(&answer(None, Ok(Reply::Events(hub)))), Some(4));
+        let at = UnixTime::from_seconds(1);
+        let newest = Newest { sequence: 7, offset: 512, enqueued_at: at, read_at: at };
+        for (kept, expected) in [(None, From::Oldest), (Some((0, newest)), From::AfterOffset(512))] {
+            let partition = Answer::Partition { name: name(), partition: 3, kept };
+            assert_eq!(read_end(&answer(None, Ok(Reply::Events(partition)))), Some(expected));
+        }
+        let none = Answer::NoPartition { partitions: 4 };
+        assert_eq!(read_end(&answer(None, Ok(Reply::Events(none)))), None);
+    }
 }
