@@ -36,6 +36,14 @@ const TOOLS: &[Tool] = &[
     Tool { program: "ip", probe: &[], package: "iproute2" },
     Tool { program: "curl", probe: &[], package: "curl" },
     Tool { program: "python3", probe: &["-c", "import venv, ensurepip"], package: "python3-venv" },
+    // Qpid Proton, a foreign AMQP client, is on PyPI as source alone: it is compiled, and speaks TLS by OpenSSL if it finds it.
+    Tool {
+        program: "python3",
+        probe: &["-c", "import os, sysconfig; os.stat(sysconfig.get_path('include') + '/Python.h')"],
+        package: "python3-dev",
+    },
+    Tool { program: "pkg-config", probe: &[], package: "pkg-config" },
+    Tool { program: "pkg-config", probe: &["--exists", "openssl"], package: "libssl-dev" },
     Tool { program: "node", probe: &[], package: "nodejs" },
     Tool { program: "npm", probe: &[], package: "npm" },
     Tool { program: "javac", probe: &["--release", "17", "-version"], package: "default-jdk-headless" },
