@@ -25,10 +25,13 @@ enum Unreachable {
     Own,
     /// Not without the setting.
     Private,
+    /// Not without TLS.
+    Plain,
 }
 
 impl Reach {
-    fn judge(&self, address: SocketAddr) -> Result<(), Unreachable> {
+    /// What is not encrypted stays within networks of one's own.
+    fn judge(&self, address: SocketAddr, is_encrypted: bool) -> Result<(), Unreachable> {
         let ip = address.ip().to_canonical();
         let is_own = ip.is_loopback() || self.own_addresses.contains(&ip);
         if is_own && self.own_ports.contains(&address.port()) {
@@ -37,6 +40,7 @@ impl Reach {
         match class(ip) {
             Class::Forbidden => Err(Unreachable::Forbidden),
             Class::Private if !self.private => Err(Unreachable::Private),
+            Class::Public if !is_encrypted => Err(Unreachable::Plain),
             Class::Private | Class::Public => Ok(()),
         }
     }
@@ -129,7 +133,7 @@ impl Outbound {
         let found = found.map_err(|error| Refusal::of_all(format!("{host} has no address: {error}")))?;
         let mut refused = Refusal::of_all(format!("{host} has no address"));
         for address in found {
-            if let Err(unreachable) = self.reach.judge(address) {
+            if let Err(unreachable) = self.reach.judge(address, url.is_encrypted()) {
                 refused = Refusal::of_all(words(unreachable, address));
                 continue;
             }
@@ -172,6 +176,7 @@ fn words(unreachable: Unreachable, address: SocketAddr) -> String {
         Unreachable::Private => {
             format!("{} is a private address: outbound.private = true lets it be dialled", address.ip())
         }
+        Unreachable::Plain => format!("{} is a public address, which is not dialled without TLS", address.ip()),
     }
 }
 
@@ -228,19 +233,22 @@ mod tests {
     fn nothing_private_is_dialled_unasked_and_the_server_itself_never() {
         let closed = Reach { own_ports: vec![8443], own_addresses: vec!["192.0.2.7".parse().unwrap()], private: false };
         let open = Reach { private: true, ..closed.clone() };
+        let same = |outcome: Result<(), Unreachable>| (outcome, outcome, outcome);
+        // Unasked; with the setting; with the setting, but without TLS.
         let cases = [
-            ("192.0.2.1:443", Ok(()), Ok(())),
-            ("192.0.2.7:443", Ok(()), Ok(())),
-            ("192.0.2.7:8443", Err(Unreachable::Own), Err(Unreachable::Own)),
-            ("127.0.0.9:8443", Err(Unreachable::Own), Err(Unreachable::Own)),
-            ("[::ffff:127.0.0.1]:8443", Err(Unreachable::Own), Err(Unreachable::Own)),
-            ("127.0.0.1:9000", Err(Unreachable::Private), Ok(())),
-            ("[::ffff:10.0.0.1]:80", Err(Unreachable::Private), Ok(())),
-            ("169.254.169.254:80", Err(Unreachable::Forbidden), Err(Unreachable::Forbidden)),
+            ("192.0.2.1:443", (Ok(()), Ok(()), Err(Unreachable::Plain))),
+            ("192.0.2.7:443", (Ok(()), Ok(()), Err(Unreachable::Plain))),
+            ("192.0.2.7:8443", same(Err(Unreachable::Own))),
+            ("127.0.0.9:8443", same(Err(Unreachable::Own))),
+            ("[::ffff:127.0.0.1]:8443", same(Err(Unreachable::Own))),
+            ("127.0.0.1:9000", (Err(Unreachable::Private), Ok(()), Ok(()))),
+            ("[::ffff:10.0.0.1]:80", (Err(Unreachable::Private), Ok(()), Ok(()))),
+            ("169.254.169.254:80", same(Err(Unreachable::Forbidden))),
         ];
-        for (text, unasked, asked) in cases {
+        for (text, expected) in cases {
             let address = text.parse().unwrap();
-            assert_eq!((closed.judge(address), open.judge(address)), (unasked, asked), "{text}");
+            let judged = (closed.judge(address, true), open.judge(address, true), open.judge(address, false));
+            assert_eq!(judged, expected, "{text}");
         }
     }
 
