@@ -214,7 +214,9 @@ fn decode_resource(
             let policy = PolicyName::parse(policy).map_err(|invalid| bad_name(&invalid))?;
             Ok((Ask::FindPolicy { place, name, policy }, Asked::Other))
         }
-        [word, EVENTS_ENDPOINT, groups, rest @ ..] if is(word, "eventHubEndpoints") && is(groups, "ConsumerGroups") => {
+        [word, endpoint, groups, rest @ ..]
+            if is(word, "eventHubEndpoints") && is(endpoint, EVENTS_ENDPOINT) && is(groups, "ConsumerGroups") =>
+        {
             decode_consumer_group(request, place, name, rest)
         }
         [word, rest @ ..] if is(word, "certificates") => {
