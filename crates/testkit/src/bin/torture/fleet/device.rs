@@ -77,7 +77,7 @@ struct Common {
     lives: watch::Receiver<Life>,
     acknowledged: watch::Sender<u64>,
     connecting: Semaphore,
-    /// Passed when all are connected for the first time, so that all send at once.
+    /// Passed when all are ready to send for the first time, so that all send at once.
     start: Barrier,
 }
 
@@ -159,14 +159,23 @@ impl Device {
         }
     }
 
+    /// Waits until all are ready to send, the first time.
+    async fn start_with_all(&mut self, common: &Common) {
+        if !std::mem::replace(&mut self.has_started, true) {
+            common.start.wait().await;
+        }
+    }
+
     async fn send_to_one_server(&mut self, common: &Common) -> Result<()> {
+        // A server does not wait long for the first request of a connection.
+        if self.log.transport == Transport::Https {
+            self.start_with_all(common).await;
+        }
         let mut client = {
             let _turn = common.connecting.acquire().await;
             Client::connect(common, self).await?
         };
-        if !std::mem::replace(&mut self.has_started, true) {
-            common.start.wait().await;
-        }
+        self.start_with_all(common).await;
         while self.log.acknowledged() < common.messages as usize {
             let place = self.log.is_acknowledged.len();
             self.log.is_acknowledged.push(false);
