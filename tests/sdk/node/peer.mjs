@@ -75,7 +75,9 @@ export class Peer {
   static async open(muster, host, terms = { username: 'anonymous' }) {
     const port = muster.endpoints.ports.amqps;
     const connection = rhea.create_container().connect({ transport: 'tls', host, port, reconnect: false, ...terms });
-    await within(TOLD_MS, 'the connection is open', once(connection, 'connection_open'));
+    const refused = once(connection, 'connection_error').then(([{ error }]) => Promise.reject(error));
+    await within(TOLD_MS, 'the connection is open', Promise.race([once(connection, 'connection_open'), refused]));
+    refused.catch(() => {});
     const peer = new Peer(connection);
     muster.closing(() => peer.close());
     return peer;

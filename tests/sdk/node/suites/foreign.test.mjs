@@ -5,7 +5,9 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import rhea from 'rhea';
 import { check, client } from '../muster.mjs';
+import { data, Peer, signature, text } from '../peer.mjs';
 import { within } from '../process.mjs';
+import { enroll } from '../provisioning.mjs';
 
 const RHEA = client('rhea');
 const TOLD_MS = 20_000;
@@ -41,3 +43,33 @@ for (const [how, terms] of Object.entries({ 'by ANONYMOUS': { username: 'anonymo
     },
   );
 }
+
+check(
+  'a device that was not made for Azure registers',
+  { ...RHEA, transport: 'amqp', credential: 'symmetric key', feature: 'register and poll' },
+  async (muster) => {
+    const { attestation } = await enroll(muster, 'dev-1');
+    const key = Buffer.from(attestation.symmetricKey.primaryKey, 'base64');
+    const { idScope, deviceEndpoint } = muster.provisioning;
+    const address = `${idScope}/registrations/dev-1`;
+    const password = signature(address, key, 'registration');
+    const peer = await Peer.open(muster, deviceEndpoint, { username: address, password });
+    const answers = peer.receiver(address);
+    const requests = await peer.sender(address);
+    const ask = async (application_properties) => {
+      const accepted = await peer.send(requests, { correlation_id: 'c-1', application_properties, body: data('{}') });
+      assert.equal(accepted.outcome, 'accepted');
+      const answer = await answers.take();
+      assert.equal(answer.correlation_id, 'c-1');
+      return JSON.parse(text(answer));
+    };
+    let state = await ask({ 'iotdps-operation-type': 'iotdps-register' });
+    while (state.status === 'assigning') {
+      const operation = { 'iotdps-operation-type': 'iotdps-get-operationstatus' };
+      state = await ask({ ...operation, 'iotdps-operation-id': state.operationId });
+    }
+    assert.equal(state.registrationState.assignedHub, muster.hub.hostName);
+    const wrong = { username: address, password: signature(address, Buffer.alloc(32), 'registration') };
+    await assert.rejects(Peer.open(muster, deviceEndpoint, wrong), { condition: 'amqp:unauthorized-access' });
+  },
+);
