@@ -1,12 +1,10 @@
 //! Telemetry: stamped, kept, and only then acknowledged. Start at [`Service::perform_telemetry`].
 
-use domain::message::{Draft, WILL_MARK};
+use domain::message::{Draft, Message, WILL_MARK};
 use domain::operation::identity::IdentityName;
 use domain::operation::session::Seat;
 use domain::operation::telemetry::{Answer, Ask};
 use domain::operation::{Caller, ErrorKind};
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesOrdered;
 
 use crate::Service;
 use crate::error::Error;
@@ -49,24 +47,24 @@ impl Service {
     /// Nothing is awaited before the append, so that the messages of a device are kept in the order in which their
     /// futures are first polled.
     async fn keep(&self, seat: &Seat, draft: Draft) -> Result<Answer, Error> {
-        draft.check().map_err(|invalid| Error::new(ErrorKind::TooLarge, invalid.to_string()))?;
-        let resources = self.resources();
-        let hub = resources.hub(seat.hub).ok_or_else(|| Error::new(ErrorKind::HubNotFound, "The hub is gone."))?;
-        self.0.telemetry.append(draft.stamp(seat, hub.partitions)).await?;
+        let message = self.stamp(seat, draft)?;
+        self.0.telemetry.append(message).await?;
         Ok(Answer::Stored)
     }
 
-    /// Keeps all of `drafts`, in their order and with one sync of the disk. One that breaks a limit keeps all out; where
-    /// the log fails half-way, the sender is told, and sends the batch again.
+    /// Keeps all of `drafts`, in their order. One that breaks a limit keeps all out; where the log fails, none is kept, so
+    /// that a sender who is told sends the batch again, and nothing comes twice.
     async fn keep_all(&self, seat: &Seat, drafts: Vec<Draft>) -> Result<Answer, Error> {
-        if let Some(invalid) = drafts.iter().find_map(|draft| draft.check().err()) {
-            return Err(Error::new(ErrorKind::TooLarge, invalid.to_string()));
-        }
-        let mut appends: FuturesOrdered<_> = drafts.into_iter().map(|draft| self.keep(seat, draft)).collect();
-        let mut outcome = Ok(Answer::Stored);
-        while let Some(kept) = appends.next().await {
-            outcome = outcome.and(kept);
-        }
-        outcome
+        let messages = drafts.into_iter().map(|draft| self.stamp(seat, draft)).collect::<Result<_, _>>()?;
+        self.0.telemetry.append_all(messages).await?;
+        Ok(Answer::Stored)
+    }
+
+    /// The message that a draft of `seat` becomes, if it breaks no limit.
+    fn stamp(&self, seat: &Seat, draft: Draft) -> Result<Message, Error> {
+        draft.check().map_err(|invalid| Error::new(ErrorKind::TooLarge, invalid.to_string()))?;
+        let resources = self.resources();
+        let hub = resources.hub(seat.hub).ok_or_else(|| Error::new(ErrorKind::HubNotFound, "The hub is gone."))?;
+        Ok(draft.stamp(seat, hub.partitions))
     }
 }

@@ -408,6 +408,7 @@ gated!(DecisionStore {
 
 gated!(TelemetryLog {
     fn append(message: Message) -> Position;
+    fn append_all(messages: Vec<Message>) -> ();
     fn read(hub: HubKey, partition: u16, from: ReadFrom, limit: usize) -> Vec<StoredMessage>;
     fn bounds(hub: HubKey, partition: u16) -> Option<(Position, Position)>;
 }

@@ -79,18 +79,21 @@ async fn nothing_that_was_answered_is_lost_when_the_disk_is_full() {
         }
     }
     assert!(refused > 0, "20 large messages were stored");
+    let batch = || ["small", &body, "small"].map(|body| message(HubKey(1), 0, body)).into();
+    assert!(is_unavailable(&store.telemetry().append_all(batch()).await));
     assert_eq!(store.load_resources().await.unwrap().groups, answered);
 
     limit_files(None);
     answered.push(store.put_group(group(9_999)).await.unwrap());
     let next = store.telemetry().append(message(HubKey(1), 0, &body)).await.unwrap();
-    assert_eq!(next.sequence, appended);
+    assert_eq!(next.sequence, appended, "nothing is kept of what was refused, nor of a batch");
+    store.telemetry().append_all(batch()).await.unwrap();
     store.close().await;
 
     let store = open(place.path()).unwrap();
     assert_eq!(store.load_resources().await.unwrap().groups, answered);
     let read = store.telemetry().read(HubKey(1), 0, ReadFrom::Start, 1_000).await.unwrap();
-    assert_eq!(read.len() as u64, appended + 1);
+    assert_eq!(read.len() as u64, appended + 4);
     store.close().await;
 
     let empty = tempfile::tempdir().unwrap();

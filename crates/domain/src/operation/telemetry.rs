@@ -15,8 +15,7 @@ pub enum Ask {
         /// Body and properties; the hub stamps the rest.
         message: Box<Draft>,
     },
-    /// Several messages, of which either all are kept or the sender is told that not all are; answered once they are
-    /// durable.
+    /// Several messages, of which all are kept or none; answered once they are durable.
     SendBatch {
         /// Who.
         device: ConnectedDevice,

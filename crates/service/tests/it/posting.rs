@@ -84,6 +84,11 @@ impl TelemetryLog for Held {
         self.log.append(message).await
     }
 
+    async fn append_all(&self, messages: Vec<Message>) -> Result<(), store::Error> {
+        drop(self.gate.acquire().await);
+        self.log.append_all(messages).await
+    }
+
     async fn read(
         &self,
         hub: HubKey,

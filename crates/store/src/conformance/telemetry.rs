@@ -56,6 +56,23 @@ pub async fn a_message_comes_back_whole(backend: &Backend) {
     assert_eq!((*at, *enqueued_at, &**message), (position, NOON, &wanted));
 }
 
+pub async fn messages_that_are_appended_together_stand_together_and_in_order(backend: &Backend) {
+    let log = &backend.telemetry;
+    log.append_all(Vec::new()).await.unwrap();
+    assert_eq!(log.bounds(HUB, 0).await.unwrap(), None);
+    let batch = |name: &str| (0..3).map(|number| message(HUB, 0, &format!("{name}{number}"))).collect();
+    let calls = ["a", "b", "c"].into_iter().map(|name| log.append_all(batch(name))).collect();
+    for done in join_all(calls).await {
+        done.unwrap();
+    }
+    append(log, 0, "d").await;
+    let expected = ["a0", "a1", "a2", "b0", "b1", "b2", "c0", "c1", "c2", "d"];
+    assert_eq!(bodies(log, 0, ReadFrom::Start).await, expected);
+    log.append_all(vec![message(HUB, 1, "one"), message(HUB, 2, "other")]).await.unwrap();
+    assert_eq!(bodies(log, 1, ReadFrom::Start).await, ["one"]);
+    assert_eq!(bodies(log, 2, ReadFrom::Start).await, ["other"]);
+}
+
 pub async fn positions_rise_from_zero_in_each_partition(backend: &Backend) {
     let log = &backend.telemetry;
     assert_eq!(log.bounds(HUB, 0).await.unwrap(), None);

@@ -53,6 +53,10 @@ pub trait TelemetryLog: Send + Sync {
     /// once finds the messages in that order.
     async fn append(&self, message: Message) -> Result<Position, Error>;
 
+    /// Appends all of `messages` in their order or, if that fails, none of them; answers once they are durable. Stands in
+    /// the order of calls as one [`Self::append`] does.
+    async fn append_all(&self, messages: Vec<Message>) -> Result<(), Error>;
+
     /// Reads up to `limit` messages of a partition in order, without waiting for any.
     async fn read(
         &self,

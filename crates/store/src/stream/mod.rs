@@ -27,7 +27,7 @@ use crate::folder::Folder;
 use crate::ports::{Position, ReadFrom, StoredMessage, TelemetryLog};
 use file::{LogFile, Mark, Page, Partition, Wish, first_wanted, last, read_page};
 pub(crate) use record::{decode as decode_record, encode as encode_record};
-use writer::{Append, Command, Thread};
+use writer::{Append, Command, Record, Thread};
 
 /// The folder of the log inside the data folder.
 const FOLDER: &str = "telemetry";
@@ -189,6 +189,23 @@ impl EmbeddedLog {
         }
     }
 
+    /// Has messages written, all or none, and gives where they stand.
+    async fn write(&self, messages: Vec<Message>) -> Result<Vec<Position>, Error> {
+        let records: Vec<Record> = messages
+            .into_iter()
+            .map(|message| Record { partition: (message.hub, message.partition), bytes: record::encode(&message) })
+            .collect();
+        let bytes: usize = records.iter().map(|record| record.bytes.len()).sum();
+        // Records larger than all that may wait still pass, alone.
+        let bytes = u32::try_from(bytes.min(QUEUE_BYTES_MAX)).unwrap_or(u32::MAX);
+        let turn = self.shared.turn.lock().await;
+        let room = Arc::clone(&self.shared.room).acquire_many_owned(bytes).await.map_err(|_| writer::closing())?;
+        let (slot, answer) = oneshot::channel();
+        self.send(Command::Append(Append { records, slot, room })).await?;
+        drop(turn);
+        answer.await.unwrap_or_else(|_| Err(writer::closing()))
+    }
+
     async fn send(&self, command: Command) -> Result<(), Error> {
         self.queue.send(command).await.map_err(|_| writer::closing())
     }
@@ -321,17 +338,15 @@ fn bounds(source: &Source<'_>, partition: Partition, wish: Wish) -> Result<Optio
 #[async_trait]
 impl TelemetryLog for EmbeddedLog {
     async fn append(&self, message: Message) -> Result<Position, Error> {
-        let partition = (message.hub, message.partition);
-        let record = record::encode(&message);
-        drop(message);
-        // A record larger than all that may wait still passes, alone.
-        let bytes = u32::try_from(record.len().min(QUEUE_BYTES_MAX)).unwrap_or(u32::MAX);
-        let turn = self.shared.turn.lock().await;
-        let room = Arc::clone(&self.shared.room).acquire_many_owned(bytes).await.map_err(|_| writer::closing())?;
-        let (slot, answer) = oneshot::channel();
-        self.send(Command::Append(Append { partition, record, slot, room })).await?;
-        drop(turn);
-        answer.await.unwrap_or_else(|_| Err(writer::closing()))
+        let positions = self.write(vec![message]).await?;
+        positions.first().copied().ok_or_else(writer::closing)
+    }
+
+    async fn append_all(&self, messages: Vec<Message>) -> Result<(), Error> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        self.write(messages).await.map(|_| ())
     }
 
     async fn read(

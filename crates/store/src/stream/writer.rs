@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use domain::clock::UnixTime;
 use domain::ids::HubKey;
-use rusqlite::{Connection, params};
+use rusqlite::{CachedStatement, Connection, params};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::file::{LogFile, Mark, Partition, last, partitions, spans};
@@ -21,7 +21,7 @@ use crate::ports::Position;
 use crate::sql::rows::Bits;
 use crate::sqlite::{LogKeeper, LogLimits, TELEMETRY, checkpoint_last, open_memory, open_writer};
 
-/// Most messages of one transaction.
+/// Most messages of one transaction; the append that passes it is the last.
 const ROUND_MESSAGES_MAX: usize = 4_096;
 /// How often it is looked whether a file is to be begun or removed, as messages come.
 const TEND_EVERY: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ const EXPIRED_MESSAGES_MAX: i64 = 20_000;
 
 /// What the thread is asked.
 pub(super) enum Command {
-    /// Append a message.
+    /// Append messages.
     Append(Append),
     /// Run a query on the connection of a log in memory.
     Query(Box<dyn FnOnce(&Connection) + Send>),
@@ -38,13 +38,25 @@ pub(super) enum Command {
     Tend(oneshot::Sender<()>),
 }
 
-/// A message in the queue.
+/// Messages in the queue, of which all are kept or none.
 pub(super) struct Append {
-    pub partition: Partition,
-    pub record: Vec<u8>,
-    pub slot: oneshot::Sender<Result<Position, Error>>,
-    /// The bytes it takes of what may wait; given back with the answer.
+    pub records: Vec<Record>,
+    /// Where they stand.
+    pub slot: oneshot::Sender<Result<Vec<Position>, Error>>,
+    /// The bytes they take of what may wait; given back with the answer.
     pub room: OwnedSemaphorePermit,
+}
+
+/// A message as it is written.
+pub(super) struct Record {
+    pub partition: Partition,
+    pub bytes: Vec<u8>,
+}
+
+impl Append {
+    pub fn bytes(&self) -> usize {
+        self.records.iter().map(|record| record.bytes.len()).sum()
+    }
 }
 
 /// Where a partition stands: what its next message gets.
@@ -97,15 +109,20 @@ impl Thread {
         let mut waiting = Vec::new();
         while let Some(command) = self.commands.blocking_recv() {
             let mut next = Some(command);
+            let mut messages = 0;
             while let Some(command) = next.take() {
                 match command {
-                    Command::Append(append) => waiting.push(append),
+                    Command::Append(append) => {
+                        messages += append.records.len();
+                        waiting.push(append);
+                    }
                     other => {
                         self.append(&mut waiting);
                         self.perform(other);
+                        messages = 0;
                     }
                 }
-                if waiting.len() < ROUND_MESSAGES_MAX {
+                if messages < ROUND_MESSAGES_MAX {
                     next = self.commands.try_recv().ok();
                 }
             }
@@ -139,18 +156,18 @@ impl Thread {
         let outcome = self.write(waiting, &mut moved, now);
         match outcome {
             Ok(positions) => {
-                self.active.bytes += waiting.iter().map(|append| append.record.len() as u64).sum::<u64>();
+                self.active.bytes += waiting.iter().map(|append| append.bytes() as u64).sum::<u64>();
                 self.active.is_empty = false;
                 let hubs: HashSet<HubKey> = moved.keys().map(|(hub, _)| *hub).collect();
                 self.tails.extend(moved);
                 self.shared.wake(&hubs);
-                for (append, position) in waiting.drain(..).zip(positions) {
-                    let _ = append.slot.send(Ok(position));
+                for (append, positions) in waiting.drain(..).zip(positions) {
+                    let _ = append.slot.send(Ok(positions));
                     drop(append.room);
                 }
             }
             Err(error) => {
-                let messages = waiting.len();
+                let messages = waiting.iter().map(|append| append.records.len()).sum::<usize>();
                 tracing::error!(error = %crate::error::chain(&error), messages, "telemetry was not stored");
                 waiting.drain(..).for_each(|append| drop(append.slot.send(Err(error.clone()))));
             }
@@ -166,7 +183,7 @@ impl Thread {
         waiting: &[Append],
         moved: &mut HashMap<Partition, Tail>,
         now: UnixTime,
-    ) -> Result<Vec<Position>, Error> {
+    ) -> Result<Vec<Vec<Position>>, Error> {
         let connection = &self.active.connection;
         if !connection.is_autocommit() {
             // An earlier rollback failed; nothing works until this one does not.
@@ -179,31 +196,37 @@ impl Thread {
                 "INSERT INTO message (hub, partition, sequence, offset, at, record) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
             let mut insert = transaction.prepare_cached(sql)?;
             for append in waiting {
-                let (hub, number) = append.partition;
-                let known = || self.tails.get(&append.partition).copied();
-                let tail = moved.entry(append.partition).or_insert_with(|| known().unwrap_or(Tail::FIRST));
-                // A clock that was put back must not put messages before earlier ones.
-                tail.at = tail.at.max(now);
-                let position = Position { sequence: tail.sequence, offset: tail.offset };
-                tail.sequence += 1;
-                tail.offset += append.record.len() as u64;
-                positions.push(position);
-                #[cfg(feature = "torture")]
-                if crate::faults::is_append_forgotten() {
-                    continue;
-                }
-                insert.execute(params![
-                    hub.0,
-                    number,
-                    Bits(position.sequence),
-                    Bits(position.offset),
-                    tail.at.micros(),
-                    append.record
-                ])?;
+                let place = |record| self.insert(&mut insert, record, moved, now);
+                positions.push(append.records.iter().map(place).collect::<Result<_, _>>()?);
             }
         }
         transaction.commit()?;
         Ok(positions)
+    }
+
+    /// Writes one message behind the last of its partition.
+    fn insert(
+        &self,
+        insert: &mut CachedStatement<'_>,
+        Record { partition, bytes }: &Record,
+        moved: &mut HashMap<Partition, Tail>,
+        now: UnixTime,
+    ) -> Result<Position, Error> {
+        let known = || self.tails.get(partition).copied();
+        let tail = moved.entry(*partition).or_insert_with(|| known().unwrap_or(Tail::FIRST));
+        // A clock that was put back must not put messages before earlier ones.
+        tail.at = tail.at.max(now);
+        let (hub, number) = *partition;
+        let position = Position { sequence: tail.sequence, offset: tail.offset };
+        tail.sequence += 1;
+        tail.offset += bytes.len() as u64;
+        #[cfg(feature = "torture")]
+        if crate::faults::is_append_forgotten() {
+            return Ok(position);
+        }
+        let (sequence, offset) = (Bits(position.sequence), Bits(position.offset));
+        insert.execute(params![hub.0, number, sequence, offset, tail.at.micros(), bytes])?;
+        Ok(position)
     }
 
     /// Begins a file if the active one is large or old enough, and removes those whose time has passed.

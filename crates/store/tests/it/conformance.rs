@@ -263,6 +263,7 @@ conformance! {
     }
     telemetry {
         a_message_comes_back_whole
+        messages_that_are_appended_together_stand_together_and_in_order
         positions_rise_from_zero_in_each_partition
         readers_start_where_they_ask_to
         a_clock_that_is_put_back_does_not_put_messages_before_earlier_ones
