@@ -26,6 +26,8 @@ use store::sqlite::{Embedded, Options};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use crate::held_log::HeldLog;
+
 /// How long a drain may take.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
@@ -144,6 +146,15 @@ impl Muster {
         let store = Arc::new(Faulty::new(embedded));
         let started = Self::start_over(store.clone(), telemetry, clock, Rim::default()).await?;
         Ok((started, store))
+    }
+
+    /// Starts one whose log can be held through what is returned with it.
+    pub async fn start_over_held_log() -> Result<(Self, Arc<HeldLog>), Failed> {
+        let clock = Arc::new(SystemClock);
+        let store = Embedded::open(Options::default(), clock.clone(), &SystemEntropy)?;
+        let log = Arc::new(HeldLog::new(Arc::new(store.telemetry().clone())));
+        let started = Self::start_over(Arc::new(store), log.clone(), clock, Rim::default()).await?;
+        Ok((started, log))
     }
 
     async fn start_with(stored: Options, clock: Arc<dyn Clock>, rim: Rim) -> Result<Self, Failed> {

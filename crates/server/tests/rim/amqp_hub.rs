@@ -40,8 +40,8 @@ const LATER: Duration = Duration::from_secs(2 * 3_600);
 const UNDER_WAY: usize = 50;
 
 /// One connection, the session of its links, and its links to `$cbs`.
-struct Gateway {
-    client: AmqpClient<TlsStream<TcpStream>>,
+pub struct Gateway {
+    pub client: AmqpClient<TlsStream<TcpStream>>,
     session: SessionId,
     tokens: LinkId,
     answers: LinkId,
@@ -290,7 +290,7 @@ fn misdeeds() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 
 impl Gateway {
     /// A connection without SASL, with links to `$cbs`.
-    async fn open(muster: &Muster) -> Self {
+    pub async fn open(muster: &Muster) -> Self {
         let stream = muster.dial_amqp(&muster.hub.host, &muster.trust(None).expect("trust")).await.expect("TLS");
         let mut client = AmqpClient::new(stream, &muster.hub.host, false);
         let session = client.begin().await;
@@ -313,7 +313,7 @@ impl Gateway {
     }
 
     /// Puts a token; the status of the answer.
-    async fn put(&mut self, token: &str) -> Option<i64> {
+    pub async fn put(&mut self, token: &str) -> Option<i64> {
         self.sent += 1;
         let message_id = Some(MessageId::Ulong(self.sent));
         let message = Message {
@@ -337,14 +337,14 @@ impl Gateway {
     }
 
     /// Lets a device in by a token of its own; its link for telemetry.
-    async fn enter(&mut self, muster: &Muster, device: &str) -> LinkId {
+    pub async fn enter(&mut self, muster: &Muster, device: &str) -> LinkId {
         let key = if device == DEVICE { device_key() } else { other_key() };
         assert_eq!(self.put(&token_of(muster, device, &key, TOKEN_LIFETIME)).await, Some(200));
         self.attach(device, &events_of(device)).await.expect("a link")
     }
 
     /// Attaches a link to send on; how it is refused otherwise.
-    async fn attach(&mut self, name: &str, address: &str) -> Result<LinkId, Error> {
+    pub async fn attach(&mut self, name: &str, address: &str) -> Result<LinkId, Error> {
         let terms = LinkTerms::between(Source::default(), Target::at(address), 0);
         let link = self.client.connection.attach(self.session, name.into(), Role::Sender, terms).expect("a link");
         match self.next().await {
@@ -363,7 +363,7 @@ impl Gateway {
     }
 
     /// Sends telemetry; what comes of it.
-    async fn send(&mut self, link: LinkId, body: &str) -> DeliveryState {
+    pub async fn send(&mut self, link: LinkId, body: &str) -> DeliveryState {
         // Credit comes behind the answer to the attach.
         while self.client.connection.credit(link) == 0 {
             self.client.hear().await.expect("credit in time");
@@ -375,7 +375,8 @@ impl Gateway {
         }
     }
 
-    fn start_send(&mut self, link: LinkId, body: &str) {
+    /// Begins to send telemetry.
+    pub fn start_send(&mut self, link: LinkId, body: &str) {
         self.sent += 1;
         self.start(link, &Message { body: Body::data(body.to_owned()), ..Message::default() });
     }

@@ -19,7 +19,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::ground::{DEVICE, ask_hub, start, with_device};
 
-type Client = AmqpClient<TlsStream<TcpStream>>;
+pub type Client = AmqpClient<TlsStream<TcpStream>>;
 
 const DEVICE_BOUND: &str = "/messages/devicebound";
 const FEEDBACK: &str = "/messages/serviceBound/feedback";
@@ -190,7 +190,7 @@ async fn open(muster: &Muster, with_sasl: bool) -> Client {
 }
 
 /// A connection of the hub's owner, by PLAIN, and a session on it.
-async fn enter(muster: &Muster) -> (Client, SessionId) {
+pub async fn enter(muster: &Muster) -> (Client, SessionId) {
     let owner = &muster.hub.owner;
     let until = muster.clock().now().plus(Duration::from_secs(3_600));
     let token = domain::sas::SasToken::write(&owner.key, &muster.hub.host, Some(&owner.policy), until);
@@ -255,8 +255,8 @@ async fn send(client: &mut Client, link: LinkId, message_id: &str, body: &str) -
     }
 }
 
-/// The next batch of feedback.
-async fn read(client: &mut Client, link: LinkId) -> proto::amqp::Delivery {
+/// The next message that comes on a link.
+pub async fn read(client: &mut Client, link: LinkId) -> proto::amqp::Delivery {
     loop {
         match client.hear().await {
             Some(Event::Delivery(delivery)) if delivery.link == link => return delivery,

@@ -6,6 +6,7 @@ mod activity;
 mod amqp;
 mod amqp_hub;
 mod back_ends;
+mod backpressure;
 mod balancers;
 mod budgets;
 mod decisions;
