@@ -35,6 +35,7 @@ impl Service {
                 self.0.directory.subscribe(&device, subscriptions);
                 Ok(Answer::Done)
             }
+            Ask::Announce { device, model_id } => self.announce(&device, &model_id).await,
             Ask::Disconnect { device } => {
                 self.0.directory.leave(&device);
                 self.0.store.release_connection(device.hub, &device.name, device.epoch, self.now()).await?;
@@ -54,9 +55,8 @@ impl Service {
         let proven = judge(caller, hub, &resources, claim, self.now())
             .map_err(|rejection| refuse(&connect.claimed, &rejection.to_string()))?;
         let Some(identity) = identity else { return Err(Error::unauthorized()) };
-        if let Some(Err(invalid)) = connect.model_id.as_deref().map(ModelId::parse) {
-            tracing::info!(identity = %connect.claimed, %invalid, "a connection was refused for the model it announced");
-            return Err(Error::invalid(format!("The model ID is not valid: {invalid}.")));
+        if let Some(model_id) = &connect.model_id {
+            check_model(&connect.claimed, model_id)?;
         }
         let wanted = ClaimWanted {
             generation: identity.generation.clone(),
@@ -79,6 +79,16 @@ impl Service {
         // The identity may have been changed between the judgement and the entry into the directory.
         self.judge_connection(hub.key, &device.name).await?;
         Ok(Answer::Connected { device, subscriptions: claimed.subscriptions, session_present: claimed.session_present })
+    }
+
+    async fn announce(&self, device: &ConnectedDevice, model_id: &str) -> Result<Answer, Error> {
+        check_model(&device.name, model_id)?;
+        let store = &self.0.store;
+        let is_noted = store.announce_model(device.hub, &device.name, (device.epoch, model_id), self.now()).await?;
+        if !is_noted {
+            return Err(Error::new(ErrorKind::Unauthorized, "Another connection has taken over."));
+        }
+        Ok(Answer::Announced(device.announcing(model_id)))
     }
 
     /// The hub that a caller without a connection dialled, and the identity it has proved to be.
@@ -172,6 +182,13 @@ impl Service {
     pub fn mailbox(&self, device: &ConnectedDevice) -> Option<Mailbox> {
         self.0.directory.take_mailbox(device)
     }
+}
+
+fn check_model(identity: &IdentityName, model_id: &str) -> Result<(), Error> {
+    ModelId::parse(model_id).map(|_| ()).map_err(|invalid| {
+        tracing::info!(%identity, %invalid, "a connection was refused for the model it announced");
+        Error::invalid(format!("The model ID is not valid: {invalid}."))
+    })
 }
 
 fn judge(

@@ -256,6 +256,7 @@ gated!(IdentityStore {
     fn count_devices(hub: HubKey) -> DeviceCounts;
     fn claim_connection(hub: HubKey, name: &IdentityName, wanted: ClaimWanted, now: UnixTime)
         -> Option<ConnectionClaim>;
+    fn announce_model(hub: HubKey, name: &IdentityName, announced: (u64, &str), now: UnixTime) -> bool;
     fn release_connection(hub: HubKey, name: &IdentityName, epoch: u64, now: UnixTime) -> bool;
     fn save_subscriptions(hub: HubKey, name: &IdentityName, epoch: u64, subscriptions: Subscriptions) -> bool;
     fn note_activity(marks: Vec<ActivityMark>) -> ();

@@ -75,6 +75,8 @@ enum Waiting {
     Telemetry { link: LinkId, delivery: Option<DeliveryId>, bytes: usize },
     /// Answer a request about the twin, of so many bytes.
     Twin { identity: IdentityName, link: LinkId, correlation_id: Option<MessageId>, bytes: usize },
+    /// Have a device be known by another model.
+    Announced(IdentityName),
     /// Accept the link on which a device is called.
     Listening(IdentityName),
     /// Settle the result of a method, of so many bytes.
@@ -96,7 +98,7 @@ impl Waiting {
             | Self::MethodResult { link, .. }
             | Self::Messages { link, .. }
             | Self::Settled { link, .. } => Some(*link),
-            Self::Seat(_) | Self::Listening(_) | Self::Nothing => None,
+            Self::Seat(_) | Self::Announced(_) | Self::Listening(_) | Self::Nothing => None,
         }
     }
 
@@ -106,9 +108,12 @@ impl Waiting {
             Self::Telemetry { bytes, .. } | Self::Twin { bytes, .. } | Self::MethodResult { bytes, .. } => {
                 ASK_BYTES + *bytes
             }
-            Self::Messages { .. } | Self::Settled { .. } | Self::Seat(_) | Self::Listening(_) | Self::Nothing => {
-                ASK_BYTES
-            }
+            Self::Messages { .. }
+            | Self::Settled { .. }
+            | Self::Seat(_)
+            | Self::Announced(_)
+            | Self::Listening(_)
+            | Self::Nothing => ASK_BYTES,
         }
     }
 }
@@ -177,6 +182,7 @@ impl Devices {
             device.is_asked = true;
             let put = tokens.token_for(&identity);
             device.has_token = put.is_some();
+            device.model_id = device::model_of(attach).map(str::to_owned);
             let operation = Operation::Session(Ask::Connect(Box::new(connect(&identity, attach, address, port))));
             let ask = port.ask_with(put.map(|put| put.token.clone()), operation, Lane::Serial);
             self.wait_for(ask, Waiting::Seat(identity));
@@ -287,6 +293,7 @@ impl Devices {
     pub fn handle_reply(&mut self, id: AskId, reply: Result<Reply, Failure>, port: &mut Port<'_>) {
         match self.take_waiting(id) {
             None | Some(Waiting::Nothing) => {}
+            Some(Waiting::Announced(identity)) => self.announced(&identity, id, reply, port),
             Some(Waiting::Listening(identity)) => self.listening(&identity, id, reply, port),
             Some(Waiting::MethodResult { link, delivery, .. }) => {
                 if let Some(delivery) = delivery {
@@ -335,13 +342,50 @@ impl Devices {
         }
     }
 
+    /// Has a device be known by the model that its link announces, if that is another than before. Whether the link has to
+    /// wait: what comes on it is of that model.
+    fn announces(&mut self, identity: &IdentityName, attach: &Attach, port: &mut Port<'_>) -> bool {
+        let Some(device) = self.present.get_mut(identity) else { return false };
+        let Some(seat) = device.seat.clone() else { return false };
+        if device.announcing.is_some() {
+            return true;
+        }
+        let Some(model_id) = device::model_of(attach).filter(|model| device.model_id.as_deref() != Some(*model)) else {
+            return false;
+        };
+        device.model_id = Some(model_id.to_owned());
+        let announce = Ask::Announce { device: seat, model_id: model_id.to_owned() };
+        let ask = port.ask(Operation::Session(announce), Lane::Serial);
+        device.announcing = Some(ask);
+        self.wait_for(ask, Waiting::Announced(identity.clone()));
+        true
+    }
+
+    fn announced(&mut self, identity: &IdentityName, ask: AskId, reply: Result<Reply, Failure>, port: &mut Port<'_>) {
+        // It may have left meanwhile, and come again.
+        let is_it = |device: &&mut Device| device.announcing == Some(ask);
+        let Some(device) = self.present.get_mut(identity).filter(is_it) else { return };
+        device.announcing = None;
+        match reply {
+            Ok(Reply::Session(session::Answer::Announced(seat))) => {
+                device.seat = Some(seat);
+                self.accept_arrived(identity, port);
+            }
+            Ok(_) => {
+                let failed = error::hub_amqp(&port.refuse(ErrorKind::Internal, "Internal error."));
+                self.end(identity, &failed, port);
+            }
+            Err(failure) => self.end(identity, &error::hub_amqp(&failure), port),
+        }
+    }
+
     /// Accepts the links that waited for their device to be seated. One on which it is called waits on, until calls come.
     fn accept_arrived(&mut self, identity: &IdentityName, port: &mut Port<'_>) {
         let Some(device) = self.present.get_mut(identity) else { return };
         let arrived = std::mem::take(&mut device.arriving);
         for (id, attach) in arrived {
             let Some(kind) = self.links.get(&id).map(|owner| owner.kind) else { continue };
-            if kind == Kind::CALLS && !self.listens(identity, port) {
+            if self.announces(identity, &attach, port) || kind == Kind::CALLS && !self.listens(identity, port) {
                 if let Some(device) = self.present.get_mut(identity) {
                     device.arriving.push((id, attach));
                 }
@@ -537,7 +581,7 @@ fn connect(identity: &IdentityName, attach: &Attach, address: &Address, port: &P
         host: address.authority.as_deref().or(port.opened.host.as_deref()).unwrap_or_default().to_owned(),
         claimed: identity.clone(),
         memory: Memory::LeaveAlone,
-        model_id: property("com.microsoft:model-id").filter(|model| !model.is_empty()),
+        model_id: device::model_of(attach).map(str::to_owned),
         client: property("com.microsoft:client-version"),
     }
 }

@@ -27,6 +27,13 @@ pub enum Ask {
         /// Whether the identity's next connection finds them too.
         is_kept: bool,
     },
+    /// Announce another model than when it connected; answered by [`Answer::Announced`].
+    Announce {
+        /// Who.
+        device: ConnectedDevice,
+        /// The model.
+        model_id: String,
+    },
     /// Leave; a clean session is forgotten.
     Disconnect {
         /// Who.
@@ -97,9 +104,18 @@ impl ConnectedDevice {
         Self(Arc::new(seat))
     }
 
+    /// The same seat, of a device that announces a model.
+    #[must_use]
+    pub fn announcing(&self, model_id: &str) -> Self {
+        let Seat { hub, name, generation, epoch, authentication, model_id: _ } = &*self.0;
+        let (name, generation, model_id) = (name.clone(), generation.clone(), Some(model_id.into()));
+        Self::seat(Seat { hub: *hub, name, generation, epoch: *epoch, authentication: *authentication, model_id })
+    }
+
     /// Whether both stand for the same connection of the same identity.
     pub fn is_same_seat(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        let of = |seat: &Self| (seat.hub, seat.epoch);
+        of(self) == of(other) && self.name == other.name
     }
 }
 
@@ -133,6 +149,8 @@ pub enum Answer {
         /// Whether there was a session to resume.
         session_present: bool,
     },
+    /// The device is known by the model from here on, and asks with this.
+    Announced(ConnectedDevice),
     /// Done.
     Done,
 }

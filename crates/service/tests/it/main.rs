@@ -13,6 +13,7 @@ mod ground;
 mod interrupted;
 mod jobs;
 mod messages;
+mod models;
 mod operating;
 mod posting;
 mod querying;

@@ -189,8 +189,13 @@ pub async fn a_model_that_is_announced_is_a_change_of_the_digital_twin(backend: 
         };
         store.claim_connection(hub, &name, wanted, NOON).await.unwrap().unwrap();
     }
+    let claim = store.claim_connection(hub, &name, claims(&made.generation, Memory::Resume), NOON).await;
+    let epoch = claim.unwrap().unwrap().epoch;
+    for model in ["dtmi:x;2", "dtmi:x;2"] {
+        assert!(store.announce_model(hub, &name, (epoch, model), NOON).await.unwrap());
+    }
     let bodies: Vec<_> = told(store).await.into_iter().map(|event| event.body.unwrap()).collect();
-    assert_eq!(bodies, [Some("dtmi:x;1"), None].map(digital_twin::model_change));
+    assert_eq!(bodies, [Some("dtmi:x;1"), None, Some("dtmi:x;2")].map(digital_twin::model_change));
 }
 
 pub async fn events_are_read_in_order_and_forgotten_up_to_a_place(backend: &Backend) {

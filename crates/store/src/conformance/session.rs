@@ -120,6 +120,24 @@ pub async fn a_model_stays_known_to_connections_that_announce_none_by_their_prot
     assert_eq!(announce(Memory::Resume, None).await, None);
 }
 
+pub async fn a_model_is_announced_by_whoever_holds_the_identity_alone(backend: &Backend) {
+    let scene = scene(backend).await;
+    let store = &scene.backend.store;
+    let announce = async |name: &str, epoch, model_id: &str| {
+        store.announce_model(scene.hub, &device(name), (epoch, model_id), NOON).await.unwrap()
+    };
+    let known = async || store.find_identity(scene.hub, &device("dev")).await.unwrap().done().model_id;
+    let first = scene.claim(Memory::LeaveAlone, NOON).await;
+    assert!(announce("dev", first.epoch, "dtmi:x;1").await);
+    assert_eq!(known().await.as_deref(), Some("dtmi:x;1"));
+    let second = scene.claim(Memory::LeaveAlone, NOON).await;
+    assert_eq!(second.model_id.as_deref(), Some("dtmi:x;1"));
+    assert!(!announce("dev", first.epoch, "dtmi:x;2").await && !announce("nobody", 1, "dtmi:x;2").await);
+    assert_eq!(known().await.as_deref(), Some("dtmi:x;1"));
+    assert!(announce("dev", second.epoch, "dtmi:x;2").await);
+    assert_eq!(known().await.as_deref(), Some("dtmi:x;2"));
+}
+
 pub async fn a_clean_session_remembers_nothing(backend: &Backend) {
     let scene = scene(backend).await;
     let clean = scene.claim(Memory::Forget, NOON).await;

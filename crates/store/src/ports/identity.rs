@@ -118,6 +118,16 @@ pub trait IdentityStore: Send + Sync {
         now: UnixTime,
     ) -> Result<Option<ConnectionClaim>, Error>;
 
+    /// Takes note of the model that a connection announces, if its epoch is still the identity's latest claim; says whether
+    /// it was. Not durable.
+    async fn announce_model(
+        &self,
+        hub: HubKey,
+        name: &IdentityName,
+        announced: (u64, &str),
+        now: UnixTime,
+    ) -> Result<bool, Error>;
+
     /// Marks the identity disconnected if `epoch` is still its latest claim; says whether it was. The messages that the
     /// connection did not settle wait again, as often delivered as before. Not durable.
     async fn release_connection(

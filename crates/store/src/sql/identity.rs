@@ -500,6 +500,17 @@ impl IdentityStore for Embedded {
         }
     }
 
+    async fn announce_model(
+        &self,
+        hub: HubKey,
+        name: &IdentityName,
+        (epoch, model_id): (u64, &str),
+        now: UnixTime,
+    ) -> Result<bool, Error> {
+        let (name, model_id) = (name.clone(), model_id.to_owned());
+        self.write_relaxed(move |tx| session::announce(tx, (hub, &name), (epoch, &model_id), now)).await
+    }
+
     async fn release_connection(
         &self,
         hub: HubKey,

@@ -117,12 +117,41 @@ fn tell_of_coming(
     if earlier.connected_run != tx.context.run && sources.contains(EventSource::ConnectionState) {
         event::tell(tx, whose, Change::Connected, None, now)?;
     }
-    let is_told = sources.contains(EventSource::DigitalTwinChange) && whose.name.module.is_none();
-    if is_told && earlier.model_id.as_deref() != model_id {
+    tell_of_model(tx, whose, (earlier.model_id.as_deref(), model_id), now)
+}
+
+/// Tells that a device is known by another model than `before`, if the hub's routes ask for it.
+fn tell_of_model(
+    tx: &mut Tx<'_, '_>,
+    whose: Whose<'_>,
+    (before, model_id): (Option<&str>, Option<&str>),
+    now: UnixTime,
+) -> Result<(), Error> {
+    if before == model_id || whose.name.module.is_some() {
+        return Ok(());
+    }
+    if event::sources(tx.db(), whose.hub)?.contains(EventSource::DigitalTwinChange) {
         let change = digital_twin::model_change(model_id);
         event::tell(tx, whose, Change::DigitalTwinUpdated, Some(&change), now)?;
     }
     Ok(())
+}
+
+pub(super) fn announce(
+    tx: &mut Tx<'_, '_>,
+    (hub, name): (HubKey, &IdentityName),
+    (epoch, model_id): (u64, &str),
+    now: UnixTime,
+) -> Result<bool, Error> {
+    let Some(id) = find_id(tx.db(), hub, name)? else { return Ok(false) };
+    let sql = "SELECT i.generation, s.model_id FROM identity i JOIN session s ON s.identity = i.id \
+               WHERE i.id = ?1 AND s.epoch = ?2";
+    let found: Option<(String, Option<String>)> =
+        tx.db().row(sql, params![id, Bits(epoch)], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let Some((generation, before)) = found else { return Ok(false) };
+    tx.change("UPDATE session SET model_id = ?2 WHERE identity = ?1", params![id, model_id])?;
+    tell_of_model(tx, Whose { hub, name, generation: &generation }, (before.as_deref(), Some(model_id)), now)?;
+    Ok(true)
 }
 
 pub(super) fn release(

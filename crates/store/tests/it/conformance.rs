@@ -256,6 +256,7 @@ conformance! {
         each_claim_is_higher_than_the_one_before_and_ends_it
         nobody_claims_what_is_gone_or_of_another_generation
         a_session_is_resumed_until_a_clean_one_forgets_it
+        a_model_is_announced_by_whoever_holds_the_identity_alone
         a_clean_session_remembers_nothing
         a_connection_that_knows_no_sessions_leaves_them_as_they_are
         a_model_stays_known_to_connections_that_announce_none_by_their_protocol

@@ -49,7 +49,11 @@ pub(super) struct Device {
     pub(super) is_asked: bool,
     /// Whether a token speaks for it, which is to be renewed.
     pub(super) has_token: bool,
-    /// Links that wait for the seat.
+    /// The model that it announced last.
+    pub(super) model_id: Option<String>,
+    /// By which ask it announces another.
+    pub(super) announcing: Option<AskId>,
+    /// Links that wait for the seat, or for a model to be known.
     pub(super) arriving: Vec<(LinkId, Box<Attach>)>,
     links: BTreeMap<(Purpose, bool), Link>,
     pub(super) answers: VecDeque<Answer>,
@@ -82,6 +86,8 @@ impl Default for Device {
             seat: None,
             is_asked: false,
             has_token: false,
+            model_id: None,
+            announcing: None,
             arriving: Vec::new(),
             links: BTreeMap::new(),
             answers: VecDeque::new(),
@@ -149,6 +155,12 @@ impl Kind {
     fn is_paired(self) -> bool {
         matches!(self.purpose, Purpose::Twin | Purpose::Methods)
     }
+}
+
+/// The model that a link announces for its device (`contract/hub-device.md 4.5`).
+pub(super) fn model_of(attach: &Attach) -> Option<&str> {
+    let model_id = attach.properties.find("com.microsoft:model-id").and_then(Value::as_str);
+    model_id.filter(|model_id| !model_id.is_empty())
 }
 
 /// What pairs a link of two, if the client says so (`contract/hub-device.md 4.5`).

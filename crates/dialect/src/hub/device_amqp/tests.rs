@@ -18,6 +18,7 @@ pub(in crate::hub) mod client;
 mod messages;
 mod methods;
 mod misuse;
+mod models;
 mod room;
 mod unproven;
 
@@ -75,6 +76,7 @@ fn show(ask: &Asked) -> String {
             None => format!("verify a policy at {}", verify.host),
         },
         Operation::Session(Ask::Renew { device }) => format!("renew {}", device.name),
+        Operation::Session(Ask::Announce { device, model_id }) => format!("announce {model_id} of {}", device.name),
         Operation::Session(Ask::Disconnect { device }) => format!("disconnect {}", device.name),
         Operation::Telemetry(telemetry::Ask::Send { message, .. }) => {
             format!("send {}", String::from_utf8_lossy(&message.body))
@@ -199,7 +201,7 @@ fn several_devices_share_a_connection_each_with_its_own_proof() {
         entered.push((link, seat));
     }
     let _ = client.noticed();
-    client.session.handle_push(&seat("a", 0), Push::CutOff(CutOff::TokenExpired), client.now);
+    client.session.handle_push(&seat("a", 9), Push::CutOff(CutOff::TokenExpired), client.now);
     assert_eq!(client.noticed(), Vec::<String>::new(), "another seat of that name is meant");
 
     // One that is cut off takes nobody with it.
