@@ -133,13 +133,16 @@ class NatsServer:
 class Reader(Received):
     """Hears a subject of a NATS server."""
 
-    def __init__(self, server: NatsServer, subject: str, login: dict | None = None):
+    def __init__(self, server: NatsServer, subject: str, login: dict | None = None, authority: str | None = None):
         super().__init__()
-        host, port = server.url.removeprefix("nats://").split(":")
-        self.socket = socket.create_connection((host, int(port)), timeout=PATIENCE_S)
+        self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S)
         self.lines = self.socket.makefile("rb")
         self.headers = []
         assert self.lines.readline().startswith(b"INFO ")
+        if authority:
+            context = ssl.create_default_context(cafile=authority)
+            self.socket = context.wrap_socket(self.socket, server_hostname="127.0.0.1")
+            self.lines = self.socket.makefile("rb")
         greeting = json.dumps({"verbose": False, "headers": True, **(login or {})})
         self.say(f"CONNECT {greeting}\r\nSUB {subject} 1\r\nPING\r\n")
         while (line := self.lines.readline().strip()) != b"PONG":

@@ -357,6 +357,34 @@ def map_unique(bodies: list) -> list:
     return seen
 
 
+@pytest.mark.shows(**SHOWS, feature="routes to a NATS subject over TLS, asked for by either side")
+def test_a_nats_server_that_speaks_tls_is_told_and_one_that_nobody_vouches_for_is_not(muster, tmp_path):
+    hook = WebHook(tmp_path)
+    key = str(tmp_path / "hook.key")
+    server = NatsServer(tmp_path, "--tls", "--tlscert", hook.authority, "--tlskey", key)
+    secure = server.url.replace("nats://", "tls://")
+    reader = Reader(server, "hub.>", authority=hook.authority)
+    for name, url, trust in [
+        ("asked", secure, ["--ca", hook.authority]),
+        ("demanded", server.url, ["--ca", hook.authority]),
+        ("unknown", secure, []),
+    ]:
+        create_nats = ["endpoint", "create", "nats", name, "--hub", "hub", "--url", url, "--subject", f"hub.{name}"]
+        muster.command(*create_nats, *trust)
+        route(muster, name, name)
+    client = connect(muster, "dev-1", create(muster, "dev-1"))
+    send(client, {"number": 1})
+    assert reader.wait_for(lambda events: len(events) == 2), (muster.log, reader.events)
+    wait_for_error(muster, "unknown", "TLS with 127.0.0.1 fails")
+    assert len(reader.events) == 2
+    for name in ["asked", "demanded"]:
+        wait_for_health(muster, name)
+    client.shutdown()
+    reader.close()
+    server.stop()
+    hook.close()
+
+
 def test_a_nats_server_that_refuses_the_login_is_told_of(muster, nats):
     command = ["endpoint", "create", "nats", "wrong", "--hub", "hub", "--url", nats.url, "--subject", "a"]
     muster.command(*command, "--user", "u", "--password", "no")

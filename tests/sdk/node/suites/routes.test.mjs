@@ -2,7 +2,12 @@
 
 import '../trust.mjs';
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { EventEmitter, once } from 'node:events';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
 import device from 'azure-iot-device';
 import rhea from 'rhea';
 import { connect, create } from '../devices.mjs';
@@ -26,7 +31,7 @@ class Container {
   #server;
   #connections = new Set();
 
-  async listen(port = 0) {
+  async listen(port = 0, options = {}) {
     const container = rhea.create_container();
     container.sasl_server_mechanisms.enable_plain((user, password) => user === 'u' && password === 'p w');
     container.on('connection_open', ({ connection }) => this.#connections.add(connection));
@@ -40,7 +45,8 @@ class Container {
       this.messages.push({ message, address: receiver.target.address });
       this.#heard.emit('message');
     });
-    this.#server = container.listen({ host: '127.0.0.1', port, receiver_options: { autoaccept: false } });
+    const address = { host: '127.0.0.1', port };
+    this.#server = container.listen({ ...address, receiver_options: { autoaccept: false }, ...options });
     if (!this.#server.listening) await once(this.#server, 'listening');
     return this.#server.address().port;
   }
@@ -62,9 +68,33 @@ class Container {
 
 const bodies = (messages) => messages.map(({ message }) => message.body.content.toString());
 
-async function route(muster, name, connection) {
-  await muster.command('endpoint', 'create', 'amqp', name, '--hub', 'hub', '--connection-string', connection);
+async function route(muster, name, connection, ...options) {
+  const create = ['endpoint', 'create', 'amqp', name, '--hub', 'hub', '--connection-string', connection];
+  await muster.command(...create, ...options);
   await muster.command('route', 'create', name, '--hub', 'hub', '--endpoint', name);
+}
+
+/** What is said of the last failure at an endpoint, once there is one. */
+async function failure(muster, name) {
+  for (;;) {
+    const all = await muster.command('endpoint', 'health', '--hub', 'hub');
+    const { lastKnownError } = all.find(({ endpointId }) => endpointId === name);
+    if (lastKnownError) return lastKnownError;
+  }
+}
+
+/** A certificate for this machine's address, signed by itself: its file, and what a container listens with. */
+async function certificate(muster) {
+  const folder = await mkdtemp(join(tmpdir(), 'container-'));
+  muster.closing(() => rm(folder, { recursive: true }));
+  const [key, cert, config] = ['key', 'pem', 'cnf'].map((ending) => join(folder, `container.${ending}`));
+  // The machine's own configuration would add extensions of its own.
+  await writeFile(config, '[req]\ndistinguished_name=dn\n[dn]\n');
+  const made = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2'];
+  const named = ['-subj', '/CN=container', '-addext', 'subjectAltName=IP:127.0.0.1'];
+  const leaf = ['-addext', 'basicConstraints=critical,CA:FALSE', '-config', config];
+  await promisify(execFile)('openssl', [...made, ...named, ...leaf, '-keyout', key, '-out', cert]);
+  return { file: cert, tls: { transport: 'tls', key: await readFile(key), cert: await readFile(cert) } };
 }
 
 check(
@@ -137,14 +167,26 @@ check(
     await route(muster, 'queue', `amqp://u:wrong@127.0.0.1:${port}/queue`);
     const sender = await connect(muster, 'mqtt', 'dev-1', await create(muster, 'dev-1'));
     await sender.sendEvent(new device.Message('x'));
-    const told = async () => {
-      for (;;) {
-        const all = await muster.command('endpoint', 'health', '--hub', 'hub');
-        const { lastKnownError } = all.find(({ endpointId }) => endpointId === 'queue');
-        if (lastKnownError) return lastKnownError;
-      }
-    };
-    assert.match(await within(TOLD_MS, 'the refusal is told', told()), /SASL/);
+    assert.match(await within(TOLD_MS, 'the refusal is told', failure(muster, 'queue')), /SASL/);
     assert.equal(container.messages.length, 0);
+  },
+);
+
+check(
+  'a container that speaks TLS gets messages where somebody vouches for it, and nowhere else',
+  { ...SHOWS, feature: 'routes to an address over TLS' },
+  async (muster) => {
+    const { file, tls } = await certificate(muster);
+    const container = new Container();
+    const port = await container.listen(0, tls);
+    muster.closing(() => container.close());
+    await route(muster, 'trusted', `amqps://u:p%20w@127.0.0.1:${port}/trusted`, '--ca', file);
+    await route(muster, 'unknown', `amqps://u:p%20w@127.0.0.1:${port}/unknown`);
+    const sender = await connect(muster, 'mqtt', 'dev-1', await create(muster, 'dev-1'));
+    await sender.sendEvent(new device.Message('x'));
+    await container.take(1);
+    const why = await within(TOLD_MS, 'the refusal is told', failure(muster, 'unknown'));
+    assert.match(why, /TLS with 127\.0\.0\.1 fails/);
+    assert.deepEqual(container.messages.map(({ address }) => address), ['trusted']);
   },
 );
