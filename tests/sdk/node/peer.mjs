@@ -43,7 +43,7 @@ class Receiver {
     });
   }
 
-  /** The next message with its delivery, for which there is credit made. Fails with why the link has ended, if it has. */
+  /** The next message with its delivery, for which it makes credit. Fails with why the link has ended, if it has. */
   async next() {
     this.link.add_credit(1);
     const first = async () => {

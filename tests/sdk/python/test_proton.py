@@ -45,8 +45,10 @@ def as_service(muster, way: str, policy: str = "service") -> Peer:
     return peer
 
 
-def as_reader(muster) -> Peer:
-    """The connection of a reader of telemetry, proven by the text of the key."""
+def as_reader(muster, way: str) -> Peer:
+    """The connection of a reader of telemetry, proven by the text of the key, or as any back-end program is."""
+    if way == "PLAIN":
+        return as_service(muster, way)
     audience = f"sb://{muster.hub['hostName']}/{muster.hub['name']}"
     peer = Peer(muster, muster.hub["hostName"])
     assert peer.put_token(audience, signature(audience, key_of(muster, "service").encode(), "service")) == 200
@@ -117,7 +119,8 @@ def test_a_device_sends_and_has_its_twin(muster, way):
             peer.sender("/devices/dev-2/messages/events").send(binary("not mine"))
     first, second = muster.run("events", "monitor", "--from", "start", "--count", "2").stdout.splitlines()
     first, second = json.loads(first), json.loads(second)
-    assert (first["body"], first["properties"], first["systemProperties"]["messageId"]) == ("first", {"alert": "yes"}, "m-1")
+    assert (first["body"], first["properties"]) == ("first", {"alert": "yes"})
+    assert first["systemProperties"]["messageId"] == "m-1"
     assert (second["body"], second["properties"]) == ("a text", {"level": "7"})
     assert muster.command("twin", "show", "dev-1")["properties"]["reported"]["temperature"] == 21
 
@@ -195,13 +198,14 @@ def test_a_back_end_program_is_refused_and_gets_feedback_again(muster, way):
 
 
 @pytest.mark.shows(**SERVICE, feature="Event Hubs endpoint: management, selectors, epochs")
-def test_telemetry_is_read_at_the_endpoint_for_event_hubs(muster):
+@pytest.mark.parametrize("way", WAYS)
+def test_telemetry_is_read_at_the_endpoint_for_event_hubs(muster, way):
     key, hub = create(muster, "dev-1"), muster.hub["name"]
-    with as_device(muster, "CBS", key) as peer:
+    with as_device(muster, way, key) as peer:
         telemetry = peer.sender("/devices/dev-1/messages/events")
         for number in range(5):
             telemetry.send(binary(str(number)))
-    with as_reader(muster) as reader:
+    with as_reader(muster, way) as reader:
 
         def describe(**said) -> dict:
             answer = reader.call("$management", Message(properties={"operation": "READ", "name": hub, **said}))
@@ -229,7 +233,7 @@ def test_telemetry_is_read_at_the_endpoint_for_event_hubs(muster):
         assert text(last) == "4"
 
         weak = reader.receiver(address, Epoch(1))
-        with as_reader(muster) as other:
+        with as_reader(muster, way) as other:
             assert text(other.receiver(address, Epoch(2)).receive()) == "0"
             with pytest.raises(LinkDetached, match="amqp:link:stolen"):
                 weak.receive()
