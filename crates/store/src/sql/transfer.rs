@@ -13,6 +13,7 @@ use domain::transfer::{
 };
 use domain::twin::ServiceChange;
 
+use super::link::Sequence;
 use super::resource::hub_exists;
 use super::rows::{Bits, Column, Senseless, from_json, moment, open_text, row_limit, to_json};
 use super::value::{Row, params};
@@ -210,6 +211,7 @@ fn import(tx: &mut Tx<'_, '_>, key: TransferKey, piece: ImportPiece, now: UnixTi
     let at = params![key.0, Bits(piece.from.bytes)];
     let found: Option<(i64, i64)> = tx.db().row(sql, at, |row| Ok((row.get(0)?, row.get(1)?)))?;
     let Some((hub, mut faults)) = found else { return Ok(false) };
+    tx.reserve([Sequence::TwinChanges, Sequence::IdentityChanges, Sequence::Events])?;
     for ImportLine { number, change } in piece.lines {
         let fault = match change {
             Err(fault) => Some(fault),
