@@ -15,8 +15,9 @@ use crate::ids::{ContentId, Etag, HubKey, LockToken, UploadId};
 use crate::operation::identity::IdentityName;
 use crate::sas::{SymmetricKey, sha256};
 
-/// Most blocks that one file is made of.
-pub const BLOCKS_MAX: usize = 10_000;
+/// Most blocks that one file is made of. Azure takes 50,000 of them; here a list of blocks is one change of the store, which
+/// holds up all others for as long as it takes.
+pub const BLOCKS_MAX: usize = 1_000;
 /// Files of a hub that holders of tokens for its container have begun and not written.
 pub const CONTAINER_UPLOADS_MAX: u32 = 1_000;
 /// Bytes that a piece of content counts for at least, so that there is a bound on how many there are.

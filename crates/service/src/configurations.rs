@@ -31,6 +31,8 @@ const IDLE: Duration = Duration::from_millis(500);
 const JUDGED_MAX: usize = 16;
 /// Who manages the modules that content names.
 const MANAGER: &str = "iotEdge";
+/// Pieces of queries, each of which looks at some hundreds of twins or more, that are run for the metrics of one list.
+const LISTED_PIECES_MAX: usize = 1_000;
 /// What the count of a metric is called while it is counted.
 const COUNT: &str = "n";
 
@@ -50,13 +52,13 @@ impl Service {
                 let hub = at(&["configurations", id.as_str()])?.key;
                 let found = self.0.store.find_configuration(hub, &id).await?;
                 let found = found.ok_or_else(no_configuration)?;
-                Ok(Answer::Configuration(Box::new(self.count(hub, found).await?)))
+                Ok(Answer::Configuration(Box::new(self.count_one(hub, found).await?)))
             }
             Ask::List { limit } => {
                 let hub = at(&["configurations"])?.key;
-                let mut listed = Vec::new();
+                let (mut listed, mut pieces) = (Vec::new(), LISTED_PIECES_MAX);
                 for configuration in self.0.store.list_configurations(hub).await?.into_iter().take(limit) {
-                    listed.push(self.count(hub, configuration).await?);
+                    listed.push(self.count(hub, configuration, &mut pieces).await?);
                 }
                 Ok(Answer::Configurations(listed))
             }
@@ -109,40 +111,54 @@ impl Service {
             changed(self.0.store.replace_configuration(hub, draft, precondition, self.now()).await?)?
         };
         self.0.configurations.notify_one();
-        Ok(Answer::Configuration(Box::new(self.count(hub, configuration).await?)))
+        Ok(Answer::Configuration(Box::new(self.count_one(hub, configuration).await?)))
     }
 
-    /// A configuration with the rows that its queries find.
-    async fn count(&self, hub: HubKey, configuration: Configuration) -> Result<Counted, Error> {
+    /// A configuration with the rows that its queries find, which are few.
+    async fn count_one(&self, hub: HubKey, configuration: Configuration) -> Result<Counted, Error> {
+        let mut pieces = usize::MAX;
+        self.count(hub, configuration, &mut pieces).await
+    }
+
+    /// A configuration with the rows that its queries find; without those of queries that take more than `pieces`, of
+    /// which it leaves what is left, and of those that make too many groups.
+    async fn count(&self, hub: HubKey, configuration: Configuration, pieces: &mut usize) -> Result<Counted, Error> {
         let mut metrics = BTreeMap::new();
         for (name, text) in &configuration.draft.metrics {
-            if let Ok(plan) = check_metric(text) {
-                metrics.insert(name.clone(), self.count_rows(hub, plan).await?);
+            let Ok(plan) = check_metric(text) else { continue };
+            if let Some(rows) = self.count_rows(hub, plan, pieces).await? {
+                metrics.insert(name.clone(), rows);
             }
         }
         let reported = match configuration.draft.content.is_deployment() {
-            true => Some(self.count_reports(hub, &configuration.draft.id).await?),
+            true => self.count_reports(hub, &configuration.draft.id, pieces).await?,
             false => None,
         };
         Ok(Counted { configuration, metrics, reported })
     }
 
-    /// What edge agents report of a deployment.
-    async fn count_reports(&self, hub: HubKey, id: &ConfigurationId) -> Result<Reported, Error> {
+    /// What edge agents report of a deployment; `None` if it cannot be counted.
+    async fn count_reports(
+        &self,
+        hub: HubKey,
+        id: &ConfigurationId,
+        pieces: &mut usize,
+    ) -> Result<Option<Reported>, Error> {
         let AgentQueries { successful, failed } = AgentQueries::of(id);
         let (mut counts, queries) = ([0; 2], [successful, failed]);
         for (count, text) in counts.iter_mut().zip(&queries) {
             // A name that the language cannot say is found nowhere.
             if let Ok(plan) = check_metric(text) {
-                *count = self.count_rows(hub, plan).await?;
+                let Some(rows) = self.count_rows(hub, plan, pieces).await? else { return Ok(None) };
+                *count = rows;
             }
         }
         let [successful, failed] = counts;
-        Ok(Reported { successful, failed })
+        Ok(Some(Reported { successful, failed }))
     }
 
-    /// How many rows a query finds.
-    async fn count_rows(&self, hub: HubKey, plan: Plan) -> Result<u64, Error> {
+    /// How many rows a query finds; `None` if they are too many, or too far apart, to be counted.
+    async fn count_rows(&self, hub: HubKey, plan: Plan, pieces: &mut usize) -> Result<Option<u64>, Error> {
         let column = GroupColumn { name: COUNT.to_owned(), value: GroupValue::Aggregate(Aggregate::Count) };
         let (keys, columns) = match plan.select.clone() {
             Select::Groups { keys, columns } => (keys, columns),
@@ -154,9 +170,9 @@ impl Service {
         let plan = Arc::new(Plan { select: Select::Groups { keys, columns }, ..plan });
         let mut place = None;
         loop {
-            let searched = self.0.store.group_twins(hub, &plan, place, groups).await?;
-            // More groups than are counted are as many as are.
-            let Ok(searched) = searched else { return Ok(top) };
+            let Some(left) = pieces.checked_sub(1) else { return Ok(None) };
+            *pieces = left;
+            let Ok(searched) = self.0.store.group_twins(hub, &plan, place, groups).await? else { return Ok(None) };
             (groups, place) = (searched.result, searched.next);
             if place.is_none() {
                 break;
@@ -165,7 +181,7 @@ impl Service {
         let (rows, _) = groups.rows(None, usize::MAX);
         let counted = || rows.first().and_then(|row| row.get(COUNT)).and_then(serde_json::Value::as_u64);
         let found = if is_grouped { rows.len() as u64 } else { counted().unwrap_or_default() };
-        Ok(found.min(top))
+        Ok(Some(found.min(top)))
     }
 
     /// Puts content into the twins of an edge device and its modules, which are made if they are not there.

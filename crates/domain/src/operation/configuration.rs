@@ -50,9 +50,9 @@ pub enum Ask {
 pub struct Counted {
     /// The configuration.
     pub configuration: Configuration,
-    /// Rows, by the names of its metrics.
+    /// Rows, by the names of its metrics; without those that are too many to be counted.
     pub metrics: BTreeMap<String, u64>,
-    /// What edge agents report of it, if it is a deployment.
+    /// What edge agents report of it, if it is a deployment and that can be counted.
     pub reported: Option<Reported>,
 }
 

@@ -10,6 +10,7 @@ use domain::ids::{ConfigurationId, DeviceId, ModuleId, Precondition};
 use domain::operation::configuration::{Answer, Ask, Counted};
 use domain::operation::identity::IdentityName;
 use domain::operation::{ErrorKind, Failure, Operation, Reply};
+use domain::query::GROUPS_MAX;
 use serde_json::{Map, Value};
 use service::EndpointOf;
 use store::conformance::sample::{device, identity, object};
@@ -130,6 +131,40 @@ async fn the_rows_of_metrics_are_counted() {
     let Answer::Configuration(found) = found else { panic!("{found:?}") };
     assert_eq!((found.metrics.get("some"), found.metrics.get("applied")), (Some(&1), Some(&1)));
     assert_eq!((found.configuration.targeted, found.configuration.applied), (1, 1));
+}
+
+#[tokio::test]
+async fn a_query_that_makes_too_many_groups_has_no_count() {
+    let ground = Ground::new().await;
+    for number in 0..=GROUPS_MAX {
+        ground.add_device(&format!("dev-{number}"), false).await;
+    }
+    let queries = [
+        ("devices", "SELECT * FROM devices"),
+        ("groups", "SELECT deviceId, COUNT() AS n FROM devices GROUP BY deviceId"),
+    ];
+    let metrics = queries.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
+    let counted = ground.put_configuration(Draft { metrics, ..draft("c", "deviceId = 'a'") }).await.unwrap().metrics;
+    assert_eq!(counted, BTreeMap::from([("devices".to_owned(), GROUPS_MAX as u64 + 1)]));
+}
+
+#[tokio::test]
+async fn a_list_counts_no_more_than_it_may() {
+    const CONFIGURATIONS: usize = 55;
+    const METRICS: usize = 20;
+    let ground = Ground::new().await;
+    ground.add_device("dev", false).await;
+    let metrics: BTreeMap<_, _> =
+        (0..METRICS).map(|number| (format!("m{number}"), "SELECT * FROM devices".to_owned())).collect();
+    for number in 0..CONFIGURATIONS {
+        let draft = Draft { metrics: metrics.clone(), ..draft(&format!("c-{number}"), "tags.a = 1") };
+        ground.put_configuration(draft).await.unwrap();
+    }
+    let Ok(Answer::Configurations(listed)) = ground.ask_configuration(Ask::List { limit: 100 }).await else {
+        panic!("they are listed");
+    };
+    let counted: usize = listed.iter().map(|found| found.metrics.len()).sum();
+    assert_eq!((listed.len(), counted), (CONFIGURATIONS, 1_000));
 }
 
 #[tokio::test]

@@ -190,6 +190,30 @@ pub async fn a_file_is_made_of_blocks_in_the_order_of_the_list(backend: &Backend
     assert_eq!(scene.charged().await, 2 * CHARGED_BYTES_MIN);
 }
 
+pub async fn a_file_of_many_blocks_that_is_replaced_leaves_none_of_them(backend: &Backend) {
+    /// More than one verb removes.
+    const BLOCKS: u128 = 120;
+    let scene = scene(backend).await;
+    scene.begin(1, "dev/a").await;
+    for round in 0..2 {
+        let named = |number| format!("b{number:03}");
+        for number in 0..BLOCKS {
+            let content = scene.content(1 + round * BLOCKS + number, b"x").await;
+            assert_eq!(scene.put(1, &named(number), content).await, Written::Done(()));
+        }
+        let names: Vec<String> = (0..BLOCKS).map(named).collect();
+        let list: Vec<_> = names.iter().map(|name| (name.as_str(), BlockSource::Latest)).collect();
+        assert!(matches!(scene.commit(1, &list).await, Written::Done(_)));
+        assert_eq!(scene.charged().await, 120 * CHARGED_BYTES_MIN);
+    }
+    assert_eq!(
+        (scene.is_kept(1).await, scene.is_kept(BLOCKS).await, scene.is_kept(2 * BLOCKS).await),
+        (false, false, true)
+    );
+    backend.store.delete_file(scene.hub, &name("dev/a")).await.unwrap();
+    assert_eq!((scene.charged().await, scene.is_kept(2 * BLOCKS).await), (0, false));
+}
+
 pub async fn a_list_of_blocks_is_carried_out_whole_or_not_at_all(backend: &Backend) {
     let scene = scene(backend).await;
     scene.begin(1, "dev/a").await;
@@ -253,9 +277,9 @@ pub async fn uploads_are_bounded_in_number_and_in_bytes(backend: &Backend) {
         let small = scene.content(10 + number, b"x").await;
         assert_eq!(scene.put(2, &format!("{number:03}"), small).await, Written::Done(()), "{number}");
     }
-    let small = scene.content(99, b"x").await;
+    let small = scene.content(9_999, b"x").await;
     assert_eq!(scene.put(2, "999", small).await, Written::Full(Limit::AllFiles));
-    let instead = scene.content(100, b"y").await;
+    let instead = scene.content(10_000, b"y").await;
     assert_eq!(scene.put(2, "000", instead).await, Written::Done(()), "in the place of another there is room");
 }
 

@@ -48,7 +48,7 @@ pub const QUOTAS: Quotas = Quotas {
     configurations_per_hub: 6,
     uploads_per_device: 2,
     file_bytes: 20_000,
-    files_bytes: 100_000,
+    files_bytes: 2_000_000,
 };
 
 pub fn after(seconds: u64) -> UnixTime {

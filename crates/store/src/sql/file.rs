@@ -3,6 +3,8 @@
 //! A verb tells which pieces nobody names any more, and they are removed once it is durable. Start at `write_file`.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -43,6 +45,34 @@ const NOTIFICATIONS: Queue = Queue {
     wakes: WAKES_NOTIFICATIONS,
 };
 
+/// When the time of content came that was let go: before any other.
+const LET_GO: i64 = 0;
+/// Rows of content that one verb removes, which holds up all others.
+const LET_GO_ROWS: usize = 100;
+/// How long a verb that failed may still be carried out by the server of a database, and longer.
+const DOUBTED_FOR: Duration = Duration::from_mins(1);
+/// Most pieces that are doubted at once; others stay until the store is opened.
+const DOUBTS_MAX: usize = 10_000;
+
+/// Pieces that a verb was to name which failed: some it may have named all the same.
+#[derive(Debug, Default)]
+pub(super) struct Doubts(Mutex<Vec<(ContentId, UnixTime)>>);
+
+impl Doubts {
+    fn note(&self, pieces: impl IntoIterator<Item = (ContentId, UnixTime)>) {
+        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = DOUBTS_MAX.saturating_sub(noted.len());
+        noted.extend(pieces.into_iter().take(room));
+    }
+
+    /// Up to `limit` pieces that were doubted for long enough, which are then no longer noted.
+    fn take(&self, now: UnixTime, limit: usize) -> Vec<(ContentId, UnixTime)> {
+        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = noted.iter().take(limit).take_while(|(_, since)| since.plus(DOUBTED_FOR) <= now).count();
+        noted.drain(..due).collect()
+    }
+}
+
 /// What a verb answers, and the pieces that nobody names any more.
 type Freeing<T> = Result<(T, Vec<ContentId>), Error>;
 
@@ -71,6 +101,19 @@ pub(super) fn is_named(link: Link<'_>, id: ContentId) -> Result<bool, Error> {
 fn remove_content(tx: &Tx<'_, '_>, condition: &str, parameters: impl Parameters) -> Result<Vec<ContentId>, Error> {
     let sql = format!("DELETE FROM content WHERE {condition} RETURNING id");
     tx.db().rows(&sql, parameters, |row| read_content_id(row, 0))
+}
+
+/// Lets go of content, and removes the first of it; what is left goes behind the verb that let it go, or in a sweep.
+fn let_go(tx: &Tx<'_, '_>, condition: &str, parameters: impl Parameters) -> Result<Vec<ContentId>, Error> {
+    let sql = format!("UPDATE content SET file = NULL, upload = NULL, expires_at = {LET_GO} WHERE {condition}");
+    tx.change(&sql, parameters)?;
+    remove_due(tx, LET_GO, LET_GO_ROWS)
+}
+
+/// Removes content whose time has come; what was let go comes first.
+fn remove_due(tx: &Tx<'_, '_>, now: i64, limit: usize) -> Result<Vec<ContentId>, Error> {
+    let due = "id IN (SELECT id FROM content WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)";
+    remove_content(tx, due, params![now, row_limit(limit)])
 }
 
 /// Removes a piece of what a hub held.
@@ -276,10 +319,11 @@ fn take_content(
     let sql = "SELECT id FROM content WHERE file = ?1 OR upload = ?2";
     let known: HashSet<ContentId> =
         tx.db().rows(sql, params![file, upload], |row| read_content_id(row, 0))?.into_iter().collect();
-    let mut freed = Vec::new();
     for id in known.difference(&wanted) {
-        freed.extend(remove_content(tx, "id = ?1", [content_column(*id)])?);
+        let sql = "UPDATE content SET file = NULL, upload = NULL, expires_at = ?2 WHERE id = ?1";
+        tx.change(sql, params![content_column(*id), LET_GO])?;
     }
+    let freed = remove_due(tx, LET_GO, LET_GO_ROWS)?;
     let sql = "UPDATE content SET file = ?1, upload = NULL, expires_at = NULL WHERE upload = ?2";
     tx.change(sql, params![file, upload])?;
     for one in content.iter().filter(|one| !known.contains(&one.id)) {
@@ -317,7 +361,7 @@ fn end_upload(
     let columns = params![id, hub.0, name.device.as_str(), module_column(name), now.micros()];
     let ended: Option<String> = tx.db().row(sql, columns, |row| row.get(0))?;
     let Some(file) = ended else { return Ok((Ended::NotFound, Vec::new())) };
-    let freed = remove_content(tx, "upload = ?1", [id])?;
+    let freed = let_go(tx, "upload = ?1", [id])?;
     let Some(settings) = ending.notify else { return Ok((Ended::Done, freed)) };
     let Some(stored) = find_file(tx.db(), hub, &file)? else { return Ok((Ended::Done, freed)) };
     let record = to_json(&NotificationRecord {
@@ -394,15 +438,14 @@ fn delete_file(tx: &Tx<'_, '_>, hub: HubKey, name: &str) -> Freeing<bool> {
     let sql = "DELETE FROM file WHERE hub = ?1 AND name = ?2 RETURNING id";
     let removed: Option<i64> = tx.db().row(sql, params![hub.0, name], |row| row.get(0))?;
     let Some(id) = removed else { return Ok((false, Vec::new())) };
-    Ok((true, remove_content(tx, "file = ?1", [id])?))
+    Ok((true, let_go(tx, "file = ?1", [id])?))
 }
 
 fn sweep(tx: &mut Tx<'_, '_>, now: UnixTime, limit: usize) -> Freeing<usize> {
     let columns = params![now.micros(), row_limit(limit)];
     let mut rows =
         tx.change("DELETE FROM upload WHERE id IN (SELECT id FROM upload WHERE expires_at <= ?1 LIMIT ?2)", columns)?;
-    let due = "id IN (SELECT id FROM content WHERE expires_at <= ?1 LIMIT ?2)";
-    let freed = remove_content(tx, due, params![now.micros(), row_limit(limit)])?;
+    let freed = remove_due(tx, now.micros(), limit)?;
     rows += freed.len();
     rows += NOTIFICATIONS.sweep(tx, now, limit)?;
     Ok((rows, freed))
@@ -443,13 +486,68 @@ impl Embedded {
         &self,
         verb: impl FnOnce(&mut Tx<'_, '_>) -> Freeing<T> + Clone + Send + 'static,
     ) -> Result<T, Error> {
-        let (answer, freed) = self.write(verb).await?;
-        if !freed.is_empty() {
-            let store = self.clone();
-            let removed = tokio::task::spawn_blocking(move || store.0.contents.remove(&freed)).await;
-            removed.map_err(|error| Error::backend("removing uploaded pieces", error))?;
+        let (answer, mut freed) = self.write_removing(verb).await?;
+        while freed >= LET_GO_ROWS {
+            let removed = self.write_removing(|tx| Ok(((), remove_due(tx, LET_GO, LET_GO_ROWS)?))).await;
+            freed = match removed {
+                Ok(((), more)) => more,
+                Err(error) => {
+                    tracing::warn!(error = %crate::error::chain(&error), "uploaded pieces wait for a sweep");
+                    0
+                }
+            };
         }
         Ok(answer)
+    }
+
+    /// Runs a verb that names `piece`, if there is one.
+    async fn write_naming<T: Send + 'static>(
+        &self,
+        (piece, now): (Option<ContentId>, UnixTime),
+        verb: impl FnOnce(&mut Tx<'_, '_>) -> Freeing<T> + Clone + Send + 'static,
+    ) -> Result<T, Error> {
+        let outcome = self.write_freeing(verb).await;
+        if outcome.is_err() {
+            self.0.doubts.note(piece.map(|piece| (piece, now)));
+        }
+        outcome
+    }
+
+    /// Runs a verb, and removes the pieces that it frees; how many there were.
+    async fn write_removing<T: Send + 'static>(
+        &self,
+        verb: impl FnOnce(&mut Tx<'_, '_>) -> Freeing<T> + Clone + Send + 'static,
+    ) -> Result<(T, usize), Error> {
+        let (answer, freed) = self.write(verb).await?;
+        let count = freed.len();
+        self.remove_pieces(freed).await?;
+        Ok((answer, count))
+    }
+
+    async fn remove_pieces(&self, pieces: Vec<ContentId>) -> Result<(), Error> {
+        if pieces.is_empty() {
+            return Ok(());
+        }
+        let store = self.clone();
+        let removed = tokio::task::spawn_blocking(move || store.0.contents.remove(&pieces)).await;
+        removed.map_err(|error| Error::backend("removing uploaded pieces", error))
+    }
+
+    /// Removes pieces of verbs that failed, unless these named them all the same; how many were looked at.
+    async fn settle_doubts(&self, now: UnixTime, limit: usize) -> Result<usize, Error> {
+        let doubted = self.0.doubts.take(now, limit);
+        let asked: Vec<ContentId> = doubted.iter().map(|(piece, _)| *piece).collect();
+        let unnamed = self.read(move |db| {
+            let is_unnamed = |id: &ContentId| is_named(db.link, *id).map(|is_named| (!is_named).then_some(*id));
+            asked.iter().filter_map(|id| is_unnamed(id).transpose()).collect::<Result<Vec<_>, _>>()
+        });
+        match unnamed.await {
+            Ok(unnamed) => self.remove_pieces(unnamed).await.map(|()| doubted.len()),
+            Err(error) => {
+                self.0.doubts.note(doubted);
+                Err(error)
+            }
+        }
     }
 }
 
@@ -493,7 +591,7 @@ impl FileStore for Embedded {
         (block, content): (BlockId, Content),
         now: UnixTime,
     ) -> Result<Written<()>, Error> {
-        self.write_freeing(move |tx| put_block(tx, hub, upload, (&block, content), now)).await
+        self.write_naming((Some(content.id), now), move |tx| put_block(tx, hub, upload, (&block, content), now)).await
     }
 
     async fn list_blocks(&self, hub: HubKey, upload: UploadId) -> Result<Vec<(BlockId, u64)>, Error> {
@@ -507,7 +605,11 @@ impl FileStore for Embedded {
     }
 
     async fn write_file(&self, hub: HubKey, writing: Writing, now: UnixTime) -> Result<Written<Etag>, Error> {
-        self.write_freeing(move |tx| write_file(tx, hub, &writing, now)).await
+        let piece = match &writing.source {
+            WritingSource::Whole(content) => Some(content.id),
+            WritingSource::Blocks(_) => None,
+        };
+        self.write_naming((piece, now), move |tx| write_file(tx, hub, &writing, now)).await
     }
 
     async fn end_upload(
@@ -536,9 +638,10 @@ impl FileStore for Embedded {
     }
 
     async fn sweep_files(&self, now: UnixTime, limit: usize) -> Result<usize, Error> {
+        let settled = self.settle_doubts(now, limit).await?;
         match self.read(move |db| is_sweep_due(db, now)).await? {
-            true => self.write_freeing(move |tx| sweep(tx, now, limit)).await,
-            false => Ok(0),
+            true => Ok(settled + self.write_freeing(move |tx| sweep(tx, now, limit)).await?),
+            false => Ok(settled),
         }
     }
 

@@ -89,6 +89,7 @@ struct Inner {
     refusals: Refusals,
     telemetry: EmbeddedLog,
     contents: Arc<Contents>,
+    doubts: file::Doubts,
 }
 
 /// What runs verbs and queries.
@@ -341,7 +342,15 @@ impl Embedded {
             }
         };
         let context = Arc::new(context);
-        let store = Self(Arc::new(Inner { engine: start()?, context, changes, refusals, telemetry, contents }));
+        let store = Self(Arc::new(Inner {
+            engine: start()?,
+            context,
+            changes,
+            refusals,
+            telemetry,
+            contents,
+            doubts: file::Doubts::default(),
+        }));
         store.carry_out_removals(removals);
         Ok(store)
     }

@@ -137,6 +137,7 @@ conformance! {
         a_file_is_written_whole_and_read_in_parts
         a_file_of_no_device_is_written_by_who_may_write_all_of_them
         a_file_is_made_of_blocks_in_the_order_of_the_list
+        a_file_of_many_blocks_that_is_replaced_leaves_none_of_them
         a_list_of_blocks_is_carried_out_whole_or_not_at_all
         a_file_that_is_there_is_left_alone_where_that_is_wished
         uploads_are_bounded_in_number_and_in_bytes

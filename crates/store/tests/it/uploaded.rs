@@ -61,6 +61,29 @@ async fn what_no_record_names_is_gone_after_the_next_opening() {
 }
 
 #[tokio::test]
+async fn a_piece_whose_verb_failed_goes_in_time_unless_it_was_named() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path());
+    let hub = begin(&store).await;
+    let file = rusqlite::Connection::open(place.path().join("muster.db")).unwrap();
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON content BEGIN SELECT RAISE(ABORT, 'no'); END";
+    file.execute_batch(refuse).unwrap();
+    let block = BlockId::from_bytes(b"b1").unwrap();
+    let piece = content(&store, 1).await;
+    store.put_block(hub, UPLOAD, (block, piece), NOON).await.unwrap_err();
+    let source = WritingSource::Whole(content(&store, 2).await);
+    let writing = Writing { upload: UPLOAD, source, properties: FileProperties::default(), only_new: false };
+    store.write_file(hub, writing, NOON).await.unwrap_err();
+    // As if its verb had been carried out after all.
+    file.execute_batch("DROP TRIGGER refuse").unwrap();
+    file.execute("INSERT INTO content (id, hub, bytes) VALUES (?1, ?2, 5)", (2_u128.to_be_bytes(), hub.0)).unwrap();
+    assert_eq!((store.sweep_files(after(59), 9).await.unwrap(), names(place.path()).len()), (0, 2));
+    store.sweep_files(after(60), 9).await.unwrap();
+    assert_eq!(names(place.path()), [ContentId::from_bits(2).to_string()]);
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_file_survives_and_belongs_to_its_owner_alone() {
     let place = tempfile::tempdir().unwrap();
     let store = open(place.path());
