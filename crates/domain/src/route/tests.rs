@@ -111,6 +111,34 @@ fn what_cannot_be_routed_is_refused() {
 }
 
 #[test]
+fn headers_that_would_change_how_a_request_is_read_cannot_be_set() {
+    let cases = [
+        ("Authorization", true),
+        ("x-functions-key", true),
+        ("Content-Type", false),
+        ("content-encoding", false),
+        ("HOST", false),
+        ("Transfer-Encoding", false),
+        ("TE", false),
+        ("Expect", false),
+        ("Connection", false),
+        ("Keep-Alive", false),
+        ("", false),
+        ("two words", false),
+        ("a:b", false),
+        ("a\r\nb", false),
+    ];
+    for (header, expected) in cases {
+        let mut endpoint = webhook("a", "https://example.org/hook", "x");
+        if let Target::Webhook(webhook) = &mut endpoint.target {
+            webhook.headers = vec![(header.to_owned(), SecretText::new("x"))];
+        }
+        let written = Routing { endpoints: vec![endpoint], ..Routing::default() };
+        assert_eq!(Routing::settle(draft(written), &Routing::default()).is_ok(), expected, "{header:?}");
+    }
+}
+
+#[test]
 fn a_masked_secret_stands_for_the_one_that_is_kept_for_the_same_server() {
     let with = |url: &str, header: &str| Routing { endpoints: vec![webhook("a", url, header)], ..Routing::default() };
     let present = with("https://example.org/hook", "Bearer 1");
