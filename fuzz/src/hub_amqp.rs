@@ -14,7 +14,7 @@ use domain::operation::cloud_to_device::{self, Receiver};
 use domain::operation::identity::IdentityName;
 use domain::operation::session::{Answer, AuthenticationMethod, ConnectedDevice, CutOff, Seat, Subscriptions};
 use domain::operation::{ErrorKind, Failure, Operation, Push, Reply, method, session, telemetry, twin};
-use proto::amqp::{DeliveryState, LinkTerms, Outgoing, ReceiverSettleMode, Role, Settlement, Source, Target};
+use proto::amqp::{DeliveryState, LinkTerms, Outgoing, ReceiverSettleMode, Role, Settlement, Source, Symbol, Target};
 
 use crate::amqp_ends::{Conversation, Ends};
 use crate::script::Script;
@@ -104,6 +104,7 @@ impl Conversation for Pair {
         | Operation::Session(
             session::Ask::Renew { device }
             | session::Ask::Subscribe { device, .. }
+            | session::Ask::Announce { device, .. }
             | session::Ask::Disconnect { device },
         )) = &ask.operation
         else {
@@ -155,8 +156,13 @@ impl Pair {
             false => (Role::Receiver, Source::at(address), Target::default()),
         };
         let mut terms = LinkTerms::between(source, target, 0);
-        if script.byte().is_multiple_of(2) {
+        let how = script.byte();
+        if how.is_multiple_of(2) {
             terms.rcv_settle_mode = ReceiverSettleMode::Second;
+        }
+        if how.is_multiple_of(3) {
+            let model_id = if how.is_multiple_of(9) { "dtmi:x;1" } else { "dtmi:x;2" };
+            terms.properties.push(Symbol::from_static("com.microsoft:model-id"), model_id);
         }
         self.ends.attach("link-", role, terms, script);
     }
@@ -209,6 +215,9 @@ impl Pair {
             // Leaving does not fail.
             Operation::Session(session::Ask::Disconnect { .. }) => Ok(Reply::Session(Answer::Done)),
             _ if fails => Err(failure()),
+            Operation::Session(session::Ask::Announce { device, model_id }) => {
+                Ok(Reply::Session(Answer::Announced(device.announcing(model_id))))
+            }
             Operation::Session(session::Ask::Connect(connect)) => {
                 let device = self.seat(connect.claimed.clone());
                 let subscriptions = Subscriptions::default();
