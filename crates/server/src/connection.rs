@@ -9,6 +9,7 @@ mod link;
 mod misuse;
 mod running;
 mod seated;
+mod server;
 
 use std::future::poll_fn;
 use std::io;
@@ -27,6 +28,7 @@ use self::link::Link;
 use self::misuse::MisuseLog;
 use self::running::{Running, Settled};
 use self::seated::Seated;
+pub use self::server::{ConnectionServer, Protocol};
 use crate::door::Door;
 use crate::shutdown::{DrainSignal, Tasks, Work};
 use crate::tls::PeerContext;

@@ -1,44 +1,27 @@
-//! MQTT connections: a session for each, driven like any other (`connection`). Start at [`MqttServer::serve`].
+//! MQTT connections. Start at [`MqttServer`].
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use dialect::mqtt::Session;
 use dialect::session::Refusals;
-use domain::operation::Caller;
 use proto::mqtt::Limits;
-use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::connection::{Driver, has_certificate};
-use crate::door::Door;
-use crate::shutdown::Tasks;
+use crate::connection::{ConnectionServer, Protocol};
 
-/// Serves MQTT connections. Cheap to clone.
+/// What is spoken over them.
 #[derive(Clone)]
-pub struct MqttServer {
-    driver: Driver,
-    limits: Arc<Limits>,
-    refusals: Arc<dyn Refusals>,
-}
+pub enum Mqtt {}
 
-impl MqttServer {
-    /// A server with `limits` for each connection.
-    pub fn new(door: Door, limits: Limits) -> Self {
-        let refusals = Arc::new(door.clone());
-        Self { refusals, driver: Driver::new(door, "MQTT"), limits: Arc::new(limits) }
-    }
+/// Serves them.
+pub type MqttServer = ConnectionServer<Mqtt>;
 
-    /// Serves a connection until it ends, or until the server drains and everything the client sent is answered.
-    pub fn serve<S>(&self, stream: S, caller: Caller, tasks: &Tasks) -> impl Future<Output = ()> + Send + use<S>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send,
-    {
-        let session = Session::new(
-            Arc::clone(&self.limits),
-            Arc::clone(&self.refusals),
-            has_certificate(&caller),
-            Instant::now(),
-        );
-        self.driver.serve(stream, session, caller, tasks)
+impl Protocol for Mqtt {
+    const NAME: &'static str = "MQTT";
+    type Limits = Limits;
+    type Session = Session;
+
+    fn session(limits: Arc<Limits>, refusals: Arc<dyn Refusals>, has_certificate: bool, now: Instant) -> Session {
+        Session::new(limits, refusals, has_certificate, now)
     }
 }

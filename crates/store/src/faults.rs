@@ -1,7 +1,7 @@
 //! Faults made on purpose, to show that callers and tests survive and notice them.
 //!
 //! [`Faulty`] makes chosen calls of a store fail, before or after they were done: the second is a reply that was lost. Or
-//! it keeps the replies of a verb back, or has the verb panic.
+//! it keeps the replies of a verb back, or has the verb panic. [`HeldLog`] is a log that takes nothing for a while.
 //! The switches for power-cut tests and for lost messages exist only in builds with the feature `torture`.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,6 +45,10 @@ use crate::ports::{
     Resources, RouteStore, Searched, Settled, StoredMessage, Swept, TelemetryLog, Told, TransferKey, TransferStore,
     TwinChange, TwinOutcome, TwinStore, Writing, Written, X509Lookup,
 };
+
+mod held_log;
+
+pub use held_log::HeldLog;
 
 /// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

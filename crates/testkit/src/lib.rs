@@ -5,7 +5,6 @@
 
 pub mod amqp_client;
 pub mod golden;
-pub mod held_log;
 pub mod raw_http;
 pub mod raw_mqtt;
 pub mod raw_websocket;

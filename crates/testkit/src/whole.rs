@@ -20,13 +20,11 @@ use server::serve::{RimLimits, ServeOptions, Server, StartError};
 use server::shutdown::{Drained, Tasks};
 use service::clock::{SystemClock, SystemEntropy};
 use service::{Defaults, EndpointOf, Parts, Service, Settings};
-use store::faults::Faulty;
+use store::faults::{Faulty, HeldLog};
 use store::ports::{Store, TelemetryLog};
 use store::sqlite::{Embedded, Options};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
-
-use crate::held_log::HeldLog;
 
 /// How long a drain may take.
 const DRAIN_MAX: Duration = Duration::from_secs(10);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use domain::operation::backend::Backend;
 use domain::operation::session::{Ask, ConnectedDevice, CutOff, Verify};
 use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply};
-use proto::amqp::{Event, LinkId, SaslCode, SessionId, condition};
+use proto::amqp::{Attach, Event, LinkId, SaslCode, SessionId, condition};
 
 use super::cbs::{self, Cbs, PutToken};
 use super::cut_off;
@@ -14,7 +14,7 @@ use super::events_amqp::Events;
 use super::link_address::read_identity;
 use super::service_amqp::Backends;
 use crate::amqp::links::Told;
-use crate::amqp::{Farewell, Machine, Plain, Port, address_of};
+use crate::amqp::{Address, Farewell, Machine, Plain, Port, address_of};
 use crate::error;
 use crate::session::{AskId, CloseReason};
 
@@ -37,6 +37,26 @@ struct Ending {
     reason: CutOff,
     /// Whether the last one was a back-end program.
     is_of_backend: bool,
+}
+
+/// A link that a client attaches to one of the hub's nodes, and that is to be answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    /// The link.
+    pub link: LinkId,
+    /// The session it belongs to.
+    pub session: SessionId,
+    /// What the client wants.
+    pub attach: &'a Attach,
+    /// Which node.
+    pub address: &'a Address,
+}
+
+impl Arrival<'_> {
+    /// Whom the client believes to have dialled: what the link says goes before what its connection said.
+    pub fn said_host(&self, port: &Port<'_>) -> String {
+        self.address.authority.as_deref().or(port.opened.host.as_deref()).unwrap_or_default().to_owned()
+    }
 }
 
 /// How long a client has to leave by itself of which the last device or back end was cut off. Node never finishes closing
@@ -75,7 +95,7 @@ impl Side {
         }
     }
 
-    fn attach(&mut self, (link, session): (LinkId, SessionId), attach: &proto::amqp::Attach, port: &mut Port<'_>) {
+    fn attach(&mut self, (link, session): (LinkId, SessionId), attach: &Attach, port: &mut Port<'_>) {
         let Some(address) = address_of(attach) else {
             let error = bad_address("The link has no address.", port);
             return port.refuse_link(link, "", error);
@@ -83,9 +103,10 @@ impl Side {
         if address.path().eq_ignore_ascii_case(cbs::NODE) {
             return self.cbs.attach((link, session), attach, port);
         }
-        let is_taken = self.backends.attach((link, session), (attach, &address), &self.cbs, port)
-            || self.events.attach((link, session), (attach, &address), &self.cbs, port)
-            || self.devices.attach((link, session), (attach, &address), &self.cbs, port);
+        let arrival = Arrival { link, session, attach, address: &address };
+        let is_taken = self.backends.attach(arrival, &self.cbs, port)
+            || self.events.attach(arrival, &self.cbs, port)
+            || self.devices.attach(arrival, &self.cbs, port);
         if !is_taken {
             let error = bad_address("Nothing is at this address.", port);
             port.refuse_link(link, address.path(), error);

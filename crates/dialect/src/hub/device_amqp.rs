@@ -11,17 +11,18 @@ use domain::message::MESSAGE_BYTES_MAX;
 use domain::operation::identity::IdentityName;
 use domain::operation::session::{self, Ask, Connect, ConnectedDevice, CutOff, Memory};
 use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply, telemetry, twin};
-use proto::amqp::{Attach, Delivery, DeliveryId, DeliveryState, LinkId, Message, MessageId, Role, SessionId};
+use proto::amqp::{Attach, Delivery, DeliveryId, DeliveryState, LinkId, Message, MessageId, Role, SessionId, Value};
 
 use self::device::{Answer, Device, Kind, Link};
+use super::amqp::Arrival;
 use super::cbs::{Cbs, PutToken};
 use super::cut_off;
 use super::link_address::{LinkAddress, Purpose};
 use super::telemetry_amqp;
 use super::twin_amqp::{self, TwinRequest};
 use super::twin_answer::TwinAnswer;
+use crate::amqp::Port;
 use crate::amqp::links::{self, Credit, Sender};
-use crate::amqp::{Address, Port};
 use crate::error::{self, Refused};
 use crate::session::AskId;
 
@@ -161,13 +162,8 @@ impl Devices {
 
     /// Takes a link that a client attaches; `false` if its address is none of a device's. It is answered once its device is
     /// seated.
-    pub fn attach(
-        &mut self,
-        (link, session): (LinkId, SessionId),
-        (attach, address): (&Attach, &Address),
-        tokens: &Cbs,
-        port: &mut Port<'_>,
-    ) -> bool {
+    pub fn attach(&mut self, arrival: Arrival<'_>, tokens: &Cbs, port: &mut Port<'_>) -> bool {
+        let Arrival { link, session, attach, address } = arrival;
         let Ok(LinkAddress { identity, purpose }) = LinkAddress::read(address) else { return false };
         let kind = Kind { purpose, role: attach.role };
         if !kind.is_known(&identity) {
@@ -183,7 +179,7 @@ impl Devices {
             let put = tokens.token_for(&identity);
             device.has_token = put.is_some();
             device.model_id = device::model_of(attach).map(str::to_owned);
-            let operation = Operation::Session(Ask::Connect(Box::new(connect(&identity, attach, address, port))));
+            let operation = Operation::Session(Ask::Connect(Box::new(connect(&identity, arrival, port))));
             let ask = port.ask_with(put.map(|put| put.token.clone()), operation, Lane::Serial);
             self.wait_for(ask, Waiting::Seat(identity));
         }
@@ -575,13 +571,13 @@ fn outcome(reply: Result<Reply, Failure>) -> DeliveryState {
 }
 
 /// How the device introduces itself by its first link.
-fn connect(identity: &IdentityName, attach: &Attach, address: &Address, port: &Port<'_>) -> Connect {
-    let property = |name| attach.properties.find(name).and_then(proto::amqp::Value::as_str).map(str::to_owned);
+fn connect(identity: &IdentityName, arrival: Arrival<'_>, port: &Port<'_>) -> Connect {
+    let client = arrival.attach.properties.find("com.microsoft:client-version").and_then(Value::as_str);
     Connect {
-        host: address.authority.as_deref().or(port.opened.host.as_deref()).unwrap_or_default().to_owned(),
+        host: arrival.said_host(port),
         claimed: identity.clone(),
         memory: Memory::LeaveAlone,
-        model_id: device::model_of(attach).map(str::to_owned),
-        client: property("com.microsoft:client-version"),
+        model_id: device::model_of(arrival.attach).map(str::to_owned),
+        client: client.map(str::to_owned),
     }
 }

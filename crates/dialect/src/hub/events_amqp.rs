@@ -15,10 +15,10 @@ use proto::amqp::{Attach, Delivery, LinkId, MessageId, Role, SessionId, Value};
 use self::address::Node;
 use self::management::Request;
 use self::reader::{Next, Reading};
+use super::amqp::Arrival;
 use super::cbs::{Cbs, PutToken};
 use super::exchange::Exchange;
-use crate::amqp::links;
-use crate::amqp::{Address, Port};
+use crate::amqp::{Port, links};
 use crate::error::Refused;
 use crate::session::AskId;
 
@@ -120,14 +120,9 @@ impl Events {
     }
 
     /// Takes a link that a client attaches; `false` if its address is none of this endpoint's.
-    pub fn attach(
-        &mut self,
-        (link, session): (LinkId, SessionId),
-        (attach, address): (&Attach, &Address),
-        tokens: &Cbs,
-        port: &mut Port<'_>,
-    ) -> bool {
-        let host = said_host(address, port);
+    pub fn attach(&mut self, arrival: Arrival<'_>, tokens: &Cbs, port: &mut Port<'_>) -> bool {
+        let Arrival { link, session, attach, address } = arrival;
+        let host = arrival.said_host(port);
         match Node::read(address) {
             None => return false,
             Some(Node::Management) => self.management.attach((link, session), attach, REQUEST_BYTES_MAX, port),
@@ -138,7 +133,7 @@ impl Events {
                 let token = tokens.token_covering(&["messages", "events"]);
                 let ask = ask(Ask::Locate { host }, token, port);
                 self.waiting.insert(ask, Waiting::Locate { link, rest });
-                self.arrive((link, session), (attach, address));
+                self.arrive(arrival);
             }
             Some(Node::Partition { name, group, partition }) => {
                 let entity = Entity { host, name, partition: Some(partition) };
@@ -148,7 +143,7 @@ impl Events {
                         let token = tokens.token_covering(&wanted.path());
                         let ask = ask(Ask::Attach(Box::new(wanted)), token, port);
                         self.waiting.insert(ask, Waiting::Attach(link));
-                        self.arrive((link, session), (attach, address));
+                        self.arrive(arrival);
                     }
                 }
             }
@@ -156,7 +151,7 @@ impl Events {
         true
     }
 
-    fn arrive(&mut self, (link, session): (LinkId, SessionId), (attach, address): (&Attach, &Address)) {
+    fn arrive(&mut self, Arrival { link, session, attach, address }: Arrival<'_>) {
         self.is_used = true;
         let stage = Stage::Arriving(Box::new(attach.clone()));
         self.links.insert(link, Link { session, address: address.path().into(), stage });
@@ -371,11 +366,6 @@ impl Link {
 
 fn ask(ask: Ask, token: Option<&PutToken>, port: &mut Port<'_>) -> AskId {
     port.ask_with(token.map(|put| put.token.clone()), Operation::Events(ask), Lane::Serial)
-}
-
-/// Whom the client believes to have dialled, by its link's address before its open.
-fn said_host(address: &Address, port: &Port<'_>) -> String {
-    address.authority.as_deref().or(port.opened.host.as_deref()).unwrap_or_default().to_owned()
 }
 
 /// What a reader's attach asks for.

@@ -17,6 +17,7 @@ use proto::amqp::{Attach, Delivery, DeliveryId, DeliveryState, LinkId, Role, Ses
 
 use self::queue::{Queue, Taken};
 use self::reader::{Handed, Reader};
+use super::amqp::Arrival;
 use super::cbs::{Cbs, PutToken};
 use super::cut_off;
 use crate::amqp::links::{self, Credit, Told};
@@ -168,18 +169,13 @@ impl Backends {
 
     /// Takes a link that a client attaches; `false` if its address is none of a back-end program's. It is answered once the
     /// service has judged.
-    pub fn attach(
-        &mut self,
-        (link, session): (LinkId, SessionId),
-        (attach, address): (&Attach, &Address),
-        tokens: &Cbs,
-        port: &mut Port<'_>,
-    ) -> bool {
+    pub fn attach(&mut self, arrival: Arrival<'_>, tokens: &Cbs, port: &mut Port<'_>) -> bool {
+        let Arrival { link, session, attach, address } = arrival;
         let Some(purpose) = Purpose::read(address).filter(|purpose| purpose.role() == attach.role) else {
             return false;
         };
         self.links.insert(link, Link { session, purpose, stage: Stage::Arriving(Box::new(attach.clone())) });
-        let host = address.authority.as_deref().or(port.opened.host.as_deref()).unwrap_or_default().to_owned();
+        let host = arrival.said_host(port);
         let path = purpose.path().iter().map(|&segment| segment.to_owned()).collect();
         let enter = Ask::Enter(Box::new(Enter { host, action: purpose.action(), path }));
         let token = tokens.policy_token().map(|put| put.token.clone());

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use domain::ids::HubKey;
-use domain::message::{Draft, MESSAGE_BYTES_MAX, Message, Origin};
+use domain::message::{Draft, MESSAGE_BYTES_MAX, Origin};
 use domain::operation::session::AuthenticationMethod;
 use domain::operation::telemetry::{Answer, Ask};
 use domain::operation::{Caller, ErrorKind, Failure, Operation, Reply};
@@ -13,8 +11,8 @@ use futures_util::stream::FuturesUnordered;
 use service::Settings;
 use store::conformance::Done as _;
 use store::conformance::sample::{NOON, device, identity, keys};
-use store::ports::{IdentityStore as _, Position, ReadFrom, StoredMessage, TelemetryLog};
-use tokio::sync::{Semaphore, watch};
+use store::faults::HeldLog;
+use store::ports::{IdentityStore as _, ReadFrom, StoredMessage};
 use tokio::time::timeout;
 
 use crate::ground::{Ground, PATIENCE, open_over};
@@ -71,62 +69,17 @@ async fn who_proves_nothing_posts_nothing() {
     assert!(ground.log_of_the_hub().await.is_empty());
 }
 
-/// A log that takes nothing before it is let go.
-struct Held {
-    log: Arc<dyn TelemetryLog>,
-    gate: Arc<Semaphore>,
-}
-
-#[async_trait]
-impl TelemetryLog for Held {
-    async fn append(&self, message: Message) -> Result<Position, store::Error> {
-        drop(self.gate.acquire().await);
-        self.log.append(message).await
-    }
-
-    async fn append_all(&self, messages: Vec<Message>) -> Result<(), store::Error> {
-        drop(self.gate.acquire().await);
-        self.log.append_all(messages).await
-    }
-
-    async fn read(
-        &self,
-        hub: HubKey,
-        partition: u16,
-        from: ReadFrom,
-        limit: usize,
-    ) -> Result<Vec<StoredMessage>, store::Error> {
-        self.log.read(hub, partition, from, limit).await
-    }
-
-    async fn bounds(&self, hub: HubKey, partition: u16) -> Result<Option<(Position, Position)>, store::Error> {
-        self.log.bounds(hub, partition).await
-    }
-
-    fn appended(&self, hub: HubKey) -> watch::Receiver<u64> {
-        self.log.appended(hub)
-    }
-
-    fn set_retention(&self, hub: HubKey, keep: std::time::Duration) {
-        self.log.set_retention(hub, keep);
-    }
-
-    fn forget_hub(&self, hub: HubKey) {
-        self.log.forget_hub(hub);
-    }
-}
-
 #[tokio::test]
 async fn who_finds_too_much_under_way_is_told_when_to_come_again() {
     /// As many of the largest messages as may wait.
     const ROOM: usize = 32;
     const POSTS: usize = 40;
 
-    let gate = Arc::new(Semaphore::new(0));
     let mut ground = Ground::new().await;
     let log = Arc::new(ground.store.inner().telemetry().clone());
-    let held = Arc::new(Held { log, gate: Arc::clone(&gate) });
-    ground.service = open_over(&ground.store, held, &ground.clock, Settings::default()).await.unwrap();
+    let held = Arc::new(HeldLog::new(log));
+    held.hold();
+    ground.service = open_over(&ground.store, held.clone(), &ground.clock, Settings::default()).await.unwrap();
     make_device(&ground).await;
 
     let sender = ground.sender();
@@ -137,7 +90,7 @@ async fn who_finds_too_much_under_way_is_told_when_to_come_again() {
         let refused = timeout(PATIENCE, posts.next()).await.expect("an answer").unwrap().unwrap_err();
         assert_eq!((refused.kind, refused.retry_after_s.is_some()), (ErrorKind::Throttled, true));
     }
-    gate.close();
+    held.let_go();
     let answers: Vec<_> = timeout(PATIENCE, posts.collect()).await.expect("answers");
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     assert!(ground.post(&sender, &bodies).await.is_ok(), "there is room again");

@@ -9,9 +9,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::ids::HubKey;
 use domain::message::Message;
-use store::Error;
-use store::ports::{Position, ReadFrom, StoredMessage, TelemetryLog};
 use tokio::sync::watch;
+
+use crate::Error;
+use crate::ports::{Position, ReadFrom, StoredMessage, TelemetryLog};
 
 /// The log.
 pub struct HeldLog {
