@@ -341,11 +341,12 @@ fn note_states(
     count(tx, (hub, id), after, 1)
 }
 
-/// Whether a configuration is there, and a deployment.
+/// Whether a configuration is there, and a deployment. One that cannot be read is taken for none, so that it keeps nobody
+/// from leaving.
 fn is_deployment(db: Db<'_>, hub: HubKey, name: &str) -> Result<bool, Error> {
     let Ok(id) = ConfigurationId::parse(name) else { return Ok(false) };
-    let draft = find_row(db, hub, &id)?.map(|row| row.draft()).transpose()?;
-    Ok(draft.is_some_and(|draft| draft.content.is_deployment()))
+    let row = find_row(db, hub, &id)?;
+    Ok(row.is_some_and(|row| row.draft().is_ok_and(|draft| draft.content.is_deployment())))
 }
 
 fn is_agent(name: &IdentityName) -> bool {

@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use domain::configuration::{Content, Draft};
+use domain::enrollment::Capabilities;
+use domain::identity::Identity;
 use domain::ids::Precondition;
 use domain::operation::registration::RegistrationStatus;
 use domain::twin::ServiceChange;
@@ -114,5 +117,21 @@ async fn a_configuration_that_cannot_be_read_holds_up_no_other_and_keeps_what_it
     spoil(place.path(), "UPDATE configuration SET record = '{' WHERE id = 'first'");
     add("dev-2").await;
     assert_eq!((speed("dev-2").await, speed("dev-1").await), (Some(2), Some(1)));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_deployment_that_cannot_be_read_keeps_no_edge_device_from_leaving() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path());
+    let hub = make_hub(&store, "hub").await;
+    let edge = Identity { capabilities: Capabilities { iot_edge: true }, ..identity(device("edge"), 1) };
+    store.create_identity(hub, edge, None, NOON).await.unwrap().done();
+    let modules = serde_json::from_str(r#"{"part":{"properties.desired.rate":5}}"#).unwrap();
+    let content = Content { modules: Some(modules), ..Content::default() };
+    store.create_configuration(hub, Draft { content, ..draft("c", 0, "*", 1) }, NOON).await.unwrap().done();
+    while store.judge_twins(9, NOON).await.unwrap().has_more {}
+    spoil(place.path(), "UPDATE configuration SET record = '{' WHERE id = 'c'");
+    store.delete_identity(hub, &device("edge"), Precondition::Exists).await.unwrap().done();
     store.close().await;
 }
