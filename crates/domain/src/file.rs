@@ -4,6 +4,8 @@
 //! the end how it went (`contract/hub-device.md 5.4`). The name of a file never names anything on a disk. Knows no wire
 //! and no clock. Start at [`FileName`] and [`FileToken`].
 
+pub mod checksum;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -14,6 +16,8 @@ use crate::cloud_to_device::{FeedbackSettings, InvalidQueue, QueueSettings};
 use crate::ids::{ContentId, Etag, HubKey, LockToken, UploadId};
 use crate::operation::identity::IdentityName;
 use crate::sas::{SymmetricKey, sha256};
+
+use self::checksum::Md5;
 
 /// Most blocks that one file is made of. Azure takes 50,000 of them; here a list of blocks is one change of the store, which
 /// holds up all others for as long as it takes.
@@ -293,7 +297,7 @@ pub struct Content {
     pub bytes: u64,
 }
 
-/// What a client says of a file's content, as text that is given back unchanged.
+/// What a client says of a file's content, given back unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 pub struct FileProperties {
@@ -303,6 +307,9 @@ pub struct FileProperties {
     /// Content encoding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_encoding: Option<String>,
+    /// What the content adds up to: as was found of one that came whole, else as its sender says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_md5: Option<Md5>,
 }
 
 /// A file that is there.

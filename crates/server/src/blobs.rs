@@ -7,6 +7,8 @@ use dialect::http::Target;
 use dialect::hub::blob_http::{self, Refusal as BlobRefusal, Wanted};
 use dialect::hub::block_list;
 use domain::clock::UnixTime;
+use domain::file::checksum::{Asked, Checksums, Summing};
+use domain::file::{FileProperties, StoredFile};
 use domain::ids::Etag;
 use domain::operation::file::{Answer, OpenFile};
 use domain::operation::{ErrorKind, Failure, Operation, Reply, Transport};
@@ -69,30 +71,39 @@ async fn perform(
         return Err(failed(door.service().refuse(ErrorKind::Internal, "Internal error.")));
     };
     let id = open.upload.map(|upload| upload.to_string()).unwrap_or_default();
-    let shown = |(etag, at): (Etag, UnixTime)| blob_http::show_written(etag, at, &id).map(Body::from);
+    let shown =
+        |written: (Etag, UnixTime), found: &Checksums| blob_http::show_written(written, found, &id).map(Body::from);
     match &wanted {
-        Wanted::PutFile { properties, only_new } => {
-            let writer = receive(door, &open, body, &wanted).await?;
-            writer.keep_file(properties.clone(), *only_new).await.map(shown).map_err(failed)
+        Wanted::PutFile { properties, only_new, said } => {
+            let (writer, found) = receive(door, &open, body, (&wanted, said)).await?;
+            let properties = FileProperties { content_md5: found.md5, ..properties.clone() };
+            let written = writer.keep_file(properties, *only_new).await.map_err(failed)?;
+            Ok(shown(written, &found))
         }
-        Wanted::PutBlock(block) => {
-            let writer = receive(door, &open, body, &wanted).await?;
+        Wanted::PutBlock { block, said } => {
+            let (writer, found) = receive(door, &open, body, (&wanted, said)).await?;
             writer.keep_block(block.clone()).await.map_err(failed)?;
-            Ok(blob_http::show_block(&id).map(Body::from))
+            Ok(blob_http::show_block(&found, &id).map(Body::from))
         }
-        Wanted::Commit { properties, only_new } => {
-            let text = receive_list(body).await?;
+        Wanted::Commit { properties, only_new, said } => {
+            let (text, found) = receive_list(body, said).await?;
             let blocks = block_list::decode(&text).map_err(BlobRefusal::BlockList)?;
-            let said = (properties.clone(), *only_new);
-            door.service().commit_blocks(&open, blocks, said).await.map(shown).map_err(failed)
+            let how = (properties.clone(), *only_new);
+            let written = door.service().commit_blocks(&open, blocks, how).await.map_err(failed)?;
+            Ok(shown(written, &found))
         }
         Wanted::ListBlocks => {
             let blocks = door.service().list_blocks(&open).await.map_err(failed)?;
             Ok(blob_http::show_blocks(&blocks, &id).map(Body::from))
         }
-        Wanted::Read { range, version, is_head } => {
+        Wanted::Read { range, version, asked, is_head } => {
             let file = door.service().find_stored(&open).await.map_err(failed)?;
-            let (response, (first, bytes)) = blob_http::show_file(&file, (*range, version.as_deref()), &id)?;
+            let (first, bytes) = blob_http::part_of(&file, (*range, version.as_deref()), *asked)?;
+            let part = match range {
+                None => None,
+                Some(_) => Some(((first, bytes), add_up(door, &file, (first, bytes), *asked).await.map_err(failed)?)),
+            };
+            let response = blob_http::show_file(&file, part, &id);
             if *is_head || bytes == 0 {
                 return Ok(response.map(|_| Body::empty()));
             }
@@ -104,18 +115,44 @@ async fn perform(
     }
 }
 
-/// Writes the body to the disk as it comes.
-async fn receive(door: &Door, open: &OpenFile, body: &mut RequestBody, wanted: &Wanted) -> Result<FileWriter, Trouble> {
-    let failed = |failure| Trouble::Failed(failure, wanted.clone());
-    let mut writer = door.service().file_writer(open).await.map_err(failed)?;
-    while let Some(piece) = body.next().await.map_err(unread)? {
-        writer.write(piece).await.map_err(failed)?;
-    }
-    Ok(writer)
+/// What a body is added up to: its MD5, which is kept and told, and what its sender says besides.
+const fn asked_of(said: &Checksums) -> Asked {
+    Asked { md5: true, crc64: said.crc64.is_some() }
 }
 
-/// A list of blocks, which is read whole.
-async fn receive_list(body: &mut RequestBody) -> Result<Vec<u8>, Trouble> {
+/// Writes the body to the disk as it comes. One that does not add up to what was `said` leaves nothing.
+async fn receive(
+    door: &Door,
+    open: &OpenFile,
+    body: &mut RequestBody,
+    (wanted, said): (&Wanted, &Checksums),
+) -> Result<(FileWriter, Checksums), Trouble> {
+    let failed = |failure| Trouble::Failed(failure, wanted.clone());
+    let mut writer = door.service().file_writer(open).await.map_err(failed)?;
+    let mut summing = Summing::begin(asked_of(said));
+    while let Some(piece) = body.next().await.map_err(unread)? {
+        summing.add(&piece);
+        writer.write(piece).await.map_err(failed)?;
+    }
+    let found = summing.end();
+    said.check(&found).map_err(BlobRefusal::Mismatch)?;
+    Ok((writer, found))
+}
+
+/// What a part of a file adds up to, which is read for it before it is read for who asked.
+async fn add_up(door: &Door, file: &StoredFile, part: (u64, u64), asked: Asked) -> Result<Checksums, Failure> {
+    let mut summing = Summing::begin(asked);
+    if !asked.is_nothing() {
+        let mut reader = door.service().file_reader(file, part.0, part.1);
+        while let Some(piece) = reader.next().await? {
+            summing.add(&piece);
+        }
+    }
+    Ok(summing.end())
+}
+
+/// A list of blocks, which is read whole, and what it adds up to.
+async fn receive_list(body: &mut RequestBody, said: &Checksums) -> Result<(Vec<u8>, Checksums), Trouble> {
     let mut text = Vec::new();
     while let Some(piece) = body.next().await.map_err(unread)? {
         if text.len() + piece.len() > block_list::BYTES_MAX {
@@ -123,7 +160,11 @@ async fn receive_list(body: &mut RequestBody) -> Result<Vec<u8>, Trouble> {
         }
         text.extend_from_slice(&piece);
     }
-    Ok(text)
+    let mut summing = Summing::begin(asked_of(said));
+    summing.add(&text);
+    let found = summing.end();
+    said.check(&found).map_err(BlobRefusal::Mismatch)?;
+    Ok((text, found))
 }
 
 const fn unread(_refusal: Refusal) -> Trouble {

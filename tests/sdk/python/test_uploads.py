@@ -1,6 +1,7 @@
 """azure-iot-device uploads files by azure-storage-blob, and back-end programs hear of them."""
 
 import base64
+import hashlib
 import hmac
 import os
 import signal
@@ -162,6 +163,67 @@ def test_a_file_is_not_read_half_old_and_half_new(uploading):
         blob.upload_blob(b"", overwrite=True, **unchanged)
     assert refused.value.error_code == "UnsupportedHeader"
     assert blob.get_blob_properties().size == len(BIG)
+    device.shutdown()
+
+
+def md5(content: bytes) -> bytes:
+    return hashlib.md5(content, usedforsecurity=False).digest()
+
+
+@pytest.mark.shows(**STORAGE, feature="checksums of bodies, blocks, files and parts")
+def test_content_is_held_against_its_checksum(uploading):
+    device = device_of(uploading)
+    place = device.get_storage_info_for_blob("sums")
+    sizes = {"max_block_size": 1024 * 1024, "max_single_put_size": 1024 * 1024}
+    blob = blob_of(place, **sizes)
+    written = blob.upload_blob(b"hello", validate_content=True)
+    assert written["content_md5"] == md5(b"hello")
+    assert blob.get_blob_properties().content_settings.content_md5 == md5(b"hello")
+    assert blob.download_blob(validate_content=True).readall() == b"hello"
+
+    said = ContentSettings(content_md5=bytearray(md5(BIG)))
+    blob.upload_blob(BIG, overwrite=True, validate_content=True, content_settings=said)
+    assert blob.get_blob_properties().content_settings.content_md5 == md5(BIG)
+    assert blob.download_blob(validate_content=True, max_concurrency=2).readall() == BIG
+    blob.upload_blob(BIG, overwrite=True)
+    assert blob.get_blob_properties().content_settings.content_md5 is None, "nobody said what blocks add up to"
+
+    def part(last: int) -> requests.Response:
+        headers = {"x-ms-range": f"bytes=1-{last}", "x-ms-range-get-content-md5": "true"}
+        return requests.get(address(place), headers=headers, timeout=20)
+
+    assert part(9).headers["Content-MD5"] == base64.b64encode(md5(BIG[1:10])).decode()
+    assert (part(4 * 1024 * 1024).status_code, part(4 * 1024 * 1024 + 1).status_code) == (206, 400)
+    device.shutdown()
+
+
+@pytest.mark.shows(**STORAGE, feature="checksums that are not those of what was sent")
+def test_content_that_was_damaged_is_refused_and_leaves_nothing(uploading):
+    device = device_of(uploading)
+    place = device.get_storage_info_for_blob("sums")
+    wrong = ContentSettings(content_md5=bytearray(md5(b"other")))
+    with pytest.raises(HttpResponseError) as refused:
+        blob_of(place).upload_blob(b"hello", content_settings=wrong)
+    assert (refused.value.status_code, refused.value.error_code) == (400, "Md5Mismatch")
+
+    def put(query: str, body: bytes, **headers: str) -> tuple:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        answer = requests.put(address(place) + query, data=body, headers=named, timeout=20)
+        return answer.status_code, answer.headers.get("x-ms-error-code")
+
+    other = base64.b64encode(md5(b"other")).decode()
+    block, blocks = "&comp=block&blockid=YjE%3D", "&comp=blocklist"
+    assert put(block, b"hello", content_md5=other) == (400, "Md5Mismatch")
+    assert put(block, b"hello", content_md5="?") == (400, "InvalidMd5")
+    assert put(block, b"hello", content_md5=other, x_ms_content_crc64="AAAAAAAAAAA=") == (400, "InvalidHeaderValue")
+    assert put(block, b"hello", x_ms_content_crc64="AAAAAAAAAAA=") == (400, "Crc64Mismatch")
+    assert pieces(uploading) == []
+    assert put(block, b"hello") == (201, None)
+    listed = b"<BlockList><Latest>YjE=</Latest></BlockList>"
+    assert put(blocks, listed, content_md5=other) == (400, "Md5Mismatch")
+    assert names(uploading) == []
+    assert put(blocks, listed, content_md5=base64.b64encode(md5(listed)).decode()) == (201, None)
+    assert blob_of(place).download_blob().readall() == b"hello"
     device.shutdown()
 
 

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use domain::clock::UnixTime;
+use domain::file::checksum::{Asked, Checksums, Mismatch};
 use domain::file::{
     Access, BlockId, ContainerToken, FileName, FileProperties, FileToken, Permissions, Range, StorageToken, StoredFile,
 };
@@ -22,15 +23,22 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 
+use self::checksums::{with_checksums, with_whole};
 use super::block_list::{self, InvalidBlockList};
 use crate::error;
 use crate::http::{Target, is, with_header};
 use crate::time;
 
+mod checksums;
+#[cfg(test)]
+mod tests;
+
 /// The version of the storage's protocol that signatures and answers name.
 const VERSION: &str = "2021-08-06";
 /// Longest text of a content type or encoding that is kept.
 const PROPERTY_BYTES_MAX: usize = 1_024;
+/// Longest part of a file that is added up for its reader (4 MiB in Azure).
+const SUMMED_BYTES_MAX: u64 = 4 << 20;
 /// What a signature is made of, beside those parts that say nothing here.
 const SIGNATURE: &str = "sig";
 
@@ -53,15 +61,24 @@ pub enum Wanted {
         properties: FileProperties,
         /// Whether a file that is there is left alone.
         only_new: bool,
+        /// What the body shall add up to.
+        said: Checksums,
     },
     /// To write a block; the body is its bytes.
-    PutBlock(BlockId),
+    PutBlock {
+        /// What it is called.
+        block: BlockId,
+        /// What the body shall add up to.
+        said: Checksums,
+    },
     /// To make the file of blocks; the body is their list.
     Commit {
         /// What it says of them.
         properties: FileProperties,
         /// Whether a file that is there is left alone.
         only_new: bool,
+        /// What the list shall add up to.
+        said: Checksums,
     },
     /// To know which blocks wait.
     ListBlocks,
@@ -71,6 +88,8 @@ pub enum Wanted {
         range: Option<Range>,
         /// Of which version alone: clients that read a file in parts name the one that they began with.
         version: Option<String>,
+        /// What the part is to be added up to.
+        asked: Asked,
         /// Whether only what is said of it is wanted.
         is_head: bool,
     },
@@ -81,7 +100,7 @@ pub enum Wanted {
 impl Wanted {
     const fn access(&self) -> Access {
         match self {
-            Self::PutFile { .. } | Self::PutBlock(_) | Self::Commit { .. } => Access::Write,
+            Self::PutFile { .. } | Self::PutBlock { .. } | Self::Commit { .. } => Access::Write,
             Self::ListBlocks | Self::Read { .. } => Access::Read,
             Self::Delete => Access::Delete,
         }
@@ -118,6 +137,21 @@ pub enum Refusal {
     /// The file was written again since.
     #[error("the file has another version than the one that is wanted")]
     Changed,
+    /// An MD5.
+    #[error("an MD5 is not base64 of 16 bytes")]
+    Md5,
+    /// A CRC-64.
+    #[error("a CRC-64 is not base64 of 8 bytes")]
+    Crc64,
+    /// Both of them.
+    #[error("an MD5 or a CRC-64 is held against the body, not both")]
+    TwoChecksums,
+    /// The body adds up to something else.
+    #[error("the checksum of the request is not that of what arrived")]
+    Mismatch(Mismatch),
+    /// The part that is to be added up.
+    #[error("checksums are made of parts of at most {SUMMED_BYTES_MAX} bytes")]
+    Unsummed,
     /// The part that is wanted begins behind the end of the file.
     #[error("the file has fewer bytes than that")]
     Range,
@@ -141,7 +175,12 @@ impl Refusal {
             Self::BlobType => (StatusCode::BAD_REQUEST, "InvalidBlobType"),
             Self::BlockId => (StatusCode::BAD_REQUEST, "InvalidQueryParameterValue"),
             Self::BlockList(_) => (StatusCode::BAD_REQUEST, "InvalidXmlDocument"),
-            Self::Header => (StatusCode::BAD_REQUEST, "InvalidHeaderValue"),
+            Self::Header | Self::Crc64 | Self::TwoChecksums | Self::Unsummed => {
+                (StatusCode::BAD_REQUEST, "InvalidHeaderValue")
+            }
+            Self::Md5 => (StatusCode::BAD_REQUEST, "InvalidMd5"),
+            Self::Mismatch(Mismatch::Md5 { .. }) => (StatusCode::BAD_REQUEST, "Md5Mismatch"),
+            Self::Mismatch(Mismatch::Crc64 { .. }) => (StatusCode::BAD_REQUEST, "Crc64Mismatch"),
             Self::Condition => (StatusCode::BAD_REQUEST, "UnsupportedHeader"),
             Self::Changed => (StatusCode::PRECONDITION_FAILED, "ConditionNotMet"),
             Self::Range => (StatusCode::RANGE_NOT_SATISFIABLE, "InvalidRange"),
@@ -184,19 +223,30 @@ fn decode_wanted(head: &Parts, target: &Target) -> Result<Wanted, Refusal> {
                 return Err(Refusal::BlobType);
             }
             let properties = properties(headers, &CONTENT_TYPE)?;
-            Wanted::PutFile { properties, only_new: only_new(headers)? }
+            // What is said of the file counts before what is said of the body, which here are the same.
+            let said = checksums::said(headers)?;
+            let said = Checksums { md5: properties.content_md5.or(said.md5), ..said };
+            Wanted::PutFile { properties, only_new: only_new(headers)?, said }
         }
         (&Method::PUT, Some(word)) if is(word, "block") => {
             let block = target.parameter("blockid").and_then(block_list::parse_name);
-            Wanted::PutBlock(block.ok_or(Refusal::BlockId)?)
+            Wanted::PutBlock { block: block.ok_or(Refusal::BlockId)?, said: checksums::said(headers)? }
         }
         (&Method::PUT, Some(word)) if is(word, "blocklist") => {
-            // The content type of the body is that of the list.
-            Wanted::Commit { properties: properties(headers, &X_CONTENT_TYPE)?, only_new: only_new(headers)? }
+            // The content type and the checksum of the body are those of the list.
+            let said = checksums::said(headers)?;
+            Wanted::Commit { properties: properties(headers, &X_CONTENT_TYPE)?, only_new: only_new(headers)?, said }
         }
         (&Method::GET, Some(word)) if is(word, "blocklist") => Wanted::ListBlocks,
-        (&Method::GET, None) => Wanted::Read { range: range(headers), version: version(headers)?, is_head: false },
-        (&Method::HEAD, None) => Wanted::Read { range: None, version: version(headers)?, is_head: true },
+        (&Method::GET, None) => Wanted::Read {
+            range: range(headers),
+            version: version(headers)?,
+            asked: checksums::asked(headers),
+            is_head: false,
+        },
+        (&Method::HEAD, None) => {
+            Wanted::Read { range: None, version: version(headers)?, asked: Asked::default(), is_head: true }
+        }
         (&Method::DELETE, None) => Wanted::Delete,
         _ => return Err(Refusal::Verb),
     })
@@ -215,6 +265,7 @@ fn properties(headers: &HeaderMap, fallback: &HeaderName) -> Result<FileProperti
     Ok(FileProperties {
         content_type: text(&[&X_CONTENT_TYPE, fallback])?,
         content_encoding: text(&[&X_CONTENT_ENCODING])?,
+        content_md5: checksums::of_file(headers)?,
     })
 }
 
@@ -296,14 +347,15 @@ fn show_etag(etag: Etag) -> String {
     format!("\"0x{:X}\"", etag.number())
 }
 
-/// The answer once a block is kept.
-pub fn show_block(request_id: &str) -> Response<Bytes> {
-    finish(with_header(with_status(StatusCode::CREATED), X_ENCRYPTED, "true"), request_id)
+/// The answer once a block is kept whose bytes add up to `found`.
+pub fn show_block(found: &Checksums, request_id: &str) -> Response<Bytes> {
+    let response = with_header(with_status(StatusCode::CREATED), X_ENCRYPTED, "true");
+    finish(with_checksums(response, found), request_id)
 }
 
-/// The answer once a file is there, at `written_at`.
-pub fn show_written(etag: Etag, written_at: UnixTime, request_id: &str) -> Response<Bytes> {
-    let response = with_header(show_block(request_id), ETAG, &show_etag(etag));
+/// The answer once a file is there, at `written_at`, by a body that adds up to `found`.
+pub fn show_written((etag, written_at): (Etag, UnixTime), found: &Checksums, request_id: &str) -> Response<Bytes> {
+    let response = with_header(show_block(found, request_id), ETAG, &show_etag(etag));
     with_header(response, LAST_MODIFIED, &time::rfc1123(written_at))
 }
 
@@ -314,26 +366,41 @@ pub fn show_blocks(blocks: &[(BlockId, u64)], request_id: &str) -> Response<Byte
     finish(response, request_id)
 }
 
-/// The head of the answer to a reader, and which bytes are its body; of a part or a version that is not there a refusal.
-pub fn show_file(
+/// Which bytes of a file a reader gets, from where and how many; of a part or a version that is not there, or a part that
+/// is too long to be added up, a refusal.
+pub fn part_of(
     file: &StoredFile,
     (range, version): (Option<Range>, Option<&str>),
-    request_id: &str,
-) -> Result<(Response<Bytes>, (u64, u64)), Refusal> {
+    asked: Asked,
+) -> Result<(u64, u64), Refusal> {
     if version.is_some_and(|version| version != show_etag(file.etag)) {
         return Err(Refusal::Changed);
     }
-    let all = file.bytes();
     let (first, bytes) = match range {
-        None => (0, all),
-        Some(range) => range.within(all).ok_or(Refusal::Range)?,
+        None => (0, file.bytes()),
+        Some(range) => range.within(file.bytes()).ok_or(Refusal::Range)?,
     };
-    let mut response = with_status(if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK });
-    if range.is_some() {
-        let part = format!("bytes {first}-{}/{all}", first + bytes - 1);
-        response = with_header(response, CONTENT_RANGE, &part);
+    if !asked.is_nothing() && (range.is_none() || bytes > SUMMED_BYTES_MAX) {
+        return Err(Refusal::Unsummed);
     }
-    let FileProperties { content_type, content_encoding } = &file.properties;
+    Ok((first, bytes))
+}
+
+/// The head of the answer to a reader, who gets the whole file, or a part and what that adds up to.
+pub fn show_file(file: &StoredFile, part: Option<((u64, u64), Checksums)>, request_id: &str) -> Response<Bytes> {
+    let all = file.bytes();
+    let FileProperties { content_type, content_encoding, content_md5 } = &file.properties;
+    let (mut response, bytes) = match part {
+        None => {
+            let whole = Checksums { md5: *content_md5, crc64: None };
+            (with_checksums(with_status(StatusCode::OK), &whole), all)
+        }
+        Some(((first, bytes), found)) => {
+            let range = format!("bytes {first}-{}/{all}", (first + bytes).saturating_sub(1));
+            let response = with_header(with_status(StatusCode::PARTIAL_CONTENT), CONTENT_RANGE, &range);
+            (with_whole(with_checksums(response, &found), *content_md5), bytes)
+        }
+    };
     let content_type = content_type.as_deref().unwrap_or("application/octet-stream");
     let said = [
         (CONTENT_TYPE, Some(content_type)),
@@ -352,13 +419,16 @@ pub fn show_file(
             None => response,
         };
     }
-    Ok((finish(response, request_id), (first, bytes)))
+    finish(response, request_id)
 }
 
 /// A refusal in the storage's form: its code in a header and in XML.
 pub fn refuse(refusal: Refusal, request_id: &str) -> Response<Bytes> {
-    let (status, code) = refusal.spelling();
-    show_error((status, code), &refusal.to_string(), request_id)
+    let more = match refusal {
+        Refusal::Mismatch(mismatch) => checksums::show_mismatch(mismatch),
+        _ => String::new(),
+    };
+    show_error(refusal.spelling(), (&refusal.to_string(), &more), request_id)
 }
 
 /// A failure in the storage's form.
@@ -377,24 +447,22 @@ pub fn fail(failure: &Failure, wanted: &Wanted) -> Response<Bytes> {
         (ErrorKind::Internal, _) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
         (kind, _) => (error::status(kind), error::spelling(kind).hub_name),
     };
-    let response = show_error(code, &failure.public, &failure.tracking.to_string());
+    let response = show_error(code, (&failure.public, ""), &failure.tracking.to_string());
     match failure.retry_after_s {
         Some(seconds) => with_header(response, RETRY_AFTER, &seconds.to_string()),
         None => response,
     }
 }
 
-fn show_error((status, code): (StatusCode, &str), message: &str, request_id: &str) -> Response<Bytes> {
+/// `more` is XML behind the message.
+fn show_error((status, code): (StatusCode, &str), (message, more): (&str, &str), request_id: &str) -> Response<Bytes> {
     let message = message.replace('&', "&amp;").replace('<', "&lt;");
     let text = format!(
         "<?xml version=\"1.0\" encoding=\"utf-8\"?><Error><Code>{code}</Code><Message>{message}\nRequestId:{request_id}\
-         </Message></Error>"
+         </Message>{more}</Error>"
     );
     let mut response = with_status(status);
     *response.body_mut() = Bytes::from(text);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
     finish(with_header(response, X_ERROR_CODE, code), request_id)
 }
-
-#[cfg(test)]
-mod tests;

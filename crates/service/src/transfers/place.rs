@@ -150,7 +150,8 @@ impl<'s> Writer<'s> {
         match &self.place {
             Place::Own(open) => {
                 let blocks = self.blocks.into_iter().map(|block| (block, BlockSource::Uncommitted)).collect();
-                let properties = FileProperties { content_type: Some("text/plain".to_owned()), content_encoding: None };
+                let properties =
+                    FileProperties { content_type: Some("text/plain".to_owned()), ..FileProperties::default() };
                 let written = self.service.commit_blocks(open, blocks, (properties, false)).await;
                 written.map(drop).map_err(failed)
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use domain::clock::UnixTime;
 use domain::cloud_to_device::{FeedbackSettings, Settlement};
+use domain::file::checksum::Md5;
 use domain::file::{
     BlockId, BlockSource, CHARGED_BYTES_MIN, CONTAINER_UPLOADS_MAX, Content, FileName, FileNotification,
     FileProperties, StoredFile,
@@ -69,7 +70,11 @@ impl Scene<'_> {
     }
 
     async fn write(&self, number: u128, source: WritingSource) -> Written<Etag> {
-        let properties = FileProperties { content_type: Some("text/plain".to_owned()), content_encoding: None };
+        let properties = FileProperties {
+            content_type: Some("text/plain".to_owned()),
+            content_encoding: None,
+            content_md5: Some(Md5([7; 16])),
+        };
         let writing = Writing { upload: upload(number), source, properties, only_new: false };
         self.backend.store.write_file(self.hub, writing, NOON).await.unwrap()
     }

@@ -1,6 +1,7 @@
 //! Requests of storage clients, and what is answered to them.
 
 use domain::file::Content;
+use domain::file::checksum::{Crc64, Md5};
 use domain::ids::{ContentId, HubKey, TrackingId};
 use domain::sas::SymmetricKey;
 use http::Request;
@@ -10,6 +11,11 @@ use super::*;
 const NOON: UnixTime = UnixTime::from_seconds(1_700_000_000);
 const ID: &str = "request-1";
 const BLOB: (&str, &str) = ("x-ms-blob-type", "BlockBlob");
+const NO_SUM: Checksums = Checksums { md5: None, crc64: None };
+const NOTHING: Asked = Asked { md5: false, crc64: false };
+const READ: Wanted = Wanted::Read { range: None, version: None, asked: NOTHING, is_head: false };
+const MD5: &str = "AQEBAQEBAQEBAQEBAQEBAQ==";
+const CRC64: &str = "AgAAAAAAAAA=";
 
 fn issued() -> StorageToken {
     let key = SymmetricKey::from_bytes(&[1; 32]).unwrap();
@@ -48,7 +54,7 @@ fn a_token_comes_back_as_it_was_written_and_names_its_file() {
         let (ask, wanted) = send(&format!("GET {path}{text}"), &[]).unwrap();
         let Ask::Open { token: found, container, file, access } = ask else { panic!("{ask:?}") };
         assert_eq!((found, container.as_str(), file.as_str()), (token.clone(), "uploads", "dev-1/a/b c.txt"), "{path}");
-        assert_eq!((access, wanted), (Access::Read, Wanted::Read { range: None, version: None, is_head: false }));
+        assert_eq!((access, wanted), (Access::Read, READ));
     }
 
     let token = issued_for_container();
@@ -61,11 +67,19 @@ fn a_token_comes_back_as_it_was_written_and_names_its_file() {
 fn requests_of_clients_mean_what_they_should() {
     let block = BlockId::from_bytes(b"b1").unwrap();
     let plain = FileProperties::default();
-    let text =
-        FileProperties { content_type: Some("text/plain".to_owned()), content_encoding: Some("gzip".to_owned()) };
-    let part = |first, last| Wanted::Read { range: Some(Range { first, last }), version: None, is_head: false };
+    let text = FileProperties {
+        content_type: Some("text/plain".to_owned()),
+        content_encoding: Some("gzip".to_owned()),
+        content_md5: None,
+    };
+    let part = |first, last| Wanted::Read {
+        range: Some(Range { first, last }),
+        version: None,
+        asked: NOTHING,
+        is_head: false,
+    };
     let cases: Vec<(&str, &str, &[(&str, &str)], Result<Wanted, Refusal>)> = vec![
-        ("PUT", "", &[BLOB], Ok(Wanted::PutFile { properties: plain.clone(), only_new: false })),
+        ("PUT", "", &[BLOB], Ok(Wanted::PutFile { properties: plain.clone(), only_new: false, said: NO_SUM })),
         (
             "PUT",
             "",
@@ -76,26 +90,26 @@ fn requests_of_clients_mean_what_they_should() {
                 ("x-ms-blob-content-encoding", "gzip"),
                 ("if-none-match", "*"),
             ],
-            Ok(Wanted::PutFile { properties: text.clone(), only_new: true }),
+            Ok(Wanted::PutFile { properties: text.clone(), only_new: true, said: NO_SUM }),
         ),
-        ("PUT", "&comp=block&blockid=YjE%3D", &[], Ok(Wanted::PutBlock(block.clone()))),
-        ("PUT", "&comp=block&blockid=YjE=&timeout=30", &[BLOB], Ok(Wanted::PutBlock(block))),
+        ("PUT", "&comp=block&blockid=YjE%3D", &[], Ok(Wanted::PutBlock { block: block.clone(), said: NO_SUM })),
+        ("PUT", "&comp=block&blockid=YjE=&timeout=30", &[BLOB], Ok(Wanted::PutBlock { block, said: NO_SUM })),
         (
             "PUT",
             "&comp=blocklist",
             &[("content-type", "application/xml")],
-            Ok(Wanted::Commit { properties: plain, only_new: false }),
+            Ok(Wanted::Commit { properties: plain, only_new: false, said: NO_SUM }),
         ),
         ("GET", "&comp=blocklist&blocklisttype=all", &[], Ok(Wanted::ListBlocks)),
         ("GET", "", &[("x-ms-range", "bytes=3-9"), ("range", "bytes=0-1")], Ok(part(3, Some(9)))),
         ("GET", "", &[("range", "bytes=3-")], Ok(part(3, None))),
-        ("GET", "", &[("range", "lines=3-")], Ok(Wanted::Read { range: None, version: None, is_head: false })),
-        ("GET", "", &[("if-match", "*")], Ok(Wanted::Read { range: None, version: None, is_head: false })),
+        ("GET", "", &[("range", "lines=3-")], Ok(READ)),
+        ("GET", "", &[("if-match", "*")], Ok(READ)),
         (
             "HEAD",
             "",
             &[("if-match", "\"0x1F\"")],
-            Ok(Wanted::Read { range: None, version: Some("\"0x1F\"".to_owned()), is_head: true }),
+            Ok(Wanted::Read { range: None, version: Some("\"0x1F\"".to_owned()), asked: NOTHING, is_head: true }),
         ),
         ("DELETE", "", &[], Ok(Wanted::Delete)),
         ("PUT", "", &[], Err(Refusal::BlobType)),
@@ -114,6 +128,72 @@ fn requests_of_clients_mean_what_they_should() {
     }
     let long = "a".repeat(PROPERTY_BYTES_MAX + 1);
     assert_eq!(signed("PUT", "", &[BLOB, ("content-type", &long)]), Err(Refusal::Header));
+}
+
+#[test]
+fn checksums_are_of_the_body_or_of_the_file() {
+    const BODY: (&str, &str) = ("content-md5", MD5);
+    const FILE: (&str, &str) = ("x-ms-blob-content-md5", MD5);
+    const CRC: (&str, &str) = ("x-ms-content-crc64", CRC64);
+
+    let (md5, crc64) = (Some(Md5([1; 16])), Some(Crc64(2)));
+    let properties = FileProperties { content_md5: md5, ..FileProperties::default() };
+    let block = BlockId::from_bytes(b"b1").unwrap();
+    let list = FileProperties::default();
+    let (of_md5, of_crc64) = (Checksums { md5, crc64: None }, Checksums { md5: None, crc64 });
+    let (put_block, commit) = ("&comp=block&blockid=YjE%3D", "&comp=blocklist");
+    let cases: Vec<(&str, &str, &[(&str, &str)], Result<Wanted, Refusal>)> = vec![
+        (
+            "PUT",
+            "",
+            &[BLOB, BODY],
+            Ok(Wanted::PutFile { properties: FileProperties::default(), only_new: false, said: of_md5 }),
+        ),
+        (
+            "PUT",
+            "",
+            &[BLOB, FILE, ("content-md5", "AAAAAAAAAAAAAAAAAAAAAA==")],
+            Ok(Wanted::PutFile { properties: properties.clone(), only_new: false, said: of_md5 }),
+        ),
+        ("PUT", put_block, &[CRC], Ok(Wanted::PutBlock { block, said: of_crc64 })),
+        ("PUT", commit, &[BODY], Ok(Wanted::Commit { properties: list, only_new: false, said: of_md5 })),
+        ("PUT", commit, &[FILE], Ok(Wanted::Commit { properties, only_new: false, said: NO_SUM })),
+        (
+            "GET",
+            "",
+            &[("range", "bytes=0-"), ("x-ms-range-get-content-md5", "True")],
+            Ok(Wanted::Read {
+                range: Some(Range { first: 0, last: None }),
+                version: None,
+                asked: Asked { md5: true, crc64: false },
+                is_head: false,
+            }),
+        ),
+        ("PUT", put_block, &[BODY, CRC], Err(Refusal::TwoChecksums)),
+        ("PUT", put_block, &[("content-md5", CRC64)], Err(Refusal::Md5)),
+        ("PUT", put_block, &[("content-md5", "?")], Err(Refusal::Md5)),
+        ("PUT", put_block, &[("x-ms-content-crc64", MD5)], Err(Refusal::Crc64)),
+        ("PUT", commit, &[("x-ms-blob-content-md5", "")], Err(Refusal::Md5)),
+    ];
+    for (method, more, headers, expected) in cases {
+        assert_eq!(signed(method, more, headers), expected, "{method} {more} {headers:?}");
+    }
+}
+
+#[test]
+fn a_mismatch_says_both() {
+    let refused = refuse(Refusal::Mismatch(Mismatch::Crc64 { said: Crc64(1), found: Crc64(2) }), ID);
+    assert_eq!(
+        (refused.status(), &refused.headers()["x-ms-error-code"]),
+        (StatusCode::BAD_REQUEST, &"Crc64Mismatch".parse().unwrap())
+    );
+    let text = String::from_utf8(refused.body().to_vec()).unwrap();
+    let expected =
+        "<UserSpecifiedCrc>AQAAAAAAAAA=</UserSpecifiedCrc><ServerCalculatedCrc>AgAAAAAAAAA=</ServerCalculatedCrc>";
+    assert!(text.contains(expected), "{text}");
+    let refused = refuse(Refusal::Mismatch(Mismatch::Md5 { said: Md5([0; 16]), found: Md5([1; 16]) }), ID);
+    let text = String::from_utf8(refused.body().to_vec()).unwrap();
+    assert!(text.contains("<Code>Md5Mismatch</Code>") && text.contains(MD5), "{text}");
 }
 
 #[test]
@@ -147,7 +227,11 @@ fn file() -> StoredFile {
     StoredFile {
         name: FileName::parse("dev-1/a").unwrap(),
         content: vec![content(1, 6), content(2, 4)],
-        properties: FileProperties { content_type: Some("text/plain".to_owned()), content_encoding: None },
+        properties: FileProperties {
+            content_type: Some("text/plain".to_owned()),
+            content_encoding: None,
+            content_md5: Some(Md5([1; 16])),
+        },
         created_at: NOON,
         written_at: NOON,
         etag: Etag::from_number(0x1f),
@@ -156,20 +240,38 @@ fn file() -> StoredFile {
 
 #[test]
 fn a_file_is_shown_whole_or_in_part() {
-    let (whole, part) = show_file(&file(), (None, None), ID).unwrap();
-    assert_eq!((whole.status(), part), (StatusCode::OK, (0, 10)));
+    let whole = show_file(&file(), None, ID);
+    assert_eq!((whole.status(), part_of(&file(), (None, None), NOTHING)), (StatusCode::OK, Ok((0, 10))));
     let header = |response: &Response<Bytes>, name: &str| response.headers()[name].to_str().unwrap().to_owned();
     assert_eq!(header(&whole, "content-length"), "10");
     assert_eq!((header(&whole, "etag"), header(&whole, "content-type")), ("\"0x1F\"".into(), "text/plain".into()));
     assert_eq!(header(&whole, "last-modified"), "Tue, 14 Nov 2023 22:13:20 GMT");
     assert_eq!((header(&whole, "x-ms-blob-type"), header(&whole, "x-ms-request-id")), ("BlockBlob".into(), ID.into()));
+    assert_eq!(header(&whole, "content-md5"), MD5);
 
-    let (partial, part) = show_file(&file(), (Some(Range { first: 3, last: Some(99) }), Some("\"0x1F\"")), ID).unwrap();
-    assert_eq!((partial.status(), part), (StatusCode::PARTIAL_CONTENT, (3, 7)));
-    assert_eq!(header(&partial, "content-range"), "bytes 3-9/10");
-    let behind = (Some(Range { first: 10, last: None }), None);
-    assert_eq!(show_file(&file(), behind, ID).unwrap_err(), Refusal::Range);
-    assert_eq!(show_file(&file(), (None, Some("\"0x1E\"")), ID).unwrap_err(), Refusal::Changed);
+    let range = |first, last| Some(Range { first, last });
+    let part = part_of(&file(), (range(3, Some(99)), Some("\"0x1F\"")), NOTHING).unwrap();
+    assert_eq!(part, (3, 7));
+    let found = Checksums { md5: None, crc64: Some(Crc64(2)) };
+    let partial = show_file(&file(), Some((part, found)), ID);
+    assert_eq!(
+        (partial.status(), header(&partial, "content-range")),
+        (StatusCode::PARTIAL_CONTENT, "bytes 3-9/10".into())
+    );
+    assert_eq!(
+        (header(&partial, "x-ms-blob-content-md5"), header(&partial, "x-ms-content-crc64")),
+        (MD5.into(), CRC64.into())
+    );
+    assert!(!partial.headers().contains_key("content-md5"), "it is that of the body, if of anything");
+    assert_eq!(part_of(&file(), (range(10, None), None), NOTHING), Err(Refusal::Range));
+    assert_eq!(part_of(&file(), (None, Some("\"0x1E\"")), NOTHING), Err(Refusal::Changed));
+
+    let asked = Asked { md5: true, crc64: false };
+    assert_eq!(part_of(&file(), (None, None), asked), Err(Refusal::Unsummed), "a file of any length");
+    let long =
+        StoredFile { content: vec![Content { id: ContentId::from_bits(1), bytes: SUMMED_BYTES_MAX + 1 }], ..file() };
+    assert_eq!(part_of(&long, (range(0, None), None), asked), Err(Refusal::Unsummed));
+    assert_eq!(part_of(&long, (range(1, None), None), asked), Ok((1, SUMMED_BYTES_MAX)));
 }
 
 #[test]
@@ -180,7 +282,7 @@ fn refusals_and_failures_carry_their_code_twice() {
     assert_eq!((refused.status(), header(&refused)), (StatusCode::BAD_REQUEST, "InvalidXmlDocument".to_owned()));
     assert!(text.contains("<Code>InvalidXmlDocument</Code>"), "{text}");
 
-    let commit = Wanted::Commit { properties: FileProperties::default(), only_new: false };
+    let commit = Wanted::Commit { properties: FileProperties::default(), only_new: false, said: NO_SUM };
     let cases = [
         (ErrorKind::Unauthorized, 403, "AuthenticationFailed"),
         (ErrorKind::Forbidden, 403, "AuthorizationPermissionMismatch"),
