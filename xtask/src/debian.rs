@@ -36,7 +36,8 @@ const TOOLS: &[Tool] = &[
     Tool { program: "ip", probe: &[], package: "iproute2" },
     Tool { program: "curl", probe: &[], package: "curl" },
     Tool { program: "python3", probe: &["-c", "import venv, ensurepip"], package: "python3-venv" },
-    // Qpid Proton, a foreign AMQP client, is on PyPI as source alone: it is compiled, and speaks TLS by OpenSSL if it finds it.
+    // Qpid Proton, a foreign AMQP client, is on PyPI as source alone: it is compiled, and speaks TLS by the OpenSSL that
+    // it finds.
     Tool {
         program: "python3",
         probe: &["-c", "import os, sysconfig; os.stat(sysconfig.get_path('include') + '/Python.h')"],

@@ -16,7 +16,7 @@ use proto::amqp::{
 };
 use tokio::time::Instant;
 
-use crate::driver::{self, Driver, in_time};
+use crate::driver::{Driver, in_time, machine};
 use crate::wire::{Wire, WireError};
 
 /// Messages that the server may send on a link before any is accepted.
@@ -116,45 +116,7 @@ pub(crate) struct AmqpConnection {
     sent: u64,
 }
 
-impl driver::Machine for Connection {
-    type Event = Event;
-
-    fn poll_event(&mut self) -> Option<Event> {
-        self.poll_event()
-    }
-
-    fn is_closed(&self) -> bool {
-        self.is_closed()
-    }
-
-    fn wants_input(&self) -> bool {
-        self.wants_input()
-    }
-
-    fn handle_input(&mut self, bytes: &[u8], now: std::time::Instant) {
-        self.handle_input(bytes, now);
-    }
-
-    fn handle_eof(&mut self) {
-        self.handle_eof();
-    }
-
-    fn handle_written(&mut self, count: usize, now: std::time::Instant) {
-        self.handle_written(count, now);
-    }
-
-    fn handle_timeout(&mut self, now: std::time::Instant) {
-        self.handle_timeout(now);
-    }
-
-    fn poll_timeout(&self) -> Option<std::time::Instant> {
-        self.poll_timeout()
-    }
-
-    fn output(&mut self) -> &[u8] {
-        self.output()
-    }
-}
+machine!(Connection, Event, Connection::handle_input);
 
 impl AmqpConnection {
     /// Opens a connection on `wire`, and begins a session.

@@ -32,6 +32,53 @@ pub(crate) trait Machine {
     fn output(&mut self) -> &[u8];
 }
 
+/// Makes a machine of a connection whose methods are called alike; how it takes input is said beside.
+macro_rules! machine {
+    ($connection:ty, $event:ty, $handle_input:expr) => {
+        impl $crate::driver::Machine for $connection {
+            type Event = $event;
+
+            fn poll_event(&mut self) -> Option<$event> {
+                self.poll_event()
+            }
+
+            fn is_closed(&self) -> bool {
+                self.is_closed()
+            }
+
+            fn wants_input(&self) -> bool {
+                self.wants_input()
+            }
+
+            fn handle_input(&mut self, bytes: &[u8], now: std::time::Instant) {
+                $handle_input(self, bytes, now);
+            }
+
+            fn handle_eof(&mut self) {
+                self.handle_eof();
+            }
+
+            fn handle_written(&mut self, count: usize, now: std::time::Instant) {
+                self.handle_written(count, now);
+            }
+
+            fn handle_timeout(&mut self, now: std::time::Instant) {
+                self.handle_timeout(now);
+            }
+
+            fn poll_timeout(&self) -> Option<std::time::Instant> {
+                self.poll_timeout()
+            }
+
+            fn output(&mut self) -> &[u8] {
+                <$connection>::output(self)
+            }
+        }
+    };
+}
+
+pub(crate) use machine;
+
 /// An open connection. Dropping it closes the socket without a goodbye.
 pub(crate) struct Driver<M> {
     wire: Wire,

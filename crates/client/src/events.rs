@@ -24,14 +24,16 @@ use proto::amqp::{Event as AmqpEvent, LinkId, LinkTerms, Message, Role, Symbol, 
 use rustls::ClientConfig;
 use tokio::time::{Instant, timeout_at};
 
+pub use crate::amqp::AmqpError;
+pub use crate::wire::WireError;
 pub use follow::{Absent, Followed, Follower};
 
 use crate::amqp::exchange::{Answer, Exchange};
-use crate::amqp::{AmqpConnection, AmqpError, Introduction, Sasl};
+use crate::amqp::{AmqpConnection, Introduction, Sasl};
 use crate::driver::{ANSWER_TIMEOUT, in_time};
 use crate::https::Server;
 use crate::service::InvalidConnectionString;
-use crate::wire::{Wire, WireError};
+use crate::wire::Wire;
 
 /// Time for a connection on which all partitions are read.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(60);

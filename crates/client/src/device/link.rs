@@ -7,51 +7,13 @@ use proto::mqtt::{
 use tokio::time::{Instant, timeout};
 
 use super::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Credential, DeviceError, Dial};
-use crate::driver::{self, Driver, in_time};
+use crate::driver::{Driver, in_time, machine};
 use crate::wire::Wire;
 
 /// An open MQTT connection. Dropping it closes the socket without a goodbye.
 pub(super) struct Link(Driver<ClientConnection>);
 
-impl driver::Machine for ClientConnection {
-    type Event = ClientEvent;
-
-    fn poll_event(&mut self) -> Option<ClientEvent> {
-        self.poll_event()
-    }
-
-    fn is_closed(&self) -> bool {
-        self.is_closed()
-    }
-
-    fn wants_input(&self) -> bool {
-        self.wants_input()
-    }
-
-    fn handle_input(&mut self, bytes: &[u8], _: std::time::Instant) {
-        self.handle_input(bytes);
-    }
-
-    fn handle_eof(&mut self) {
-        self.handle_eof();
-    }
-
-    fn handle_written(&mut self, count: usize, now: std::time::Instant) {
-        self.handle_written(count, now);
-    }
-
-    fn handle_timeout(&mut self, now: std::time::Instant) {
-        self.handle_timeout(now);
-    }
-
-    fn poll_timeout(&self) -> Option<std::time::Instant> {
-        self.poll_timeout()
-    }
-
-    fn output(&mut self) -> &[u8] {
-        Self::output(self)
-    }
-}
+machine!(ClientConnection, ClientEvent, |connection: &mut Self, bytes: &[u8], _| connection.handle_input(bytes));
 
 /// Who connects.
 pub(super) struct Introduction<'a> {
