@@ -20,6 +20,13 @@ pub struct Signed {
     pub expires_at: UnixTime,
 }
 
+impl Signed {
+    /// Whether one of `policies` would still let it do `action`.
+    pub fn is_upheld(&self, policies: &[Policy], action: Action) -> bool {
+        policies.iter().any(|policy| policy.rights.allow(action) && policy.has_key(&self.key))
+    }
+}
+
 /// Judges a signature against the policies of a resource: `hosts` are its names, `path` is what is asked for.
 pub fn authorize(
     caller: &Caller,

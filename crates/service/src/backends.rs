@@ -14,7 +14,7 @@ use domain::ids::HubKey;
 use domain::operation::backend::{Answer, Ask, Backend, Enter, Stay};
 use domain::operation::session::CutOff;
 use domain::operation::{Caller, ErrorKind, Push};
-use domain::resource::{Hub, Policy};
+use domain::resource::Hub;
 use tokio::sync::watch;
 
 use crate::access::{Signed, authorize, unreached};
@@ -39,14 +39,6 @@ struct Entry {
     /// The other end, until the connection's driver fetches it.
     waiting: Option<Mailbox>,
     signed: Signed,
-}
-
-impl Entry {
-    /// Whether one of `policies` would still let it in.
-    fn is_upheld(&self, policies: &[Policy]) -> bool {
-        let may = |policy: &&Policy| policy.rights.allow(self.backend.action);
-        policies.iter().filter(may).any(|policy| policy.has_key(&self.signed.key))
-    }
 }
 
 impl Backends {
@@ -121,7 +113,7 @@ impl Backends {
         self.cut_where(|entry| match present {
             _ if entry.backend.hub != hub => None,
             None => Some(CutOff::HubDeleted),
-            Some(hub) => (!entry.is_upheld(&hub.policies)).then_some(CutOff::Rekeyed),
+            Some(hub) => (!entry.signed.is_upheld(&hub.policies, entry.backend.action)).then_some(CutOff::Rekeyed),
         });
     }
 }

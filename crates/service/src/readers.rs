@@ -7,12 +7,12 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use domain::access::Action;
 use domain::clock::UnixTime;
 use domain::identity::proof::has_ended;
 use domain::ids::HubKey;
 use domain::operation::events::{Reader, Seat};
 use domain::operation::session::CutOff;
-use domain::resource::Policy;
 use tokio::sync::watch;
 
 use crate::Snapshot;
@@ -64,12 +64,6 @@ impl Entry {
     fn is_beside(&self, seat: &Seat) -> bool {
         let here = &self.reader;
         here.hub == seat.hub && here.partition == seat.partition && here.group.eq_ignore_ascii_case(&seat.group)
-    }
-
-    /// Whether one of `policies` would still let it in.
-    fn is_upheld(&self, policies: &[Policy]) -> bool {
-        let may = |policy: &&Policy| policy.rights.allow(domain::access::Action::ReadTelemetry);
-        policies.iter().filter(may).any(|policy| policy.has_key(&self.signed.key))
     }
 }
 
@@ -150,7 +144,7 @@ impl Readers {
             _ if entry.reader.hub != hub => None,
             None => Some(CutOff::HubDeleted),
             Some(hub) if hub.find_consumer_group(&entry.reader.group).is_none() => Some(CutOff::Deleted),
-            Some(hub) => (!entry.is_upheld(&hub.policies)).then_some(CutOff::Rekeyed),
+            Some(hub) => (!entry.signed.is_upheld(&hub.policies, Action::ReadTelemetry)).then_some(CutOff::Rekeyed),
         });
     }
 }

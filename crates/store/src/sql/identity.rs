@@ -508,7 +508,7 @@ impl IdentityStore for Embedded {
         now: UnixTime,
     ) -> Result<bool, Error> {
         let (name, model_id) = (name.clone(), model_id.to_owned());
-        self.write_relaxed(move |tx| session::announce(tx, (hub, &name), (epoch, &model_id), now)).await
+        self.write_while_running(move |tx| session::announce(tx, (hub, &name), (epoch, &model_id), now)).await
     }
 
     async fn release_connection(

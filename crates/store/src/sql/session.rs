@@ -149,6 +149,7 @@ pub(super) fn announce(
     let found: Option<(String, Option<String>)> =
         tx.db().row(sql, params![id, Bits(epoch)], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let Some((generation, before)) = found else { return Ok(false) };
+    event::reserve(tx, hub, [])?;
     tx.change("UPDATE session SET model_id = ?2 WHERE identity = ?1", params![id, model_id])?;
     tell_of_model(tx, Whose { hub, name, generation: &generation }, (before.as_deref(), Some(model_id)), now)?;
     Ok(true)

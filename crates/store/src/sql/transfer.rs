@@ -166,7 +166,7 @@ fn end(tx: &Tx<'_, '_>, key: TransferKey, (status, failure): (i64, Option<&str>)
     tx.change("DELETE FROM transfer_fault WHERE transfer = ?1", [key.0])?;
     tx.change(
         "UPDATE transfer SET status = ?2, ended_at = ?3, failure = ?4, \
-         progress = CASE WHEN ?2 = ?5 THEN 100 ELSE progress END WHERE key = ?1 AND ended_at IS NULL",
+         progress = CASE WHEN CAST(?2 AS BIGINT) = ?5 THEN 100 ELSE progress END WHERE key = ?1 AND ended_at IS NULL",
         params![key.0, status, now.micros(), failure, COMPLETED],
     )?;
     Ok(())

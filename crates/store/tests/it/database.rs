@@ -10,9 +10,9 @@ use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use store::conformance::configuration::draft;
 use store::conformance::event::telling;
-use store::conformance::sample::{NOON, claims, device, hub, identity, object};
+use store::conformance::sample::{NOON, claims, device, hub, identity, make_hub, object};
 use store::conformance::{Backend, Done as _};
-use store::ports::Store;
+use store::ports::{ActivityMark, Store};
 use store::{Error, Unavailability};
 
 use crate::conformance::on_database;
@@ -120,6 +120,34 @@ async fn readers_that_wait_leave_verbs_their_connections() {
             };
             let (found, ()) = tokio::join!(readers, verb);
             assert!(found.into_iter().all(|found| found.unwrap().is_some()));
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_this_process_goes_on_from_outlives_the_server_of_its_database() {
+    /// Notes how far each transaction that writes a row of `session` must reach.
+    const WATCH: &str = "CREATE TABLE seen (at BIGINT GENERATED ALWAYS AS IDENTITY, reach TEXT);
+        CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO seen (reach) VALUES (current_setting('synchronous_commit'));
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER see AFTER INSERT OR UPDATE ON session FOR EACH ROW EXECUTE FUNCTION see();";
+    let address = database().await;
+    on_database(&address, async |backend: &Backend| {
+        let (store, name) = (&*backend.store, device("dev"));
+        let hub = make_hub(store, "hub").await;
+        let made = store.create_identity(hub, identity(name.clone(), 1), None, NOON).await.unwrap().done();
+        let wanted = claims(&made.generation, Memory::LeaveAlone);
+        beside(&address, async |other| {
+            other.batch_execute(WATCH).await.unwrap();
+            let claim = store.claim_connection(hub, &name, wanted, NOON).await.unwrap().unwrap();
+            store.release_connection(hub, &name, claim.epoch, NOON).await.unwrap();
+            store.note_activity(vec![ActivityMark { hub, name: name.clone(), at: NOON }]).await.unwrap();
+            let rows = other.query("SELECT reach FROM seen ORDER BY at", &[]).await.unwrap();
+            assert_eq!(rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>(), ["on", "on", "off"]);
         })
         .await;
     })
