@@ -156,7 +156,7 @@ impl Session {
 
     fn send_away(&mut self, now: Instant) {
         self.closed.get_or_insert(CloseReason::Stopping);
-        let farewell = self.machine.as_ref().map_or(Farewell::Connection, |machine| machine.farewell());
+        let farewell = self.machine.as_ref().map_or(Farewell::Links, |machine| machine.farewell());
         let mut error = amqp::Error::new(farewell.condition(), "The server is stopping; come again.");
         for key in ["Retry-After", "retry-after"] {
             error.info.push(Symbol::from_static(key), Value::Uint(COME_AGAIN_AFTER_S));

@@ -19,8 +19,9 @@ use crate::session::{AskId, Asks, CloseReason, Refusals, RefusedNames};
 pub enum Farewell {
     /// It is closed as forced.
     Connection,
-    /// Its sessions end, and it is closed as if its links were detached by force. Node comes back after that condition
-    /// alone, and at once only if it has no session left to end: else it waits 45 seconds for an answer.
+    /// Its sessions end, and it is closed as if its links were detached by force, whoever has no link yet included. Node
+    /// comes back after that condition alone, and at once only if it has no session left to end: else it waits 45
+    /// seconds for an answer.
     Links,
 }
 
