@@ -10,7 +10,7 @@ use domain::clock::{SeededEntropy, UnixTime};
 use domain::identity::Identity;
 use domain::ids::{DeviceId, Etag, ModuleId};
 use domain::operation::identity::IdentityName;
-use domain::transfer::Change;
+use domain::transfer::{Change, ImportFile, Line};
 use domain::twin::Twin;
 use http::Request;
 use serde_json::Value;
@@ -36,7 +36,8 @@ pub fn check(input: &[u8]) {
         let target = Target::parse(request.uri()).expect("a target");
         let _ = service_http::decode(&request, &target);
     }
-    let _ = parse_line(1, input);
+    let _ = parse_line(ImportFile::Configurations, 1, input);
+    let _ = parse_line(ImportFile::Identities, 1, input);
     let Ok(body) = dialect::json::parse(input) else { return };
     let device = DeviceId::parse("dev-1").expect("a device ID");
     let module = ModuleId::parse("part").expect("a module ID");
@@ -58,9 +59,11 @@ fn check_identity(name: &IdentityName, body: &Value) {
     let again = accepted(name, &shown).unwrap_or_else(|| panic!("what a client was shown can be put again: {shown}"));
     assert_eq!(show_identity(&again), shown);
     let line = show_line(&identity, &Twin::new(Etag::from_number(1)), true);
-    let read =
-        parse_line(1, line.as_bytes()).unwrap_or_else(|fault| panic!("what is exported can be imported: {fault:?}"));
-    let Change::Put { identity: draft, .. } = read.change else { panic!("a line without a mode is put: {line}") };
+    let read = parse_line(ImportFile::Identities, 1, line.as_bytes())
+        .unwrap_or_else(|fault| panic!("what is exported can be imported: {fault:?}"));
+    let Line::Identity(_, Change::Put { identity: draft, .. }) = read else {
+        panic!("a line without a mode is put: {line}")
+    };
     let again = draft.check(&SeededEntropy::new(1)).expect("it was checked before");
     assert_eq!(again.authentication, identity.authentication);
 }

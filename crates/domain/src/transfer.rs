@@ -1,4 +1,5 @@
-//! Imports and exports: the identities of a hub from or to a file with one of them a line (`contract/hub-service.md 8.2`).
+//! Imports and exports: the identities of a hub, and its configurations, from or to files with one of them a line
+//! (`contract/hub-service.md 8.2`).
 //!
 //! Says what is asked and how it stands; knows neither how a line is written nor where files are. Start at [`Draft`],
 //! then [`Line`].
@@ -8,15 +9,17 @@ use std::fmt::{self, Write as _};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixTime;
+use crate::configuration;
 use crate::file::FileName;
-use crate::identity::IdentityDraft;
-use crate::ids::{JobId, Precondition};
+use crate::ids::{ConfigurationId, JobId, Precondition};
 use crate::operation::identity::IdentityName;
 use crate::route::{InvalidEndpoint, Url};
 use crate::twin::ServiceChange;
 
 /// What the file of identities is called if nobody says.
 pub const IDENTITIES_FILE: &str = "devices.txt";
+/// What the file of configurations is called if nobody says.
+pub const CONFIGURATIONS_FILE: &str = "configurations.txt";
 /// What the file of what could not be imported is called.
 pub const FAULTS_FILE: &str = "importErrors.log";
 /// Bytes of a line: a twin with all of its metadata takes fewer.
@@ -75,6 +78,8 @@ fn percent_encoded(path: &str) -> String {
 pub struct Draft {
     /// What is done.
     pub work: Work,
+    /// The file of configurations, beside that of identities; `None` if they are left alone.
+    pub configurations: Option<FileName>,
     /// Where what comes of it is written: the identities, or what could not be imported.
     pub output: Container,
 }
@@ -135,13 +140,42 @@ pub enum TransferStatus {
     Cancelled,
 }
 
-/// What one line of an import asks for.
+/// The files of an import, in the order in which they are carried out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ImportFile {
+    /// A device or module a line.
+    #[default]
+    Identities,
+    /// A configuration a line.
+    Configurations,
+}
+
+/// What one line of an import asks for; identities are described by an `I`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Line {
-    /// Whose identity.
-    pub name: IdentityName,
-    /// What is to be done with it.
-    pub change: Change<IdentityDraft>,
+pub enum Line<I> {
+    /// Something about an identity.
+    Identity(IdentityName, Change<I>),
+    /// Something about a configuration.
+    Configuration(ConfigurationChange),
+}
+
+/// What is to be done with a configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ConfigurationChange {
+    /// Write it.
+    Put(Box<configuration::Draft>, Manner),
+    /// Remove it.
+    Delete(ConfigurationId, Precondition),
+}
+
+impl ConfigurationChange {
+    /// Whose.
+    pub const fn id(&self) -> &ConfigurationId {
+        match self {
+            Self::Put(draft, _) => &draft.id,
+            Self::Delete(id, _) => id,
+        }
+    }
 }
 
 /// What is to be done with an identity, which is described by an `I`.
@@ -190,6 +224,8 @@ pub struct LineFault {
     pub device: Option<String>,
     /// The module.
     pub module: Option<String>,
+    /// The configuration.
+    pub configuration: Option<String>,
     /// Why.
     pub reason: FaultReason,
 }
@@ -213,7 +249,16 @@ pub enum FaultReason {
     /// The module is not there.
     #[error("The module was not found.")]
     ModuleNotFound,
-    /// The identity or its twin stands at another version.
+    /// The configuration is there already.
+    #[error("A configuration with this ID exists.")]
+    ConfigurationExists,
+    /// The configuration is not there.
+    #[error("The configuration was not found.")]
+    ConfigurationNotFound,
+    /// The hub takes no more configurations.
+    #[error("The hub takes no more configurations.")]
+    TooManyConfigurations,
+    /// The identity, its twin or the configuration stands at another version.
     #[error("PreconditionFailed, ETag may be invalid.")]
     PreconditionFailed,
     /// The hub takes no more devices.
@@ -225,6 +270,24 @@ pub enum FaultReason {
     /// Our fault.
     #[error("Internal error.")]
     Internal,
+}
+
+impl LineFault {
+    /// What is wrong with a line that asks for something about an identity.
+    pub fn of_identity(line: u64, name: &IdentityName, reason: FaultReason) -> Self {
+        let (device, module) = (Some(name.device.to_string()), name.module.as_ref().map(ToString::to_string));
+        Self { line, device, module, configuration: None, reason }
+    }
+
+    /// What is wrong with a line that asks for something about a configuration.
+    pub fn of_configuration(line: u64, id: &ConfigurationId, reason: FaultReason) -> Self {
+        Self { line, device: None, module: None, configuration: Some(id.to_string()), reason }
+    }
+
+    /// What is wrong with a line that cannot be read.
+    pub const fn unread(line: u64, reason: FaultReason) -> Self {
+        Self { line, device: None, module: None, configuration: None, reason }
+    }
 }
 
 impl FaultReason {
@@ -251,6 +314,9 @@ impl FaultReason {
             Self::ModuleExists => "ModuleAlreadyExistsOnDevice",
             Self::DeviceNotFound => "DeviceNotFound",
             Self::ModuleNotFound => "ModuleNotFound",
+            Self::ConfigurationExists => "ConfigurationAlreadyExists",
+            Self::ConfigurationNotFound => "ConfigurationNotFound",
+            Self::TooManyConfigurations => "IotHubQuotaExceeded",
             Self::PreconditionFailed => "PreconditionFailed",
             Self::TooManyDevices => "TooManyDevices",
             Self::TooManyModules => "TooManyModulesOnDevice",

@@ -5,10 +5,11 @@ use bytes::Bytes;
 use client::outbound::Outbound;
 use dialect::http::Target;
 use dialect::hub::{blob_http, transfer_json};
+use domain::configuration::Configuration;
 use domain::file::{BlockId, StorageToken};
-use domain::identity::Identity;
+use domain::identity::{Identity, IdentityDraft};
 use domain::route::{Refusal, Url};
-use domain::transfer::{Line, LineFault};
+use domain::transfer::{ImportFile, Line, LineFault};
 use domain::twin::Twin;
 use service::Exchange;
 
@@ -26,12 +27,16 @@ impl OutboundExchange {
 
 #[async_trait]
 impl Exchange for OutboundExchange {
-    fn parse_line(&self, number: u64, line: &[u8]) -> Result<Line, LineFault> {
-        transfer_json::parse_line(number, line)
+    fn parse_line(&self, file: ImportFile, number: u64, line: &[u8]) -> Result<Line<IdentityDraft>, LineFault> {
+        transfer_json::parse_line(file, number, line)
     }
 
     fn show_line(&self, identity: &Identity, twin: &Twin, with_keys: bool) -> String {
         transfer_json::show_line(identity, twin, with_keys)
+    }
+
+    fn show_configuration(&self, configuration: &Configuration) -> String {
+        transfer_json::show_configuration(configuration)
     }
 
     fn show_fault(&self, fault: &LineFault) -> String {

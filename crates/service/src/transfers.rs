@@ -1,4 +1,4 @@
-//! Imports and exports of a hub's identities (`contract/hub-service.md 8.2`).
+//! Imports and exports of a hub's identities and configurations (`contract/hub-service.md 8.2`).
 //!
 //! Identities pass by in pieces: neither a file nor a registry is ever held whole. An import goes on behind the lines that
 //! are noted to be carried out; an export that was cut short begins anew, since its file is there only at the end. Start
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use domain::access::Action;
+use domain::configuration::Configuration;
 use domain::file::{Access, BlockId, FileName, StorageToken};
 use domain::identity::{Identity, IdentityDraft};
 use domain::ids::{HubKey, JobId, Precondition};
@@ -19,7 +20,10 @@ use domain::operation::identity::IdentityName;
 use domain::operation::transfer::{Answer, Ask};
 use domain::operation::{Caller, ErrorKind, PageRequest};
 use domain::route::{Refusal, Url};
-use domain::transfer::{Change, Container, Draft, FAULTS_FILE, FaultReason, LINE_BYTES_MAX, Line, LineFault, Work};
+use domain::transfer::{
+    Change, ConfigurationChange, Container, Draft, FAULTS_FILE, FaultReason, ImportFile, LINE_BYTES_MAX, Line,
+    LineFault, Work,
+};
 use domain::twin::Twin;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -41,10 +45,13 @@ const PAGE_DEVICES: usize = 100;
 #[async_trait::async_trait]
 pub trait Exchange: Send + Sync {
     /// What a line asks for.
-    fn parse_line(&self, number: u64, line: &[u8]) -> Result<Line, LineFault>;
+    fn parse_line(&self, file: ImportFile, number: u64, line: &[u8]) -> Result<Line<IdentityDraft>, LineFault>;
 
     /// The line of an identity.
     fn show_line(&self, identity: &Identity, twin: &Twin, with_keys: bool) -> String;
+
+    /// The line of a configuration.
+    fn show_configuration(&self, configuration: &Configuration) -> String;
 
     /// The line of a fault.
     fn show_fault(&self, fault: &LineFault) -> String;
@@ -124,10 +131,13 @@ impl Service {
     }
 
     async fn begin_transfer(&self, hub: HubKey, draft: Draft) -> Result<Answer, Error> {
-        let wanted = match &draft.work {
-            Work::Import { input, file } => vec![(input, file.clone(), Access::Read), faults_of(&draft)],
-            Work::Export { file, .. } => vec![(&draft.output, file.clone(), Access::Write)],
+        let (container, file, access) = match &draft.work {
+            Work::Import { input, file } => (input, file, Access::Read),
+            Work::Export { file, .. } => (&draft.output, file, Access::Write),
         };
+        let mut wanted = vec![(container, file.clone(), access)];
+        wanted.extend(draft.configurations.iter().map(|file| (container, file.clone(), access)));
+        wanted.extend(matches!(draft.work, Work::Import { .. }).then(|| faults_of(&draft)));
         for (container, file, access) in wanted {
             self.check_container(container, &file, access).await?;
         }
@@ -178,9 +188,13 @@ impl Service {
             Err(Stop::Over) => return,
             Err(Stop::Failed(words)) => Some(words),
             Err(Stop::Store(error)) => {
-                self.fail(error.into());
-                tokio::time::sleep(AFTER_FAILURE).await;
-                return;
+                let may_pass = matches!(error, store::Error::Unavailable { .. });
+                let failure = self.fail(error.into());
+                if may_pass {
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                    return;
+                }
+                Some(failure.public.into_owned())
             }
         };
         match &failure {
@@ -196,10 +210,22 @@ impl Service {
     async fn try_transfer(&self, due: &DueTransfer) -> Result<(), Stop> {
         match &due.draft.work {
             Work::Import { input, file } => {
-                self.import(due, (input, file)).await?;
+                let mut at = due.place;
+                if at.file == ImportFile::Identities {
+                    at = self.import(due, (input, file), at).await?;
+                }
+                if let Some(file) = &due.draft.configurations {
+                    self.import_configurations(due, (input, file), at).await?;
+                }
                 self.tell_faults(due).await
             }
-            Work::Export { file, without_keys } => self.export(due, file, !without_keys).await,
+            Work::Export { file, without_keys } => {
+                self.export(due, file, !without_keys).await?;
+                match &due.draft.configurations {
+                    Some(file) => self.export_configurations(due, file).await,
+                    None => Ok(()),
+                }
+            }
         }
     }
 
@@ -212,10 +238,15 @@ impl Service {
         }
     }
 
-    async fn import(&self, due: &DueTransfer, (input, file): (&Container, &FileName)) -> Result<(), Stop> {
+    /// Carries a file out from `at` on; where it ends.
+    async fn import(
+        &self,
+        due: &DueTransfer,
+        (input, file): (&Container, &FileName),
+        mut at: LinePlace,
+    ) -> Result<LinePlace, Stop> {
         self.advance(due, 0, 1).await?;
         let place = self.open_place(input, file, Access::Read).await?;
-        let mut at = due.place;
         let mut read = Vec::new();
         loop {
             let (piece, all) = self.read_piece(&place, at.bytes + read.len() as u64).await?;
@@ -223,13 +254,34 @@ impl Service {
             read.extend_from_slice(&piece);
             at = self.import_read(due, at, (&mut read, is_last)).await?;
             if is_last {
-                return Ok(());
+                return Ok(at);
             }
             if read.len() > LINE_BYTES_MAX {
                 return Err(Stop::Failed(format!("line {} is longer than {LINE_BYTES_MAX} bytes", at.lines + 1)));
             }
             self.advance(due, at.bytes, all).await?;
         }
+    }
+
+    /// Carries the file of configurations out, after having turned to it from `at`, unless that was done before.
+    async fn import_configurations(
+        &self,
+        due: &DueTransfer,
+        file: (&Container, &FileName),
+        mut at: LinePlace,
+    ) -> Result<(), Stop> {
+        if at.file == ImportFile::Identities {
+            let to = LinePlace { file: ImportFile::Configurations, ..LinePlace::default() };
+            let turn = ImportPiece { from: at, lines: Vec::new(), to };
+            if !self.0.store.import_lines(due.key, turn, self.now()).await? {
+                return Err(Stop::Over);
+            }
+            at = to;
+        }
+        let carried_out = self.import(due, file, at).await;
+        // Also of those that were carried out before it stopped.
+        self.0.configurations.notify_one();
+        carried_out.map(drop)
     }
 
     /// Carries out the whole lines of what was read behind `at`, and takes them from it; where the next one begins. A
@@ -251,10 +303,11 @@ impl Service {
                     None => break,
                 };
                 let text = rest.get(..bytes).unwrap_or_default().trim_ascii();
-                piece.to = LinePlace { bytes: piece.to.bytes + bytes as u64, lines: piece.to.lines + 1 };
+                piece.to.bytes += bytes as u64;
+                piece.to.lines += 1;
                 taken += bytes;
                 if !text.is_empty() {
-                    piece.lines.push(self.read_line(piece.to.lines, text)?);
+                    piece.lines.push(self.read_line(piece.to, text)?);
                 }
             }
             if piece.to == at {
@@ -268,14 +321,26 @@ impl Service {
         }
     }
 
-    fn read_line(&self, number: u64, text: &[u8]) -> Result<ImportLine, Stop> {
+    fn read_line(&self, at: LinePlace, text: &[u8]) -> Result<ImportLine, Stop> {
         let exchange = self.exchange().map_err(|error| Stop::Failed(error.public.into_owned()))?;
-        let change = exchange.parse_line(number, text).and_then(|Line { name, change }| {
-            let checked = self.check_change(&name, change);
-            let checked = checked.map_err(|reason| ImportLine::fault(number, &name, reason));
-            checked.map(|change| (name, change))
+        let number = at.lines;
+        let asked = exchange.parse_line(at.file, number, text).and_then(|line| match line {
+            Line::Identity(name, change) => match self.check_change(&name, change) {
+                Ok(change) => Ok(Line::Identity(name, change)),
+                Err(reason) => Err(LineFault::of_identity(number, &name, reason)),
+            },
+            Line::Configuration(change) => match &change {
+                ConfigurationChange::Put(draft, _) => match draft.check() {
+                    Ok(()) => Ok(Line::Configuration(change)),
+                    Err(invalid) => {
+                        let reason = FaultReason::Refused(format!("The configuration is not valid: {invalid}."));
+                        Err(LineFault::of_configuration(number, change.id(), reason))
+                    }
+                },
+                ConfigurationChange::Delete(..) => Ok(Line::Configuration(change)),
+            },
         });
-        Ok(ImportLine { number, change })
+        Ok(ImportLine { number, asked })
     }
 
     fn check_change(
@@ -344,6 +409,16 @@ impl Service {
                 return writer.finish().await;
             }
         }
+    }
+
+    async fn export_configurations(&self, due: &DueTransfer, file: &FileName) -> Result<(), Stop> {
+        let place = self.open_place(&due.draft.output, file, Access::Write).await?;
+        let exchange = self.exchange().map_err(|error| Stop::Failed(error.public.into_owned()))?;
+        let mut writer = Writer::new(self, place);
+        for configuration in self.0.store.list_configurations(due.hub).await? {
+            writer.write(&exchange.show_configuration(&configuration)).await?;
+        }
+        writer.finish().await
     }
 
     /// Writes a device and its modules. One that is gone meanwhile is left out.

@@ -3,11 +3,12 @@
 import json
 import os
 import time
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from azure.core.exceptions import ResourceNotFoundError
-from azure.iot.hub import IoTHubJobManager
-from azure.iot.hub.models import JobProperties
+from azure.iot.hub import IoTHubConfigurationManager, IoTHubJobManager
+from azure.iot.hub.models import Configuration, ConfigurationContent, JobProperties
 from azure.storage.blob import BlobClient, ContainerClient
 from conftest import Muster
 from msrest.exceptions import HttpOperationError
@@ -116,6 +117,37 @@ def test_what_is_exported_can_be_imported_again(uploading):
     assert names(lines_of(uri, "again.txt")) == names(lines)
 
 
+@pytest.mark.shows(**SERVICE, feature="import and export: configurations")
+def test_configurations_go_along_where_that_is_wished(uploading):
+    muster, jobs = uploading, jobs_of(uploading)
+    manager = IoTHubConfigurationManager.from_connection_string(muster.hub["connectionString"])
+    content = ConfigurationContent(device_content={"properties.desired.fan": 7})
+    manager.create_configuration(Configuration(id="c-1", content=content, target_condition="*", priority=3))
+    uri = container_of(muster)
+    job = exported(jobs, uri, include_configurations=True)
+    assert (job.status, job.include_configurations, job.configurations_blob_name) == (
+        "completed",
+        True,
+        "configurations.txt",
+    )
+    [line] = lines_of(uri, "configurations.txt")
+    assert (line["id"], line["priority"], line["targetCondition"]) == ("c-1", 3, "*")
+
+    put_lines(uri, [{"id": "dev-1", "importMode": "create"}])
+    lines = [{**line, "priority": 4}, {**line, "id": "c-2"}, {**line, "importMode": "create"}, {"id": "c-3"}]
+    put_lines(uri, lines, "configurations.txt")
+    assert imported(jobs, uri, include_configurations=True).status == "completed"
+    faults = lines_of(uri, "importErrors.log")
+    assert [(fault["line"], fault["configurationId"], fault["errorCode"]) for fault in faults] == [
+        (3, "c-1", "ConfigurationAlreadyExists"),
+        (4, "c-3", "ArgumentInvalid"),
+    ]
+    assert sorted((found.id, found.priority) for found in manager.get_configurations()) == [("c-1", 4), ("c-2", 3)]
+    registry, until = registry_of(muster), time.monotonic() + WITHIN_S
+    while "fan" not in registry.get_twin("dev-1").properties.desired:
+        assert time.monotonic() < until, "what is imported is put into the twins"
+
+
 @pytest.mark.shows(**SERVICE, feature="import: modes of lines, and what is wrong with them")
 def test_each_line_is_carried_out_by_itself(uploading):
     muster, registry, jobs = uploading, registry_of(uploading), jobs_of(uploading)
@@ -199,6 +231,9 @@ def test_an_import_goes_on_after_a_kill_and_carries_no_line_out_twice(uploading,
     muster.kill()
     made = muster.count_stored(tmp_path, "SELECT COUNT(*) FROM identity")
     assert 0 < made < count, "the import had begun, and was not over"
+    signature = uri.partition("sig=")[2].partition("&")[0].encode()
+    stored = b"".join(file.read_bytes() for file in muster.folder.glob("muster.db*"))
+    assert b"transfer" in stored and signature not in stored and unquote_to_bytes(signature) not in stored
     muster.start()
     jobs = jobs_of(muster)
     assert ended(jobs, job_id).status == "completed"

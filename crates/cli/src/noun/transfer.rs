@@ -1,4 +1,5 @@
-//! `muster job import` and `muster job export`: the identities of a hub, from and to files in containers.
+//! `muster job import` and `muster job export`: the identities and configurations of a hub, from and to files in
+//! containers.
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -21,6 +22,9 @@ pub struct ImportArgs {
     /// The file, with a device or module a line [default: devices.txt]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Import the configurations of configurations.txt as well
+    #[arg(long)]
+    configurations: bool,
     /// URI of the container that importErrors.log is written to [default: the hub's own container]
     #[arg(long, value_name = "URI")]
     errors_to: Option<String>,
@@ -38,6 +42,9 @@ pub struct ExportArgs {
     /// What the file is called [default: devices.txt]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Export the configurations as well, to configurations.txt
+    #[arg(long)]
+    configurations: bool,
     /// Leave symmetric keys out
     #[arg(long)]
     without_keys: bool,
@@ -55,6 +62,7 @@ pub async fn import(args: &ImportArgs, context: &Context) -> Result<()> {
         "type": "import",
         "inputBlobContainerUri": from,
         "inputBlobName": args.name,
+        "includeConfigurations": args.configurations,
         "outputBlobContainerUri": to,
     });
     create(&body, hub, context).await
@@ -68,6 +76,7 @@ pub async fn export(args: &ExportArgs, context: &Context) -> Result<()> {
         "outputBlobContainerUri": container(args.to.as_deref(), hub, context).await?,
         "outputBlobName": args.name,
         "excludeKeysInExport": args.without_keys,
+        "includeConfigurations": args.configurations,
     });
     create(&body, hub, context).await
 }

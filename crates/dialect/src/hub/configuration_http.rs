@@ -57,7 +57,8 @@ pub(super) fn decode_apply(request: &Request<Bytes>, method: &Method, device: &s
     Ok(Ask::Apply { device, content: Box::new(parse_content(&body)?) })
 }
 
-fn parse_id(text: &str) -> Result<ConfigurationId, Refused> {
+/// Reads the name of a configuration.
+pub(super) fn parse_id(text: &str) -> Result<ConfigurationId, Refused> {
     ConfigurationId::parse(text).map_err(|fault| invalid(format!("The configuration ID: {fault}.")))
 }
 
@@ -70,7 +71,7 @@ fn parse_top(target: &Target) -> Result<usize, Refused> {
 }
 
 /// Reads a configuration. Members that the hub writes are ignored, because programs send back what they read.
-fn parse_draft(id: ConfigurationId, body: &Value) -> Result<Draft, Refused> {
+pub(super) fn parse_draft(id: ConfigurationId, body: &Value) -> Result<Draft, Refused> {
     if !body.is_object() {
         return Err(InvalidJson::Type { member: "the body", wanted: "an object" }.into());
     }
@@ -163,7 +164,8 @@ pub(super) fn encode(answer: &Answer) -> Response<Bytes> {
     }
 }
 
-fn show(Counted { configuration, metrics, reported }: &Counted) -> Value {
+/// Shows a configuration.
+pub(super) fn show(Counted { configuration, metrics, reported }: &Counted) -> Value {
     let draft = &configuration.draft;
     let id = &draft.id;
     let state = |states: &str| format!("SELECT deviceId FROM devices WHERE configurations.[[{id}]].status {states}");

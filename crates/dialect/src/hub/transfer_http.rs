@@ -7,7 +7,7 @@ use domain::file::FileName;
 use domain::ids::JobId;
 use domain::operation::ErrorKind;
 use domain::operation::transfer::{Answer, Ask};
-use domain::transfer::{Container, Draft, IDENTITIES_FILE, Transfer, TransferStatus, Work};
+use domain::transfer::{CONFIGURATIONS_FILE, Container, Draft, IDENTITIES_FILE, Transfer, TransferStatus, Work};
 use http::{Method, Request, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -45,23 +45,24 @@ fn parse_draft(body: &Value) -> Result<Draft, Refused> {
             "storageAuthenticationType can only be keyBased: a container is reached by the signature of its URI.";
         return Err(invalid(words));
     }
-    if boolean(body, "includeConfigurations")?.unwrap_or_default() {
-        return Err(invalid("includeConfigurations cannot be true: identities alone are imported and exported."));
-    }
     let kind = text(body, "type")?.ok_or(InvalidJson::Missing { member: "type" })?;
     let output = parse_container(body, "outputBlobContainerUri")?;
     let work = match kind.to_ascii_lowercase().as_str() {
         "import" => Work::Import {
             input: parse_container(body, "inputBlobContainerUri")?,
-            file: parse_file(body, "inputBlobName")?,
+            file: parse_file(body, "inputBlobName", IDENTITIES_FILE)?,
         },
         "export" => Work::Export {
-            file: parse_file(body, "outputBlobName")?,
+            file: parse_file(body, "outputBlobName", IDENTITIES_FILE)?,
             without_keys: boolean(body, "excludeKeysInExport")?.unwrap_or_default(),
         },
         _ => return Err(invalid("type is neither import nor export.")),
     };
-    Ok(Draft { work, output })
+    let configurations = match boolean(body, "includeConfigurations")? {
+        Some(true) => Some(parse_file(body, "configurationsBlobName", CONFIGURATIONS_FILE)?),
+        _ => None,
+    };
+    Ok(Draft { work, configurations, output })
 }
 
 fn parse_container(body: &Value, member: &'static str) -> Result<Container, Refused> {
@@ -69,9 +70,9 @@ fn parse_container(body: &Value, member: &'static str) -> Result<Container, Refu
     Container::parse(&address).map_err(|fault| Refused::new(ErrorKind::InvalidContainer, format!("{member}: {fault}.")))
 }
 
-fn parse_file(body: &Value, member: &'static str) -> Result<FileName, Refused> {
+fn parse_file(body: &Value, member: &'static str, usual: &str) -> Result<FileName, Refused> {
     let name = text(body, member)?.filter(|text| !text.is_empty());
-    FileName::parse(name.as_deref().unwrap_or(IDENTITIES_FILE)).map_err(|fault| invalid(format!("{member}: {fault}.")))
+    FileName::parse(name.as_deref().unwrap_or(usual)).map_err(|fault| invalid(format!("{member}: {fault}.")))
 }
 
 /// Shows what was answered.
@@ -105,7 +106,10 @@ fn show(transfer: &Transfer) -> Value {
     put("status", json!(status(transfer.status)));
     put("progress", json!(transfer.progress));
     put("storageAuthenticationType", json!("keyBased"));
-    put("includeConfigurations", json!(false));
+    put("includeConfigurations", json!(transfer.draft.configurations.is_some()));
+    if let Some(file) = &transfer.draft.configurations {
+        put("configurationsBlobName", json!(file.as_str()));
+    }
     if let Some(failure) = &transfer.failure {
         put("failureReason", json!(failure));
     }
@@ -139,10 +143,12 @@ mod tests {
         let file = |name: &str| FileName::parse(name).unwrap();
         let import = |name: &str| Draft {
             work: Work::Import { input: read_from.clone(), file: file(name) },
+            configurations: None,
             output: written_to.clone(),
         };
         let export = |name: &str, without_keys| Draft {
             work: Work::Export { file: file(name), without_keys },
+            configurations: None,
             output: written_to.clone(),
         };
         let cases = [
@@ -180,7 +186,21 @@ mod tests {
                 Err(ErrorKind::InvalidArgument),
             ),
             (
+                json!({
+                    "type": "export", "outputBlobContainerUri": output, "includeConfigurations": false,
+                    "configurationsBlobName": "c.txt",
+                }),
+                Ok(export("devices.txt", false)),
+            ),
+            (
                 json!({ "type": "export", "outputBlobContainerUri": output, "includeConfigurations": true }),
+                Ok(Draft { configurations: Some(file("configurations.txt")), ..export("devices.txt", false) }),
+            ),
+            (
+                json!({
+                    "type": "export", "outputBlobContainerUri": output, "includeConfigurations": true,
+                    "configurationsBlobName": "/",
+                }),
                 Err(ErrorKind::InvalidArgument),
             ),
             (json!([]), Err(ErrorKind::InvalidBody)),

@@ -1,66 +1,113 @@
-//! One line of the file of an import or export: an identity with its twin (`contract/hub-service.md 4.4` and `8.2`).
+//! One line of the files of an import or export: an identity with its twin, or a configuration
+//! (`contract/hub-service.md 4.4`, `8.2` and `10`).
 //!
 //! What an export writes, an import reads. Start at [`parse_line`].
 
-use domain::identity::{Authentication, Identity};
+use std::collections::BTreeMap;
+
+use domain::configuration::Configuration;
+use domain::identity::{Authentication, Identity, IdentityDraft};
 use domain::ids::{Etag, Precondition};
+use domain::operation::configuration::Counted;
 use domain::operation::identity::IdentityName;
-use domain::transfer::{Change, FaultReason, Line, LineFault, Manner};
+use domain::transfer::{Change, ConfigurationChange, FaultReason, ImportFile, Line, LineFault, Manner};
 use domain::twin::Twin;
 use serde_json::{Map, Value, json};
 
 use super::registry_json::{
     self, authentication_type, etag_text, invalid, parse_draft, parse_name, status, thumbprints,
 };
-use super::twin_json;
+use super::{configuration_http, twin_json};
 use crate::error::Refused;
 use crate::http::parse_precondition;
 use crate::json::{self, InvalidJson, text};
 
-/// Reads the line with this number, which is not empty. As in a bulk request, an item's etags count only in the modes that
-/// name them; without a mode it is created or updated.
-pub fn parse_line(number: u64, line: &[u8]) -> Result<Line, LineFault> {
-    let mut fault = LineFault { line: number, device: None, module: None, reason: FaultReason::Internal };
+/// Reads the line with this number of a file, which is not empty. As in a bulk request, an item's etags count only in the
+/// modes that name them; without a mode it is created or updated.
+pub fn parse_line(file: ImportFile, number: u64, line: &[u8]) -> Result<Line<IdentityDraft>, LineFault> {
+    let mut fault = LineFault::unread(number, FaultReason::Internal);
     let read = json::parse(line).map_err(Refused::from).and_then(|item| {
         let member = |member| item.get(member).and_then(Value::as_str).map(str::to_owned);
-        (fault.device, fault.module) = (member("id"), member("moduleId"));
-        parse_item(&item)
+        match file {
+            ImportFile::Identities => {
+                (fault.device, fault.module) = (member("id"), member("moduleId"));
+                parse_identity(&item)
+            }
+            ImportFile::Configurations => {
+                fault.configuration = member("id");
+                parse_configuration(&item).map(Line::Configuration)
+            }
+        }
     });
     read.map_err(|refused| LineFault { reason: FaultReason::Refused(refused.public.into_owned()), ..fault })
 }
 
-fn parse_item(item: &Value) -> Result<Line, Refused> {
+/// What an item is to do.
+enum Mode {
+    Put(Manner),
+    Delete(Precondition),
+    PatchTwin(Precondition),
+}
+
+fn parse_mode(item: &Value) -> Result<Mode, Refused> {
+    let etag = || named_etag(item, if item.get("eTag").is_some() { "eTag" } else { "etag" }, registry_json::parse_etag);
+    let mode = text(item, "importMode")?.unwrap_or_default();
+    Ok(match mode.to_ascii_lowercase().as_str() {
+        "create" => Mode::Put(Manner::Create),
+        "update" => Mode::Put(Manner::Update(Precondition::Exists)),
+        "updateifmatchetag" => Mode::Put(Manner::Update(etag()?)),
+        "" | "createorupdate" => Mode::Put(Manner::CreateOrUpdate(Precondition::Exists)),
+        "createorupdateifmatchetag" => Mode::Put(Manner::CreateOrUpdate(etag()?)),
+        "delete" => Mode::Delete(Precondition::Exists),
+        "deleteifmatchetag" => Mode::Delete(etag()?),
+        "updatetwin" => Mode::PatchTwin(Precondition::None),
+        "updatetwinifmatchetag" => Mode::PatchTwin(named_etag(item, "twinETag", twin_json::parse_etag)?),
+        _ => return Err(unknown_mode()),
+    })
+}
+
+fn unknown_mode() -> Refused {
+    invalid("importMode is none that is known.")
+}
+
+/// The name of an item.
+fn parse_id(item: &Value) -> Result<String, Refused> {
     if !item.is_object() {
         return Err(InvalidJson::Type { member: "an item", wanted: "an object" }.into());
     }
-    let device = text(item, "id")?.ok_or(InvalidJson::Missing { member: "id" })?;
-    let module = text(item, "moduleId")?.filter(|module| !module.is_empty());
-    let name = parse_name(&device, module.as_deref())?;
-    let change = parse_change(&name, item)?;
-    Ok(Line { name, change })
+    Ok(text(item, "id")?.ok_or(InvalidJson::Missing { member: "id" })?)
 }
 
-fn parse_change(name: &IdentityName, item: &Value) -> Result<Change<domain::identity::IdentityDraft>, Refused> {
-    let put = |manner| {
-        let identity = Box::new(parse_draft(name.clone(), item)?);
-        let twin = twin_json::parse_change(item)?;
-        let twin = (twin.tags.is_some() || twin.desired.is_some()).then(|| Box::new(twin));
-        Ok(Change::Put { identity, manner, twin })
+fn parse_identity(item: &Value) -> Result<Line<IdentityDraft>, Refused> {
+    let device = parse_id(item)?;
+    let module = text(item, "moduleId")?.filter(|module| !module.is_empty());
+    let name = parse_name(&device, module.as_deref())?;
+    let change = match parse_mode(item)? {
+        Mode::Put(manner) => parse_put(&name, item, manner)?,
+        Mode::Delete(precondition) => Change::Delete { precondition },
+        Mode::PatchTwin(precondition) => {
+            Change::PatchTwin { change: Box::new(twin_json::parse_change(item)?), precondition }
+        }
     };
-    let patch = |precondition| Ok(Change::PatchTwin { change: Box::new(twin_json::parse_change(item)?), precondition });
-    let etag = || named_etag(item, if item.get("eTag").is_some() { "eTag" } else { "etag" }, registry_json::parse_etag);
-    let mode = text(item, "importMode")?.unwrap_or_default();
-    match mode.to_ascii_lowercase().as_str() {
-        "create" => put(Manner::Create),
-        "update" => put(Manner::Update(Precondition::Exists)),
-        "updateifmatchetag" => put(Manner::Update(etag()?)),
-        "" | "createorupdate" => put(Manner::CreateOrUpdate(Precondition::Exists)),
-        "createorupdateifmatchetag" => put(Manner::CreateOrUpdate(etag()?)),
-        "delete" => Ok(Change::Delete { precondition: Precondition::Exists }),
-        "deleteifmatchetag" => Ok(Change::Delete { precondition: etag()? }),
-        "updatetwin" => patch(Precondition::None),
-        "updatetwinifmatchetag" => patch(named_etag(item, "twinETag", twin_json::parse_etag)?),
-        _ => Err(invalid("importMode is none that is known.")),
+    Ok(Line::Identity(name, change))
+}
+
+fn parse_put(name: &IdentityName, item: &Value, manner: Manner) -> Result<Change<IdentityDraft>, Refused> {
+    let identity = Box::new(parse_draft(name.clone(), item)?);
+    let twin = twin_json::parse_change(item)?;
+    let twin = (twin.tags.is_some() || twin.desired.is_some()).then(|| Box::new(twin));
+    Ok(Change::Put { identity, manner, twin })
+}
+
+fn parse_configuration(item: &Value) -> Result<ConfigurationChange, Refused> {
+    let id = configuration_http::parse_id(&parse_id(item)?)?;
+    match parse_mode(item)? {
+        Mode::Put(manner) => {
+            let draft = configuration_http::parse_draft(id, item)?;
+            Ok(ConfigurationChange::Put(Box::new(draft), manner))
+        }
+        Mode::Delete(precondition) => Ok(ConfigurationChange::Delete(id, precondition)),
+        Mode::PatchTwin(_) => Err(unknown_mode()),
     }
 }
 
@@ -112,17 +159,27 @@ fn show_authentication(authentication: &Authentication, with_keys: bool) -> Valu
     })
 }
 
+/// Writes a configuration, without the end of the line.
+pub fn show_configuration(configuration: &Configuration) -> String {
+    let counted = Counted { configuration: configuration.clone(), metrics: BTreeMap::new(), reported: None };
+    configuration_http::show(&counted).to_string()
+}
+
 /// Writes what was wrong with a line, without the end of the line.
 pub fn show_fault(fault: &LineFault) -> String {
-    let LineFault { line, device, module, reason } = fault;
-    let shown = json!({
-        "line": line,
-        "deviceId": device,
-        "moduleId": module,
-        "errorCode": reason.code(),
-        "errorStatus": reason.to_string(),
-    });
-    shown.to_string()
+    let LineFault { line, device, module, configuration, reason } = fault;
+    let mut shown = Map::new();
+    let mut put = |member: &str, value: Value| drop(shown.insert(member.to_owned(), value));
+    put("line", json!(line));
+    if let Some(id) = configuration {
+        put("configurationId", json!(id));
+    } else {
+        put("deviceId", json!(device));
+        put("moduleId", json!(module));
+    }
+    put("errorCode", json!(reason.code()));
+    put("errorStatus", json!(reason.to_string()));
+    Value::Object(shown).to_string()
 }
 
 /// Writes that there are `more` faults that are not told.
@@ -132,15 +189,16 @@ pub fn show_untold(more: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use domain::identity::IdentityDraft;
+    use domain::clock::UnixTime;
 
     use super::*;
 
     /// What a line does, in a word.
     fn word(line: &str) -> String {
-        match parse_line(3, line.as_bytes()) {
+        match parse_line(ImportFile::Identities, 3, line.as_bytes()) {
             Err(fault) => format!("{} {:?} {}", fault.line, fault.device, fault.reason),
-            Ok(Line { name, change }) => match change {
+            Ok(Line::Configuration(change)) => panic!("{change:?}"),
+            Ok(Line::Identity(name, change)) => match change {
                 Change::Put { manner, twin, .. } => format!("put {name} {manner:?} twin {}", twin.is_some()),
                 Change::Delete { precondition } => format!("delete {name} {precondition:?}"),
                 Change::PatchTwin { precondition, .. } => format!("patch {name} {precondition:?}"),
@@ -176,8 +234,8 @@ mod tests {
         let identity = Identity::blank(parse_name("d", None).unwrap());
         let twin = Twin::new(Etag::from_number(1));
         let line = show_line(&identity, &twin, true);
-        let read = parse_line(1, line.as_bytes());
-        let Ok(Line { change: Change::Put { identity: draft, .. }, .. }) = read else { panic!("{line}: {read:?}") };
+        let read = parse_line(ImportFile::Identities, 1, line.as_bytes());
+        let Ok(Line::Identity(_, Change::Put { identity: draft, .. })) = read else { panic!("{line}: {read:?}") };
         let IdentityDraft { name, status, .. } = *draft;
         assert_eq!((name, status), (identity.name, Some(identity.status)));
     }
@@ -198,11 +256,39 @@ mod tests {
 
     #[test]
     fn a_fault_names_its_line() {
-        let fault =
-            LineFault { line: 7, device: Some("d".to_owned()), module: None, reason: FaultReason::DeviceExists };
+        let fault = LineFault::of_identity(7, &parse_name("d", None).unwrap(), FaultReason::DeviceExists);
         let expected = concat!(
             r#"{"line":7,"deviceId":"d","moduleId":null,"errorCode":"DeviceAlreadyExists","#,
             r#""errorStatus":"A device with this ID is already registered."}"#
+        );
+        assert_eq!(show_fault(&fault), expected);
+    }
+
+    #[test]
+    fn a_configuration_that_is_exported_can_be_imported() {
+        let line = r#"{"id":"c","content":{"deviceContent":{"properties.desired.x":1}},"targetCondition":"*"}"#;
+        let read = parse_line(ImportFile::Configurations, 1, line.as_bytes());
+        let Ok(Line::Configuration(ConfigurationChange::Put(draft, _))) = read else { panic!("{read:?}") };
+        let at = UnixTime::from_seconds(1_706_702_400);
+        let configuration = Configuration {
+            draft: *draft,
+            created_at: at,
+            updated_at: at,
+            targeted: 1,
+            applied: 1,
+            etag: Etag::from_number(1),
+        };
+        let shown = show_configuration(&configuration);
+        let again = parse_line(ImportFile::Configurations, 1, shown.as_bytes());
+        let Ok(Line::Configuration(ConfigurationChange::Put(draft, manner))) = again else {
+            panic!("{shown}: {again:?}")
+        };
+        assert_eq!((*draft, manner), (configuration.draft, Manner::CreateOrUpdate(Precondition::Exists)));
+
+        let fault = parse_line(ImportFile::Configurations, 2, br#"{"id":"c","importMode":"updateTwin"}"#).unwrap_err();
+        let expected = concat!(
+            r#"{"line":2,"configurationId":"c","errorCode":"ArgumentInvalid","#,
+            r#""errorStatus":"importMode is none that is known."}"#
         );
         assert_eq!(show_fault(&fault), expected);
     }

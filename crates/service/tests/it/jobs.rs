@@ -52,7 +52,7 @@ impl Ground {
         self.store.create_identity(self.hub().key, identity(name.clone(), 1), None, self.now()).await.unwrap();
     }
 
-    fn now(&self) -> UnixTime {
+    pub fn now(&self) -> UnixTime {
         self.clock.now()
     }
 

@@ -19,4 +19,5 @@ mod posting;
 mod querying;
 mod reaching;
 mod routing;
+mod transferring;
 mod uploading;

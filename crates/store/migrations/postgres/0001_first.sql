@@ -434,7 +434,9 @@ CREATE TABLE transfer (
     -- Percent.
     progress BIGINT NOT NULL DEFAULT 0,
     failure TEXT,
-    -- How much of an import's file was carried out, and how many of its lines were not.
+    -- Which file of an import is being carried out (0 of identities, 1 of configurations), how much of it was, and how many
+    -- lines of all were not.
+    file BIGINT NOT NULL DEFAULT 0,
     bytes BIGINT NOT NULL DEFAULT 0,
     lines BIGINT NOT NULL DEFAULT 0,
     faults BIGINT NOT NULL DEFAULT 0,
@@ -446,10 +448,11 @@ CREATE UNIQUE INDEX transfer_under_way ON transfer (hub) WHERE ended_at IS NULL;
 -- Why lines of imports that have not ended were not carried out.
 CREATE TABLE transfer_fault (
     transfer BIGINT NOT NULL,
-    hub BIGINT NOT NULL,
+    file BIGINT NOT NULL,
     line BIGINT NOT NULL,
+    hub BIGINT NOT NULL,
     record TEXT NOT NULL,
-    PRIMARY KEY (transfer, line)
+    PRIMARY KEY (transfer, file, line)
 );
 
 CREATE INDEX transfer_fault_by_hub ON transfer_fault (hub);

@@ -410,7 +410,9 @@ CREATE TABLE transfer (
     -- Percent.
     progress INTEGER NOT NULL DEFAULT 0,
     failure TEXT,
-    -- How much of an import's file was carried out, and how many of its lines were not.
+    -- Which file of an import is being carried out (0 of identities, 1 of configurations), how much of it was, and how many
+    -- lines of all were not.
+    file INTEGER NOT NULL DEFAULT 0,
     bytes INTEGER NOT NULL DEFAULT 0,
     lines INTEGER NOT NULL DEFAULT 0,
     faults INTEGER NOT NULL DEFAULT 0,
@@ -422,10 +424,11 @@ CREATE UNIQUE INDEX transfer_under_way ON transfer (hub) WHERE ended_at IS NULL;
 -- Why lines of imports that have not ended were not carried out.
 CREATE TABLE transfer_fault (
     transfer INTEGER NOT NULL,
-    hub INTEGER NOT NULL,
+    file INTEGER NOT NULL,
     line INTEGER NOT NULL,
+    hub INTEGER NOT NULL,
     record TEXT NOT NULL,
-    PRIMARY KEY (transfer, line)
+    PRIMARY KEY (transfer, file, line)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX transfer_fault_by_hub ON transfer_fault (hub);

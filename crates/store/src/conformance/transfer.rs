@@ -1,10 +1,14 @@
 //! Promises of [`crate::ports::TransferStore`].
 
+use std::collections::BTreeMap;
+
+use domain::configuration;
 use domain::identity::Identity;
-use domain::ids::{HubKey, JobId, Precondition};
+use domain::ids::{ConfigurationId, HubKey, JobId, Precondition};
 use domain::operation::identity::IdentityName;
 use domain::transfer::{
-    Change, Container, Draft, FAULTS_TOLD_MAX, FaultReason, KEPT_MAX, LineFault, Manner, Transfer, TransferStatus, Work,
+    Change, ConfigurationChange, Container, Draft, FAULTS_TOLD_MAX, FaultReason, ImportFile, KEPT_MAX, Line, LineFault,
+    Manner, Transfer, TransferStatus, Work,
 };
 use domain::twin::ServiceChange;
 
@@ -29,17 +33,30 @@ fn import() -> Draft {
     let container = |text| Container::parse(text).unwrap();
     let work =
         Work::Import { input: container("https://host/in?sig=1"), file: "devices.txt".to_owned().try_into().unwrap() };
-    Draft { work, output: container("https://host/out?sig=2") }
+    Draft { work, configurations: None, output: container("https://host/out?sig=2") }
 }
 
 const fn at(bytes: u64, lines: u64) -> LinePlace {
-    LinePlace { bytes, lines }
+    LinePlace { file: ImportFile::Identities, bytes, lines }
 }
 
 fn put(name: &IdentityName, manner: Manner) -> (IdentityName, Change<Identity>) {
     let change = ServiceChange { tags: Some(object(r#"{"site":"x"}"#)), desired: None };
     let identity = Box::new(identity(name.clone(), 1));
     (name.clone(), Change::Put { identity, manner, twin: Some(Box::new(change)) })
+}
+
+fn configuration(name: &str) -> configuration::Draft {
+    let device = Some(object(r#"{"properties.desired.fan":7}"#));
+    configuration::Draft {
+        id: ConfigurationId::parse(name).unwrap(),
+        schema_version: "1.0".to_owned(),
+        labels: serde_json::Map::new(),
+        content: configuration::Content { device, ..configuration::Content::default() },
+        target: "*".to_owned(),
+        priority: 1,
+        metrics: BTreeMap::new(),
+    }
 }
 
 impl Scene<'_> {
@@ -66,7 +83,10 @@ impl Scene<'_> {
     /// Carries lines out, numbered behind `from`, of one byte each.
     async fn carry(&self, due: &DueTransfer, from: u64, changes: Vec<(IdentityName, Change<Identity>)>) -> bool {
         let to = from + changes.len() as u64;
-        let line = |(index, change)| ImportLine { number: from + index as u64 + 1, change: Ok(change) };
+        let line = |(index, (name, change))| ImportLine {
+            number: from + index as u64 + 1,
+            asked: Ok(Line::Identity(name, change)),
+        };
         let lines = changes.into_iter().enumerate().map(line).collect();
         let piece = ImportPiece { from: at(from, from), lines, to: at(to, to) };
         self.backend.store.import_lines(due.key, piece, NOON).await.unwrap()
@@ -172,13 +192,50 @@ pub async fn a_line_that_fails_holds_up_no_other(backend: &Backend) {
     assert!(backend.store.find_identity(scene.hub, &b).await.unwrap().is_none());
 }
 
+pub async fn configurations_are_carried_out_behind_identities(backend: &Backend) {
+    let scene = scene(backend).await;
+    let due = scene.begun().await;
+    assert!(scene.carry(&due, 0, vec![put(&device("a"), Manner::Create)]).await);
+    let second = LinePlace { file: ImportFile::Configurations, ..LinePlace::default() };
+    let turn = ImportPiece { from: at(1, 1), lines: Vec::new(), to: second };
+    assert!(backend.store.import_lines(due.key, turn.clone(), NOON).await.unwrap());
+    assert!(!backend.store.import_lines(due.key, turn, NOON).await.unwrap(), "it stands elsewhere");
+    assert_eq!(scene.due().await.remove(0).place, second);
+
+    let write = |name, manner| ConfigurationChange::Put(Box::new(configuration(name)), manner);
+    let remove = |name| ConfigurationChange::Delete(ConfigurationId::parse(name).unwrap(), Precondition::Exists);
+    let changes = [
+        write("c", Manner::Create),
+        write("c", Manner::Create),
+        write("c", Manner::CreateOrUpdate(Precondition::Exists)),
+        write("c", Manner::CreateOrUpdate(Precondition::Impossible)),
+        write("d", Manner::CreateOrUpdate(Precondition::Impossible)),
+        write("e", Manner::Update(Precondition::Exists)),
+        remove("d"),
+        remove("d"),
+    ];
+    let line = |(index, change)| ImportLine { number: index + 1, asked: Ok(Line::Configuration(change)) };
+    let lines = (0_u64..).zip(changes).map(line).collect();
+    let piece = ImportPiece { from: second, lines, to: LinePlace { bytes: 8, lines: 8, ..second } };
+    assert!(backend.store.import_lines(due.key, piece, NOON).await.unwrap());
+    let expected = [
+        (2, FaultReason::ConfigurationExists),
+        (4, FaultReason::PreconditionFailed),
+        (6, FaultReason::ConfigurationNotFound),
+        (8, FaultReason::ConfigurationNotFound),
+    ];
+    assert_eq!(scene.faults(&due).await, expected);
+    let listed = backend.store.list_configurations(scene.hub).await.unwrap();
+    assert_eq!(listed.into_iter().map(|one| one.draft).collect::<Vec<_>>(), [configuration("c")]);
+}
+
 pub async fn as_many_faults_are_told_as_may_be(backend: &Backend) {
     let scene = scene(backend).await;
     let due = scene.begun().await;
     let count = FAULTS_TOLD_MAX + 1;
     let line = |number| {
         let reason = FaultReason::Refused("no".to_owned());
-        ImportLine { number, change: Err(LineFault { line: number, device: None, module: None, reason }) }
+        ImportLine { number, asked: Err(LineFault::unread(number, reason)) }
     };
     let piece = ImportPiece { from: at(0, 0), lines: (1..=count).map(line).collect(), to: at(count, count) };
     assert!(backend.store.import_lines(due.key, piece, NOON).await.unwrap());

@@ -7,8 +7,7 @@ use async_trait::async_trait;
 use domain::clock::UnixTime;
 use domain::identity::Identity;
 use domain::ids::{HubKey, JobId};
-use domain::operation::identity::IdentityName;
-use domain::transfer::{Change, Draft, FaultReason, LineFault, Transfer};
+use domain::transfer::{Draft, ImportFile, Line, LineFault, Transfer};
 
 use super::Created;
 use crate::Error;
@@ -32,9 +31,11 @@ pub struct DueTransfer {
     pub place: LinePlace,
 }
 
-/// A place in a file, at the beginning of a line.
+/// A place in the files of an import, at the beginning of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinePlace {
+    /// Which file.
+    pub file: ImportFile,
     /// Bytes before it.
     pub bytes: u64,
     /// Lines before it.
@@ -47,7 +48,7 @@ pub struct ImportLine {
     /// Which; the first is 1.
     pub number: u64,
     /// What it asks for, or the fault that was found before.
-    pub change: Result<(IdentityName, Change<Identity>), LineFault>,
+    pub asked: Result<Line<Identity>, LineFault>,
 }
 
 /// Lines that follow each other.
@@ -107,16 +108,4 @@ pub trait TransferStore: Send + Sync {
 
     /// Ends one, completed or, in these words, failed; its faults are forgotten. One that has ended stays as it is.
     async fn end_transfer(&self, key: TransferKey, failure: Option<String>, now: UnixTime) -> Result<(), Error>;
-}
-
-impl ImportLine {
-    /// The fault of a line that asks for something about `name`.
-    pub fn fault(number: u64, name: &IdentityName, reason: FaultReason) -> LineFault {
-        LineFault {
-            line: number,
-            device: Some(name.device.to_string()),
-            module: name.module.as_ref().map(ToString::to_string),
-            reason,
-        }
-    }
 }

@@ -84,7 +84,17 @@ fn list_rows(db: Db<'_>, hub: HubKey) -> Result<Vec<ConfigurationRow>, Error> {
     db.rows(&sql, [hub.0], ConfigurationRow::read)
 }
 
-fn create(tx: &Tx<'_, '_>, hub: HubKey, draft: &Draft, now: UnixTime) -> Result<Created<Configuration>, Error> {
+/// Whether there is a configuration of that name.
+pub(super) fn is_there(db: Db<'_>, hub: HubKey, id: &ConfigurationId) -> Result<bool, Error> {
+    Ok(find_row(db, hub, id)?.is_some())
+}
+
+pub(super) fn create(
+    tx: &Tx<'_, '_>,
+    hub: HubKey,
+    draft: &Draft,
+    now: UnixTime,
+) -> Result<Created<Configuration>, Error> {
     if !hub_exists(tx.db(), hub)? {
         return Ok(Created::NoOwner);
     }
@@ -124,7 +134,7 @@ fn find_at(
     Ok(if precondition.holds(present) { Ok(row) } else { Err(Changed::PreconditionFailed { present }) })
 }
 
-fn replace(
+pub(super) fn replace(
     tx: &Tx<'_, '_>,
     hub: HubKey,
     draft: Draft,
@@ -144,7 +154,7 @@ fn replace(
     Ok(Changed::Done(Configuration { draft, updated_at: now, etag, ..present }))
 }
 
-fn delete(
+pub(super) fn delete(
     tx: &Tx<'_, '_>,
     hub: HubKey,
     id: &ConfigurationId,

@@ -34,7 +34,7 @@ const BY_HUB: &[(&str, &str)] = &[
     ("configuration_sweep", "hub"),
     ("job_device", "sequence"),
     ("job", "key"),
-    ("transfer_fault", "transfer, line"),
+    ("transfer_fault", "transfer, file, line"),
     ("transfer", "key"),
     ("dead_letter", "id"),
     ("endpoint_cursor", "hub, endpoint, partition"),

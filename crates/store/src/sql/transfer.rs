@@ -9,7 +9,8 @@ use domain::ids::Precondition;
 use domain::ids::{HubKey, JobId};
 use domain::operation::identity::IdentityName;
 use domain::transfer::{
-    Change, Draft, FAULTS_TOLD_MAX, FaultReason, KEPT_MAX, LineFault, Manner, Transfer, TransferStatus,
+    Change, ConfigurationChange, Draft, FAULTS_TOLD_MAX, FaultReason, ImportFile, KEPT_MAX, Line, LineFault, Manner,
+    Transfer, TransferStatus,
 };
 use domain::twin::ServiceChange;
 
@@ -17,7 +18,7 @@ use super::link::Sequence;
 use super::resource::hub_exists;
 use super::rows::{Bits, Column, Senseless, from_json, moment, open_text, row_limit, to_json};
 use super::value::{Row, params};
-use super::{Db, Embedded, Tx, identity, twin};
+use super::{Db, Embedded, Tx, configuration, identity, twin};
 use crate::error::Error;
 use crate::ports::{
     Changed, Created, DueTransfer, ImportFaults, ImportLine, ImportPiece, LinePlace, TransferKey, TransferStore,
@@ -33,6 +34,20 @@ const RUNNING: i64 = 1;
 const COMPLETED: i64 = 2;
 const FAILED: i64 = 3;
 const CANCELLED: i64 = 4;
+
+const fn file_column(file: ImportFile) -> i64 {
+    match file {
+        ImportFile::Identities => 0,
+        ImportFile::Configurations => 1,
+    }
+}
+
+const fn file_of(column: i64) -> ImportFile {
+    match column {
+        0 => ImportFile::Identities,
+        _ => ImportFile::Configurations,
+    }
+}
 
 /// Where the record of `id` at `hub` is sealed.
 fn seal_row(hub: i64, id: &str) -> String {
@@ -56,7 +71,7 @@ struct TransferRow {
 
 impl TransferRow {
     const COLUMNS: &str = "t.key, t.hub, t.id, t.record, t.created_at, t.started_at, t.ended_at, t.status, t.progress, \
-                           t.failure, t.bytes, t.lines";
+                           t.failure, t.file, t.bytes, t.lines";
 
     fn read(row: &Row<'_>) -> Result<Self, Error> {
         Ok(Self {
@@ -70,7 +85,11 @@ impl TransferRow {
             status: row.get(7)?,
             progress: row.get(8)?,
             failure: row.get(9)?,
-            place: LinePlace { bytes: row.get::<Bits>(10)?.0, lines: row.get::<Bits>(11)?.0 },
+            place: LinePlace {
+                file: file_of(row.get(10)?),
+                bytes: row.get::<Bits>(11)?.0,
+                lines: row.get::<Bits>(12)?.0,
+            },
         })
     }
 
@@ -207,38 +226,92 @@ fn advance(tx: &Tx<'_, '_>, key: TransferKey, percent: u8, now: UnixTime) -> Res
 
 fn import(tx: &mut Tx<'_, '_>, key: TransferKey, piece: ImportPiece, now: UnixTime) -> Result<bool, Error> {
     let sql = "SELECT t.hub, t.faults FROM transfer t JOIN hub h ON h.key = t.hub \
-               WHERE t.key = ?1 AND t.ended_at IS NULL AND t.bytes = ?2";
-    let at = params![key.0, Bits(piece.from.bytes)];
+               WHERE t.key = ?1 AND t.ended_at IS NULL AND t.file = ?2 AND t.bytes = ?3";
+    let file = file_column(piece.from.file);
+    let at = params![key.0, file, Bits(piece.from.bytes)];
     let found: Option<(i64, i64)> = tx.db().row(sql, at, |row| Ok((row.get(0)?, row.get(1)?)))?;
     let Some((hub, mut faults)) = found else { return Ok(false) };
     tx.reserve([Sequence::TwinChanges, Sequence::IdentityChanges, Sequence::Events])?;
-    for ImportLine { number, change } in piece.lines {
-        let fault = match change {
+    for ImportLine { number, asked } in piece.lines {
+        let fault = match asked {
             Err(fault) => Some(fault),
-            Ok((name, change)) => match carry_out(tx, (HubKey(hub), &name), change, now) {
-                Ok(reason) => reason.map(|reason| ImportLine::fault(number, &name, reason)),
-                // One device whose rows do not parse must not hold up the others for ever.
-                Err(error @ Error::Corrupt { .. }) => {
-                    tracing::error!(error = %crate::error::chain(&error), "a line of an import fails");
-                    Some(ImportLine::fault(number, &name, FaultReason::Internal))
-                }
-                Err(error) => return Err(error),
-            },
+            Ok(line) => carry_line_out(tx, HubKey(hub), (number, line), now)?,
         };
         let Some(fault) = fault else { continue };
         if faults.unsigned_abs() < FAULTS_TOLD_MAX {
-            let sql = "INSERT INTO transfer_fault (transfer, hub, line, record) VALUES (?1, ?2, ?3, ?4)";
-            tx.change(sql, params![key.0, hub, Bits(number), to_json(&fault)?])?;
+            let sql = "INSERT INTO transfer_fault (transfer, file, line, hub, record) VALUES (?1, ?2, ?3, ?4, ?5)";
+            tx.change(sql, params![key.0, file, Bits(number), hub, to_json(&fault)?])?;
         }
         faults += 1;
     }
-    let LinePlace { bytes, lines } = piece.to;
-    let sql = "UPDATE transfer SET bytes = ?2, lines = ?3, faults = ?4 WHERE key = ?1";
-    tx.change(sql, params![key.0, Bits(bytes), Bits(lines), faults])?;
+    let LinePlace { file, bytes, lines } = piece.to;
+    let sql = "UPDATE transfer SET file = ?2, bytes = ?3, lines = ?4, faults = ?5 WHERE key = ?1";
+    tx.change(sql, params![key.0, file_column(file), Bits(bytes), Bits(lines), faults])?;
     Ok(true)
 }
 
-/// Does what one line asks for; why not, if it cannot be.
+fn carry_line_out(
+    tx: &mut Tx<'_, '_>,
+    hub: HubKey,
+    (number, line): (u64, Line<Identity>),
+    now: UnixTime,
+) -> Result<Option<LineFault>, Error> {
+    // One whose rows do not parse must not hold up the others for ever.
+    let judge = |reason: Result<Option<FaultReason>, Error>| match reason {
+        Err(error @ Error::Corrupt { .. }) => {
+            tracing::error!(error = %crate::error::chain(&error), "a line of an import fails");
+            Ok(Some(FaultReason::Internal))
+        }
+        reason => reason,
+    };
+    Ok(match line {
+        Line::Identity(name, change) => {
+            judge(carry_out(tx, (hub, &name), change, now))?.map(|reason| LineFault::of_identity(number, &name, reason))
+        }
+        Line::Configuration(change) => {
+            let id = change.id().clone();
+            judge(configure(tx, hub, change, now))?.map(|reason| LineFault::of_configuration(number, &id, reason))
+        }
+    })
+}
+
+/// Does what one line asks for about a configuration; why not, if it cannot be.
+fn configure(
+    tx: &Tx<'_, '_>,
+    hub: HubKey,
+    change: ConfigurationChange,
+    now: UnixTime,
+) -> Result<Option<FaultReason>, Error> {
+    let changed = match change {
+        ConfigurationChange::Put(draft, manner) => {
+            let precondition = match manner {
+                Manner::Update(precondition) => Some(precondition),
+                Manner::CreateOrUpdate(precondition) if configuration::is_there(tx.db(), hub, &draft.id)? => {
+                    Some(precondition)
+                }
+                Manner::Create | Manner::CreateOrUpdate(_) => None,
+            };
+            match precondition {
+                Some(precondition) => configuration::replace(tx, hub, *draft, precondition, now)?,
+                None => {
+                    return Ok(match configuration::create(tx, hub, &draft, now)? {
+                        Created::Done(_) | Created::NoOwner => None,
+                        Created::AlreadyExists => Some(FaultReason::ConfigurationExists),
+                        Created::Full => Some(FaultReason::TooManyConfigurations),
+                    });
+                }
+            }
+        }
+        ConfigurationChange::Delete(id, precondition) => configuration::delete(tx, hub, &id, precondition)?,
+    };
+    Ok(match changed {
+        Changed::Done(_) => None,
+        Changed::NotFound => Some(FaultReason::ConfigurationNotFound),
+        Changed::PreconditionFailed { .. } => Some(FaultReason::PreconditionFailed),
+    })
+}
+
+/// Does what one line asks for about an identity; why not, if it cannot be.
 fn carry_out(
     tx: &mut Tx<'_, '_>,
     (hub, name): (HubKey, &IdentityName),
@@ -307,7 +380,7 @@ fn patch(
 
 fn faults(db: Db<'_>, key: TransferKey) -> Result<ImportFaults, Error> {
     let count: Option<Bits> = db.row("SELECT faults FROM transfer WHERE key = ?1", [key.0], |row| row.get(0))?;
-    let sql = "SELECT record FROM transfer_fault WHERE transfer = ?1 ORDER BY line";
+    let sql = "SELECT record FROM transfer_fault WHERE transfer = ?1 ORDER BY file, line";
     let told: Vec<String> = db.rows(sql, [key.0], |row| row.get(0))?;
     let told: Result<Vec<LineFault>, Error> = told.iter().map(|record| from_json(record, FAULT, key.0)).collect();
     Ok(ImportFaults { told: told?, count: count.map_or(0, |count| count.0) })

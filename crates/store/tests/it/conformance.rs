@@ -177,6 +177,7 @@ conformance! {
         an_import_that_was_cancelled_carries_nothing_more_out
         lines_are_carried_out_once_whoever_tries_again
         a_line_that_fails_holds_up_no_other
+        configurations_are_carried_out_behind_identities
         as_many_faults_are_told_as_may_be
         the_oldest_imports_and_exports_are_forgotten
     }
