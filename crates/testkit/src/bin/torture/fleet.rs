@@ -11,19 +11,19 @@ mod reader;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use client::service::ConnectionString;
+use client::events::EventHub;
 use domain::clock::{SeededEntropy, random};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use self::check::check;
 use self::device::{Life, Log, Senders};
-use self::reader::{Owner, Reader};
+use self::reader::Reader;
 use crate::http::{Request, Session};
 use crate::server::{Binary, Server};
 use crate::story::{self, Access};
@@ -63,26 +63,24 @@ type Everything = BTreeMap<String, Log>;
 pub async fn run(wish: &Wish) -> Result<String> {
     allow_open_files(wish.devices)?;
     let server = Server::start(&wish.binary, &wish.work.join(FOLDER), None).await?;
-    let owner = owner_of(&server)?;
+    let (hub, access) = hub_of(&server)?;
     let names: Vec<String> = (1..=wish.devices).map(|number| format!("fleet-{number:05}")).collect();
-    make_devices(&server, &owner.access, &names).await?;
+    make_devices(&server, &access, &names).await?;
     let begun_at = Instant::now();
-    let (server, sent, parts) = send_and_kill(wish, server, &owner, &names).await?;
+    let (server, sent, mut parts) = send_and_kill(wish, server, (&hub, &access.host), &names).await?;
     let sent_after_s = begun_at.elapsed().as_secs();
-    let ends = reader::ends(&server.door, &owner).await?;
+    let ends = reader::ends(&server.door, &hub).await?;
+    parts.read_to(&server.door, &ends).await.during("reading the rest")?;
+    let mut whole = Reader::new(&hub, &ends);
+    whole.read_to(&server.door, &ends).await.during("reading the whole")?;
     let mut findings = Findings::default();
-    let mut wholes = Vec::new();
-    for (mut parts, end) in parts.into_iter().zip(ends) {
-        let mut whole = Reader::new(owner.clone(), parts.partition);
-        parts.read_to(&server.door, end).await.during(format!("the rest of partition {}", parts.partition))?;
-        whole.read_to(&server.door, end).await.during(format!("the whole of partition {}", parts.partition))?;
-        if parts.read != whole.read {
-            findings.problem(format!("partition {} reads differently in parts", parts.partition));
+    for (partition, read) in &whole.read {
+        if parts.read.get(partition) != Some(read) {
+            findings.problem(format!("partition {partition} reads differently in parts"));
         }
-        wholes.push(whole.read);
     }
     server.stop().await?;
-    findings.add(check(&sent, &wholes));
+    findings.add(check(&sent, &whole.read));
     judge(wish, &findings, sent_after_s)
 }
 
@@ -115,11 +113,11 @@ fn allow_open_files(devices: u32) -> Result<()> {
     Ok(())
 }
 
-/// Whoever owns the hub that everything goes to.
-fn owner_of(server: &Server) -> Result<Owner> {
+/// The hub that everything goes to: where it is read, and the right to make its devices.
+fn hub_of(server: &Server) -> Result<(EventHub, Access)> {
     let [hub] = server.endpoints.hubs.as_slice() else { return Err(Trouble::new("one hub is expected")) };
-    let ConnectionString { policy, .. } = ConnectionString::parse(&hub.connection_string)?;
-    Ok(Owner { access: story::access(&hub.connection_string)?, policy, event_hub: hub.name.clone() })
+    let endpoint = EventHub::parse(&hub.event_hub_connection_string, server.endpoints.ports.amqps)?;
+    Ok((endpoint, story::access(&hub.connection_string)?))
 }
 
 async fn make_devices(server: &Server, access: &Access, names: &[String]) -> Result<()> {
@@ -140,72 +138,45 @@ async fn make_devices(server: &Server, access: &Access, names: &[String]) -> Res
 }
 
 /// Has every device send everything, kills the server meanwhile, and reads what there is until each kill. Returns the last
-/// server, what was sent, and who read each partition.
+/// server, what was sent, and who read it so far.
 async fn send_and_kill(
     wish: &Wish,
     mut server: Server,
-    owner: &Owner,
+    (hub, host): (&EventHub, &str),
     names: &[String],
-) -> Result<(Server, Everything, Vec<Reader>)> {
-    let partitions = reader::ends(&server.door, owner).await?.len();
-    let mut readers: Vec<Reader> = (0..partitions).map(|partition| Reader::new(owner.clone(), partition)).collect();
+) -> Result<(Server, Everything, Reader)> {
+    let mut reader = Reader::new(hub, &reader::ends(&server.door, hub).await?);
     let lives = watch::Sender::new(Life::FIRST);
-    let mut senders = Senders::start(&server.door, &owner.access.host, names, (wish.messages, &lives));
+    let mut senders = Senders::start(&server.door, host, names, (wish.messages, &lives));
     let mut acknowledged = senders.acknowledged();
     let ports = server.endpoints.ports;
     let entropy = SeededEntropy::new(wish.seed);
     for kill in 0..wish.kills {
         let limit = limit(wish, kill, &entropy);
-        let mut parts = follow(&server, readers);
-        tokio::select! {
-            reached = acknowledged.wait_for(|count| *count >= limit) => drop(reached?),
-            trouble = senders.trouble() => return Err(trouble),
-            Some(ended) = parts.join_next() => {
-                ended?.1?;
-                return Err(Trouble::new("a reader came to its end before the server did"));
+        let door = server.door.clone();
+        {
+            let mut following = pin!(reader.follow(&door));
+            tokio::select! {
+                reached = acknowledged.wait_for(|count| *count >= limit) => drop(reached?),
+                trouble = senders.trouble() => return Err(trouble),
+                ended = &mut following => return Err(ended).during("reading before the kill"),
             }
+            lives.send_modify(|life| life.is_over = true);
+            server.kill().await?;
+            // What had arrived is read to its end.
+            following.await;
         }
-        lives.send_modify(|life| life.is_over = true);
-        server.kill().await?;
-        readers = broken_off(parts).await?;
-        let read: usize = readers.iter().map(|reader| reader.read.len()).sum();
+        let read: usize = reader.read.values().map(Vec::len).sum();
         println!("killed at {limit} acknowledgements, with {read} messages read");
         server = Server::start_again(&wish.binary, &wish.work.join(FOLDER), ports).await.during("after the kill")?;
         lives.send_modify(|life| *life = life.next());
     }
     let sent = timeout(SENDING_TIMEOUT, senders.finish()).await.during("waiting for the devices")??;
-    Ok((server, sent, readers))
+    Ok((server, sent, reader))
 }
 
 /// After how many acknowledgements the server is killed: somewhere in the middle half of each part of the whole.
 fn limit(wish: &Wish, kill: u32, entropy: &SeededEntropy) -> u64 {
     let part = u64::from(wish.devices) * u64::from(wish.messages) / u64::from(wish.kills.max(1));
     part * u64::from(kill) + part / 4 + u64::from_le_bytes(random(entropy)) % (part / 2).max(1)
-}
-
-/// Readers on their way, each with how it ended.
-type Parts = JoinSet<(Reader, Result<()>)>;
-
-/// Has every partition be read on as messages come.
-#[expect(clippy::disallowed_methods, reason = "the end of each task is looked at")]
-fn follow(server: &Server, readers: Vec<Reader>) -> Parts {
-    let mut parts = JoinSet::new();
-    for mut reader in readers {
-        let door = server.door.clone();
-        parts.spawn(async move {
-            let ended = reader.follow(&door).await;
-            (reader, ended)
-        });
-    }
-    parts
-}
-
-/// The readers of a server that was killed.
-async fn broken_off(mut parts: Parts) -> Result<Vec<Reader>> {
-    let mut readers = Vec::new();
-    while let Some(ended) = parts.join_next().await {
-        readers.push(ended?.0);
-    }
-    readers.sort_by_key(|reader| reader.partition);
-    Ok(readers)
 }

@@ -14,11 +14,11 @@ use crate::verify::Findings;
 mod tests;
 
 /// Looks for everything that was `sent` in what was read of each of the `partitions`.
-pub fn check(sent: &Everything, partitions: &[Vec<Read>]) -> Findings {
+pub fn check(sent: &Everything, partitions: &BTreeMap<u16, Vec<Read>>) -> Findings {
     let mut findings = Findings::default();
     let mut found: BTreeMap<&str, Found<'_>> =
         sent.iter().map(|(device, log)| (device.as_str(), Found::nothing(log))).collect();
-    for (partition, messages) in partitions.iter().enumerate() {
+    for (&partition, messages) in partitions {
         check_places(partition, messages, &mut findings);
         for message in messages {
             match found.get_mut(message.device.as_str()) {
@@ -34,11 +34,9 @@ pub fn check(sent: &Everything, partitions: &[Vec<Read>]) -> Findings {
 }
 
 /// The numbers and the offsets of a partition rise with each message.
-fn check_places(partition: usize, messages: &[Read], findings: &mut Findings) {
-    let place = |message: &Read| (message.sequence, message.offset.parse::<u64>().ok());
+fn check_places(partition: u16, messages: &[Read], findings: &mut Findings) {
     for (message, next) in messages.iter().zip(messages.iter().skip(1)) {
-        let ((number, offset), (next_number, next_offset)) = (place(message), place(next));
-        if next_number <= number || next_offset <= offset || offset.is_none() {
+        if next.sequence <= message.sequence || next.offset <= message.offset {
             findings.problem(format!("partition {partition}: {message:?} is followed by {next:?}"));
         }
     }
@@ -50,7 +48,7 @@ struct Found<'a> {
     /// How often what was sent at this place is there.
     times: Vec<usize>,
     /// The partition and the place of the last message.
-    last: Option<(usize, usize)>,
+    last: Option<(u16, usize)>,
 }
 
 impl<'a> Found<'a> {
@@ -58,7 +56,7 @@ impl<'a> Found<'a> {
         Self { log, times: vec![0; log.is_acknowledged.len()], last: None }
     }
 
-    fn take(&mut self, partition: usize, message: &Read, findings: &mut Findings) {
+    fn take(&mut self, partition: u16, message: &Read, findings: &mut Findings) {
         let Read { device, body: text, .. } = message;
         let place = text.rsplit(' ').next().and_then(|place| place.parse::<usize>().ok());
         let place = place.filter(|place| *text == body(device, *place));
