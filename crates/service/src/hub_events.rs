@@ -5,8 +5,6 @@
 //! version in it. Start at [`Service::run_hub_events`].
 
 use domain::ids::TrackingId;
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesOrdered;
 use store::ports::KeptEvent;
 
 use crate::Service;
@@ -35,38 +33,24 @@ impl Service {
             Ok(read) => read,
             Err(error) => return (followed, Err(error.into())),
         };
-        let appended = match self.append_events(events).await {
-            Ok(()) => {
-                followed.dealt = last;
-                Ok(())
-            }
-            Err((upto, error)) => {
-                followed.dealt = upto.unwrap_or(followed.dealt);
-                Err(error)
-            }
-        };
+        let appended = self.append_events(events).await;
+        if appended.is_ok() {
+            followed.dealt = last;
+        }
         let forgotten = followed.forget(BATCH, |upto, limit| store.prune_events(upto, limit)).await;
         (followed, appended.and(forgotten))
     }
 
-    /// Appends events in their order, with one sync of the disk. Where that fails, it is said up to which all were
-    /// appended: of those behind some may have been as well, which then come twice.
-    async fn append_events(&self, events: Vec<KeptEvent>) -> Result<(), (Option<u64>, Error)> {
+    /// Appends all events in their order or, if that fails, none: whoever tries again tells nothing twice, and nothing
+    /// behind what came after it.
+    async fn append_events(&self, events: Vec<KeptEvent>) -> Result<(), Error> {
         let resources = self.resources();
-        let mut appends = FuturesOrdered::new();
-        for KeptEvent { sequence, event } in events {
+        let messages = events.into_iter().filter_map(|KeptEvent { sequence, event }| {
             // A hub that is gone has no log any more.
-            if let Some(hub) = resources.hub(event.hub) {
-                let correlation_id = TrackingId::generate(self.entropy()).to_string().replace('-', "");
-                let append = self.0.telemetry.append(event.message(hub, sequence, correlation_id));
-                appends.push_back(async move { (sequence, append.await) });
-            }
-        }
-        let mut upto = None;
-        while let Some((sequence, appended)) = appends.next().await {
-            appended.map_err(|error| (upto, error.into()))?;
-            upto = Some(sequence);
-        }
-        Ok(())
+            let hub = resources.hub(event.hub)?;
+            let correlation_id = TrackingId::generate(self.entropy()).to_string().replace('-', "");
+            Some(event.message(hub, sequence, correlation_id))
+        });
+        Ok(self.0.telemetry.append_all(messages.collect()).await?)
     }
 }
