@@ -19,6 +19,9 @@ pub(super) fn lock_column(lock: LockToken) -> [u8; 16] {
     lock.bits().to_be_bytes()
 }
 
+/// Before the first sequence number.
+const NOTHING_PASSED: i64 = 0;
+
 /// A table of what waits.
 pub(super) struct Queue {
     pub table: &'static str,
@@ -41,7 +44,7 @@ impl Queue {
         Ok(db.row(&sql, params![hub.0, now.micros()], |row| row.get(0))?.unwrap_or(false))
     }
 
-    /// Hands out the oldest rows of a hub that nobody has. One that was handed out as often as it may be is gone.
+    /// Hands out the oldest rows of a hub that nobody has, as many as may be or as there are. One that was handed out as often as it may be is gone.
     pub(super) fn take<T>(
         &self,
         tx: &Tx<'_, '_>,
@@ -57,23 +60,32 @@ impl Queue {
             params![hub.0, now.micros(), given.settings.deliveries_max],
         )?;
         let is_free = Self::IS_FREE;
-        let sql = format!("{select} JOIN hub h ON h.key = q.hub WHERE {is_free} ORDER BY q.sequence LIMIT ?3");
-        let waiting = params![hub.0, now.micros(), row_limit(given.limit)];
-        let rows = tx.db().rows(&sql, waiting, |row| Ok((row.get::<i64>(0)?, read(row))))?;
+        let find = format!(
+            "{select} JOIN hub h ON h.key = q.hub WHERE {is_free} AND q.sequence > ?4 ORDER BY q.sequence LIMIT ?3"
+        );
         let (lock, until) = (lock_column(given.lock), now.plus(given.settings.lock));
-        let sql = format!(
+        let hold = format!(
             "UPDATE {table} SET lock = ?2, locked_until = ?3, delivery_count = delivery_count + 1 WHERE sequence = ?1"
         );
-        let mut taken = Vec::with_capacity(rows.len());
-        for (sequence, row) in rows {
-            tx.change(&sql, params![sequence, lock, until.micros()])?;
-            match row {
-                Ok(row) => taken.push(row),
-                // It goes once it was handed out as often as it may be, and holds up no others.
-                Err(error @ Error::Corrupt { .. }) => {
-                    tracing::error!(error = %crate::error::chain(&error), "a row of a queue was passed over");
+        let (mut taken, mut passed) = (Vec::new(), NOTHING_PASSED);
+        while taken.len() < given.limit {
+            let wanted = row_limit(given.limit - taken.len());
+            let waiting = params![hub.0, now.micros(), wanted, passed];
+            let rows = tx.db().rows(&find, waiting, |row| Ok((row.get::<i64>(0)?, read(row))))?;
+            if rows.is_empty() {
+                break;
+            }
+            for (sequence, row) in rows {
+                tx.change(&hold, params![sequence, lock, until.micros()])?;
+                passed = sequence;
+                match row {
+                    Ok(row) => taken.push(row),
+                    // It goes once it was handed out as often as it may be, and holds up no others.
+                    Err(error @ Error::Corrupt { .. }) => {
+                        tracing::error!(error = %crate::error::chain(&error), "a row of a queue was passed over");
+                    }
+                    Err(error) => return Err(error),
                 }
-                Err(error) => return Err(error),
             }
         }
         Ok(taken)

@@ -1,11 +1,14 @@
 //! Rows that do not parse: each is passed over or ended, and never stands in the way of others.
 
 use std::path::Path;
+use std::time::Duration;
 
+use domain::cloud_to_device::FeedbackSettings;
 use domain::configuration::{Content, Draft};
 use domain::enrollment::Capabilities;
+use domain::file::{FileName, FileProperties};
 use domain::identity::Identity;
-use domain::ids::Precondition;
+use domain::ids::{ContentId, LockToken, Precondition, UploadId};
 use domain::operation::registration::RegistrationStatus;
 use domain::twin::ServiceChange;
 use store::conformance::Done as _;
@@ -15,7 +18,8 @@ use store::conformance::sample::{
     registration_id,
 };
 use store::ports::{
-    Accepted, ConfigurationStore as _, EnrollmentStore as _, IdentityStore as _, RegistrationStore as _, TwinStore as _,
+    Accepted, Begun, ConfigurationStore as _, Ended, Ending, EnrollmentStore as _, FileStore as _, IdentityStore as _,
+    NewUpload, RegistrationStore as _, TwinStore as _, Writing, WritingSource, Written,
 };
 
 use crate::ground::{claimed_device, open};
@@ -133,5 +137,33 @@ async fn a_deployment_that_cannot_be_read_keeps_no_edge_device_from_leaving() {
     while store.judge_twins(9, NOON).await.unwrap().has_more {}
     spoil(place.path(), "UPDATE configuration SET record = '{' WHERE id = 'c'");
     store.delete_identity(hub, &device("edge"), Precondition::Exists).await.unwrap().done();
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_notification_that_cannot_be_read_holds_up_none_behind_it() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path());
+    let hub = make_hub(&store, "hub").await;
+    let made = store.create_identity(hub, identity(device("dev"), 1), None, NOON).await.unwrap().done();
+    let settings = FeedbackSettings { ttl: Duration::from_mins(10), deliveries_max: 2, lock: Duration::from_mins(1) };
+    let file = |number: u128| FileName::parse(&format!("dev/{number}")).unwrap();
+    for number in 1..=4 {
+        let upload = UploadId::from_bits(number);
+        let (generation, file, expires_at) = (made.generation.clone(), file(number), after(60));
+        let new = NewUpload { id: upload, generation, file, expires_at };
+        assert_eq!(store.begin_upload(hub, &device("dev"), new, NOON).await.unwrap(), Begun::Done);
+        let content = store.begin_content(ContentId::from_bits(number)).await.unwrap().finish().await.unwrap();
+        let (source, properties) = (WritingSource::Whole(content), FileProperties::default());
+        let writing = Writing { upload, source, properties, only_new: false };
+        assert!(matches!(store.write_file(hub, writing, NOON).await.unwrap(), Written::Done(_)));
+        let ending = Ending { upload, notify: Some(settings) };
+        assert_eq!(store.end_upload(hub, &device("dev"), ending, NOON).await.unwrap(), Ended::Done);
+    }
+    spoil(place.path(), "UPDATE file_notification SET record = '{' WHERE sequence IN (1, 2, 4)");
+    for (lock, expected) in [(1, Some(file(3))), (2, None)] {
+        let taken = store.take_notification(hub, (LockToken::from_bits(lock), settings), NOON).await.unwrap();
+        assert_eq!(taken.map(|taken| taken.file), expected, "{lock}");
+    }
     store.close().await;
 }
