@@ -324,6 +324,13 @@ CREATE TABLE configuration_due (
     hub BIGINT NOT NULL
 );
 
+-- Names of configurations that were deleted since a hub's twins were all judged: some twins may still tell of them.
+CREATE TABLE configuration_gone (
+    hub BIGINT NOT NULL,
+    id TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (hub, id)
+);
+
 -- Hubs all of whose twins are to be judged, and behind which identity that goes on.
 CREATE TABLE configuration_sweep (
     hub BIGINT PRIMARY KEY,

@@ -316,6 +316,13 @@ CREATE TABLE configuration_due (
     hub INTEGER NOT NULL
 ) STRICT;
 
+-- Names of configurations that were deleted since a hub's twins were all judged: some twins may still tell of them.
+CREATE TABLE configuration_gone (
+    hub INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    PRIMARY KEY (hub, id)
+) STRICT, WITHOUT ROWID;
+
 -- Hubs all of whose twins are to be judged, and behind which identity that goes on.
 CREATE TABLE configuration_sweep (
     hub INTEGER PRIMARY KEY,

@@ -232,6 +232,34 @@ pub async fn a_device_that_comes_or_goes_is_counted(backend: &Backend) {
     assert_eq!(scene.judge_all().await, []);
 }
 
+pub async fn a_configuration_made_again_before_its_deletion_was_noticed_is_counted_anew(backend: &Backend) {
+    let scene = scene(backend, 3).await;
+    let replace = async |anew: Draft| {
+        backend.store.delete_configuration(scene.hub, &anew.id, Precondition::Exists).await.unwrap().done();
+        scene.create(anew).await;
+    };
+    scene.create(draft("c", 1, "*", 1)).await;
+    scene.create(draft("other", 1, "*", 0)).await;
+    scene.judge_all().await;
+    replace(draft("c", 2, "*", 1)).await;
+    scene.tag(&device("dev-1"), r#"{"site":"cave"}"#).await;
+    assert_eq!(scene.counts("c").await, (0, 0));
+    scene.judge_all().await;
+    assert_eq!((scene.counts("c").await, scene.counts("other").await), ((3, 3), (3, 0)));
+    assert_eq!(scene.desired(&device("dev-2")).await.0, r#"{"fan":{"speed":2}}"#);
+
+    replace(draft("c", 3, "tags.site = 'cave'", 1)).await;
+    replace(draft("c", 4, "tags.site = 'cave'", 1)).await;
+    backend.store.delete_identity(scene.hub, &device("dev-0"), Precondition::Exists).await.unwrap().done();
+    assert_eq!(scene.counts("c").await, (0, 0));
+    scene.judge_all().await;
+    assert_eq!((scene.counts("c").await, scene.counts("other").await), ((1, 1), (2, 1)));
+    assert_eq!(scene.desired(&device("dev-1")).await.0, r#"{"fan":{"speed":4}}"#);
+    backend.store.delete_configuration(scene.hub, &id("c"), Precondition::Exists).await.unwrap().done();
+    scene.judge_all().await;
+    assert_eq!(scene.counts("other").await, (2, 2));
+}
+
 pub async fn what_a_deleted_configuration_has_put_is_withdrawn(backend: &Backend) {
     let scene = scene(backend, 5).await;
     scene.create(draft("c", 1, "*", 1)).await;

@@ -79,6 +79,17 @@ fn find_row(db: Db<'_>, hub: HubKey, id: &ConfigurationId) -> Result<Option<Conf
     db.row(&sql, params![hub.0, id.as_str()], ConfigurationRow::read)
 }
 
+/// Of a configuration: no twin may still tell of another one that had its name.
+const IS_JUDGED: &str =
+    "NOT EXISTS (SELECT 1 FROM configuration_gone g WHERE g.hub = configuration.hub AND g.id = configuration.id)";
+
+/// The configurations that twins are judged by.
+fn list_judged(db: Db<'_>, hub: HubKey) -> Result<Vec<ConfigurationRow>, Error> {
+    let columns = ConfigurationRow::COLUMNS;
+    let sql = format!("SELECT {columns} FROM configuration WHERE hub = ?1 AND {IS_JUDGED} ORDER BY key");
+    db.rows(&sql, [hub.0], ConfigurationRow::read)
+}
+
 fn list_rows(db: Db<'_>, hub: HubKey) -> Result<Vec<ConfigurationRow>, Error> {
     let sql = format!("SELECT {} FROM configuration WHERE hub = ?1 ORDER BY key", ConfigurationRow::COLUMNS);
     db.rows(&sql, [hub.0], ConfigurationRow::read)
@@ -165,6 +176,8 @@ pub(super) fn delete(
         Err(refused) => return Ok(refused),
     };
     tx.change("DELETE FROM configuration WHERE key = ?1", [present.key])?;
+    let sql = "INSERT INTO configuration_gone (hub, id) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+    tx.change(sql, params![hub.0, id.as_str()])?;
     begin_sweep(tx, hub)?;
     Ok(Changed::Done(present.open()?))
 }
@@ -191,7 +204,7 @@ struct Judge {
 impl Judge {
     fn load(db: Db<'_>, hub: HubKey) -> Result<Self, Error> {
         let mut judge = Self { hub, candidates: Vec::new(), contents: Vec::new(), unreadable: Vec::new() };
-        for row in list_rows(db, hub)? {
+        for row in list_judged(db, hub)? {
             let draft = match row.draft() {
                 Ok(draft) => draft,
                 Err(error) => {
@@ -277,10 +290,23 @@ fn sweep_on(
     let reached = ids.last().copied().filter(|_| ids.len() == limit).unwrap_or(upto);
     let last: Option<i64> = tx.db().row("SELECT max(id) FROM identity", (), |row| row.get(0))?.flatten();
     if last.is_none_or(|last| last <= reached) {
-        tx.change("DELETE FROM configuration_sweep WHERE hub = ?1", [hub.0])?;
+        end_sweep(tx, hub)
     } else {
         tx.change("UPDATE configuration_sweep SET place = ?2 WHERE hub = ?1", params![hub.0, reached])?;
+        Ok(())
     }
+}
+
+/// No twin tells of what was deleted any more. What came under such a name since is judged from here on, in another sweep.
+fn end_sweep(tx: &Tx<'_, '_>, hub: HubKey) -> Result<(), Error> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM configuration c JOIN configuration_gone g ON g.hub = c.hub AND g.id = c.id \
+               WHERE c.hub = ?1)";
+    let has_come = tx.db().row(sql, [hub.0], |row| row.get(0))?.unwrap_or(false);
+    tx.change("DELETE FROM configuration_gone WHERE hub = ?1", [hub.0])?;
+    if has_come {
+        return begin_sweep(tx, hub);
+    }
+    tx.change("DELETE FROM configuration_sweep WHERE hub = ?1", [hub.0])?;
     Ok(())
 }
 
@@ -354,8 +380,9 @@ fn note_states(
 /// Whether a configuration is there, and a deployment. One that cannot be read is taken for none, so that it keeps nobody
 /// from leaving.
 fn is_deployment(db: Db<'_>, hub: HubKey, name: &str) -> Result<bool, Error> {
-    let Ok(id) = ConfigurationId::parse(name) else { return Ok(false) };
-    let row = find_row(db, hub, &id)?;
+    let columns = ConfigurationRow::COLUMNS;
+    let sql = format!("SELECT {columns} FROM configuration WHERE hub = ?1 AND id = ?2 AND {IS_JUDGED}");
+    let row = db.row(&sql, params![hub.0, name], ConfigurationRow::read)?;
     Ok(row.is_some_and(|row| row.draft().is_ok_and(|draft| draft.content.is_deployment())))
 }
 
@@ -405,9 +432,11 @@ fn count(tx: &Tx<'_, '_>, (hub, id): (HubKey, i64), states: &Map<String, Value>,
             continue;
         }
         let is_applied = state.get("status").and_then(Value::as_str) == Some(APPLIED);
-        let sql =
-            "UPDATE configuration SET targeted = targeted + ?3, applied = applied + ?4 WHERE hub = ?1 AND id = ?2";
-        tx.change(sql, params![hub.0, name, by, if is_applied { by } else { 0 }])?;
+        let sql = format!(
+            "UPDATE configuration SET targeted = targeted + ?3, applied = applied + ?4 \
+             WHERE hub = ?1 AND id = ?2 AND {IS_JUDGED}"
+        );
+        tx.change(&sql, params![hub.0, name, by, if is_applied { by } else { 0 }])?;
     }
     Ok(())
 }

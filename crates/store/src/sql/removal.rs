@@ -31,6 +31,7 @@ const BY_HUB: &[(&str, &str)] = &[
     ("twin_tag", "hub, path, value, identity"),
     ("hub_event", "sequence"),
     ("configuration", "key"),
+    ("configuration_gone", "hub, id"),
     ("configuration_sweep", "hub"),
     ("job_device", "sequence"),
     ("job", "key"),

@@ -108,6 +108,7 @@ conformance! {
         a_twin_that_changes_is_judged_anew
         a_twin_that_changes_while_it_is_judged_is_judged_again
         a_device_that_comes_or_goes_is_counted
+        a_configuration_made_again_before_its_deletion_was_noticed_is_counted_anew
         what_a_deleted_configuration_has_put_is_withdrawn
         modules_are_targets_of_their_own
         a_deployment_is_for_edge_devices_and_tells_which_modules_they_lack
