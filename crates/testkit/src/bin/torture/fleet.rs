@@ -92,9 +92,11 @@ fn judge(wish: &Wish, findings: &Findings, sent_after_s: u64) -> Result<String> 
         return Err(Trouble::new(format!("not every one of {expected} messages was acknowledged, but {told}")));
     }
     if binary.forgetful {
-        return match findings.problems.len() {
+        return match findings.lost() {
             0 => Err(Trouble::new(format!("nobody noticed that messages were forgotten: {told}"))),
-            problems => Ok(format!("the server that forgets was caught: {problems} problems; {told}")),
+            lost => {
+                Ok(format!("the server that forgets was caught: {lost} acknowledged messages are not there; {told}"))
+            }
         };
     }
     findings.check("what the devices sent")?;
@@ -180,3 +182,6 @@ fn limit(wish: &Wish, kill: u32, entropy: &SeededEntropy) -> u64 {
     let part = u64::from(wish.devices) * u64::from(wish.messages) / u64::from(wish.kills.max(1));
     part * u64::from(kill) + part / 4 + u64::from_le_bytes(random(entropy)) % (part / 2).max(1)
 }
+
+#[cfg(test)]
+mod tests;

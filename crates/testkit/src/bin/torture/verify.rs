@@ -26,6 +26,8 @@ const PAGE: usize = 1_000;
 const SETTLING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Problems of one kind that are told one by one.
 const TOLD_MAX: usize = 5;
+/// How the problem ends that an acknowledged change is.
+pub const LOST: &str = "was acknowledged and is not there";
 
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -63,6 +65,11 @@ impl Findings {
         Err(Trouble::new(format!("{what}: {} problems, among them\n  {}", self.problems.len(), told.join("\n  "))))
     }
 
+    /// How many acknowledged changes are not there.
+    pub fn lost(&self) -> usize {
+        self.problems.iter().filter(|problem| problem.ends_with(LOST)).count()
+    }
+
     /// Adds one.
     pub fn problem(&mut self, text: String) {
         self.problems.push(text);
@@ -75,7 +82,7 @@ impl Findings {
         }
         match (act.acknowledged.is_some(), is_present) {
             (true, false) => {
-                self.problem(format!("{:?} {} was acknowledged and is not there", act.change, act.mark));
+                self.problem(format!("{:?} {} {LOST}", act.change, act.mark));
             }
             (false, true) => self.done_unheard += 1,
             (true, true) | (false, false) => {}

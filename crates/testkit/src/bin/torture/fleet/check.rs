@@ -8,7 +8,7 @@ use domain::operation::Transport;
 use super::Everything;
 use super::device::{Log, body};
 use super::reader::Read;
-use crate::verify::Findings;
+use crate::verify::{Findings, LOST};
 
 #[cfg(test)]
 mod tests;
@@ -82,7 +82,7 @@ impl<'a> Found<'a> {
             }
             match (is_acknowledged, times) {
                 (true, 0) => {
-                    findings.problem(format!("{:?} was acknowledged and is not there", body(device, place)));
+                    findings.problem(format!("{:?} {LOST}", body(device, place)));
                 }
                 (false, 1..) => findings.done_unheard += 1,
                 (true, 1..) | (false, 0) => {}
