@@ -4,6 +4,7 @@
 //! are noted to be carried out; an export that was cut short begins anew, since its file is there only at the end. Start
 //! at [`Service::run_transfers`].
 
+mod lines;
 mod place;
 
 use std::collections::HashSet;
@@ -32,16 +33,23 @@ use store::ports::{Created, DueTransfer, ImportLine, ImportPiece, LinePlace};
 use crate::Service;
 use crate::error::Error;
 use crate::tasks::AFTER_FAILURE;
-use place::Writer;
+use lines::{Cut, Lines};
+use place::{Patience, Writer, failed};
 
 /// How late an import or export may begin that nobody was woken for.
 const IDLE: Duration = Duration::from_secs(1);
-/// Lines that one verb carries out, which holds up all others.
+/// Lines that one verb carries out, which holds up all others. The removal of a device, with all of its modules, has a
+/// verb of its own.
 const LINES_MAX: usize = 16;
 /// Devices that are read at once.
 const PAGE_DEVICES: usize = 100;
 
+/// How far an import or export is before it has ended, in percent.
+const UNENDED_MAX: u64 = 99;
+
 /// Writes and reads lines, and reaches containers outside. Implemented where dialects and sockets are.
+///
+/// Where a storage refuses the message, it does so for good; any other refusal may pass.
 #[async_trait::async_trait]
 pub trait Exchange: Send + Sync {
     /// What a line asks for.
@@ -81,7 +89,9 @@ enum Stop {
     Over,
     /// It cannot go on, in words without secrets.
     Failed(String),
-    /// The store does not answer: it goes on later.
+    /// A part of the server does not answer, which was logged: it goes on later.
+    Later,
+    /// The store failed.
     Store(store::Error),
 }
 
@@ -100,6 +110,10 @@ impl Service {
     fn exchange(&self) -> Result<&Arc<dyn Exchange>, Error> {
         let exchange = self.0.exchange.get();
         exchange.ok_or_else(|| Error::new(ErrorKind::Unavailable, "The server is starting; try again."))
+    }
+
+    fn exchange_now(&self) -> Result<&Arc<dyn Exchange>, Stop> {
+        self.exchange().map_err(|error| failed(self.fail(error)))
     }
 
     /// Performs `ask` at the hub that the caller dialled.
@@ -183,18 +197,29 @@ impl Service {
     }
 
     async fn carry_transfer(&self, due: &DueTransfer) {
-        let failure = match self.try_transfer(due).await {
-            Ok(()) => None,
-            Err(Stop::Over) => return,
-            Err(Stop::Failed(words)) => Some(words),
-            Err(Stop::Store(error)) => {
-                let may_pass = matches!(error, store::Error::Unavailable { .. });
-                let failure = self.fail(error.into());
-                if may_pass {
-                    tokio::time::sleep(AFTER_FAILURE).await;
-                    return;
+        let is_import = matches!(due.draft.work, Work::Import { .. });
+        let carried = self.try_transfer(due).await.map_err(|stop| self.settle(stop));
+        let told = match &carried {
+            // Also of an import that fails: the lines before were carried out, or have their faults.
+            Ok(()) | Err(Stop::Failed(_)) if is_import => {
+                self.tell_faults(due, Patience::while_due()).await.map_err(|stop| self.settle(stop))
+            }
+            _ => Ok(()),
+        };
+        let failure = match (carried, told) {
+            (Ok(()), Ok(())) => None,
+            (Err(Stop::Over), _) | (_, Err(Stop::Over)) => {
+                if is_import {
+                    self.close_cancelled(due).await;
                 }
-                Some(failure.public.into_owned())
+                return;
+            }
+            (Err(Stop::Failed(words)), Ok(()) | Err(Stop::Failed(_))) | (Ok(()), Err(Stop::Failed(words))) => {
+                Some(words)
+            }
+            _ => {
+                tokio::time::sleep(AFTER_FAILURE).await;
+                return;
             }
         };
         match &failure {
@@ -207,6 +232,30 @@ impl Service {
         }
     }
 
+    /// Says what a failure of the store means: an outage passes.
+    fn settle(&self, stop: Stop) -> Stop {
+        match stop {
+            Stop::Store(error) => failed(self.fail(error.into())),
+            stop => stop,
+        }
+    }
+
+    /// Tells what could not be imported before an import was cancelled, and forgets it.
+    async fn close_cancelled(&self, due: &DueTransfer) {
+        let closing = async {
+            let found = self.0.store.find_transfer(due.hub, &due.id).await?;
+            if found.is_some_and(|found| found.ended_at.is_some()) {
+                let told = self.tell_faults(due, Patience::after_end()).await;
+                self.0.store.end_transfer(due.key, None, self.now()).await?;
+                told?;
+            }
+            Ok(())
+        };
+        if let Err(Stop::Failed(reason)) = closing.await.map_err(|stop| self.settle(stop)) {
+            tracing::warn!(job.id = %due.id, reason, "what could not be imported is not told");
+        }
+    }
+
     async fn try_transfer(&self, due: &DueTransfer) -> Result<(), Stop> {
         match &due.draft.work {
             Work::Import { input, file } => {
@@ -214,24 +263,37 @@ impl Service {
                 if at.file == ImportFile::Identities {
                     at = self.import(due, (input, file), at).await?;
                 }
-                if let Some(file) = &due.draft.configurations {
-                    self.import_configurations(due, (input, file), at).await?;
+                match &due.draft.configurations {
+                    Some(file) => self.import_configurations(due, (input, file), at).await,
+                    None => Ok(()),
                 }
-                self.tell_faults(due).await
             }
             Work::Export { file, without_keys } => {
-                self.export(due, file, !without_keys).await?;
-                match &due.draft.configurations {
-                    Some(file) => self.export_configurations(due, file).await,
+                let identities = self.export(due, file, !without_keys).await?;
+                let configurations = match &due.draft.configurations {
+                    Some(file) => Some(self.export_configurations(due, file).await?),
+                    None => None,
+                };
+                // The last look whether it was cancelled, before there is a file.
+                self.advance(due, ImportFile::Configurations, (1, 1)).await?;
+                identities.finish().await?;
+                match configurations {
+                    Some(configurations) => configurations.finish().await,
                     None => Ok(()),
                 }
             }
         }
     }
 
-    /// Notes how far it is.
-    async fn advance(&self, due: &DueTransfer, done: u64, all: u64) -> Result<(), Stop> {
-        let percent = u8::try_from(done.saturating_mul(100) / all.max(1)).unwrap_or(100).min(100);
+    /// Notes how far it is with one of its files, which share what there is before its end.
+    async fn advance(&self, due: &DueTransfer, file: ImportFile, (done, all): (u64, u64)) -> Result<(), Stop> {
+        let (first, last) = match (file, &due.draft.configurations) {
+            (ImportFile::Identities, None) => (0, UNENDED_MAX),
+            (ImportFile::Identities, Some(_)) => (0, UNENDED_MAX / 2),
+            (ImportFile::Configurations, _) => (UNENDED_MAX / 2, UNENDED_MAX),
+        };
+        let percent = first + (last - first).saturating_mul(done.min(all)) / all.max(1);
+        let percent = u8::try_from(percent).expect("it is at most a hundred");
         match self.0.store.advance_transfer(due.key, percent, self.now()).await? {
             true => Ok(()),
             false => Err(Stop::Over),
@@ -245,21 +307,18 @@ impl Service {
         (input, file): (&Container, &FileName),
         mut at: LinePlace,
     ) -> Result<LinePlace, Stop> {
-        self.advance(due, 0, 1).await?;
-        let place = self.open_place(input, file, Access::Read).await?;
-        let mut read = Vec::new();
+        self.advance(due, at.file, (0, 1)).await?;
+        let place = self.open_place(due, (input, file), Access::Read, Patience::while_due()).await?;
+        let mut lines = Lines::default();
         loop {
-            let (piece, all) = self.read_piece(&place, at.bytes + read.len() as u64).await?;
+            let (piece, all) = self.read_piece(&place, at.bytes + lines.ahead()).await?;
             let is_last = piece.is_empty();
-            read.extend_from_slice(&piece);
-            at = self.import_read(due, at, (&mut read, is_last)).await?;
+            lines.push(&piece);
+            at = self.import_read(due, at, (&mut lines, is_last)).await?;
             if is_last {
                 return Ok(at);
             }
-            if read.len() > LINE_BYTES_MAX {
-                return Err(Stop::Failed(format!("line {} is longer than {LINE_BYTES_MAX} bytes", at.lines + 1)));
-            }
-            self.advance(due, at.bytes, all).await?;
+            self.advance(due, at.file, (at.bytes, all)).await?;
         }
     }
 
@@ -284,34 +343,16 @@ impl Service {
         carried_out.map(drop)
     }
 
-    /// Carries out the whole lines of what was read behind `at`, and takes them from it; where the next one begins. A
-    /// last line needs no end.
+    /// Carries out the whole lines of what was read behind `at`, and takes them from it; where the next one begins.
     async fn import_read(
         &self,
         due: &DueTransfer,
         mut at: LinePlace,
-        (read, is_last): (&mut Vec<u8>, bool),
+        (lines, is_last): (&mut Lines, bool),
     ) -> Result<LinePlace, Stop> {
-        let mut taken = 0;
         loop {
-            let mut piece = ImportPiece { from: at, lines: Vec::new(), to: at };
-            while piece.lines.len() < LINES_MAX {
-                let rest = read.get(taken..).unwrap_or_default();
-                let bytes = match rest.iter().position(|&byte| byte == b'\n') {
-                    Some(end) => end + 1,
-                    None if is_last && !rest.is_empty() => rest.len(),
-                    None => break,
-                };
-                let text = rest.get(..bytes).unwrap_or_default().trim_ascii();
-                piece.to.bytes += bytes as u64;
-                piece.to.lines += 1;
-                taken += bytes;
-                if !text.is_empty() {
-                    piece.lines.push(self.read_line(piece.to, text)?);
-                }
-            }
+            let piece = self.next_piece(at, lines, is_last)?;
             if piece.to == at {
-                read.drain(..taken);
                 return Ok(at);
             }
             at = piece.to;
@@ -321,8 +362,43 @@ impl Service {
         }
     }
 
+    /// Takes the lines that one verb carries out.
+    fn next_piece(&self, at: LinePlace, lines: &mut Lines, is_last: bool) -> Result<ImportPiece, Stop> {
+        let mut piece = ImportPiece { from: at, lines: Vec::new(), to: at };
+        while piece.lines.len() < LINES_MAX {
+            let Some(cut) = lines.peek(is_last) else { break };
+            let to = LinePlace { bytes: piece.to.bytes + cut.bytes, lines: piece.to.lines + 1, ..piece.to };
+            let line = self.read_cut(to, &cut)?;
+            let is_alone = line.as_ref().is_some_and(removes_device);
+            if is_alone && !piece.lines.is_empty() {
+                break;
+            }
+            let waiting = cut.waiting();
+            lines.take(waiting);
+            piece.to = to;
+            piece.lines.extend(line);
+            if is_alone {
+                break;
+            }
+        }
+        Ok(piece)
+    }
+
+    /// Reads the line that ends at `at`; `None` for an empty one.
+    fn read_cut(&self, at: LinePlace, cut: &Cut<'_>) -> Result<Option<ImportLine>, Stop> {
+        let number = at.lines;
+        match cut.text.map(<[u8]>::trim_ascii) {
+            Some([]) => Ok(None),
+            Some(text) => self.read_line(at, text).map(Some),
+            None => {
+                let reason = FaultReason::Refused(format!("The line is longer than {LINE_BYTES_MAX} bytes."));
+                Ok(Some(ImportLine { number, asked: Err(LineFault::unread(number, reason)) }))
+            }
+        }
+    }
+
     fn read_line(&self, at: LinePlace, text: &[u8]) -> Result<ImportLine, Stop> {
-        let exchange = self.exchange().map_err(|error| Stop::Failed(error.public.into_owned()))?;
+        let exchange = self.exchange_now()?;
         let number = at.lines;
         let asked = exchange.parse_line(at.file, number, text).and_then(|line| match line {
             Line::Identity(name, change) => match self.check_change(&name, change) {
@@ -371,15 +447,12 @@ impl Service {
         })
     }
 
-    /// Writes what could not be imported, if there is anything.
-    async fn tell_faults(&self, due: &DueTransfer) -> Result<(), Stop> {
+    /// Writes what could not be imported: nothing, in the place of what an earlier import may have left, if all could be.
+    async fn tell_faults(&self, due: &DueTransfer, patience: Patience) -> Result<(), Stop> {
         let faults = self.0.store.import_faults(due.key).await?;
-        if faults.count == 0 {
-            return Ok(());
-        }
-        let exchange = self.exchange().map_err(|error| Stop::Failed(error.public.into_owned()))?;
+        let exchange = self.exchange_now()?;
         let (container, file, access) = faults_of(&due.draft);
-        let mut writer = Writer::new(self, self.open_place(container, &file, access).await?);
+        let mut writer = Writer::new(self, self.open_place(due, (container, &file), access, patience).await?);
         for fault in &faults.told {
             writer.write(&exchange.show_fault(fault)).await?;
         }
@@ -390,9 +463,11 @@ impl Service {
         writer.finish().await
     }
 
-    async fn export(&self, due: &DueTransfer, file: &FileName, with_keys: bool) -> Result<(), Stop> {
-        self.advance(due, 0, 1).await?;
-        let place = self.open_place(&due.draft.output, file, Access::Write).await?;
+    /// Writes every identity; the file is there once it is finished.
+    async fn export<'s>(&'s self, due: &'s DueTransfer, file: &FileName, with_keys: bool) -> Result<Writer<'s>, Stop> {
+        self.advance(due, ImportFile::Identities, (0, 1)).await?;
+        let patience = Patience::while_due();
+        let place = self.open_place(due, (&due.draft.output, file), Access::Write, patience).await?;
         let store = &self.0.store;
         let all = store.count_devices(due.hub).await?.total;
         let mut writer = Writer::new(self, place);
@@ -403,22 +478,24 @@ impl Service {
                 self.export_device(&mut writer, (due.hub, device.name), with_keys).await?;
                 done += 1;
             }
-            self.advance(due, done, all).await?;
+            self.advance(due, ImportFile::Identities, (done, all)).await?;
             after = page.next;
             if after.is_none() {
-                return writer.finish().await;
+                return Ok(writer);
             }
         }
     }
 
-    async fn export_configurations(&self, due: &DueTransfer, file: &FileName) -> Result<(), Stop> {
-        let place = self.open_place(&due.draft.output, file, Access::Write).await?;
-        let exchange = self.exchange().map_err(|error| Stop::Failed(error.public.into_owned()))?;
+    /// Writes every configuration; the file is there once it is finished.
+    async fn export_configurations<'s>(&'s self, due: &'s DueTransfer, file: &FileName) -> Result<Writer<'s>, Stop> {
+        let patience = Patience::while_due();
+        let place = self.open_place(due, (&due.draft.output, file), Access::Write, patience).await?;
+        let exchange = self.exchange_now()?;
         let mut writer = Writer::new(self, place);
         for configuration in self.0.store.list_configurations(due.hub).await? {
             writer.write(&exchange.show_configuration(&configuration)).await?;
         }
-        writer.finish().await
+        Ok(writer)
     }
 
     /// Writes a device and its modules. One that is gone meanwhile is left out.
@@ -428,7 +505,7 @@ impl Service {
         (hub, device): (HubKey, IdentityName),
         with_keys: bool,
     ) -> Result<(), Stop> {
-        let exchange = self.exchange().map_err(|error| Stop::Failed(error.public.into_owned()))?;
+        let exchange = self.exchange_now()?;
         let modules = self.0.store.list_modules(hub, &device.device).await?.unwrap_or_default();
         for name in std::iter::once(device).chain(modules.into_iter().map(|module| module.name)) {
             if let Some((twin, identity)) = self.0.store.find_twin(hub, &name).await? {
@@ -437,6 +514,11 @@ impl Service {
         }
         Ok(())
     }
+}
+
+/// Whether a line removes a device, which takes its modules along.
+fn removes_device(line: &ImportLine) -> bool {
+    matches!(&line.asked, Ok(Line::Identity(name, Change::Delete { .. })) if name.module.is_none())
 }
 
 /// Where what could not be imported is written.

@@ -1,7 +1,7 @@
 //! Imports and exports as the worker carries them out: in pieces, across its own end, whatever the storage does.
 
 use std::collections::HashMap;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -9,8 +9,10 @@ use bytes::Bytes;
 use domain::configuration::Configuration;
 use domain::file::{BlockId, StorageToken};
 use domain::identity::{Identity, IdentityDraft};
-use domain::ids::{DeviceId, JobId};
+use domain::ids::{DeviceId, JobId, Precondition};
+use domain::operation::file::{Answer as FileAnswer, Ask as FileAsk};
 use domain::operation::identity::IdentityName;
+use domain::operation::resource::{Ask as ResourceAsk, FileDraft, HubDraft};
 use domain::operation::transfer::{Answer, Ask};
 use domain::operation::{ErrorKind, Failure, Operation, Reply};
 use domain::route::{Refusal, Url};
@@ -21,8 +23,9 @@ use domain::transfer::{
 use domain::twin::Twin;
 use service::{EndpointOf, Exchange, Service, Settings};
 use store::conformance::sample::{device, identity};
+use store::faults::Fault;
 use store::ports::{IdentityStore as _, TransferStore as _};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::ground::{Ground, open};
 
@@ -35,10 +38,21 @@ struct Storage {
     piece: usize,
     /// Counts reads.
     reads: watch::Sender<u64>,
-    /// The read that is never answered.
+    /// The read that is answered only once it is released.
     stuck_at: Option<u64>,
-    /// Whether reads are refused.
-    is_down: bool,
+    release: Notify,
+    /// Reads that are refused, by their number.
+    refused: HashMap<u64, Refusal>,
+    /// Counts blocks that come.
+    puts: watch::Sender<u64>,
+    /// The block that is taken only once it is released.
+    stuck_put: Option<u64>,
+    /// Counts files that are written.
+    written: watch::Sender<u64>,
+    /// Bytes of a line of an identity.
+    width: usize,
+    /// The container that is the server's own, and the signature for it.
+    own: Option<(String, StorageToken)>,
 }
 
 impl Storage {
@@ -51,7 +65,7 @@ impl Storage {
     fn lines(&self, name: &str) -> Option<Vec<String>> {
         let files = self.files.lock().unwrap();
         let text = String::from_utf8(files.get(&format!("/out/{name}?sig=x"))?.clone()).unwrap();
-        Some(text.lines().map(str::to_owned).collect())
+        Some(text.lines().map(|line| line.trim_end().to_owned()).collect())
     }
 }
 
@@ -67,7 +81,8 @@ impl Exchange for Storage {
     }
 
     fn show_line(&self, identity: &Identity, _twin: &Twin, _with_keys: bool) -> String {
-        identity.name.to_string()
+        let name = identity.name.to_string();
+        format!("{name}{}", " ".repeat(self.width.saturating_sub(name.len())))
     }
 
     fn show_configuration(&self, configuration: &Configuration) -> String {
@@ -83,7 +98,7 @@ impl Exchange for Storage {
     }
 
     fn parse_own(&self, _url: &Url) -> Option<(String, StorageToken)> {
-        None
+        self.own.clone()
     }
 
     async fn check(&self, url: &Url) -> Result<(), Refusal> {
@@ -92,11 +107,12 @@ impl Exchange for Storage {
 
     async fn read(&self, url: &Url, first: u64, bytes: usize) -> Result<(Bytes, u64), Refusal> {
         self.reads.send_modify(|reads| *reads += 1);
-        if self.is_down {
-            return Err(Refusal::of_all("it is down"));
+        let number = *self.reads.borrow();
+        if let Some(refusal) = self.refused.get(&number) {
+            return Err(refusal.clone());
         }
-        if self.stuck_at == Some(*self.reads.borrow()) {
-            return std::future::pending().await;
+        if self.stuck_at == Some(number) {
+            self.release.notified().await;
         }
         let files = self.files.lock().unwrap();
         let file = files.get(&url.path).ok_or_else(|| Refusal::of_all("it has no such file"))?;
@@ -105,6 +121,11 @@ impl Exchange for Storage {
     }
 
     async fn put_block(&self, _url: &Url, block: &BlockId, bytes: Bytes) -> Result<(), Refusal> {
+        self.puts.send_modify(|puts| *puts += 1);
+        let number = *self.puts.borrow();
+        if self.stuck_put == Some(number) {
+            self.release.notified().await;
+        }
         self.blocks.lock().unwrap().insert(block.clone(), bytes);
         Ok(())
     }
@@ -113,6 +134,7 @@ impl Exchange for Storage {
         let sent = self.blocks.lock().unwrap();
         let file = blocks.iter().flat_map(|block| sent.get(block).unwrap().to_vec()).collect();
         self.files.lock().unwrap().insert(url.path.clone(), file);
+        self.written.send_modify(|written| *written += 1);
         Ok(())
     }
 }
@@ -146,12 +168,42 @@ impl Ground {
     }
 
     async fn transfer(&self, id: &JobId) -> Transfer {
-        self.store.find_transfer(self.hub().key, id).await.unwrap().unwrap()
+        self.store.inner().find_transfer(self.hub().key, id).await.unwrap().unwrap()
+    }
+
+    /// An export of a device to the hub's own container.
+    async fn own_container(&self) -> Draft {
+        let files = FileDraft { container: Some("uploads".to_owned()), ..FileDraft::default() };
+        let draft = Box::new(HubDraft { files, ..HubDraft::default() });
+        let (place, name) = (self.place(), self.hub().name.clone());
+        let ask = ResourceAsk::PutHub { place, name: name.clone(), draft, precondition: Precondition::None };
+        self.service.perform(&self.operator(), Operation::Resource(ask)).await.unwrap();
+        let ask = Operation::File(FileAsk::Sign { hub: name, ttl_s: 3_600 });
+        let signed = self.service.perform(&self.operator(), ask).await.unwrap();
+        let Reply::File(FileAnswer::Signed { host, container: named, token }) = signed else { panic!("{signed:?}") };
+        let output = container(&format!("https://{host}/{named}?sig=x"));
+        let own = Some((named, StorageToken::Container(token)));
+        self.service.exchange_by(Arc::new(Storage { own, ..Storage::default() }));
+        self.make_devices(1).await;
+        Draft { output, ..export() }
+    }
+
+    async fn make_devices(&self, count: usize) -> Vec<String> {
+        let names: Vec<String> = (0..count).map(|number| format!("dev-{number:03}")).collect();
+        for name in &names {
+            let identity = identity(device(name), 1);
+            self.store.create_identity(self.hub().key, identity, None, self.now()).await.unwrap();
+        }
+        names
     }
 
     /// Works until the import or export has ended.
     async fn carry(&self, service: &Service, id: &JobId) -> Transfer {
-        let mut running = pin!(service.run_transfers());
+        self.carry_on(pin!(service.run_transfers()), id).await
+    }
+
+    /// Goes on working until the import or export has ended.
+    async fn carry_on(&self, mut running: Pin<&mut impl Future<Output = ()>>, id: &JobId) -> Transfer {
         loop {
             let found = self.transfer(id).await;
             if found.ended_at.is_some() {
@@ -204,50 +256,214 @@ async fn an_import_that_was_cut_short_goes_on_behind_what_it_did() {
     again.exchange_by(Arc::clone(&storage) as _);
     assert_eq!(ground.carry(&again, &id).await.status, TransferStatus::Completed);
     assert!(ground.is_there("third").await);
-    assert_eq!(storage.lines("importErrors.log"), None, "no line was carried out twice");
+    assert_eq!(storage.lines("importErrors.log").unwrap(), [""; 0], "no line was carried out twice");
+}
+
+/// Works until `counter` stands at `count`.
+async fn work_until(mut running: Pin<&mut impl Future<Output = ()>>, counter: &watch::Sender<u64>, count: u64) {
+    let mut counter = counter.subscribe();
+    tokio::select! {
+        () = &mut running => {}
+        counted = counter.wait_for(|counted| *counted >= count) => drop(counted.unwrap()),
+    }
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_fails_the_import() {
-    let long = "a".repeat(LINE_BYTES_MAX + 1);
+async fn a_storage_is_asked_again_unless_it_refuses_for_good() {
+    let text = "first\nno device\nsecond";
+    let (down, gone) = (Refusal::of_all("it is down"), Refusal::of_message("it answers 403"));
+    // Each read has 7 bytes; the last has none.
     let cases = [
-        (Storage { is_down: true, ..Storage::with("") }, "the storage at host: it is down", 3),
-        (
-            Storage { piece: 1 << 20, ..Storage::with(&format!("first\n{long}")) },
-            "line 2 is longer than 1048576 bytes",
-            2,
-        ),
+        ("down for a while", (2, down), (None, 6), (true, true)),
+        ("a refusal at once", (1, gone.clone()), (Some("the storage at host: it answers 403"), 1), (false, false)),
+        ("a refusal amid lines", (4, gone), (Some("the storage at host: it answers 403"), 4), (true, false)),
     ];
-    for (storage, expected, reads) in cases {
+    for (name, (number, refusal), (failure, reads), there) in cases {
         let ground = Ground::new().await;
-        let storage = Arc::new(storage);
+        let storage = Arc::new(Storage { refused: HashMap::from([(number, refusal)]), ..Storage::with(text) });
         ground.service.exchange_by(Arc::clone(&storage) as _);
         let id = ground.begin_transfer(import()).await;
         let ended = ground.carry(&ground.service, &id).await;
-        assert_eq!((ended.status, ended.failure.as_deref()), (TransferStatus::Failed, Some(expected)));
-        assert_eq!(*storage.reads.borrow(), reads, "{expected}");
+        let status = if failure.is_some() { TransferStatus::Failed } else { TransferStatus::Completed };
+        assert_eq!((ended.status, ended.failure.as_deref()), (status, failure), "{name}");
+        assert_eq!(*storage.reads.borrow(), reads, "{name}");
+        assert_eq!((ground.is_there("first").await, ground.is_there("second").await), there, "{name}");
+        let faults = if there.0 { vec!["2 no device"] } else { vec![] };
+        assert_eq!(storage.lines("importErrors.log").unwrap(), faults, "{name}: the lines before are told");
     }
+}
+
+#[tokio::test]
+async fn a_cancelled_import_tells_what_it_could_not_import() {
+    let ground = Ground::new().await;
+    let stuck = Storage { stuck_at: Some(4), ..Storage::with("first\nno device\nsecond\n") };
+    let storage = Arc::new(stuck);
+    ground.service.exchange_by(Arc::clone(&storage) as _);
+    let id = ground.begin_transfer(import()).await;
+    let mut running = pin!(ground.service.run_transfers());
+    work_until(running.as_mut(), &storage.reads, 4).await;
+    ground.ask_transfer(Ask::Cancel(id.clone())).await.unwrap();
+    storage.release.notify_one();
+    work_until(running.as_mut(), &storage.written, 1).await;
+    assert_eq!(storage.lines("importErrors.log").unwrap(), ["2 no device"]);
+    assert_eq!(ground.transfer(&id).await.status, TransferStatus::Cancelled);
+    assert!(!ground.is_there("second").await);
+}
+
+#[tokio::test]
+async fn an_import_without_faults_clears_the_log_of_an_earlier_one() {
+    let ground = Ground::new().await;
+    let storage = Arc::new(Storage::with("first\nno device"));
+    ground.service.exchange_by(Arc::clone(&storage) as _);
+    for (text, expected) in [("first\nno device", vec!["2 no device"]), ("second", vec![])] {
+        storage.files.lock().unwrap().insert("/in/devices.txt?sig=x".to_owned(), text.as_bytes().to_vec());
+        let id = ground.begin_transfer(import()).await;
+        ground.carry(&ground.service, &id).await;
+        assert_eq!(storage.lines("importErrors.log").unwrap(), expected, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_line_that_is_too_long_holds_up_no_other() {
+    let ground = Ground::new().await;
+    let long = "a".repeat(3 * LINE_BYTES_MAX);
+    let text = format!("first\n{long}\nlast");
+    let storage = Arc::new(Storage { piece: 1 << 20, ..Storage::with(&text) });
+    ground.service.exchange_by(Arc::clone(&storage) as _);
+    let id = ground.begin_transfer(import()).await;
+    assert_eq!(ground.carry(&ground.service, &id).await.status, TransferStatus::Completed);
+    assert!(ground.is_there("first").await && ground.is_there("last").await);
+    assert_eq!(storage.lines("importErrors.log").unwrap(), ["2 The line is longer than 1048576 bytes."]);
+}
+
+#[tokio::test]
+async fn an_outage_of_the_store_ends_neither_import_nor_export() {
+    let cases = [
+        ("is_upload_open", true),
+        ("begin_content", true),
+        ("write_file", true),
+        ("find_twin", true),
+        ("find_file", false),
+        ("import_lines", false),
+        ("write_file", false),
+    ];
+    futures_util::future::join_all(cases.map(async |(verb, is_export)| {
+        let ground = Ground::new().await;
+        let draft = ground.own_container().await;
+        let id = ground.begin_transfer(draft.clone()).await;
+        let first = ground.carry(&ground.service, &id).await;
+        assert_eq!(first.status, TransferStatus::Completed, "{verb}: {first:?}");
+        let Work::Export { file, .. } = &draft.work else { panic!("it is an export") };
+        let work = Work::Import { input: draft.output.clone(), file: file.clone() };
+        let draft = if is_export { draft } else { Draft { work, ..draft } };
+        let id = ground.begin_transfer(draft).await;
+        let mut running = pin!(ground.service.run_transfers());
+        ground.store.plan_verb(verb, Fault::Away);
+        let mut held = ground.store.hold(verb);
+        tokio::select! {
+            () = &mut running => {}
+            () = held.done() => {}
+        }
+        ground.store.plan([]);
+        drop(held);
+        let ended = ground.carry_on(running, &id).await;
+        assert_eq!((ended.status, ended.failure), (TransferStatus::Completed, None), "{verb}");
+    }))
+    .await;
 }
 
 #[tokio::test]
 async fn an_export_writes_every_identity_when_all_are_there() {
     let ground = Ground::new().await;
-    for number in 0..250 {
-        let name = device(&format!("dev-{number:03}"));
-        ground.store.create_identity(ground.hub().key, identity(name, 1), None, ground.now()).await.unwrap();
-    }
+    let expected = ground.make_devices(250).await;
     let storage = Arc::new(Storage::default());
     ground.service.exchange_by(Arc::clone(&storage) as _);
     let id = ground.begin_transfer(export()).await;
     assert_eq!(ground.carry(&ground.service, &id).await.status, TransferStatus::Completed);
-    let expected: Vec<String> = (0..250).map(|number| format!("dev-{number:03}")).collect();
     assert_eq!(storage.lines("all.txt").unwrap(), expected);
+}
 
-    let id = ground.begin_transfer(Draft { output: container("https://host/other?sig=x"), ..export() }).await;
-    let cancelled = ground.ask_transfer(Ask::Cancel(id.clone())).await.unwrap();
-    assert_eq!(cancelled.status, TransferStatus::Cancelled);
-    ground.carry(&ground.service, &id).await;
-    assert!(!storage.files.lock().unwrap().keys().any(|path| path.starts_with("/other/")), "nothing is written");
+/// Bytes of a line, of which four make a block.
+const WIDTH: usize = (1 << 20) - 1;
+
+#[tokio::test]
+async fn an_export_that_was_cut_short_gives_the_whole_file_once() {
+    let ground = Ground::new().await;
+    let expected = ground.make_devices(10).await;
+    let stuck = Arc::new(Storage { width: WIDTH, stuck_put: Some(2), ..Storage::default() });
+    ground.service.exchange_by(Arc::clone(&stuck) as _);
+    let id = ground.begin_transfer(export()).await;
+    work_until(pin!(ground.service.run_transfers()), &stuck.puts, 2).await;
+    assert_eq!(stuck.lines("all.txt"), None);
+
+    let again = open(&ground.store, &ground.clock, Settings::default()).await.unwrap();
+    let storage = Arc::new(Storage { width: WIDTH, piece: 4 << 20, ..Storage::default() });
+    *storage.blocks.lock().unwrap() = stuck.blocks.lock().unwrap().clone();
+    again.exchange_by(Arc::clone(&storage) as _);
+    assert_eq!(ground.carry(&again, &id).await.status, TransferStatus::Completed);
+    assert_eq!(storage.lines("all.txt").unwrap(), expected);
+    assert_eq!(*storage.puts.borrow(), 3, "it has more than one block");
+
+    let other = Ground::new().await;
+    let file = storage.files.lock().unwrap().get("/out/all.txt?sig=x").unwrap().clone();
+    storage.files.lock().unwrap().insert("/in/devices.txt?sig=x".to_owned(), file);
+    other.service.exchange_by(Arc::clone(&storage) as _);
+    let id = other.begin_transfer(import()).await;
+    assert_eq!(other.carry(&other.service, &id).await.status, TransferStatus::Completed);
+    assert_eq!(*storage.reads.borrow(), 4, "it is read in more than one piece");
+    for name in expected {
+        assert!(other.is_there(&name).await, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_export_leaves_no_file() {
+    let ground = Ground::new().await;
+    ground.make_devices(10).await;
+    let storage = Arc::new(Storage { width: WIDTH, stuck_put: Some(2), ..Storage::default() });
+    ground.service.exchange_by(Arc::clone(&storage) as _);
+    let id = ground.begin_transfer(export()).await;
+    let mut running = pin!(ground.service.run_transfers());
+    work_until(running.as_mut(), &storage.puts, 2).await;
+    ground.ask_transfer(Ask::Cancel(id.clone())).await.unwrap();
+    let mut held = ground.store.hold("advance_transfer");
+    storage.release.notify_one();
+    tokio::select! {
+        () = &mut running => {}
+        () = held.done() => {}
+    }
+    drop(held);
+    let next = ground.begin_transfer(Draft { output: container("https://host/other?sig=x"), ..export() }).await;
+    assert_eq!(ground.carry_on(running, &next).await.status, TransferStatus::Completed);
+    assert_eq!(ground.transfer(&id).await.status, TransferStatus::Cancelled);
+    assert_eq!(storage.lines("all.txt"), None);
+}
+
+#[tokio::test]
+async fn two_files_share_the_progress_which_never_goes_back() {
+    let ground = Ground::new().await;
+    let files = [("devices", "first\nsecond\n"), ("configurations", "third\nfourth\n")];
+    let files = files.map(|(name, text)| (format!("/in/{name}.txt?sig=x"), text.as_bytes().to_vec()));
+    let storage = |stuck_at| {
+        let files = Mutex::new(HashMap::from(files.clone()));
+        Arc::new(Storage { files, stuck_at: Some(stuck_at), piece: 7, ..Storage::default() })
+    };
+    let draft = Draft { configurations: Some("configurations.txt".to_owned().try_into().unwrap()), ..import() };
+    ground.service.exchange_by(storage(0));
+    let id = ground.begin_transfer(draft).await;
+    let mut before = 0;
+    // Where it is stuck: in the first file, in the second, and there again from the place where it stands.
+    for (stuck_at, expected) in [(2, 22), (4, 72), (1, 72)] {
+        let service = open(&ground.store, &ground.clock, Settings::default()).await.unwrap();
+        let storage = storage(stuck_at);
+        service.exchange_by(Arc::clone(&storage) as _);
+        work_until(pin!(service.run_transfers()), &storage.reads, stuck_at).await;
+        let found = ground.transfer(&id).await;
+        assert_eq!(found.status, TransferStatus::Running);
+        assert!(before <= found.progress && found.progress < 100, "{before}, then {}", found.progress);
+        before = found.progress;
+        assert_eq!(found.progress, expected, "stuck at read {stuck_at}");
+    }
 }
 
 #[tokio::test]

@@ -114,6 +114,8 @@ pub async fn an_import_or_export_is_carried_out_alone(backend: &Backend) {
     assert!(backend.store.advance_transfer(one.key, 40, after(1)).await.unwrap());
     let found = scene.find("one").await.done();
     assert_eq!((found.status, found.started_at, found.progress), (TransferStatus::Running, Some(after(1)), 40));
+    assert!(backend.store.advance_transfer(one.key, 30, after(1)).await.unwrap());
+    assert_eq!(scene.find("one").await.done().progress, 40, "it never becomes less");
     backend.store.end_transfer(one.key, None, after(2)).await.unwrap();
     let found = scene.find("one").await.done();
     assert_eq!((found.status, found.ended_at, found.progress), (TransferStatus::Completed, Some(after(2)), 100));
@@ -130,12 +132,16 @@ pub async fn an_import_or_export_is_carried_out_alone(backend: &Backend) {
 pub async fn an_import_that_was_cancelled_carries_nothing_more_out(backend: &Backend) {
     let scene = scene(backend).await;
     let due = scene.begun().await;
+    assert!(scene.carry(&due, 0, vec![put(&module("x", "m"), Manner::Create)]).await);
     let cancelled = backend.store.cancel_transfer(scene.hub, &id("i"), after(1)).await.unwrap().done();
     assert_eq!((cancelled.status, cancelled.ended_at), (TransferStatus::Cancelled, Some(after(1))));
-    assert!(!scene.carry(&due, 0, vec![put(&device("a"), Manner::Create)]).await);
+    assert!(!scene.carry(&due, 1, vec![put(&device("a"), Manner::Create)]).await);
     assert!(backend.store.find_identity(scene.hub, &device("a")).await.unwrap().is_none());
+    assert_eq!(scene.faults(&due).await, [(1, FaultReason::DeviceNotFound)], "they can be told");
     backend.store.end_transfer(due.key, None, after(2)).await.unwrap();
     assert_eq!(scene.find("i").await.done(), cancelled, "it stays as it ended");
+    let forgotten = backend.store.import_faults(due.key).await.unwrap();
+    assert!(forgotten.told.is_empty(), "they are forgotten once they are told");
     assert!(backend.store.cancel_transfer(scene.hub, &id("x"), NOON).await.unwrap().is_none());
 }
 

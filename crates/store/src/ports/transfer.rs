@@ -90,13 +90,14 @@ pub trait TransferStore: Send + Sync {
     /// All of a hub, in the order they were created in.
     async fn list_transfers(&self, hub: HubKey) -> Result<Vec<Transfer>, Error>;
 
-    /// Ends one; one that has ended stays as it is.
+    /// Ends one; one that has ended stays as it is. What went wrong with its lines is kept for
+    /// [`Self::end_transfer`], so that whoever carried it out can tell it.
     async fn cancel_transfer(&self, hub: HubKey, id: &JobId, now: UnixTime) -> Result<Option<Transfer>, Error>;
 
     /// All that have not ended.
     async fn list_due_transfers(&self) -> Result<Vec<DueTransfer>, Error>;
 
-    /// Notes how far one is, in percent; it has begun then. Whether it goes on: `false` once it has ended.
+    /// Notes how far one is, in percent, which never becomes less; it has begun then. Whether it goes on: `false` once it has ended.
     async fn advance_transfer(&self, key: TransferKey, percent: u8, now: UnixTime) -> Result<bool, Error>;
 
     /// Carries the lines of `piece` out, notes their faults, and that it was done. Whether the import goes on: `false` once
@@ -106,6 +107,7 @@ pub trait TransferStore: Send + Sync {
     /// What went wrong so far.
     async fn import_faults(&self, key: TransferKey) -> Result<ImportFaults, Error>;
 
-    /// Ends one, completed or, in these words, failed; its faults are forgotten. One that has ended stays as it is.
+    /// Ends one, completed or, in these words, failed; its faults are forgotten. One that has ended stays as it is, but
+    /// for its faults.
     async fn end_transfer(&self, key: TransferKey, failure: Option<String>, now: UnixTime) -> Result<(), Error>;
 }

@@ -182,7 +182,9 @@ fn cancel(tx: &Tx<'_, '_>, hub: HubKey, id: &JobId, now: UnixTime) -> Result<Opt
 }
 
 fn end(tx: &Tx<'_, '_>, key: TransferKey, (status, failure): (i64, Option<&str>), now: UnixTime) -> Result<(), Error> {
-    tx.change("DELETE FROM transfer_fault WHERE transfer = ?1", [key.0])?;
+    if status != CANCELLED {
+        tx.change("DELETE FROM transfer_fault WHERE transfer = ?1", [key.0])?;
+    }
     tx.change(
         "UPDATE transfer SET status = ?2, ended_at = ?3, failure = ?4, \
          progress = CASE WHEN CAST(?2 AS BIGINT) = ?5 THEN 100 ELSE progress END WHERE key = ?1 AND ended_at IS NULL",
@@ -217,7 +219,8 @@ fn list_due(db: Db<'_>) -> Result<Vec<DueTransfer>, Error> {
 
 fn advance(tx: &Tx<'_, '_>, key: TransferKey, percent: u8, now: UnixTime) -> Result<bool, Error> {
     let changed = tx.change(
-        "UPDATE transfer SET status = ?2, started_at = coalesce(started_at, ?3), progress = ?4 \
+        "UPDATE transfer SET status = ?2, started_at = coalesce(started_at, ?3), \
+         progress = CASE WHEN progress < ?4 THEN ?4 ELSE progress END \
          WHERE key = ?1 AND ended_at IS NULL AND EXISTS (SELECT 1 FROM hub WHERE hub.key = transfer.hub)",
         params![key.0, RUNNING, now.micros(), i64::from(percent)],
     )?;
