@@ -1,7 +1,8 @@
 //! Files in containers outside, as clients of Azure's blob storage read and write them: in parts, and block by block.
 //!
 //! Each request has a connection of its own, so that nothing is held while the data in between is made. Redirects are not
-//! followed. The signature is in the address, and in no error.
+//! followed. The signature is in the address, and in no error. Where a refusal is of the message, asking again does not help;
+//! any other may pass.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +12,7 @@ use domain::route::{Refusal, Url};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HOST, HeaderName};
 use http::request::Builder;
 use http::{HeaderMap, Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
@@ -58,8 +59,14 @@ impl Outbound {
         match answered.status {
             StatusCode::PARTIAL_CONTENT => {
                 let range = answered.headers.get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
-                let total = range.and_then(|range| range.rsplit_once('/')?.1.parse().ok());
-                let total = total.ok_or_else(|| Refusal::of_all("it does not say how long the file is"))?;
+                let range = range.and_then(parse_range);
+                let (found, last, total) =
+                    range.ok_or_else(|| Refusal::of_message("it does not say which part of the file it answers"))?;
+                let is_wanted =
+                    found == first && last - found == (answered.body.len() as u64).wrapping_sub(1) && last < total;
+                if !is_wanted {
+                    return Err(Refusal::of_message("it answers another part of the file than it was asked for"));
+                }
                 Ok((answered.body, total))
             }
             // A part behind the end, also of a file without a byte.
@@ -91,7 +98,7 @@ impl Outbound {
     /// Sends one request and reads the answer, of whose body at most `most` bytes.
     async fn ask(&self, url: &Url, request: Builder, (body, most): (Bytes, usize)) -> Result<Answered, Refusal> {
         let request = request.header(CONTENT_LENGTH, body.len()).body(Full::new(body));
-        let request = request.map_err(|_| Refusal::of_all("its address is none that HTTP knows"))?;
+        let request = request.map_err(|_| Refusal::of_message("its address is none that HTTP knows"))?;
         let asking = async {
             let stream = self.dial(url, None).await?;
             let (mut sender, connection) =
@@ -100,7 +107,10 @@ impl Outbound {
                 let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
                 let (head, body) = answer.into_parts();
                 let body = Limited::new(body, most).collect().await;
-                let body = body.map_err(|error| Refusal::of_all(format!("its answer cannot be read: {error}")))?;
+                let body = body.map_err(|error| match error.is::<LengthLimitError>() {
+                    true => Refusal::of_message(format!("it answers {} with too many bytes", head.status)),
+                    false => Refusal::of_all(format!("its answer cannot be read: {error}")),
+                })?;
                 Ok(Answered { status: head.status, headers: head.headers, body: body.to_bytes() })
             };
             // What moves the bytes; once it has ended, asking fails, which says more than its end does.
@@ -136,9 +146,22 @@ impl Answered {
     }
 
     fn refusal(&self) -> Refusal {
-        match self.code() {
-            "" => Refusal::of_all(format!("it answers {}", self.status)),
-            code => Refusal::of_all(format!("it answers {} {code}", self.status)),
+        let text = match self.code() {
+            "" => format!("it answers {}", self.status),
+            code => format!("it answers {} {code}", self.status),
+        };
+        match self.status {
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Refusal::of_all(text),
+            status if status.is_server_error() => Refusal::of_all(text),
+            _ => Refusal::of_message(text),
         }
     }
+}
+
+/// The first and the last byte of a part, and how many bytes the whole has (RFC 9110, section 14.4).
+fn parse_range(range: &str) -> Option<(u64, u64, u64)> {
+    let (part, total) = range.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = part.split_once('-')?;
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (first <= last).then_some((first, last, total.parse().ok()?))
 }

@@ -15,6 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
+mod blob;
+
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
 
