@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from azure.iot.device import Message
-from receiver import NatsServer, Reader, WebHook
+from receiver import PATIENCE_S, NatsServer, Reader, WebHook
 from test_event_hubs import READER, read
 from test_events import Sender
 from test_hub import connect, create
@@ -128,12 +128,12 @@ def test_every_acknowledged_message_arrives_over_a_kill(muster, hook):
 
 @pytest.mark.shows(**SHOWS, feature="routed telemetry over a restart in good order: exactly once, in order of each device")
 def test_a_server_that_is_stopped_sends_nothing_twice(muster, hook):
-    arrived = threading.Semaphore(0)
+    arrived, go_on = threading.Event(), threading.Event()
 
     def answer(_event) -> int:
-        """Takes its time, so that the server always has something on its way."""
-        arrived.release()
-        time.sleep(0.02)
+        """Keeps the server waiting until it was asked to stop, so that it has something on its way then."""
+        arrived.set()
+        assert go_on.wait(PATIENCE_S)
         return 200
 
     hook.answer = answer
@@ -143,9 +143,16 @@ def test_a_server_that_is_stopped_sends_nothing_twice(muster, hook):
     for number in range(60):
         send(client, {"number": number})
     for _ in range(2):
-        for _ in range(5):
-            assert arrived.acquire(timeout=20), muster.log
-        muster.restart()
+        assert arrived.wait(PATIENCE_S), muster.log
+        muster.log.lines.clear()
+        muster.process.send_signal(signal.SIGTERM)
+        assert muster.log.wait_for("draining"), muster.log
+        go_on.set()
+        assert muster.process.wait(PATIENCE_S) == 0, muster.log
+        arrived.clear()
+        go_on.clear()
+        muster.start()
+    go_on.set()
     assert hook.wait_for(lambda events: any(event["data"]["body"] == {"number": 59} for event in events)), muster.log
     assert hook.bodies("dev-1") == [{"number": number} for number in range(60)]
     client.shutdown()
