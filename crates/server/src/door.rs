@@ -103,6 +103,7 @@ const fn is_proof(operation: &Operation) -> bool {
         | Operation::DigitalTwin(_)
         | Operation::Job(_)
         | Operation::Transfer(_)
+        | Operation::ManagedTransfer(_)
         | Operation::Configuration(_)
         | Operation::Resource(_)
         | Operation::Route(_)

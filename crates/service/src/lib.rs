@@ -241,6 +241,7 @@ impl Service {
             Operation::Query(ask) => self.perform_query(caller, ask).await.map(Reply::Query),
             Operation::Job(ask) => self.perform_job(caller, ask).await.map(Reply::Job),
             Operation::Transfer(ask) => self.perform_transfer(caller, ask).await.map(Reply::Transfer),
+            Operation::ManagedTransfer(ask) => self.perform_managed_transfer(caller, ask).await.map(Reply::Transfer),
             Operation::Configuration(ask) => self.perform_configuration(caller, ask).await.map(Reply::Configuration),
             Operation::Session(ask) => self.perform_session(caller, ask).await.map(Reply::Session),
             Operation::Backend(ask) => self.perform_backend(caller, ask).map(Reply::Backend),

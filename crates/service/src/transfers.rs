@@ -18,7 +18,7 @@ use domain::file::{Access, BlockId, FileName, StorageToken};
 use domain::identity::{Identity, IdentityDraft};
 use domain::ids::{HubKey, JobId, Precondition};
 use domain::operation::identity::IdentityName;
-use domain::operation::transfer::{Answer, Ask};
+use domain::operation::transfer::{Answer, Ask, Managed};
 use domain::operation::{Caller, ErrorKind, PageRequest};
 use domain::route::{Refusal, Url};
 use domain::transfer::{
@@ -118,27 +118,36 @@ impl Service {
 
     /// Performs `ask` at the hub that the caller dialled.
     pub(crate) async fn perform_transfer(&self, caller: &Caller, ask: Ask) -> Result<Answer, Error> {
-        let at = |path: &[&str]| path.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
-        let action = Action::TransferIdentities;
+        let path = match &ask {
+            Ask::Create(_) => vec!["jobs", "create"],
+            Ask::Find(id) | Ask::Cancel(id) => vec!["jobs", id.as_str()],
+            Ask::List => vec!["jobs"],
+        };
+        let path: Vec<String> = path.into_iter().map(str::to_owned).collect();
+        let hub = self.authorize_at_hub(caller, Action::TransferIdentities, &path)?;
+        self.perform_transfer_of(hub.key, ask).await
+    }
+
+    /// Performs what an operator of the deployment asks.
+    pub(crate) async fn perform_managed_transfer(&self, caller: &Caller, managed: Managed) -> Result<Answer, Error> {
+        self.authorize_operator(caller)?;
+        self.check_place(&managed.place)?;
+        let hub = self.find_hub(&managed.place, &managed.hub)?;
+        self.perform_transfer_of(hub.key, managed.ask).await
+    }
+
+    async fn perform_transfer_of(&self, hub: HubKey, ask: Ask) -> Result<Answer, Error> {
         let not_found = || Error::new(ErrorKind::JobNotFound, "There is no such job.");
         let store = &self.0.store;
         match ask {
-            Ask::Create(draft) => {
-                let hub = self.authorize_at_hub(caller, action, &at(&["jobs", "create"]))?;
-                self.begin_transfer(hub.key, *draft).await
-            }
+            Ask::Create(draft) => self.begin_transfer(hub, *draft).await,
             Ask::Find(id) => {
-                let hub = self.authorize_at_hub(caller, action, &at(&["jobs", id.as_str()]))?;
-                let found = store.find_transfer(hub.key, &id).await?.ok_or_else(not_found)?;
+                let found = store.find_transfer(hub, &id).await?.ok_or_else(not_found)?;
                 Ok(Answer::Transfer(Box::new(found)))
             }
-            Ask::List => {
-                let hub = self.authorize_at_hub(caller, action, &at(&["jobs"]))?;
-                Ok(Answer::Transfers(store.list_transfers(hub.key).await?))
-            }
+            Ask::List => Ok(Answer::Transfers(store.list_transfers(hub).await?)),
             Ask::Cancel(id) => {
-                let hub = self.authorize_at_hub(caller, action, &at(&["jobs", id.as_str()]))?;
-                let cancelled = store.cancel_transfer(hub.key, &id, self.now()).await?.ok_or_else(not_found)?;
+                let cancelled = store.cancel_transfer(hub, &id, self.now()).await?.ok_or_else(not_found)?;
                 Ok(Answer::Transfer(Box::new(cancelled)))
             }
         }

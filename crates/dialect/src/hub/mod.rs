@@ -34,7 +34,7 @@ pub mod service_http;
 pub mod telemetry_amqp;
 pub mod telemetry_http;
 pub mod topics;
-mod transfer_http;
+pub(crate) mod transfer_http;
 pub mod transfer_json;
 pub mod twin_amqp;
 pub mod twin_answer;

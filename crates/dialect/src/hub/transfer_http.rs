@@ -31,7 +31,8 @@ pub(super) fn decode(request: &Request<Bytes>, method: &Method, rest: &[&str]) -
     }
 }
 
-fn parse_id(text: &str) -> Result<JobId, Refused> {
+/// Reads what a job is called.
+pub(crate) fn parse_id(text: &str) -> Result<JobId, Refused> {
     JobId::parse(text).map_err(|fault| invalid(format!("The job ID: {fault}.")))
 }
 
@@ -40,11 +41,7 @@ fn parse_draft(body: &Value) -> Result<Draft, Refused> {
     if !body.is_object() {
         return Err(InvalidJson::Type { member: "the body", wanted: "an object" }.into());
     }
-    if text(body, "storageAuthenticationType")?.is_some_and(|kind| !kind.eq_ignore_ascii_case("keyBased")) {
-        let words =
-            "storageAuthenticationType can only be keyBased: a container is reached by the signature of its URI.";
-        return Err(invalid(words));
-    }
+    check_authentication(body, "storageAuthenticationType")?;
     let kind = text(body, "type")?.ok_or(InvalidJson::Missing { member: "type" })?;
     let output = parse_container(body, "outputBlobContainerUri")?;
     let work = match kind.to_ascii_lowercase().as_str() {
@@ -58,19 +55,34 @@ fn parse_draft(body: &Value) -> Result<Draft, Refused> {
         },
         _ => return Err(invalid("type is neither import nor export.")),
     };
-    let configurations = match boolean(body, "includeConfigurations")? {
-        Some(true) => Some(parse_file(body, "configurationsBlobName", CONFIGURATIONS_FILE)?),
-        _ => None,
-    };
-    Ok(Draft { work, configurations, output })
+    Ok(Draft { work, configurations: parse_configurations(body)?, output })
 }
 
-fn parse_container(body: &Value, member: &'static str) -> Result<Container, Refused> {
+/// Refuses any other way to a container than the signature of its URI.
+pub(crate) fn check_authentication(body: &Value, member: &'static str) -> Result<(), Refused> {
+    if text(body, member)?.is_some_and(|kind| !kind.eq_ignore_ascii_case("keyBased")) {
+        let words = format!("{member} can only be keyBased: a container is reached by the signature of its URI.");
+        return Err(invalid(words));
+    }
+    Ok(())
+}
+
+/// Reads which file is of configurations, if they go along.
+pub(crate) fn parse_configurations(body: &Value) -> Result<Option<FileName>, Refused> {
+    Ok(match boolean(body, "includeConfigurations")? {
+        Some(true) => Some(parse_file(body, "configurationsBlobName", CONFIGURATIONS_FILE)?),
+        _ => None,
+    })
+}
+
+/// Reads the address of a container.
+pub(crate) fn parse_container(body: &Value, member: &'static str) -> Result<Container, Refused> {
     let address = text(body, member)?.filter(|text| !text.is_empty()).ok_or(InvalidJson::Missing { member })?;
     Container::parse(&address).map_err(|fault| Refused::new(ErrorKind::InvalidContainer, format!("{member}: {fault}.")))
 }
 
-fn parse_file(body: &Value, member: &'static str, usual: &str) -> Result<FileName, Refused> {
+/// Reads the name of a file, which is the `usual` one if nobody says.
+pub(crate) fn parse_file(body: &Value, member: &'static str, usual: &str) -> Result<FileName, Refused> {
     let name = text(body, member)?.filter(|text| !text.is_empty());
     FileName::parse(name.as_deref().unwrap_or(usual)).map_err(|fault| invalid(format!("{member}: {fault}.")))
 }
@@ -116,7 +128,8 @@ fn show(transfer: &Transfer) -> Value {
     Value::Object(shown)
 }
 
-const fn status(status: TransferStatus) -> &'static str {
+/// How it stands, in a word.
+pub(crate) const fn status(status: TransferStatus) -> &'static str {
     match status {
         TransferStatus::Enqueued => "enqueued",
         TransferStatus::Running => "running",

@@ -11,7 +11,7 @@ use http::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::arm_json::{self as shape, Keys};
-use super::{internal, refuse, routing};
+use super::{internal, refuse, routing, transfers};
 use crate::error::Refused;
 use crate::http::{Target, empty, is, json as respond, parse_precondition, precondition};
 use crate::json::{self, InvalidJson, members, object, text};
@@ -78,11 +78,12 @@ pub fn decode(request: &Request<Bytes>, target: &Target) -> Result<(Operation, A
         && is(providers, "providers")
         && is(provider, "Microsoft.Devices")
         && is(hubs, "IotHubs")
-        && routing::owns(rest)
+        && (routing::owns(rest) || transfers::owns(rest))
     {
         let place = Place { subscription: (*subscription).to_owned(), group: Some((*group).to_owned()) };
         let hub = HubName::parse(name).map_err(|invalid| bad_name(&invalid))?;
-        return Ok((routing::decode(request, place, hub, rest)?, Asked::Other));
+        let decode = if routing::owns(rest) { routing::decode } else { transfers::decode };
+        return Ok((decode(request, place, hub, rest)?, Asked::Other));
     }
     let (ask, asked) = match segments.as_slice() {
         [word] if is(word, "tenants") => read_only(request, Ask::ListSubscriptions, Asked::Tenants),
@@ -320,6 +321,7 @@ pub fn encode(reply: Result<Reply, Failure>, asked: &Asked) -> Response<Bytes> {
     let answer = match reply {
         Ok(Reply::Resource(answer)) => answer,
         Ok(Reply::Route(answer)) => return routing::encode(Ok(Reply::Route(answer))),
+        Ok(Reply::Transfer(answer)) => return transfers::encode(&answer),
         Ok(_) => return internal(),
         Err(failure) => return refuse(&failure),
     };

@@ -12,6 +12,7 @@ pub mod oauth;
 pub mod own;
 pub mod routing;
 pub mod routing_json;
+pub mod transfers;
 mod unenforced;
 
 use bytes::Bytes;

@@ -55,6 +55,8 @@ pub enum Operation {
     Job(job::Ask),
     /// An operator has identities imported or exported.
     Transfer(transfer::Ask),
+    /// An operator of the deployment has identities of a hub imported or exported.
+    ManagedTransfer(transfer::Managed),
     /// An operator manages configurations of many twins.
     Configuration(configuration::Ask),
     /// A device connects to a hub, subscribes, leaves.
@@ -96,7 +98,7 @@ pub enum Reply {
     Query(query::Answer),
     /// To [`Operation::Job`].
     Job(job::Answer),
-    /// To [`Operation::Transfer`].
+    /// To [`Operation::Transfer`] and [`Operation::ManagedTransfer`].
     Transfer(transfer::Answer),
     /// To [`Operation::Configuration`].
     Configuration(configuration::Answer),

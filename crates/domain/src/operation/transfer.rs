@@ -1,6 +1,7 @@
 //! An operator has the identities of a hub imported from a file, or exported to one.
 
-use crate::ids::JobId;
+use super::resource::Place;
+use crate::ids::{HubName, JobId};
 use crate::transfer::{Draft, Transfer};
 
 /// What is asked.
@@ -14,6 +15,17 @@ pub enum Ask {
     List,
     /// Ends one: what was not begun is not done.
     Cancel(JobId),
+}
+
+/// What an operator of the deployment asks of a hub, which it need not dial.
+#[derive(Clone, Debug)]
+pub struct Managed {
+    /// Where the hub is.
+    pub place: Place,
+    /// Which it is.
+    pub hub: HubName,
+    /// What is asked.
+    pub ask: Ask,
 }
 
 /// What is answered.

@@ -27,6 +27,7 @@ fn send(line: &str, headers: &[(String, String)], body: &Value) -> Result<(Opera
 
 fn show_operation(operation: &Operation) -> String {
     use domain::operation::route::Ask;
+    use domain::operation::transfer::{self, Managed};
 
     match operation {
         Operation::Resource(ask) => show(ask),
@@ -38,6 +39,15 @@ fn show_operation(operation: &Operation) -> String {
         Operation::Route(Ask::TestNew { hub, condition, sample, .. }) => {
             format!("test route | {hub} | {condition} | {:?} {:?}", sample.message.body, sample.message.properties)
         }
+        Operation::ManagedTransfer(Managed { hub, ask, .. }) => match ask {
+            transfer::Ask::Create(draft) => {
+                let beside = draft.configurations.as_ref().map_or("alone", |file| file.as_str());
+                format!("begin | {hub} | {:?} | {beside}", draft.work)
+            }
+            transfer::Ask::Find(id) => format!("find job | {hub} | {id}"),
+            transfer::Ask::List => format!("list jobs | {hub}"),
+            transfer::Ask::Cancel(_) => panic!("{ask:?}"),
+        },
         other => panic!("{other:?}"),
     }
 }
