@@ -480,12 +480,16 @@ impl Service {
         let store = &self.0.store;
         let all = store.count_devices(due.hub).await?.total;
         let mut writer = Writer::new(self, place);
+        let exchange = self.exchange_now()?;
         let (mut after, mut done) = (None, 0);
         loop {
-            let page = store.list_devices(due.hub, PageRequest { after, limit: PAGE_DEVICES }).await?;
-            for device in page.items {
-                self.export_device(&mut writer, (due.hub, device.name), with_keys).await?;
-                done += 1;
+            let page = store.list_names(due.hub, PageRequest { after, limit: PAGE_DEVICES }).await?;
+            for name in page.items {
+                // One that is gone meanwhile is left out.
+                if let Some((twin, identity)) = self.readable(store.find_twin(due.hub, &name).await)? {
+                    writer.write(&exchange.show_line(&identity, &twin, with_keys)).await?;
+                }
+                done += u64::from(name.module.is_none());
             }
             self.advance(due, ImportFile::Identities, (done, all)).await?;
             after = page.next;
@@ -501,27 +505,24 @@ impl Service {
         let place = self.open_place(due, (&due.draft.output, file), Access::Write, patience).await?;
         let exchange = self.exchange_now()?;
         let mut writer = Writer::new(self, place);
-        for configuration in self.0.store.list_configurations(due.hub).await? {
-            writer.write(&exchange.show_configuration(&configuration)).await?;
+        let store = &self.0.store;
+        for id in store.list_configuration_ids(due.hub).await? {
+            if let Some(configuration) = self.readable(store.find_configuration(due.hub, &id).await)? {
+                writer.write(&exchange.show_configuration(&configuration)).await?;
+            }
         }
         Ok(writer)
     }
 
-    /// Writes a device and its modules. One that is gone meanwhile is left out.
-    async fn export_device(
-        &self,
-        writer: &mut Writer<'_>,
-        (hub, device): (HubKey, IdentityName),
-        with_keys: bool,
-    ) -> Result<(), Stop> {
-        let exchange = self.exchange_now()?;
-        let modules = self.0.store.list_modules(hub, &device.device).await?.unwrap_or_default();
-        for name in std::iter::once(device).chain(modules.into_iter().map(|module| module.name)) {
-            if let Some((twin, identity)) = self.0.store.find_twin(hub, &name).await? {
-                writer.write(&exchange.show_line(&identity, &twin, with_keys)).await?;
+    /// What was found. One whose record does not parse must not hold up the others: it is logged and left out.
+    fn readable<T>(&self, found: Result<Option<T>, store::Error>) -> Result<Option<T>, Stop> {
+        match found {
+            Err(error @ store::Error::Corrupt { .. }) => {
+                self.fail(error.into());
+                Ok(None)
             }
+            found => Ok(found?),
         }
-        Ok(())
     }
 }
 

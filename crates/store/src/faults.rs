@@ -59,6 +59,8 @@ pub enum Fault {
     Away,
     /// It is done, and the caller does not hear of it.
     After,
+    /// It finds a record that does not parse.
+    Unreadable,
     /// It panics, as a defect would have it.
     Panic,
 }
@@ -155,6 +157,7 @@ impl<S> Faulty<S> {
             None => call.await,
             Some(Fault::Before) => Err(LOST),
             Some(Fault::Away) => Err(Error::Unavailable { reason: Unavailability::Database, source: None }),
+            Some(Fault::Unreadable) => Err(Error::corrupt("some", verb, "value", std::fmt::Error)),
             Some(Fault::After) => call.await.and(Err(LOST)),
             Some(Fault::Panic) => panic!("{verb} was to panic"),
         };
@@ -256,6 +259,7 @@ gated!(IdentityStore {
     fn find_identity(hub: HubKey, name: &IdentityName) -> Option<Identity>;
     fn list_devices(hub: HubKey, page: PageRequest) -> Page<Identity>;
     fn list_modules(hub: HubKey, device: &DeviceId) -> Option<Vec<Identity>>;
+    fn list_names(hub: HubKey, page: PageRequest) -> Page<IdentityName>;
     fn list_full_hubs() -> Vec<HubKey>;
     fn count_devices(hub: HubKey) -> DeviceCounts;
     fn claim_connection(hub: HubKey, name: &IdentityName, wanted: ClaimWanted, now: UnixTime)
@@ -333,6 +337,7 @@ gated!(ConfigurationStore {
     fn delete_configuration(hub: HubKey, id: &ConfigurationId, precondition: Precondition) -> Changed<Configuration>;
     fn find_configuration(hub: HubKey, id: &ConfigurationId) -> Option<Configuration>;
     fn list_configurations(hub: HubKey) -> Vec<Configuration>;
+    fn list_configuration_ids(hub: HubKey) -> Vec<ConfigurationId>;
     fn judge_twins(limit: usize, now: UnixTime) -> Judged;
 });
 

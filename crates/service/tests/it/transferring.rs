@@ -22,9 +22,11 @@ use domain::transfer::{
 };
 use domain::twin::Twin;
 use service::{EndpointOf, Exchange, Service, Settings};
+use store::conformance::Done as _;
+use store::conformance::configuration::draft;
 use store::conformance::sample::{device, identity};
 use store::faults::Fault;
-use store::ports::{IdentityStore as _, TransferStore as _};
+use store::ports::{ConfigurationStore as _, IdentityStore as _, TransferStore as _};
 use tokio::sync::{Notify, watch};
 
 use crate::ground::{Ground, open};
@@ -381,6 +383,25 @@ async fn an_export_writes_every_identity_when_all_are_there() {
     let id = ground.begin_transfer(export()).await;
     assert_eq!(ground.carry(&ground.service, &id).await.status, TransferStatus::Completed);
     assert_eq!(storage.lines("all.txt").unwrap(), expected);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_left_out_of_an_export() {
+    for (verb, identities, configurations) in
+        [("find_twin", vec![], vec!["c"]), ("find_configuration", vec!["dev-000"], vec![])]
+    {
+        let ground = Ground::new().await;
+        ground.make_devices(1).await;
+        ground.store.create_configuration(ground.hub().key, draft("c", 1, "*", 1), ground.now()).await.unwrap().done();
+        let storage = Arc::new(Storage::default());
+        ground.service.exchange_by(Arc::clone(&storage) as _);
+        ground.store.plan_verb(verb, Fault::Unreadable);
+        let file = "configurations.txt".to_owned().try_into().unwrap();
+        let id = ground.begin_transfer(Draft { configurations: Some(file), ..export() }).await;
+        assert_eq!(ground.carry(&ground.service, &id).await.status, TransferStatus::Completed, "{verb}");
+        assert_eq!(storage.lines("all.txt").unwrap(), identities, "{verb}");
+        assert_eq!(storage.lines("configurations.txt").unwrap(), configurations, "{verb}");
+    }
 }
 
 /// Bytes of a line, of which four make a block.

@@ -192,6 +192,19 @@ pub async fn devices_are_listed_in_pages_without_modules_and_counted(backend: &B
         }
     }
     assert_eq!(seen, ["B", "a", "c", "d"]);
+    let mut named = Vec::new();
+    loop {
+        let page = store.list_names(hub, PageRequest { after: cursor.take(), limit: 2 }).await.unwrap();
+        named.push(page.items.iter().map(ToString::to_string).collect::<Vec<_>>());
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => break,
+        }
+    }
+    assert_eq!(named, [vec!["B", "a", "a/m"], vec!["c", "d"]], "modules come with their device");
+    let nobody = make_hub(&**store, "nobody").await;
+    let page = store.list_names(nobody, PageRequest { after: None, limit: 2 }).await.unwrap();
+    assert!(page.items.is_empty() && page.next.is_none());
     let generation = store.find_identity(hub, &device("d")).await.unwrap().done().generation;
     store.claim_connection(hub, &device("d"), claims(&generation, Memory::Forget), NOON).await.unwrap().done();
     let expected = DeviceCounts { total: 4, enabled: 3, disabled: 1, connected: 1 };

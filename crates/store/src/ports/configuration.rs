@@ -54,6 +54,10 @@ pub trait ConfigurationStore: Send + Sync {
     /// All configurations of a hub, in the order they were created in.
     async fn list_configurations(&self, hub: HubKey) -> Result<Vec<Configuration>, Error>;
 
+    /// The IDs of all configurations of a hub, in the order they were created in: also of those whose other columns do not
+    /// parse.
+    async fn list_configuration_ids(&self, hub: HubKey) -> Result<Vec<ConfigurationId>, Error>;
+
     /// Judges up to `limit` twins of those that are to be: notes which configurations each fulfils, and puts the content of
     /// the one that applies in place of what another has put.
     async fn judge_twins(&self, limit: usize, now: UnixTime) -> Result<Judged, Error>;

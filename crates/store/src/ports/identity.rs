@@ -101,6 +101,10 @@ pub trait IdentityStore: Send + Sync {
     /// The modules of a device; `None` if there is no such device.
     async fn list_modules(&self, hub: HubKey, device: &DeviceId) -> Result<Option<Vec<Identity>>, Error>;
 
+    /// The names of a page of devices, each before those of its modules, in order of their IDs: also of those whose other
+    /// columns do not parse.
+    async fn list_names(&self, hub: HubKey, page: PageRequest) -> Result<Page<IdentityName>, Error>;
+
     /// The hubs that take no more devices, which is known without counting.
     async fn list_full_hubs(&self) -> Result<Vec<HubKey>, Error>;
 

@@ -95,6 +95,19 @@ fn list_rows(db: Db<'_>, hub: HubKey) -> Result<Vec<ConfigurationRow>, Error> {
     db.rows(&sql, [hub.0], ConfigurationRow::read)
 }
 
+fn list_ids(db: Db<'_>, hub: HubKey) -> Result<Vec<ConfigurationId>, Error> {
+    let sql = "SELECT id FROM configuration WHERE hub = ?1 ORDER BY key";
+    let ids: Vec<String> = db.rows(sql, [hub.0], |row| row.get(0))?;
+    let id = |text: String| match ConfigurationId::parse(&text) {
+        Ok(id) => Some(id),
+        Err(error) => {
+            tracing::error!(%error, "a configuration is passed over");
+            None
+        }
+    };
+    Ok(ids.into_iter().filter_map(id).collect())
+}
+
 /// Whether there is a configuration of that name.
 pub(super) fn is_there(db: Db<'_>, hub: HubKey, id: &ConfigurationId) -> Result<bool, Error> {
     Ok(find_row(db, hub, id)?.is_some())
@@ -553,6 +566,10 @@ impl ConfigurationStore for Embedded {
 
     async fn list_configurations(&self, hub: HubKey) -> Result<Vec<Configuration>, Error> {
         self.read(move |db| list_rows(db, hub)?.into_iter().map(ConfigurationRow::open).collect()).await
+    }
+
+    async fn list_configuration_ids(&self, hub: HubKey) -> Result<Vec<ConfigurationId>, Error> {
+        self.read(move |db| list_ids(db, hub)).await
     }
 
     async fn judge_twins(&self, limit: usize, now: UnixTime) -> Result<Judged, Error> {

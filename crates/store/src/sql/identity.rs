@@ -26,6 +26,7 @@ use crate::ports::{ActivityMark, Changed, ClaimWanted, ConnectionClaim, Created,
 use crate::seal::Place;
 
 const RECORD: Column = Column { table: "identity", column: "record" };
+const NAME: Column = Column { table: "identity", column: "device" };
 
 /// What of an identity lies in the open and is not queried.
 #[derive(Serialize, Deserialize)]
@@ -393,6 +394,27 @@ fn list_modules(db: Db<'_>, hub: HubKey, device: &DeviceId) -> Result<Option<Vec
     rows.into_iter().map(|row| row.open(db)).collect::<Result<_, _>>().map(Some)
 }
 
+fn list_names(db: Db<'_>, hub: HubKey, page: &PageRequest) -> Result<Page<IdentityName>, Error> {
+    let after = page.after.as_ref().map_or("", |cursor| cursor.0.as_str());
+    let limit = page_limit(page);
+    let sql = "SELECT i.device FROM identity i JOIN hub h ON h.key = i.hub \
+               WHERE i.hub = ?1 AND i.module = '' AND i.device > ?2 ORDER BY i.device LIMIT ?3";
+    let devices: Vec<String> = db.rows(sql, params![hub.0, after, row_limit(limit + 1)], |row| row.get(0))?;
+    let (devices, next) = cut_page(devices, limit, Clone::clone);
+    let Some(last) = devices.last() else { return Ok(Page { items: Vec::new(), next }) };
+    let sql = "SELECT device, module FROM identity WHERE hub = ?1 AND device > ?2 AND device <= ?3 \
+               ORDER BY device, module";
+    let rows = db.rows(sql, params![hub.0, after, last.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let name = |(device, module): (String, String)| match twin::name_of(&device, &module, NAME) {
+        Ok(name) => Some(name),
+        Err(error) => {
+            tracing::error!(error = %crate::error::chain(&error), "an identity is passed over");
+            None
+        }
+    };
+    Ok(Page { items: rows.into_iter().filter_map(name).collect(), next })
+}
+
 fn count_devices(db: Db<'_>, hub: HubKey) -> Result<DeviceCounts, Error> {
     let mut counts = DeviceCounts::default();
     if !resource::hub_exists(db, hub)? {
@@ -469,6 +491,10 @@ impl IdentityStore for Embedded {
     async fn list_modules(&self, hub: HubKey, device: &DeviceId) -> Result<Option<Vec<Identity>>, Error> {
         let device = device.clone();
         self.read(move |db| list_modules(db, hub, &device)).await
+    }
+
+    async fn list_names(&self, hub: HubKey, page: PageRequest) -> Result<Page<IdentityName>, Error> {
+        self.scan(move |db| list_names(db, hub, &page)).await
     }
 
     async fn list_full_hubs(&self) -> Result<Vec<HubKey>, Error> {

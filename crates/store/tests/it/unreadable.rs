@@ -9,8 +9,10 @@ use domain::enrollment::Capabilities;
 use domain::file::{FileName, FileProperties};
 use domain::identity::Identity;
 use domain::ids::{ContentId, LockToken, Precondition, UploadId};
+use domain::operation::PageRequest;
 use domain::operation::registration::RegistrationStatus;
 use domain::twin::ServiceChange;
+use store::Error;
 use store::conformance::Done as _;
 use store::conformance::configuration::draft;
 use store::conformance::sample::{
@@ -165,5 +167,27 @@ async fn a_notification_that_cannot_be_read_holds_up_none_behind_it() {
         let taken = store.take_notification(hub, (LockToken::from_bits(lock), settings), NOON).await.unwrap();
         assert_eq!(taken.map(|taken| taken.file), expected, "{lock}");
     }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn an_identity_or_configuration_that_cannot_be_read_is_still_named() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path());
+    let hub = make_hub(&store, "hub").await;
+    for name in ["a", "b"] {
+        store.create_identity(hub, identity(device(name), 1), None, NOON).await.unwrap().done();
+        store.create_configuration(hub, draft(name, 1, "*", 1), NOON).await.unwrap().done();
+    }
+    spoil(place.path(), "UPDATE identity SET record = '{' WHERE device = 'a'");
+    spoil(place.path(), "UPDATE configuration SET record = '{' WHERE id = 'a'");
+    let page = PageRequest { after: None, limit: 9 };
+    let names = store.list_names(hub, page).await.unwrap().items;
+    assert_eq!(names, [device("a"), device("b")]);
+    assert!(matches!(store.find_twin(hub, &names[0]).await, Err(Error::Corrupt { .. })));
+    assert!(store.find_twin(hub, &names[1]).await.unwrap().is_some());
+    let ids = store.list_configuration_ids(hub).await.unwrap();
+    assert_eq!(ids.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a", "b"]);
+    assert!(matches!(store.find_configuration(hub, &ids[0]).await, Err(Error::Corrupt { .. })));
     store.close().await;
 }
