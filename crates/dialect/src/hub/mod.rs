@@ -23,6 +23,7 @@ pub mod digital_twin_http;
 pub mod events_amqp;
 mod exchange;
 pub mod file_json;
+pub mod import_mode;
 mod job_http;
 pub mod link_address;
 pub mod method_amqp;

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use domain::enrollment::Capabilities;
 use domain::identity::{Authentication, DraftAuthentication, Identity, IdentityDraft, IdentityStatus};
-use domain::ids::{DeviceId, Etag, ModuleId, Precondition};
+use domain::ids::{DeviceId, Etag, ModuleId};
 use domain::operation::ErrorKind;
 use domain::operation::identity::{BulkChange, BulkItem, IdentityName};
 pub use domain::query::document::{
@@ -17,9 +17,9 @@ pub use domain::query::document::{
 use domain::sas::SymmetricKey;
 use serde_json::{Map, Value, json};
 
+use super::import_mode::{self, ImportMode};
 use super::twin_json;
 use crate::error::Refused;
-use crate::http::parse_precondition;
 use crate::json::{InvalidJson, boolean, object, text};
 
 /// A value that breaks a rule.
@@ -175,15 +175,12 @@ fn parse_key(keys: &Value, member: &'static str) -> Result<Option<SymmetricKey>,
     key.map(Some).map_err(|fault| invalid(format!("Invalid device key length: {member}: {fault}.")))
 }
 
-/// What a bulk item is called in the answer.
-pub type Mode = &'static str;
-
 /// Reads a bulk request. An item's etags count only in the modes that name them.
-pub fn parse_bulk(body: &Value) -> Result<Vec<(BulkItem, Mode)>, Refused> {
+pub fn parse_bulk(body: &Value) -> Result<Vec<(BulkItem, ImportMode)>, Refused> {
     let Value::Array(items) = body else {
         return Err(InvalidJson::Type { member: "the body", wanted: "an array" }.into());
     };
-    let items: Vec<(BulkItem, Mode)> = items.iter().map(parse_item).collect::<Result<_, _>>()?;
+    let items: Vec<(BulkItem, ImportMode)> = items.iter().map(parse_item).collect::<Result<_, _>>()?;
     let mut names: Vec<&IdentityName> = items.iter().map(|(item, _)| &item.name).collect();
     names.sort_unstable();
     if names.is_sorted_by(|one, next| one != next) {
@@ -193,38 +190,28 @@ pub fn parse_bulk(body: &Value) -> Result<Vec<(BulkItem, Mode)>, Refused> {
     }
 }
 
-fn parse_item(item: &Value) -> Result<(BulkItem, Mode), Refused> {
+fn parse_item(item: &Value) -> Result<(BulkItem, ImportMode), Refused> {
     if !item.is_object() {
         return Err(InvalidJson::Type { member: "an item", wanted: "an object" }.into());
     }
     let device = text(item, "id")?.ok_or(InvalidJson::Missing { member: "id" })?;
     let module = text(item, "moduleId")?.filter(|module| !module.is_empty());
     let name = parse_name(&device, module.as_deref())?;
-    // One SDK sends the member as identities spell it.
-    let etag = if item.get("eTag").is_some() { "eTag" } else { "etag" };
-    let matches = |member, read: fn(&str) -> Option<Etag>| {
-        let etag = text(item, member)?.filter(|etag| !etag.is_empty());
-        Ok::<_, Refused>(etag.map_or(Precondition::Impossible, |etag| parse_precondition(&etag, read)))
-    };
-    let put = |precondition| {
-        let draft = Box::new(parse_draft(name.clone(), item)?);
-        let twin = twin_json::parse_change(item)?;
-        let twin = (twin.tags.is_some() || twin.desired.is_some()).then(|| Box::new(twin));
-        Ok::<_, Refused>(BulkChange::Put { draft, precondition, twin })
-    };
-    let patch = |precondition| {
-        Ok::<_, Refused>(BulkChange::PatchTwin { change: Box::new(twin_json::parse_change(item)?), precondition })
-    };
-    let mode = text(item, "importMode")?.ok_or(InvalidJson::Missing { member: "importMode" })?;
-    let (change, mode) = match mode.to_ascii_lowercase().as_str() {
-        "create" => (put(Precondition::None)?, "create"),
-        "update" => (put(Precondition::Exists)?, "update"),
-        "updateifmatchetag" => (put(matches(etag, parse_etag)?)?, "updateIfMatchETag"),
-        "delete" => (BulkChange::Delete { precondition: Precondition::Exists }, "delete"),
-        "deleteifmatchetag" => (BulkChange::Delete { precondition: matches(etag, parse_etag)? }, "deleteIfMatchETag"),
-        "updatetwin" => (patch(Precondition::None)?, "updateTwin"),
-        "updatetwinifmatchetag" => (patch(matches("twinETag", twin_json::parse_etag)?)?, "updateTwinIfMatchETag"),
-        _ => return Err(invalid("importMode is none that is known.")),
+    let mode = ImportMode::parse(item)?.ok_or(InvalidJson::Missing { member: "importMode" })?;
+    let precondition = mode.precondition(item)?;
+    let change = match mode {
+        ImportMode::Create | ImportMode::Update | ImportMode::UpdateIfMatchEtag => {
+            let draft = Box::new(parse_draft(name.clone(), item)?);
+            let twin = twin_json::parse_change(item)?;
+            let twin = (twin.tags.is_some() || twin.desired.is_some()).then(|| Box::new(twin));
+            BulkChange::Put { draft, precondition, twin }
+        }
+        ImportMode::Delete | ImportMode::DeleteIfMatchEtag => BulkChange::Delete { precondition },
+        ImportMode::UpdateTwin | ImportMode::UpdateTwinIfMatchEtag => {
+            BulkChange::PatchTwin { change: Box::new(twin_json::parse_change(item)?), precondition }
+        }
+        // Only lines of imports may leave open whether an identity is there.
+        ImportMode::CreateOrUpdate | ImportMode::CreateOrUpdateIfMatchEtag => return Err(import_mode::unknown()),
     };
     Ok((BulkItem { name, change }, mode))
 }

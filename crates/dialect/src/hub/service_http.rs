@@ -15,7 +15,8 @@ use http::header::{ETAG, RETRY_AFTER};
 use http::{HeaderName, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::registry_json::{self, Mode, invalid, parse_name};
+use super::import_mode::ImportMode;
+use super::registry_json::{self, invalid, parse_name};
 use super::{configuration_http, digital_twin_http, job_http, method_json, transfer_http, twin_json, words};
 use crate::error::{self, Refused, spelling};
 use crate::http::{Target, empty, is, json as respond, json_text, list, page, precondition, with_header};
@@ -40,7 +41,7 @@ pub enum Asked {
     /// A call of a direct method, and how long its caller waits.
     Method(Timeouts),
     /// Many things at once: which, and how.
-    Bulk(Vec<(IdentityName, Mode)>),
+    Bulk(Vec<(IdentityName, ImportMode)>),
     /// Anything else.
     Other,
 }
@@ -398,7 +399,7 @@ fn encode_query(answer: &query::Answer) -> Response<Bytes> {
 
 fn show_bulk(failures: &[(IdentityName, Failure)], asked: &Asked) -> Value {
     let mode = |name: &IdentityName| match asked {
-        Asked::Bulk(modes) => modes.iter().find(|(known, _)| known == name).map(|(_, mode)| *mode),
+        Asked::Bulk(modes) => modes.iter().find(|(known, _)| known == name).map(|(_, mode)| mode.name()),
         Asked::Twin | Asked::Method(_) | Asked::Other => None,
     };
     let errors: Vec<Value> = failures

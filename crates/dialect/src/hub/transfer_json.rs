@@ -7,19 +7,17 @@ use std::collections::BTreeMap;
 
 use domain::configuration::Configuration;
 use domain::identity::{Authentication, Identity, IdentityDraft};
-use domain::ids::{Etag, Precondition};
+use domain::ids::Precondition;
 use domain::operation::configuration::Counted;
 use domain::operation::identity::IdentityName;
 use domain::transfer::{Change, ConfigurationChange, FaultReason, ImportFile, Line, LineFault, Manner};
 use domain::twin::Twin;
 use serde_json::{Map, Value, json};
 
-use super::registry_json::{
-    self, authentication_type, etag_text, invalid, parse_draft, parse_name, status, thumbprints,
-};
+use super::import_mode::{self, ImportMode};
+use super::registry_json::{self, authentication_type, etag_text, parse_draft, parse_name, status, thumbprints};
 use super::{configuration_http, twin_json};
 use crate::error::Refused;
-use crate::http::parse_precondition;
 use crate::json::{self, InvalidJson, text};
 
 /// Reads the line with this number of a file, which is not empty. As in a bulk request, an item's etags count only in the
@@ -49,25 +47,21 @@ enum Mode {
     PatchTwin(Precondition),
 }
 
+/// Reads what an item is to do; without a word it is created or updated.
 fn parse_mode(item: &Value) -> Result<Mode, Refused> {
-    let etag = || named_etag(item, if item.get("eTag").is_some() { "eTag" } else { "etag" }, registry_json::parse_etag);
-    let mode = text(item, "importMode")?.unwrap_or_default();
-    Ok(match mode.to_ascii_lowercase().as_str() {
-        "create" => Mode::Put(Manner::Create),
-        "update" => Mode::Put(Manner::Update(Precondition::Exists)),
-        "updateifmatchetag" => Mode::Put(Manner::Update(etag()?)),
-        "" | "createorupdate" => Mode::Put(Manner::CreateOrUpdate(Precondition::Exists)),
-        "createorupdateifmatchetag" => Mode::Put(Manner::CreateOrUpdate(etag()?)),
-        "delete" => Mode::Delete(Precondition::Exists),
-        "deleteifmatchetag" => Mode::Delete(etag()?),
-        "updatetwin" => Mode::PatchTwin(Precondition::None),
-        "updatetwinifmatchetag" => Mode::PatchTwin(named_etag(item, "twinETag", twin_json::parse_etag)?),
-        _ => return Err(unknown_mode()),
+    let mode =
+        if text(item, "importMode")?.is_some_and(|mode| mode.is_empty()) { None } else { ImportMode::parse(item)? };
+    let mode = mode.unwrap_or(ImportMode::CreateOrUpdate);
+    let precondition = mode.precondition(item)?;
+    Ok(match mode {
+        ImportMode::Create => Mode::Put(Manner::Create),
+        ImportMode::Update | ImportMode::UpdateIfMatchEtag => Mode::Put(Manner::Update(precondition)),
+        ImportMode::CreateOrUpdate | ImportMode::CreateOrUpdateIfMatchEtag => {
+            Mode::Put(Manner::CreateOrUpdate(precondition))
+        }
+        ImportMode::Delete | ImportMode::DeleteIfMatchEtag => Mode::Delete(precondition),
+        ImportMode::UpdateTwin | ImportMode::UpdateTwinIfMatchEtag => Mode::PatchTwin(precondition),
     })
-}
-
-fn unknown_mode() -> Refused {
-    invalid("importMode is none that is known.")
 }
 
 /// The name of an item.
@@ -107,14 +101,8 @@ fn parse_configuration(item: &Value) -> Result<ConfigurationChange, Refused> {
             Ok(ConfigurationChange::Put(Box::new(draft), manner))
         }
         Mode::Delete(precondition) => Ok(ConfigurationChange::Delete(id, precondition)),
-        Mode::PatchTwin(_) => Err(unknown_mode()),
+        Mode::PatchTwin(_) => Err(import_mode::unknown()),
     }
-}
-
-/// The version that an item demands; without one, none is right.
-fn named_etag(item: &Value, member: &'static str, read: fn(&str) -> Option<Etag>) -> Result<Precondition, Refused> {
-    let etag = text(item, member)?.filter(|etag| !etag.is_empty());
-    Ok(etag.map_or(Precondition::Impossible, |etag| parse_precondition(&etag, read)))
 }
 
 /// Writes an identity and its twin, without the end of the line.
@@ -190,6 +178,7 @@ pub fn show_untold(more: u64) -> String {
 #[cfg(test)]
 mod tests {
     use domain::clock::UnixTime;
+    use domain::ids::Etag;
 
     use super::*;
 

@@ -31,7 +31,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::ground::{Ground, open};
 
-/// A storage outside, and lines that are the name of a device to be made.
+/// A storage outside, and lines that are the name of a device to be made, or to be deleted.
 #[derive(Default)]
 struct Storage {
     files: Mutex<HashMap<String, Vec<u8>>>,
@@ -75,6 +75,10 @@ impl Storage {
 impl Exchange for Storage {
     fn parse_line(&self, _file: ImportFile, number: u64, line: &[u8]) -> Result<Line<IdentityDraft>, LineFault> {
         let text = std::str::from_utf8(line).unwrap();
+        if let Some(gone) = text.strip_prefix("delete ") {
+            let change = Change::Delete { precondition: Precondition::Exists };
+            return Ok(Line::Identity(IdentityName::device(DeviceId::parse(gone).unwrap()), change));
+        }
         let device = DeviceId::parse(text);
         let device = device.map_err(|_| LineFault::unread(number, FaultReason::Refused(text.to_owned())))?;
         let name = IdentityName::device(device);
@@ -336,6 +340,30 @@ async fn a_line_that_is_too_long_holds_up_no_other() {
     assert_eq!(ground.carry(&ground.service, &id).await.status, TransferStatus::Completed);
     assert!(ground.is_there("first").await && ground.is_there("last").await);
     assert_eq!(storage.lines("importErrors.log").unwrap(), ["2 The line is longer than 1048576 bytes."]);
+}
+
+#[tokio::test]
+async fn the_removal_of_a_device_has_a_verb_of_its_own() {
+    let ground = Ground::new().await;
+    let storage = Storage { piece: 1 << 20, ..Storage::with("a\nb\ndelete a\ndelete b\nc\n\nd") };
+    ground.service.exchange_by(Arc::new(storage));
+    let id = ground.begin_transfer(import()).await;
+    let mut running = pin!(ground.service.run_transfers());
+    let mut held = ground.store.hold("import_lines");
+    let mut places = Vec::new();
+    while places.last() != Some(&6) {
+        tokio::select! {
+            () = &mut running => {}
+            () = held.done() => {}
+        }
+        places.push(ground.store.inner().list_due_transfers().await.unwrap()[0].place.lines);
+        held = ground.store.hold("import_lines");
+    }
+    assert_eq!(places, [2, 3, 4, 6]);
+    drop(held);
+    assert_eq!(ground.carry_on(running, &id).await.status, TransferStatus::Completed);
+    let there = [ground.is_there("a").await, ground.is_there("b").await, ground.is_there("c").await];
+    assert_eq!(there, [false, false, true]);
 }
 
 #[tokio::test]

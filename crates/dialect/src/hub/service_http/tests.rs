@@ -456,7 +456,8 @@ fn the_twin_of_an_absent_module_is_that_of_an_absent_device() {
 
 #[test]
 fn a_bulk_answer_names_what_failed_and_is_a_bad_request_if_anything_did() {
-    let asked = Asked::Bulk(vec![(name("a", None), "create"), (name("b", Some("m")), "deleteIfMatchETag")]);
+    let asked =
+        Asked::Bulk(vec![(name("a", None), ImportMode::Create), (name("b", Some("m")), ImportMode::DeleteIfMatchEtag)]);
     let failures = vec![
         (name("a", None), failure(ErrorKind::DeviceExists)),
         (name("b", Some("m")), failure(ErrorKind::ModuleNotFound)),
