@@ -106,12 +106,18 @@ impl Outbound {
             let answering = async {
                 let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
                 let (head, body) = answer.into_parts();
+                let mut answered = Answered { status: head.status, headers: head.headers, body: Bytes::new() };
+                if answered.may_pass() {
+                    // What is wrong is in the head; how long the page about it is says nothing of the request.
+                    return Ok(answered);
+                }
                 let body = Limited::new(body, most).collect().await;
                 let body = body.map_err(|error| match error.is::<LengthLimitError>() {
-                    true => Refusal::of_message(format!("it answers {} with too many bytes", head.status)),
+                    true => Refusal::of_message(format!("it answers {} with too many bytes", answered.status)),
                     false => Refusal::of_all(format!("its answer cannot be read: {error}")),
                 })?;
-                Ok(Answered { status: head.status, headers: head.headers, body: body.to_bytes() })
+                answered.body = body.to_bytes();
+                Ok(answered)
             };
             // What moves the bytes; once it has ended, asking fails, which says more than its end does.
             let moving = async {
@@ -141,6 +147,12 @@ impl Answered {
         self.headers.get(X_ERROR_CODE).and_then(|code| code.to_str().ok()).unwrap_or_default()
     }
 
+    /// Whether it says that the storage has trouble, and nothing of the request.
+    fn may_pass(&self) -> bool {
+        matches!(self.status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
+            || self.status.is_server_error()
+    }
+
     fn judge(&self) -> Result<(), Refusal> {
         if self.status.is_success() { Ok(()) } else { Err(self.refusal()) }
     }
@@ -150,11 +162,7 @@ impl Answered {
             "" => format!("it answers {}", self.status),
             code => format!("it answers {} {code}", self.status),
         };
-        match self.status {
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Refusal::of_all(text),
-            status if status.is_server_error() => Refusal::of_all(text),
-            _ => Refusal::of_message(text),
-        }
+        if self.may_pass() { Refusal::of_all(text) } else { Refusal::of_message(text) }
     }
 }
 

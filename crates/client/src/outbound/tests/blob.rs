@@ -164,6 +164,13 @@ async fn trouble_may_pass_and_a_refusal_does_not() {
         let (made, _) = ask(&text, async |outbound, url| outbound.commit_blocks(&url, &[]).await).await;
         assert_eq!(made.unwrap_err().is_of_message, *is_final, "{answer}");
     }
+    for status in ["408 Late", "429 Many", "500 Oh", "503 Busy"] {
+        let long = format!("HTTP/1.1 {status}\r\nContent-Length: 100000\r\n\r\n{}", "x".repeat(100_000));
+        let (read, _) = ask(&long, async |outbound, url| outbound.read_file(&url, 0, 4).await).await;
+        assert!(!read.unwrap_err().is_of_message, "{status} with a long page");
+        let (made, _) = ask(&long, async |outbound, url| outbound.commit_blocks(&url, &[]).await).await;
+        assert!(!made.unwrap_err().is_of_message, "{status} with a long page");
+    }
     let broken = "HTTP/1.1 206 Partial Content\r\nContent-Length: 4\r\nContent-Range: bytes 0-3/10\r\n\r\nab";
     let (read, _) = ask(broken, async |outbound, url| outbound.read_file(&url, 0, 4).await).await;
     assert!(!read.unwrap_err().is_of_message, "it broke off");
