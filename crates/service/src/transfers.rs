@@ -182,6 +182,7 @@ impl Service {
 
     /// Carries imports and exports out until the future is dropped.
     pub async fn run_transfers(&self) {
+        // Hubs, not jobs: one that was cancelled may still write to files that the next one of its hub writes as well.
         let mut running = HashSet::new();
         let mut workers = FuturesUnordered::new();
         loop {
@@ -189,10 +190,10 @@ impl Service {
                 self.fail(error.into());
                 Vec::new()
             });
-            for one in due.into_iter().filter(|one| running.insert(one.key)) {
+            for one in due.into_iter().filter(|one| running.insert(one.hub)) {
                 workers.push(async move {
                     self.carry_transfer(&one).await;
-                    one.key
+                    one.hub
                 });
             }
             tokio::select! {

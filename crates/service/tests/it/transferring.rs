@@ -529,3 +529,36 @@ async fn a_storage_that_is_of_no_use_begins_nothing() {
     assert_eq!(refused.kind, ErrorKind::JobNotFound);
     assert!(ground.store.list_transfers(ground.hub().key).await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn what_follows_a_cancelled_import_begins_once_that_one_writes_no_more() {
+    let ground = Ground::new().await;
+    let storage = Arc::new(Storage { stuck_put: Some(1), ..Storage::with("no first\nno first either\n") });
+    ground.service.exchange_by(Arc::clone(&storage) as _);
+    let cancelled = ground.begin_transfer(import()).await;
+    let mut running = pin!(ground.service.run_transfers());
+    // Its log is on its way.
+    work_until(running.as_mut(), &storage.puts, 1).await;
+    ground.ask_transfer(Ask::Cancel(cancelled.clone())).await.unwrap();
+    let reads = *storage.reads.borrow();
+    storage.files.lock().unwrap().insert("/in/devices.txt?sig=x".to_owned(), b"second\nno second".to_vec());
+    let next = ground.begin_transfer(import()).await;
+    let mut held = ground.store.hold("list_due_transfers");
+    tokio::select! {
+        () = &mut running => {}
+        () = held.done() => {}
+    }
+    drop(held);
+    let mut again = ground.store.hold("list_due_transfers");
+    tokio::select! {
+        () = &mut running => {}
+        () = again.done() => {}
+    }
+    drop(again);
+    assert_eq!(*storage.reads.borrow(), reads, "it has not begun");
+    storage.release.notify_one();
+    assert_eq!(ground.carry_on(running, &next).await.status, TransferStatus::Completed);
+    assert_eq!(ground.transfer(&cancelled).await.status, TransferStatus::Cancelled);
+    assert!(ground.is_there("second").await);
+    assert_eq!(storage.lines("importErrors.log").unwrap(), ["2 no second"]);
+}

@@ -97,7 +97,8 @@ pub trait TransferStore: Send + Sync {
     /// All that have not ended.
     async fn list_due_transfers(&self) -> Result<Vec<DueTransfer>, Error>;
 
-    /// Notes how far one is, in percent, which never becomes less; it has begun then. Whether it goes on: `false` once it has ended.
+    /// Notes how far one is, in percent, which never becomes less; it has begun then. Whether it goes on: `false` once it
+    /// has ended.
     async fn advance_transfer(&self, key: TransferKey, percent: u8, now: UnixTime) -> Result<bool, Error>;
 
     /// Carries the lines of `piece` out, notes their faults, and that it was done. Whether the import goes on: `false` once
