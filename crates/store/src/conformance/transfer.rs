@@ -138,10 +138,14 @@ pub async fn an_import_that_was_cancelled_carries_nothing_more_out(backend: &Bac
     assert!(!scene.carry(&due, 1, vec![put(&device("a"), Manner::Create)]).await);
     assert!(backend.store.find_identity(scene.hub, &device("a")).await.unwrap().is_none());
     assert_eq!(scene.faults(&due).await, [(1, FaultReason::DeviceNotFound)], "they can be told");
+    scene.create("next").await.done();
+    let keys: Vec<_> = scene.due().await.into_iter().map(|one| one.id).collect();
+    assert_eq!(keys, [id("i"), id("next")], "they are still to be told, before the next one begins");
     backend.store.end_transfer(due.key, None, after(2)).await.unwrap();
     assert_eq!(scene.find("i").await.done(), cancelled, "it stays as it ended");
     let forgotten = backend.store.import_faults(due.key).await.unwrap();
     assert!(forgotten.told.is_empty(), "they are forgotten once they are told");
+    assert_eq!(scene.due().await.len(), 1);
     assert!(backend.store.cancel_transfer(scene.hub, &id("x"), NOON).await.unwrap().is_none());
 }
 
@@ -254,11 +258,17 @@ pub async fn as_many_faults_are_told_as_may_be(backend: &Backend) {
 
 pub async fn the_oldest_imports_and_exports_are_forgotten(backend: &Backend) {
     let scene = scene(backend).await;
+    let cancelled = scene.begun().await;
+    assert!(scene.carry(&cancelled, 0, vec![put(&module("x", "m"), Manner::Create)]).await);
+    backend.store.cancel_transfer(scene.hub, &id("i"), NOON).await.unwrap().done();
+    assert_eq!(scene.faults(&cancelled).await.len(), 1, "nobody has told them");
     for number in 0..=KEPT_MAX {
         scene.create(&format!("job-{number}")).await.done();
-        let key = scene.due().await.remove(0).key;
+        let key = scene.due().await.pop().unwrap().key;
         backend.store.end_transfer(key, None, NOON).await.unwrap();
     }
     let kept = backend.store.list_transfers(scene.hub).await.unwrap();
     assert_eq!((kept.len(), &kept[0].id), (KEPT_MAX, &id("job-1")));
+    let forgotten = backend.store.import_faults(cancelled.key).await.unwrap();
+    assert!(forgotten.told.is_empty(), "what went wrong with the lines of one goes with it");
 }

@@ -16,7 +16,7 @@ use crate::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TransferKey(pub i64);
 
-/// An import or export that has not ended.
+/// An import or export that has not ended, or was cancelled and has faults that are not told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DueTransfer {
     /// By what the other verbs find it.
@@ -75,7 +75,7 @@ pub struct ImportFaults {
 #[async_trait]
 pub trait TransferStore: Send + Sync {
     /// Keeps an import or export of a hub, unless one has not ended: [`Created::Full`]. Of those that have ended, the
-    /// oldest are forgotten while there are [`KEPT_MAX`](domain::transfer::KEPT_MAX).
+    /// oldest are forgotten with their faults while there are [`KEPT_MAX`](domain::transfer::KEPT_MAX).
     async fn create_transfer(
         &self,
         hub: HubKey,
@@ -94,7 +94,7 @@ pub trait TransferStore: Send + Sync {
     /// [`Self::end_transfer`], so that whoever carried it out can tell it.
     async fn cancel_transfer(&self, hub: HubKey, id: &JobId, now: UnixTime) -> Result<Option<Transfer>, Error>;
 
-    /// All that have not ended.
+    /// All that have not ended, and those that were cancelled and whose faults are kept, in the order they were created in.
     async fn list_due_transfers(&self) -> Result<Vec<DueTransfer>, Error>;
 
     /// Notes how far one is, in percent, which never becomes less; it has begun then. Whether it goes on: `false` once it

@@ -163,6 +163,11 @@ fn create(
          (SELECT key FROM transfer WHERE hub = ?1 ORDER BY key DESC LIMIT ?2)",
         params![hub.0, row_limit(KEPT_MAX - 1)],
     )?;
+    // Those of one that was cancelled may not have been told.
+    tx.change(
+        "DELETE FROM transfer_fault WHERE hub = ?1 AND transfer NOT IN (SELECT key FROM transfer WHERE hub = ?1)",
+        [hub.0],
+    )?;
     let place = Place { table: RECORD.table, row: &seal_row(hub.0, id.as_str()), column: RECORD.column };
     let record = tx.context.sealer.seal(place, to_json(draft)?.as_bytes());
     tx.change(
@@ -195,7 +200,8 @@ fn end(tx: &Tx<'_, '_>, key: TransferKey, (status, failure): (i64, Option<&str>)
 
 fn list_due(db: Db<'_>) -> Result<Vec<DueTransfer>, Error> {
     let sql = format!(
-        "SELECT {} FROM transfer t JOIN hub h ON h.key = t.hub WHERE t.ended_at IS NULL ORDER BY t.key",
+        "SELECT {} FROM transfer t JOIN hub h ON h.key = t.hub WHERE t.ended_at IS NULL \
+         OR t.key IN (SELECT transfer FROM transfer_fault) ORDER BY t.key",
         TransferRow::COLUMNS
     );
     let open = |row: &TransferRow| {
