@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use domain::clock::{Entropy, UnixTime};
 use domain::ids::TrackingId;
 use domain::operation::{ErrorKind, Failure};
+use store::Unavailability;
 
 /// Why a use case did not do what was asked.
 #[derive(Debug)]
@@ -38,6 +39,12 @@ impl Error {
     /// A version that does not match.
     pub fn precondition_failed() -> Self {
         Self::new(ErrorKind::PreconditionFailed, "Precondition failed: the record stands at another version.")
+    }
+
+    /// Whether the store has no room left, which an outage that passes by itself is not.
+    pub fn lacks_room(&self) -> bool {
+        let cause = self.source.as_deref().and_then(|source| source.downcast_ref());
+        matches!(cause, Some(store::Error::Unavailable { reason: Unavailability::Full, .. }))
     }
 
     /// Names the decision recorded for it.

@@ -238,7 +238,8 @@ impl Service {
         self.begin_writing(file).await.map_err(|error| self.fail(error))
     }
 
-    async fn begin_writing(&self, file: &OpenFile) -> Result<FileWriter, Error> {
+    /// [`Self::file_writer`] for who judges what goes wrong.
+    pub(crate) async fn begin_writing(&self, file: &OpenFile) -> Result<FileWriter, Error> {
         let upload = file.upload.ok_or_else(|| Error::new(ErrorKind::Forbidden, "The file was opened to be read."))?;
         let charged = self.0.store.charged_bytes().await?;
         let writer = self.0.store.begin_content(ContentId::generate(self.entropy())).await?;
@@ -253,12 +254,23 @@ impl Service {
         blocks: Vec<(BlockId, BlockSource)>,
         (properties, only_new): (FileProperties, bool),
     ) -> Result<(Etag, UnixTime), Failure> {
+        let made = self.make_of_blocks(file, blocks, (properties, only_new)).await;
+        made.map_err(|error| self.fail(error))
+    }
+
+    /// [`Self::commit_blocks`] for who judges what goes wrong.
+    pub(crate) async fn make_of_blocks(
+        &self,
+        file: &OpenFile,
+        blocks: Vec<(BlockId, BlockSource)>,
+        (properties, only_new): (FileProperties, bool),
+    ) -> Result<(Etag, UnixTime), Error> {
         if blocks.len() > BLOCKS_MAX {
-            return Err(self.fail(Error::new(ErrorKind::TooLarge, "The list has too many blocks.")));
+            return Err(Error::new(ErrorKind::TooLarge, "The list has too many blocks."));
         }
-        let Some(upload) = file.upload else { return Err(self.fail(Error::unauthorized())) };
+        let upload = file.upload.ok_or_else(Error::unauthorized)?;
         let writing = Writing { upload, source: WritingSource::Blocks(blocks), properties, only_new };
-        self.write_file(file, writing).await.map_err(|error| self.fail(error))
+        self.write_file(file, writing).await
     }
 
     /// The blocks of an upload that no file is made of.
@@ -377,26 +389,36 @@ pub struct FileWriter {
 impl FileWriter {
     /// Takes `bytes` behind those before, unless there would be too many.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), Failure> {
+        self.take(bytes).await.map_err(|error| self.service.fail(error))
+    }
+
+    /// [`Self::write`] for who judges what goes wrong.
+    pub(crate) async fn take(&mut self, bytes: Bytes) -> Result<(), Error> {
         let quotas = &self.service.0.settings.quotas;
         let of_all = self.under_way.add(bytes.len() as u64);
-        let written = if self.under_way.own > quotas.file_bytes {
+        if self.under_way.own > quotas.file_bytes {
             Err(too_large())
         } else if self.charged.saturating_add(of_all) > quotas.files_bytes {
             Err(no_room())
         } else {
             self.writer.write(bytes).await.map_err(Error::from)
-        };
-        written.map_err(|error| self.service.fail(error))
+        }
     }
 
     /// Keeps them as a block.
     pub async fn keep_block(self, block: BlockId) -> Result<(), Failure> {
+        let service = self.service.clone();
+        self.put_block(block).await.map_err(|error| service.fail(error))
+    }
+
+    /// [`Self::keep_block`] for who judges what goes wrong.
+    pub(crate) async fn put_block(self, block: BlockId) -> Result<(), Error> {
         let (service, hub, upload) = (self.service.clone(), self.file.hub, self.upload);
         let kept = service.carry_through("keep-block", async move {
             let (service, content) = self.finish().await?;
             judge(service.0.store.put_block(hub, upload, (block, content), service.now()).await?)
         });
-        kept.await.map_err(|error| service.fail(error))
+        kept.await
     }
 
     /// Keeps them as the file; its version, and when it was written.

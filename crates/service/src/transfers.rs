@@ -7,7 +7,7 @@
 mod lines;
 mod place;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +43,9 @@ const IDLE: Duration = Duration::from_secs(1);
 const LINES_MAX: usize = 16;
 /// Devices that are read at once.
 const PAGE_DEVICES: usize = 100;
+
+/// Why an import or export failed that a part of the server held up for as long as is waited for.
+const HELD_UP: &str = "a part of the server did not answer for too long";
 
 /// How far an import or export is before it has ended, in percent.
 const UNENDED_MAX: u64 = 99;
@@ -184,29 +187,40 @@ impl Service {
     pub async fn run_transfers(&self) {
         // Hubs, not jobs: one that was cancelled may still write to files that the next one of its hub writes as well.
         let mut running = HashSet::new();
+        // Of those that a part of the server held up.
+        let mut held_up = HashMap::new();
         let mut workers = FuturesUnordered::new();
         loop {
-            let due = self.0.store.list_due_transfers().await.unwrap_or_else(|error| {
-                self.fail(error.into());
-                Vec::new()
-            });
+            let due = match self.0.store.list_due_transfers().await {
+                Ok(due) => {
+                    held_up.retain(|key, _| due.iter().any(|one| one.key == *key));
+                    due
+                }
+                Err(error) => {
+                    self.fail(error.into());
+                    Vec::new()
+                }
+            };
             for one in due.into_iter().filter(|one| running.insert(one.hub)) {
+                let patience = held_up.remove(&one.key).unwrap_or(Patience::while_due());
                 workers.push(async move {
-                    self.carry_transfer(&one).await;
-                    one.hub
+                    let left = self.carry_transfer(&one, patience).await;
+                    (one, left)
                 });
             }
             tokio::select! {
                 () = self.0.transfers.notified() => {}
                 () = tokio::time::sleep(IDLE) => {}
-                Some(ended) = workers.next(), if !workers.is_empty() => {
-                    running.remove(&ended);
+                Some((one, left)) = workers.next(), if !workers.is_empty() => {
+                    running.remove(&one.hub);
+                    held_up.extend(left.map(|left| (one.key, left)));
                 }
             }
         }
     }
 
-    async fn carry_transfer(&self, due: &DueTransfer) {
+    /// Carries one out; where a part of the server held it up, after a pause, the patience that is left for it.
+    async fn carry_transfer(&self, due: &DueTransfer, mut patience: Patience) -> Option<Patience> {
         let is_import = matches!(due.draft.work, Work::Import { .. });
         let carried = self.try_transfer(due).await.map_err(|stop| self.settle(stop));
         let told = match &carried {
@@ -219,51 +233,70 @@ impl Service {
         let failure = match (carried, told) {
             (Ok(()), Ok(())) => None,
             (Err(Stop::Over), _) | (_, Err(Stop::Over)) => {
-                if is_import {
-                    self.close_cancelled(due).await;
-                }
-                return;
+                return if is_import { self.close_cancelled(due, patience).await } else { None };
             }
             (Err(Stop::Failed(words)), Ok(()) | Err(Stop::Failed(_))) | (Ok(()), Err(Stop::Failed(words))) => {
                 Some(words)
             }
-            _ => {
-                tokio::time::sleep(AFTER_FAILURE).await;
-                return;
+            (carried, _) => {
+                if patience.pause().await {
+                    return Some(patience);
+                }
+                match carried {
+                    Err(Stop::Failed(words)) => Some(words),
+                    _ => Some(HELD_UP.to_owned()),
+                }
             }
         };
         match &failure {
             None => tracing::info!(job.id = %due.id, "an import or export is complete"),
             Some(reason) => tracing::warn!(job.id = %due.id, reason, "an import or export failed"),
         }
+        self.note_end(due, failure).await;
+        None
+    }
+
+    async fn note_end(&self, due: &DueTransfer, failure: Option<String>) {
         let noted = self.insist(|| self.0.store.end_transfer(due.key, failure.clone(), self.now())).await;
         if let Err(error) = noted {
             self.fail(error.into());
+            // It is due again at once.
+            tokio::time::sleep(AFTER_FAILURE).await;
         }
     }
 
     /// Says what a failure of the store means: an outage passes.
     fn settle(&self, stop: Stop) -> Stop {
         match stop {
-            Stop::Store(error) => failed(self.fail(error.into())),
+            Stop::Store(error) => self.stop_for(error.into()),
             stop => stop,
         }
     }
 
-    /// Tells what could not be imported before an import was cancelled, and forgets it.
-    async fn close_cancelled(&self, due: &DueTransfer) {
-        let closing = async {
+    /// Tells what could not be imported before an import was cancelled, and forgets it once it is told or never can be;
+    /// the patience that is left where that is to be tried again.
+    async fn close_cancelled(&self, due: &DueTransfer, mut patience: Patience) -> Option<Patience> {
+        let telling = async {
             let found = self.0.store.find_transfer(due.hub, &due.id).await?;
-            if found.is_some_and(|found| found.ended_at.is_some()) {
-                let told = self.tell_faults(due, Patience::after_end()).await;
-                self.0.store.end_transfer(due.key, None, self.now()).await?;
-                told?;
+            if found.is_none_or(|found| found.ended_at.is_none()) {
+                return Err(Stop::Over);
             }
-            Ok(())
+            self.tell_faults(due, Patience::after_end()).await
         };
-        if let Err(Stop::Failed(reason)) = closing.await.map_err(|stop| self.settle(stop)) {
+        let untold = match telling.await.map_err(|stop| self.settle(stop)) {
+            Ok(()) => None,
+            Err(Stop::Over) => return None,
+            Err(Stop::Failed(reason)) => Some(reason),
+            Err(_) => match patience.pause().await {
+                true => return Some(patience),
+                false => Some(HELD_UP.to_owned()),
+            },
+        };
+        if let Some(reason) = untold {
             tracing::warn!(job.id = %due.id, reason, "what could not be imported is not told");
         }
+        self.note_end(due, None).await;
+        None
     }
 
     async fn try_transfer(&self, due: &DueTransfer) -> Result<(), Stop> {

@@ -57,6 +57,8 @@ pub enum Fault {
     Before,
     /// It is not done, since the database does not answer.
     Away,
+    /// It is not done, since there is no room left on the disk.
+    Full,
     /// It is done, and the caller does not hear of it.
     After,
     /// It finds a record that does not parse.
@@ -157,6 +159,7 @@ impl<S> Faulty<S> {
             None => call.await,
             Some(Fault::Before) => Err(LOST),
             Some(Fault::Away) => Err(Error::Unavailable { reason: Unavailability::Database, source: None }),
+            Some(Fault::Full) => Err(Error::Unavailable { reason: Unavailability::Full, source: None }),
             Some(Fault::Unreadable) => Err(Error::corrupt("some", verb, "value", std::fmt::Error)),
             Some(Fault::After) => call.await.and(Err(LOST)),
             Some(Fault::Panic) => panic!("{verb} was to panic"),

@@ -26,10 +26,14 @@ const OUTSIDE_BLOCKS_MAX: usize = 50_000;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// And at most.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// How long one file is waited for in all while its storage outside has trouble.
+/// How long one file is waited for in all while its storage outside has trouble, and one import or export while a part of
+/// the server has.
 const OUTAGE_MAX: Duration = Duration::from_secs(3_600);
 /// The same for a file of an import that has ended, which nobody waits for.
 const OUTAGE_AFTER_END_MAX: Duration = Duration::from_secs(60);
+
+/// Why an import or export failed that the disk has no room for.
+const NO_ROOM: &str = "there is no room left on the server's disk";
 
 /// Where a file is.
 enum Found {
@@ -46,7 +50,7 @@ pub(super) struct Place<'d> {
     patience: Mutex<Patience>,
 }
 
-/// How long a storage outside is waited for.
+/// How long a storage outside, or a part of the server, is waited for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     left: Duration,
@@ -64,6 +68,17 @@ impl Patience {
     /// For what is to be told of one that has ended.
     pub(super) const fn after_end() -> Self {
         Self { left: OUTAGE_AFTER_END_MAX, pause: PAUSE_MIN, is_until_end: false }
+    }
+
+    /// Waits after something of the server was in vain; `false`, at once, if it is enough.
+    pub(super) async fn pause(&mut self) -> bool {
+        match self.after(Duration::ZERO) {
+            Some(pause) => {
+                tokio::time::sleep(pause).await;
+                true
+            }
+            None => false,
+        }
     }
 
     /// How long to wait after an ask that took so long and was in vain; `None` once it is enough.
@@ -121,7 +136,7 @@ impl Service {
         patience: Patience,
     ) -> Result<Place<'d>, Stop> {
         let found = self.find_place(container, file, access).await;
-        let found = found.map_err(|error| failed(self.fail(error)))?;
+        let found = found.map_err(|error| self.stop_for(error))?;
         Ok(Place { found, due, patience: Mutex::new(patience) })
     }
 
@@ -171,6 +186,16 @@ impl Service {
             if place.lock().is_until_end && self.has_ended(place.due).await? {
                 return Err(Stop::Over);
             }
+        }
+    }
+
+    /// Logs what went wrong, and says what it means for an import or export: an outage of the store passes, but a disk
+    /// that is full stays so, and trying again would fill what room is made.
+    pub(super) fn stop_for(&self, error: Error) -> Stop {
+        let lacks_room = error.lacks_room();
+        match failed(self.fail(error)) {
+            Stop::Later if lacks_room => Stop::Failed(NO_ROOM.to_owned()),
+            stop => stop,
         }
     }
 
@@ -226,8 +251,8 @@ impl<'s> Writer<'s> {
                 let blocks = self.blocks.into_iter().map(|block| (block, BlockSource::Uncommitted)).collect();
                 let properties =
                     FileProperties { content_type: Some("text/plain".to_owned()), ..FileProperties::default() };
-                let written = self.service.commit_blocks(open, blocks, (properties, false)).await;
-                written.map(drop).map_err(failed)
+                let written = self.service.make_of_blocks(open, blocks, (properties, false)).await;
+                written.map(drop).map_err(|error| self.service.stop_for(error))
             }
             Found::Outside(url) => {
                 let exchange = self.service.exchange_now()?;
@@ -251,9 +276,12 @@ impl<'s> Writer<'s> {
         let bytes = Bytes::from(std::mem::take(&mut self.waiting));
         match &self.place.found {
             Found::Own(open) => {
-                let mut writer = self.service.file_writer(open).await.map_err(failed)?;
-                writer.write(bytes).await.map_err(failed)?;
-                writer.keep_block(block.clone()).await.map_err(failed)?;
+                let keeping = async {
+                    let mut writer = self.service.begin_writing(open).await?;
+                    writer.take(bytes).await?;
+                    writer.put_block(block.clone()).await
+                };
+                keeping.await.map_err(|error| self.service.stop_for(error))?;
             }
             Found::Outside(url) => {
                 let exchange = self.service.exchange_now()?;
@@ -268,6 +296,8 @@ impl<'s> Writer<'s> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[test]
@@ -278,6 +308,8 @@ mod tests {
         assert_eq!(pauses.get(..8), Some(&[1, 2, 4, 8, 16, 32, 60, 60][..]));
         let waited: u64 = pauses.iter().sum();
         assert!((3_600 - 60..=3_600).contains(&waited), "{waited}");
+        let paused = patience.pause().now_or_never();
+        assert_eq!(paused, Some(false), "what is enough is said at once");
         let mut patience = Patience::after_end();
         assert_eq!(patience.after(OUTAGE_AFTER_END_MAX), None, "asks count as well");
     }

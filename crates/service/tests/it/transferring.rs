@@ -562,3 +562,51 @@ async fn what_follows_a_cancelled_import_begins_once_that_one_writes_no_more() {
     assert!(ground.is_there("second").await);
     assert_eq!(storage.lines("importErrors.log").unwrap(), ["2 no second"]);
 }
+
+#[tokio::test]
+async fn what_a_cancelled_import_could_not_import_is_told_by_whoever_comes_next() {
+    let ground = Ground::new().await;
+    let text = "first\nno device\nsecond\n";
+    let stuck = Arc::new(Storage { stuck_at: Some(4), ..Storage::with(text) });
+    ground.service.exchange_by(Arc::clone(&stuck) as _);
+    let id = ground.begin_transfer(import()).await;
+    work_until(pin!(ground.service.run_transfers()), &stuck.reads, 4).await;
+    ground.ask_transfer(Ask::Cancel(id.clone())).await.unwrap();
+    assert_eq!(stuck.lines("importErrors.log"), None);
+
+    let again = open(&ground.store, &ground.clock, Settings::default()).await.unwrap();
+    let storage = Arc::new(Storage::with(text));
+    again.exchange_by(Arc::clone(&storage) as _);
+    let mut running = pin!(again.run_transfers());
+    // The first time, the store does not say what it was.
+    ground.store.plan_verb("import_faults", Fault::Away);
+    let mut held = ground.store.hold("import_faults");
+    tokio::select! {
+        () = &mut running => {}
+        () = held.done() => {}
+    }
+    ground.store.plan([]);
+    drop(held);
+    let mut ended = ground.store.hold("end_transfer");
+    tokio::select! {
+        () = &mut running => {}
+        () = ended.done() => {}
+    }
+    assert_eq!(storage.lines("importErrors.log").unwrap(), ["2 no device"]);
+    assert_eq!(ground.transfer(&id).await.status, TransferStatus::Cancelled);
+    assert_eq!(*storage.reads.borrow(), 0, "nothing more is carried out");
+    assert!(ground.store.inner().list_due_transfers().await.unwrap().is_empty(), "it is told once");
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_fails_an_export_in_words() {
+    for verb in ["begin_content", "put_block", "write_file", "advance_transfer"] {
+        let ground = Ground::new().await;
+        let draft = ground.own_container().await;
+        ground.store.plan_verb(verb, Fault::Full);
+        let id = ground.begin_transfer(draft).await;
+        let ended = ground.carry(&ground.service, &id).await;
+        assert_eq!(ended.status, TransferStatus::Failed, "{verb}");
+        assert_eq!(ended.failure.as_deref(), Some("there is no room left on the server's disk"), "{verb}");
+    }
+}
