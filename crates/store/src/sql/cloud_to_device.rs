@@ -332,7 +332,7 @@ fn is_message_waiting(db: Db<'_>, hub: HubKey, name: &IdentityName) -> Result<bo
     Ok(db.row(sql, columns, |row| row.get(0))?.unwrap_or(false))
 }
 
-fn take_feedback(tx: &Tx<'_, '_>, hub: HubKey, given: &Given, now: UnixTime) -> Result<Vec<Feedback>, Error> {
+fn take_feedback(tx: &mut Tx<'_, '_>, hub: HubKey, given: &Given, now: UnixTime) -> Result<Vec<Feedback>, Error> {
     FEEDBACK.take(tx, (hub, given), now, |row| {
         let (sequence, record, generation): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(4)?);
         let FeedbackRecord { message_id, outcome, at } = from_json(&record, FEEDBACK_RECORD, sequence)?;

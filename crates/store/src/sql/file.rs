@@ -460,7 +460,7 @@ fn is_sweep_due(db: Db<'_>, now: UnixTime) -> Result<bool, Error> {
 }
 
 fn take_notification(
-    tx: &Tx<'_, '_>,
+    tx: &mut Tx<'_, '_>,
     hub: HubKey,
     (lock, settings): (LockToken, FeedbackSettings),
     now: UnixTime,

@@ -22,6 +22,9 @@ pub(super) fn lock_column(lock: LockToken) -> [u8; 16] {
 /// Before the first sequence number.
 const NOTHING_PASSED: i64 = 0;
 
+/// Rows that cannot be read, and are passed over in one verb, which keeps the writers behind it waiting.
+const PASSED_OVER_MAX: usize = 64;
+
 /// A table of what waits.
 pub(super) struct Queue {
     pub table: &'static str,
@@ -44,10 +47,12 @@ impl Queue {
         Ok(db.row(&sql, params![hub.0, now.micros()], |row| row.get(0))?.unwrap_or(false))
     }
 
-    /// Hands out the oldest rows of a hub that nobody has, as many as may be or as there are. One that was handed out as often as it may be is gone.
+    /// Hands out the oldest rows of a hub that nobody has, as many as may be or as there are. One that was handed out as
+    /// often as it may be is gone. Behind [`PASSED_OVER_MAX`] rows that cannot be read it stops, and wakes whoever takes
+    /// from the queue, to go on with the next.
     pub(super) fn take<T>(
         &self,
-        tx: &Tx<'_, '_>,
+        tx: &mut Tx<'_, '_>,
         (hub, given): (HubKey, &Given),
         now: UnixTime,
         read: impl Fn(&Row<'_>) -> Result<T, Error>,
@@ -67,9 +72,13 @@ impl Queue {
         let hold = format!(
             "UPDATE {table} SET lock = ?2, locked_until = ?3, delivery_count = delivery_count + 1 WHERE sequence = ?1"
         );
-        let (mut taken, mut passed) = (Vec::new(), NOTHING_PASSED);
+        let (mut taken, mut passed, mut passed_over) = (Vec::new(), NOTHING_PASSED, 0);
         while taken.len() < given.limit {
-            let wanted = row_limit(given.limit - taken.len());
+            if passed_over >= PASSED_OVER_MAX {
+                tx.wake(self.wakes);
+                break;
+            }
+            let wanted = row_limit((given.limit - taken.len()).min(PASSED_OVER_MAX - passed_over));
             let waiting = params![hub.0, now.micros(), wanted, passed];
             let rows = tx.db().rows(&find, waiting, |row| Ok((row.get::<i64>(0)?, read(row))))?;
             if rows.is_empty() {
@@ -82,6 +91,7 @@ impl Queue {
                     Ok(row) => taken.push(row),
                     // It goes once it was handed out as often as it may be, and holds up no others.
                     Err(error @ Error::Corrupt { .. }) => {
+                        passed_over += 1;
                         tracing::error!(error = %crate::error::chain(&error), "a row of a queue was passed over");
                     }
                     Err(error) => return Err(error),

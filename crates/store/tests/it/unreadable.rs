@@ -8,7 +8,7 @@ use domain::configuration::{Content, Draft};
 use domain::enrollment::Capabilities;
 use domain::file::{FileName, FileProperties};
 use domain::identity::Identity;
-use domain::ids::{ContentId, LockToken, Precondition, UploadId};
+use domain::ids::{ContentId, HubKey, LockToken, Precondition, UploadId};
 use domain::operation::PageRequest;
 use domain::operation::registration::RegistrationStatus;
 use domain::twin::ServiceChange;
@@ -23,6 +23,7 @@ use store::ports::{
     Accepted, Begun, ConfigurationStore as _, Ended, Ending, EnrollmentStore as _, FileStore as _, IdentityStore as _,
     NewUpload, RegistrationStore as _, TwinStore as _, Writing, WritingSource, Written,
 };
+use store::sqlite::Embedded;
 
 use crate::ground::{claimed_device, open};
 
@@ -142,30 +143,64 @@ async fn a_deployment_that_cannot_be_read_keeps_no_edge_device_from_leaving() {
     store.close().await;
 }
 
+/// How files are told of.
+const NOTIFIED: FeedbackSettings =
+    FeedbackSettings { ttl: Duration::from_mins(10), deliveries_max: 2, lock: Duration::from_mins(1) };
+
+fn file(number: u128) -> FileName {
+    FileName::parse(&format!("dev/{number}")).unwrap()
+}
+
+/// Has a device upload [`file`], with a notification of it.
+async fn upload(store: &Embedded, hub: HubKey, generation: &str, number: u128) {
+    let upload = UploadId::from_bits(number);
+    let new = NewUpload { id: upload, generation: generation.to_owned(), file: file(number), expires_at: after(60) };
+    assert_eq!(store.begin_upload(hub, &device("dev"), new, NOON).await.unwrap(), Begun::Done);
+    let content = store.begin_content(ContentId::from_bits(number)).await.unwrap().finish().await.unwrap();
+    let (source, properties) = (WritingSource::Whole(content), FileProperties::default());
+    let writing = Writing { upload, source, properties, only_new: false };
+    assert!(matches!(store.write_file(hub, writing, NOON).await.unwrap(), Written::Done(_)));
+    let ending = Ending { upload, notify: Some(NOTIFIED) };
+    assert_eq!(store.end_upload(hub, &device("dev"), ending, NOON).await.unwrap(), Ended::Done);
+}
+
 #[tokio::test]
 async fn a_notification_that_cannot_be_read_holds_up_none_behind_it() {
     let place = tempfile::tempdir().unwrap();
     let store = open(place.path());
     let hub = make_hub(&store, "hub").await;
     let made = store.create_identity(hub, identity(device("dev"), 1), None, NOON).await.unwrap().done();
-    let settings = FeedbackSettings { ttl: Duration::from_mins(10), deliveries_max: 2, lock: Duration::from_mins(1) };
-    let file = |number: u128| FileName::parse(&format!("dev/{number}")).unwrap();
     for number in 1..=4 {
-        let upload = UploadId::from_bits(number);
-        let (generation, file, expires_at) = (made.generation.clone(), file(number), after(60));
-        let new = NewUpload { id: upload, generation, file, expires_at };
-        assert_eq!(store.begin_upload(hub, &device("dev"), new, NOON).await.unwrap(), Begun::Done);
-        let content = store.begin_content(ContentId::from_bits(number)).await.unwrap().finish().await.unwrap();
-        let (source, properties) = (WritingSource::Whole(content), FileProperties::default());
-        let writing = Writing { upload, source, properties, only_new: false };
-        assert!(matches!(store.write_file(hub, writing, NOON).await.unwrap(), Written::Done(_)));
-        let ending = Ending { upload, notify: Some(settings) };
-        assert_eq!(store.end_upload(hub, &device("dev"), ending, NOON).await.unwrap(), Ended::Done);
+        upload(&store, hub, &made.generation, number).await;
     }
     spoil(place.path(), "UPDATE file_notification SET record = '{' WHERE sequence IN (1, 2, 4)");
     for (lock, expected) in [(1, Some(file(3))), (2, None)] {
-        let taken = store.take_notification(hub, (LockToken::from_bits(lock), settings), NOON).await.unwrap();
+        let taken = store.take_notification(hub, (LockToken::from_bits(lock), NOTIFIED), NOON).await.unwrap();
         assert_eq!(taken.map(|taken| taken.file), expected, "{lock}");
+    }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn of_many_notifications_that_cannot_be_read_one_taking_passes_some_and_wakes_the_next() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path());
+    let hub = make_hub(&store, "hub").await;
+    let made = store.create_identity(hub, identity(device("dev"), 1), None, NOON).await.unwrap().done();
+    upload(&store, hub, &made.generation, 1).await;
+    spoil(
+        place.path(),
+        "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 100) \
+         INSERT INTO file_notification (hub, record, expires_at) SELECT hub, '{', expires_at FROM file_notification, n",
+    );
+    spoil(place.path(), "UPDATE file_notification SET record = '{'");
+    upload(&store, hub, &made.generation, 2).await;
+    let mut changes = store.notification_changes();
+    for (lock, expected) in [(1, None), (2, Some(file(2))), (3, None)] {
+        changes.mark_unchanged();
+        let taken = store.take_notification(hub, (LockToken::from_bits(lock), NOTIFIED), NOON).await.unwrap();
+        assert_eq!(taken.map(|taken| taken.file), expected, "{lock}");
+        assert_eq!(changes.has_changed().unwrap(), lock == 1, "{lock}");
     }
     store.close().await;
 }
