@@ -79,16 +79,10 @@ fn find_row(db: Db<'_>, hub: HubKey, id: &ConfigurationId) -> Result<Option<Conf
     db.row(&sql, params![hub.0, id.as_str()], ConfigurationRow::read)
 }
 
-/// Of a configuration: no twin may still tell of another one that had its name.
-const IS_JUDGED: &str =
+/// Of a configuration: no twin may still tell of another one that had its name. Any other is put into twins, and neither
+/// told of nor counted until a sweep has passed them all.
+const IS_COUNTED: &str =
     "NOT EXISTS (SELECT 1 FROM configuration_gone g WHERE g.hub = configuration.hub AND g.id = configuration.id)";
-
-/// The configurations that twins are judged by.
-fn list_judged(db: Db<'_>, hub: HubKey) -> Result<Vec<ConfigurationRow>, Error> {
-    let columns = ConfigurationRow::COLUMNS;
-    let sql = format!("SELECT {columns} FROM configuration WHERE hub = ?1 AND {IS_JUDGED} ORDER BY key");
-    db.rows(&sql, [hub.0], ConfigurationRow::read)
-}
 
 fn list_rows(db: Db<'_>, hub: HubKey) -> Result<Vec<ConfigurationRow>, Error> {
     let sql = format!("SELECT {} FROM configuration WHERE hub = ?1 ORDER BY key", ConfigurationRow::COLUMNS);
@@ -212,17 +206,25 @@ struct Judge {
     contents: Vec<(i64, ConfigurationId, Content)>,
     /// The names of configurations whose rows do not parse.
     unreadable: Vec<String>,
+    /// The names of configurations that were deleted, of which twins may still tell.
+    gone: BTreeSet<String>,
 }
 
 impl Judge {
     fn load(db: Db<'_>, hub: HubKey) -> Result<Self, Error> {
-        let mut judge = Self { hub, candidates: Vec::new(), contents: Vec::new(), unreadable: Vec::new() };
-        for row in list_judged(db, hub)? {
+        let sql = "SELECT id FROM configuration_gone WHERE hub = ?1";
+        let gone: Vec<String> = db.rows(sql, [hub.0], |row| row.get(0))?;
+        let (candidates, contents, unreadable) = (Vec::new(), Vec::new(), Vec::new());
+        let mut judge = Self { hub, candidates, contents, unreadable, gone: gone.into_iter().collect() };
+        for row in list_rows(db, hub)? {
             let draft = match row.draft() {
                 Ok(draft) => draft,
                 Err(error) => {
                     tracing::error!(error = %crate::error::chain(&error), "a configuration is passed over");
-                    judge.unreadable.push(row.id);
+                    // What twins tell of a name that is gone is of another.
+                    if !judge.gone.contains(&row.id) {
+                        judge.unreadable.push(row.id);
+                    }
                     continue;
                 }
             };
@@ -248,8 +250,17 @@ impl Judge {
         states
     }
 
+    /// Those of `states` that are of nothing that is gone.
+    fn present(&self, mut states: Map<String, Value>) -> Map<String, Value> {
+        states.retain(|name, _| !self.gone.contains(name));
+        states
+    }
+
     /// `None` for a configuration that is gone.
     fn is_deployment(&self, name: &str) -> Option<bool> {
+        if self.gone.contains(name) {
+            return None;
+        }
         let found = self.contents.iter().find(|(_, id, _)| id.as_str() == name);
         found.map(|(.., content)| content.is_deployment())
     }
@@ -310,7 +321,8 @@ fn sweep_on(
     }
 }
 
-/// No twin tells of what was deleted any more. What came under such a name since is judged from here on, in another sweep.
+/// No twin tells of what was deleted any more. What came under such a name since is told of and counted from here on, by
+/// another sweep.
 fn end_sweep(tx: &Tx<'_, '_>, hub: HubKey) -> Result<(), Error> {
     let sql = "SELECT EXISTS (SELECT 1 FROM configuration c JOIN configuration_gone g ON g.hub = c.hub AND g.id = c.id \
                WHERE c.hub = ?1)";
@@ -340,7 +352,8 @@ fn judge_twin(tx: &mut Tx<'_, '_>, judge: &Judge, id: i64, judged: &mut Judged, 
     };
     // What a configuration that cannot be read has put stays until somebody replaces or deletes it.
     if judge.unreadable.iter().any(|name| twin.configurations.contains_key(name)) {
-        return Ok(());
+        let states = judge.present(twin.configurations.clone());
+        return if states == twin.configurations { Ok(()) } else { put_states(tx, id, &states) };
     }
     let collection = if identity.name.module.is_none() { Collection::Devices } else { Collection::Modules };
     let (targeting, applying) = choose(&judge.candidates, collection, &document::of_twin(&twin, &identity));
@@ -351,6 +364,7 @@ fn judge_twin(tx: &mut Tx<'_, '_>, judge: &Judge, id: i64, judged: &mut Judged, 
             states.insert(name.to_string(), json!({ "status": word }));
         }
     }
+    let mut states = judge.present(states);
     if is_agent(&identity.name) {
         states.extend(passed_on(tx.db(), judge, &identity.name)?);
     }
@@ -385,16 +399,21 @@ fn note_states(
     before: &Map<String, Value>,
     after: &Map<String, Value>,
 ) -> Result<(), Error> {
-    tx.change("UPDATE twin SET configurations = ?2 WHERE identity = ?1", params![id, to_json(after)?])?;
+    put_states(tx, id, after)?;
     count(tx, (hub, id), before, -1)?;
     count(tx, (hub, id), after, 1)
+}
+
+fn put_states(tx: &Tx<'_, '_>, id: i64, states: &Map<String, Value>) -> Result<(), Error> {
+    tx.change("UPDATE twin SET configurations = ?2 WHERE identity = ?1", params![id, to_json(states)?])?;
+    Ok(())
 }
 
 /// Whether a configuration is there, and a deployment. One that cannot be read is taken for none, so that it keeps nobody
 /// from leaving.
 fn is_deployment(db: Db<'_>, hub: HubKey, name: &str) -> Result<bool, Error> {
     let columns = ConfigurationRow::COLUMNS;
-    let sql = format!("SELECT {columns} FROM configuration WHERE hub = ?1 AND id = ?2 AND {IS_JUDGED}");
+    let sql = format!("SELECT {columns} FROM configuration WHERE hub = ?1 AND id = ?2 AND {IS_COUNTED}");
     let row = db.row(&sql, params![hub.0, name], ConfigurationRow::read)?;
     Ok(row.is_some_and(|row| row.draft().is_ok_and(|draft| draft.content.is_deployment())))
 }
@@ -421,8 +440,7 @@ fn tell_agent(tx: &Tx<'_, '_>, judge: &Judge, device: &IdentityName, states: &Ma
     let mut wanted = judge.own(present.clone());
     wanted.extend(judge.deployments(states.clone()));
     if wanted != present {
-        let sql = "UPDATE twin SET configurations = ?2 WHERE identity = ?1";
-        tx.change(sql, params![id, to_json(&wanted)?])?;
+        put_states(tx, id, &wanted)?;
     }
     Ok(())
 }
@@ -446,8 +464,8 @@ fn count(tx: &Tx<'_, '_>, (hub, id): (HubKey, i64), states: &Map<String, Value>,
         }
         let is_applied = state.get("status").and_then(Value::as_str) == Some(APPLIED);
         let sql = format!(
-            "UPDATE configuration SET targeted = targeted + ?3, applied = applied + ?4 \
-             WHERE hub = ?1 AND id = ?2 AND {IS_JUDGED}"
+            "UPDATE configuration SET targeted = CASE WHEN targeted + ?3 < 0 THEN 0 ELSE targeted + ?3 END, \
+             applied = CASE WHEN applied + ?4 < 0 THEN 0 ELSE applied + ?4 END WHERE hub = ?1 AND id = ?2 AND {IS_COUNTED}"
         );
         tx.change(&sql, params![hub.0, name, by, if is_applied { by } else { 0 }])?;
     }

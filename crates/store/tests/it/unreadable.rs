@@ -8,7 +8,7 @@ use domain::configuration::{Content, Draft};
 use domain::enrollment::Capabilities;
 use domain::file::{FileName, FileProperties};
 use domain::identity::Identity;
-use domain::ids::{ContentId, HubKey, LockToken, Precondition, UploadId};
+use domain::ids::{ConfigurationId, ContentId, HubKey, LockToken, Precondition, UploadId};
 use domain::operation::PageRequest;
 use domain::operation::registration::RegistrationStatus;
 use domain::twin::ServiceChange;
@@ -125,6 +125,42 @@ async fn a_configuration_that_cannot_be_read_holds_up_no_other_and_keeps_what_it
     add("dev-2").await;
     assert_eq!((speed("dev-2").await, speed("dev-1").await), (Some(2), Some(1)));
     store.close().await;
+}
+
+#[tokio::test]
+async fn a_twin_that_is_passed_over_does_not_tell_of_what_is_gone_and_is_counted_rightly_later() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path());
+    let hub = make_hub(&store, "hub").await;
+    store.create_identity(hub, identity(device("dev"), 1), None, NOON).await.unwrap().done();
+    let create = async |name: &str, priority: i32| {
+        store.create_configuration(hub, draft(name, 1, "*", priority), NOON).await.unwrap().done()
+    };
+    let judged = async || {
+        while store.judge_twins(9, NOON).await.unwrap().has_more {}
+        let (twin, _) = store.find_twin(hub, &device("dev")).await.unwrap().done();
+        let found = store.find_configuration(hub, &twice()).await.unwrap().done();
+        (serde_json::Value::Object(twin.configurations).to_string(), (found.targeted, found.applied))
+    };
+    create("broken", 1).await;
+    create("twice", 2).await;
+    let both = r#"{"broken":{"status":"Targeted"},"twice":{"status":"Applied"}}"#;
+    assert_eq!(judged().await, (both.to_owned(), (1, 1)));
+
+    spoil(place.path(), "UPDATE configuration SET record = '{' || record WHERE id = 'broken'");
+    store.delete_configuration(hub, &twice(), Precondition::Exists).await.unwrap().done();
+    create("twice", 2).await;
+    assert_eq!(judged().await, (r#"{"broken":{"status":"Targeted"}}"#.to_owned(), (0, 0)));
+
+    spoil(place.path(), "UPDATE configuration SET record = substr(record, 2) WHERE id = 'broken'");
+    let change = ServiceChange { tags: Some(object(r#"{"a":1}"#)), desired: None };
+    store.patch_twin(hub, &device("dev"), change, Precondition::None, NOON).await.unwrap().done();
+    assert_eq!(judged().await, (both.to_owned(), (1, 1)));
+    store.close().await;
+}
+
+fn twice() -> ConfigurationId {
+    ConfigurationId::parse("twice").unwrap()
 }
 
 #[tokio::test]
