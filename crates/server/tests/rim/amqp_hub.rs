@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use domain::clock::{Clock as _, ManualClock};
 use domain::sas::{SasToken, SymmetricKey};
+use http::Method;
 use proto::amqp::frame::{FrameType, encode_frame};
 use proto::amqp::{
     Body, CloseReason, DeliveryState, Error, Event, Limits, LinkId, LinkTerms, Map, Message, MessageId, Outgoing,
@@ -26,14 +27,17 @@ use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 use crate::ground::{
-    DEVICE, create_device, device_key, dial, introduction, kept, kept_when, start, subscribe, with_device,
+    DEVICE, ask_registry, create_device, device_key, dial, introduction, kept, kept_when, start, subscribe, with_device,
 };
+use crate::logging::{listen, logged};
 use crate::methods::invoke;
 
 /// Another device of the hub, with a key of its own.
-const OTHER: &str = "rim-other";
+pub const OTHER: &str = "rim-other";
 const OTHER_KEY: [u8; 32] = [9; 32];
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
+/// How long a client may say nothing, where a test waits for it.
+const SILENCE: Duration = Duration::from_secs(1);
 /// More than clocks may differ by.
 const LATER: Duration = Duration::from_secs(2 * 3_600);
 /// Messages that a drain finds on their way.
@@ -243,8 +247,32 @@ async fn a_connection_that_gets_nowhere_is_not_kept() {
     muster.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_that_falls_silent_is_let_go_and_the_log_tells_why() {
+    listen();
+    let amqp = Limits { idle_timeout: SILENCE, ..Limits::default() };
+    let limits = RimLimits { amqp, ..RimLimits::default() };
+    let muster = with_device(Muster::start_limited(limits).await.expect("a server")).await;
+    let mut gateway = Gateway::open(&muster).await;
+    let link = gateway.enter(&muster, DEVICE).await;
+    assert_eq!(gateway.send(link, "a").await, DeliveryState::Accepted);
+    let state = async || ask_registry(&muster, Method::GET, DEVICE, None).await["connectionState"].clone();
+    assert_eq!(state().await, "Connected");
+    // The socket stays open, and its client says nothing, not even that it is there.
+    match gateway.next().await {
+        Event::Closed(CloseReason::Peer(Some(error))) => assert_eq!(error.condition, "amqp:resource-limit-exceeded"),
+        other => panic!("{other:?}"),
+    }
+    let freed = async { while state().await != "Disconnected" {} };
+    timeout(PATIENCE, freed).await.expect("the seat is freed in time");
+    drop(gateway);
+    muster.stop().await;
+    let log = logged();
+    assert!(log.contains("AMQP connection ended peer=127.0.0.1 reason=the peer fell silent"), "{log}");
+}
+
 /// What a client sends that has its links to `$cbs` and has proved nothing, and what comes of it.
-fn misdeeds() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+pub fn misdeeds() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let framed = |body: &[u8]| {
         let mut bytes = Vec::new();
         encode_frame(&mut bytes, FrameType::Amqp, 0, |out| out.extend_from_slice(body));
@@ -303,7 +331,7 @@ impl Gateway {
     }
 
     /// What happens next, credit left out.
-    async fn next(&mut self) -> Event {
+    pub async fn next(&mut self) -> Event {
         loop {
             match self.client.hear().await.expect("in time") {
                 Event::Credit { .. } => {}
@@ -390,7 +418,7 @@ impl Gateway {
 }
 
 /// A Muster with [`DEVICE`] and [`OTHER`] at its hub.
-async fn two_devices() -> Muster {
+pub async fn two_devices() -> Muster {
     with_other(start().await).await
 }
 
@@ -401,16 +429,16 @@ async fn with_other(muster: Muster) -> Muster {
     muster
 }
 
-fn other_key() -> SymmetricKey {
+pub fn other_key() -> SymmetricKey {
     SymmetricKey::from_bytes(&OTHER_KEY).expect("a key")
 }
 
-fn token_of(muster: &Muster, device: &str, key: &SymmetricKey, lifetime: Duration) -> String {
+pub fn token_of(muster: &Muster, device: &str, key: &SymmetricKey, lifetime: Duration) -> String {
     let resource = format!("{}%2Fdevices%2F{device}", muster.hub.host);
     SasToken::write(key, &resource, None, muster.clock().now().plus(lifetime))
 }
 
-fn events_of(device: &str) -> String {
+pub fn events_of(device: &str) -> String {
     format!("/devices/{device}/messages/events")
 }
 

@@ -2,17 +2,24 @@
 
 use std::io;
 use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
 
+use domain::sas::SasToken;
 use proto::mqtt::{Packet, SubackCode};
 use testkit::raw_mqtt::{Heard, RawMqtt, connect};
 
-use crate::ground::{dial, enter, introduction, packet, publish, start, subscribe};
+use crate::amqp_hub::{Gateway, OTHER, events_of, misdeeds, other_key, token_of, two_devices};
+use crate::ground::{DEVICE, device_key, dial, enter, introduction, packet, publish, start, subscribe};
+
+/// Links that are refused in less than the minute in which an address has so many lines.
+const REFUSED_LINKS: usize = 200;
 
 /// What this process logs from the first look on.
 static LOG: LazyLock<Lines> = LazyLock::new(|| {
     let lines = Lines::default();
     let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_ansi(false);
+    // How connections end that nobody is to blame for is said at the level of debugging.
+    let subscriber = tracing_subscriber::fmt().with_env_filter("info,server=debug").with_ansi(false);
     tracing::subscriber::set_global_default(subscriber.with_writer(move || writer.clone()).finish())
         .expect("nobody else in this process says where the log goes");
     lines
@@ -80,4 +87,66 @@ async fn the_reason_of_a_refusal_and_of_misuse_is_in_the_log() {
     let first = "reason=the first packet was";
     assert!(log.contains(first) || log.contains("reason=malformed packet"), "{log}");
     assert!(!log.contains('\u{1b}'), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_reason_of_misdeeds_over_amqp_is_in_the_log() {
+    listen();
+    let muster = two_devices().await;
+    for (_, bytes, _) in misdeeds() {
+        let mut bad = Gateway::open(&muster).await;
+        bad.client.say(&bytes).await.expect("sent");
+        bad.next().await;
+    }
+    let mut gateway = Gateway::open(&muster).await;
+    gateway.enter(&muster, DEVICE).await;
+    let hour = Duration::from_secs(3_600);
+    let resource = format!("{}%2Fdevices%2F{DEVICE}", muster.hub.host);
+    for token in [
+        SasToken::write(&device_key(), &resource, None, muster.clock().now().minus(hour)),
+        token_of(&muster, OTHER, &device_key(), hour),
+        token_of(&muster, "amqp-nobody", &device_key(), hour),
+    ] {
+        assert_eq!(gateway.put(&token).await, Some(401));
+    }
+    for address in [events_of(OTHER), "/devices/amqp\u{1b}nobody/messages/events".to_owned()] {
+        gateway.attach(&address, &address).await.expect_err("a refusal");
+    }
+    drop(gateway);
+    muster.stop().await;
+
+    let log = logged();
+    for expected in [
+        "AMQP connection refused or misused peer=127.0.0.1 reason=a frame of 4294967295 bytes, where 65536 are allowed",
+        "AMQP connection refused or misused peer=127.0.0.1 reason=a frame of 4 bytes",
+        "AMQP connection refused or misused peer=127.0.0.1 reason=a data offset of 9 words",
+        "AMQP connection refused or misused peer=127.0.0.1 reason=malformed frame: ",
+        "a connection was refused identity=rim-device reason=\"the signature has expired\"",
+        "a connection was refused identity=rim-other reason=\"the signature was made with another key\"",
+        "a connection was refused identity=amqp-nobody reason=\"the hub has no such identity\"",
+        "AMQP subscription or link refused peer=127.0.0.1 name=\"rim-other\"",
+        "AMQP subscription or link refused peer=127.0.0.1 name=\"devices/amqp\\\\u{1b}nobody",
+    ] {
+        assert!(log.contains(expected), "{expected} is not in:\n{log}");
+    }
+    assert!(!log.contains('\u{1b}'), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_that_are_refused_do_not_fill_the_log() {
+    listen();
+    let muster = start().await;
+    let mut gateway = Gateway::open(&muster).await;
+    gateway.enter(&muster, DEVICE).await;
+    for number in 0..REFUSED_LINKS {
+        let address = format!("/flood/{number}");
+        gateway.attach(&address, &address).await.expect_err("a refusal");
+    }
+    drop(gateway);
+    muster.stop().await;
+    let log = logged();
+    let at = |level: &str| log.lines().filter(|line| line.contains(level) && line.contains("name=\"flood/")).count();
+    let (said, left_out) = (at(" INFO "), at("DEBUG "));
+    assert_eq!(said + left_out, REFUSED_LINKS, "{log}");
+    assert!(said > 0 && left_out > 0, "{said} and {left_out}");
 }
