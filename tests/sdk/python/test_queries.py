@@ -46,6 +46,32 @@ def test_twins_are_found_by_their_conditions(registry):
     assert [(twin.device_id, twin.module_id) for twin in answer.items] == [("dev-1", "part")]
 
 
+@pytest.mark.shows(**SERVICE, feature="queries: OR, text functions and whether something is defined")
+def test_twins_are_found_by_alternatives_by_parts_of_text_and_by_what_is_defined(registry):
+    registry.update_twin("dev-1", Twin(tags={"heated": False}), "*")
+    cases = [
+        ("tags.number = 0 OR tags.number = 5", ["dev-0", "dev-5"]),
+        ("tags.number = 5 OR tags.side = 'west'", ["dev-5"]),
+        ("tags.side = 'west' OR tags.number = 7", []),
+        # AND binds first.
+        ("tags.number = 1 OR tags.side = 'north' AND tags.number > 3", ["dev-1", "dev-4", "dev-6"]),
+        ("(tags.number = 1 OR tags.side = 'north') AND tags.number > 3", ["dev-4", "dev-6"]),
+        ("STARTSWITH(tags.side, 'sou')", ["dev-1", "dev-3", "dev-5"]),
+        ("startswith(tags.side, 'outh')", []),
+        ("ENDSWITH(deviceId, '-4')", ["dev-4"]),
+        ("endswith(deviceId, '4-')", []),
+        ("CONTAINS(tags.side, 'ort')", ["dev-0", "dev-2", "dev-4", "dev-6"]),
+        ("contains(tags.side, 'ORT')", []),
+        ("NOT STARTSWITH(tags.side, 'north') AND ENDSWITH(deviceId, '3')", ["dev-3"]),
+        ("IS_DEFINED(tags.heated)", ["dev-1"]),
+        ("is_defined(tags.cooled)", []),
+        ("NOT IS_DEFINED(tags.heated) AND tags.side = 'south'", ["dev-3", "dev-5"]),
+        ("NOT IS_DEFINED(tags.number)", []),
+    ]
+    for condition, expected in cases:
+        assert found(registry, f"SELECT * FROM devices WHERE {condition}") == expected, condition
+
+
 @pytest.mark.shows(**SERVICE, feature="queries: pages of a chosen size, and on from a continuation token")
 def test_an_answer_comes_in_pages(registry):
     pages, token = [], None
