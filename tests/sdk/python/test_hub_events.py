@@ -1,8 +1,11 @@
 """What a hub tells of by itself: twins, identities, connections and digital twins, in the log that telemetry is in."""
 
+from datetime import UTC, datetime
+
 import pytest
 from azure.iot.hub import DigitalTwinClient
 from azure.iot.hub.models import Twin, TwinProperties
+from test_event_hubs import READER, TRANSPORTS, quick_turns, read  # noqa: F401
 from test_events import events
 from test_hub import connect
 from test_operators import KEY, OTHER_KEY, SERVICE, registry_of
@@ -94,6 +97,68 @@ def test_devices_are_told_of_as_they_come_and_go(muster):
     assert created["properties"]["desired"]["$version"] == 1
     numbers = [event["body"]["sequenceNumber"] for event in found[1:-1]]
     assert numbers == sorted(set(numbers)) and all(len(number) == 64 for number in numbers)
+
+
+def read_as(muster, kinds: list[str], transport: str) -> list[tuple]:
+    """Operation, module and body of events of these kinds, read by Azure's client, once each says what all of them say."""
+    told(muster, len(kinds))
+    hub, found = muster.hub["name"], []
+    for kind, event in zip(kinds, read(muster, len(kinds), transport), strict=True):
+        properties = {name.decode(): value.decode() for name, value in event.properties.items()}
+        assert (properties["hubName"], properties["deviceId"]) == (hub, "dev-1")
+        assert properties["iothub-message-schema"] == f"{kind}Notification"
+        assert datetime.fromisoformat(properties["operationTimestamp"]) <= datetime.now(UTC)
+        said, module = event.system_properties, properties.get("moduleId")
+        assert said[b"iothub-message-source"] == f"{kind}Events".encode()
+        assert said[b"iothub-connection-device-id"] == b"dev-1"
+        assert said.get(b"iothub-connection-module-id") == (module and module.encode())
+        assert b"iothub-connection-auth-method" not in said and b"iothub-enqueuedtime" in said
+        raw = event.raw_amqp_message.properties
+        assert (raw.content_type, raw.content_encoding, raw.user_id) == (b"application/json", b"utf-8", hub.encode())
+        found.append((properties["opType"], module, event.body_as_json()))
+    return found
+
+
+@pytest.mark.shows(**READER, feature="twin-change events of devices and modules")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_changes_of_twins_are_read_at_the_event_hub(muster, transport):
+    registry = registry_of(muster)
+    registry.create_device_with_sas("dev-1", KEY, OTHER_KEY, "enabled")
+    registry.create_module_with_sas("dev-1", "mod-1", "", KEY, OTHER_KEY)
+    route(muster, "TwinChangeEvents")
+    registry.update_twin("dev-1", Twin(tags={"place": "cave"}, properties=TwinProperties(desired={"a": 1})))
+    registry.update_module_twin("dev-1", "mod-1", Twin(properties=TwinProperties(desired={"b": 2})))
+    registry.replace_twin("dev-1", Twin(tags={}, properties=TwinProperties(desired={"c": 3})))
+    updated, module, replaced = read_as(muster, ["twinChange"] * 3, transport)
+    assert updated[:2] == ("updateTwin", None)
+    assert (updated[2]["tags"], updated[2]["properties"]["desired"]["a"]) == ({"place": "cave"}, 1)
+    assert "reported" not in updated[2]["properties"]
+    assert (module[:2], module[2]["properties"]["desired"]["b"]) == (("updateTwin", "mod-1"), 2)
+    assert replaced[:2] == ("replaceTwin", None)
+    assert (replaced[2]["deviceId"], replaced[2]["tags"], replaced[2]["properties"]["desired"]["c"]) == ("dev-1", {}, 3)
+
+
+@pytest.mark.shows(**READER, feature="lifecycle and connection events of devices and modules")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_devices_that_come_and_go_are_read_at_the_event_hub(muster, transport):
+    route(muster, "DeviceLifecycleEvents", "DeviceConnectionStateEvents")
+    registry = registry_of(muster)
+    registry.create_device_with_sas("dev-1", KEY, OTHER_KEY, "enabled")
+    registry.create_module_with_sas("dev-1", "mod-1", "", KEY, OTHER_KEY)
+    connect(muster, "dev-1", KEY).shutdown()
+    told(muster, 4)
+    registry.delete_module("dev-1", "mod-1")
+    registry.delete_device("dev-1")
+    born, joined, online, offline, left, dead = read_as(
+        muster, ["deviceLifecycle"] * 2 + ["deviceConnectionState"] * 2 + ["deviceLifecycle"] * 2, transport
+    )
+    assert [event[:2] for event in (born, joined)] == [("createDeviceIdentity", None), ("createDeviceIdentity", "mod-1")]
+    assert [event[:2] for event in (online, offline)] == [("deviceConnected", None), ("deviceDisconnected", None)]
+    assert [event[:2] for event in (left, dead)] == [("deleteDeviceIdentity", "mod-1"), ("deleteDeviceIdentity", None)]
+    assert born[2]["deviceId"] == dead[2]["deviceId"] == "dev-1" and joined[2]["moduleId"] == "mod-1"
+    assert born[2]["properties"]["desired"]["$version"] == 1
+    assert online[2].keys() == offline[2].keys() == {"sequenceNumber"}
+    assert int(online[2]["sequenceNumber"], 16) < int(offline[2]["sequenceNumber"], 16)
 
 
 @pytest.mark.shows(**SERVICE, feature="digital-twin change events")
