@@ -17,6 +17,12 @@ MODULES = {
     "azure-iot-device": ["azure.iot.device", "azure.iot.device.aio"],
     "azure-iot-hub": ["azure.iot.hub"],
     "azure-iothub-provisioningserviceclient": ["provisioningserviceclient"],
+    "azure-mgmt-iothub": [
+        "azure.mgmt.iothub",
+        "azure.mgmt.iothub.operations",
+        "azure.mgmt.iothub.aio",
+        "azure.mgmt.iothub.aio.operations",
+    ],
     "azure-mgmt-iothubprovisioningservices": [
         "azure.mgmt.iothubprovisioningservices",
         "azure.mgmt.iothubprovisioningservices.operations",

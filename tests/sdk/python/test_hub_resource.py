@@ -23,7 +23,7 @@ MANAGEMENT = {
 }
 
 
-def resource_of(muster) -> IotHubResourceOperations:
+def hubs_of(muster) -> IotHubClient:
     admin = muster.endpoints["admin"]
     credential = ClientSecretCredential(
         admin["tenantId"],
@@ -32,13 +32,16 @@ def resource_of(muster) -> IotHubResourceOperations:
         authority=admin["url"],
         disable_instance_discovery=True,
     )
-    client = IotHubClient(
+    return IotHubClient(
         credential,
         admin["subscriptionId"],
         base_url=admin["url"],
         credential_scopes=[f"{admin['url']}/.default"],
     )
-    return client.iot_hub_resource
+
+
+def resource_of(muster) -> IotHubResourceOperations:
+    return hubs_of(muster).iot_hub_resource
 
 
 def ended(resource: IotHubResourceOperations, hub: str, job_id: str) -> JobResponse:

@@ -24,8 +24,8 @@ RESOURCE = "/subscriptions/{}/resourceGroups/muster/providers/Microsoft.Devices/
 VERSION = "2026-11-01"
 
 
-async def awaited_management_of(muster, stack: AsyncExitStack) -> IotDpsClient:
-    """A client of the awaited form, on the transport that trusts what the blocking one trusts."""
+async def awaited_management_of(muster, stack: AsyncExitStack, kind: type = IotDpsClient):
+    """A client of an awaited form, on the transport that trusts what the blocking one trusts."""
     admin = muster.endpoints["admin"]
     credential = ClientSecretCredential(
         admin["tenantId"],
@@ -35,7 +35,7 @@ async def awaited_management_of(muster, stack: AsyncExitStack) -> IotDpsClient:
         disable_instance_discovery=True,
         transport=AsyncioRequestsTransport(),
     )
-    client = IotDpsClient(
+    client = kind(
         await stack.enter_async_context(credential),
         admin["subscriptionId"],
         base_url=admin["url"],
