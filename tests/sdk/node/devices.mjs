@@ -52,9 +52,7 @@ export async function provision(muster, name, initialTwin) {
 /** Creates an identity in the registry by its own certificate, and returns the certificate. */
 export async function createByCertificate(muster, name) {
   const own = await muster.certificate('device', name);
-  const thumbprint = new X509Certificate(own.pem).fingerprint256.replaceAll(':', '');
-  const x509Thumbprint = { primaryThumbprint: thumbprint, secondaryThumbprint: thumbprint };
-  await create(muster, name, { authentication: { type: 'selfSigned', x509Thumbprint } });
+  await create(muster, name, { authentication: byThumbprint(own) });
   return own;
 }
 
@@ -98,6 +96,24 @@ export function enterModule(muster, transport, { deviceId, moduleId, authenticat
   const key = authentication.symmetricKey.primaryKey;
   const identity = `DeviceId=${deviceId};ModuleId=${moduleId};SharedAccessKey=${key}`;
   return open(muster, transport, identity, undefined, device.ModuleClient);
+}
+
+/** Makes a module of a device by a certificate of its own, and connects it. */
+export async function connectModuleByCertificate(muster, transport, deviceId, moduleId) {
+  const own = await muster.certificate('device', `${deviceId}.${moduleId}`);
+  await registryOf(muster).addModule({ deviceId, moduleId, authentication: byThumbprint(own) });
+  const credentials = { host: muster.hub.hostName, deviceId, moduleId, x509: { cert: own.chain, key: own.key } };
+  // Of connection strings this client takes those with keys alone, and makes providers for devices alone.
+  const provider = new device.X509AuthenticationProvider(credentials);
+  const client = device.ModuleClient.fromAuthenticationProvider(provider, TRANSPORTS[transport]);
+  muster.closing(() => client.close());
+  await client.open();
+  return client;
+}
+
+function byThumbprint({ pem }) {
+  const thumbprint = new X509Certificate(pem).fingerprint256.replaceAll(':', '');
+  return { type: 'selfSigned', x509Thumbprint: { primaryThumbprint: thumbprint, secondaryThumbprint: thumbprint } };
 }
 
 async function open(muster, transport, identity, prepare = async () => {}, kind = device.Client) {

@@ -6,8 +6,8 @@ import { EventEmitter, once } from 'node:events';
 import common from 'azure-iot-common';
 import device from 'azure-iot-device';
 import {
-  CREDENTIALS, TRANSPORTS, connect, connectByCertificate, connectModule, connectWithTokens, create, enter, invoke, provision,
-  registryOf, report, section, untilTold,
+  CREDENTIALS, TRANSPORTS, connect, connectByCertificate, connectModule, connectModuleByCertificate, connectWithTokens, create, enter,
+  invoke, provision, registryOf, report, section, untilTold,
 } from '../devices.mjs';
 import { check, client } from '../muster.mjs';
 import { within } from '../process.mjs';
@@ -214,6 +214,27 @@ for (const transport of Object.keys(TRANSPORTS)) {
       assert.deepEqual(section(twin, 'reported'), { running: true, $version: 2 });
       await registryOf(muster).updateModuleTwin('dev-1', 'mod-1', { properties: { desired: { pace: 1.5 } } }, '*');
       assert.deepEqual(await told.patches(1), [{ pace: 1.5, $version: 2 }]);
+      const [{ deviceId, moduleId, body }] = await muster.telemetry(1);
+      assert.deepEqual([deviceId, moduleId, body], ['dev-1', 'mod-1', 'from the module']);
+    },
+  );
+
+  check(
+    `a module with a certificate sends, reports, is told and is called over ${transport}`,
+    shows('X.509', 'modules: telemetry, twin, desired callback, direct methods'),
+    async (muster) => {
+      await create(muster, 'dev-1');
+      const module = await connectModuleByCertificate(muster, transport, 'dev-1', 'mod-1');
+      await module.sendEvent(new device.Message('from the module'));
+      const twin = await module.getTwin();
+      await report(twin, { running: true });
+      const told = await Told.of(twin);
+      assert.deepEqual(section(twin, 'reported'), { running: true, $version: 2 });
+      await registryOf(muster).updateModuleTwin('dev-1', 'mod-1', { properties: { desired: { pace: 1.5 } } }, '*');
+      assert.deepEqual(await told.patches(1), [{ pace: 1.5, $version: 2 }]);
+      module.onMethod('echo', (request, response) => response.send(201, request.payload, () => {}));
+      const call = { methodName: 'echo', payload: { a: 1 }, connectTimeoutInSeconds: BACK_MS / 1_000 };
+      assert.deepEqual(await invoke(muster, 'dev-1', 'mod-1', call), { status: 201, payload: { a: 1 } });
       const [{ deviceId, moduleId, body }] = await muster.telemetry(1);
       assert.deepEqual([deviceId, moduleId, body], ['dev-1', 'mod-1', 'from the module']);
     },
