@@ -43,6 +43,11 @@ class Receiver {
     });
   }
 
+  /** How many messages have come that nobody has taken. */
+  get arrived() {
+    return this.#arrived.length;
+  }
+
   /** The next message with its delivery, for which it makes credit. Fails with why the link has ended, if it has. */
   async next() {
     this.link.add_credit(1);
@@ -61,6 +66,15 @@ class Receiver {
     const { message, delivery } = await this.next();
     delivery.accept();
     return message;
+  }
+
+  /** Has the other end use or give up all credit; this client asks for that only with some more of it. */
+  async drain() {
+    const drained = once(this.link, 'receiver_drained');
+    this.link.drain = true;
+    this.link.add_credit(1);
+    await within(TOLD_MS, 'the credit is given up', drained);
+    this.link.drain = false;
   }
 
   /** Why the link ends, in one word. */
@@ -95,8 +109,8 @@ export class Peer {
   }
 
   /** Attaches a link that sends; fails with why it is refused. */
-  async sender(address) {
-    const link = this.connection.open_sender(address);
+  async sender(target, terms = {}) {
+    const link = this.connection.open_sender({ target, ...terms });
     const refused = once(link, 'sender_error').then(() => Promise.reject(link.error));
     await within(TOLD_MS, 'the link is attached', Promise.race([once(link, 'sendable'), refused]));
     refused.catch(() => {});
@@ -108,10 +122,10 @@ export class Peer {
     return new Receiver(this.connection.open_receiver({ source, credit_window: 0, autoaccept: false, ...terms }));
   }
 
-  /** Sends a message, and gives what became of it: its outcome, and why. */
-  async send(link, message) {
+  /** Sends a message, or the bytes of a transfer of some format; gives what became of it: its outcome, and why. */
+  async send(link, message, format) {
     const settled = once(link, 'settled');
-    link.send(message);
+    link.send(message, undefined, format);
     const [{ delivery }] = await within(TOLD_MS, 'the message is settled', settled);
     const { remote_state: state } = delivery;
     return { outcome: state.constructor.composite_type, condition: state.error?.condition };

@@ -2,14 +2,25 @@
 
 import '../trust.mjs';
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import rhea from 'rhea';
 import { create, invoke } from '../devices.mjs';
 import { check, client } from '../muster.mjs';
 import { data, Peer, signature, text } from '../peer.mjs';
+import { within } from '../process.mjs';
 
 const RHEA = client('rhea');
 const DEVICE = 'dev-1';
 const ACCEPTED = { outcome: 'accepted', condition: undefined };
+// The message format of a batch, and rhea's number for a sender that settles everything before it is sent.
+const BATCH = 0x80013700;
+const SETTLED = 1;
+const CREDIT = 5;
+const HEARTBEATS = 3;
+const IDLE_MS = 2_000;
+const SILENCE_S = 2;
+// From one end's silence to the other's word, with room for a slow machine.
+const ENDED_MS = 8_000;
 const CREDENTIALS = { CBS: 'a token put at $cbs', PLAIN: 'a token as the password of PLAIN' };
 
 /** A device's connection, proven. */
@@ -46,6 +57,21 @@ async function asReader(muster, way) {
   const peer = await Peer.open(muster, muster.hub.hostName);
   assert.equal(await peer.putToken(audience, signature(audience, await keyOf(muster, 'service'), 'service')), 200);
   return peer;
+}
+
+/** The partition of an event hub that holds something; there is one. */
+async function filled(reader, name) {
+  const describe = async (said) => {
+    const asked = { operation: 'READ', name, ...said };
+    const answer = await reader.call('$management', { application_properties: asked });
+    assert.equal(answer.application_properties['status-code'], 200);
+    return answer.body;
+  };
+  const { partition_ids: partitions } = await describe({ type: 'com.microsoft:eventhub' });
+  const held = [];
+  for (const partition of partitions) held.push(await describe({ type: 'com.microsoft:partition', partition }));
+  const [{ partition }] = held.filter((one) => !one.is_partition_empty);
+  return partition;
 }
 
 for (const [way, credential] of Object.entries(CREDENTIALS)) {
@@ -175,16 +201,7 @@ for (const [way, credential] of Object.entries(CREDENTIALS)) {
       for (const body of ['0', '1', '2', '3', '4']) await peer.send(telemetry, { body: data(body) });
       const { name } = muster.hub;
       const reader = await asReader(muster, way);
-      const describe = async (said) => {
-        const asked = { operation: 'READ', name, ...said };
-        const answer = await reader.call('$management', { application_properties: asked });
-        assert.equal(answer.application_properties['status-code'], 200);
-        return answer.body;
-      };
-      const { partition_ids: partitions } = await describe({ type: 'com.microsoft:eventhub' });
-      const held = [];
-      for (const partition of partitions) held.push(await describe({ type: 'com.microsoft:partition', partition }));
-      const [{ partition }] = held.filter((one) => !one.is_partition_empty);
+      const partition = await filled(reader, name);
       const address = `${name}/ConsumerGroups/$Default/Partitions/${partition}`;
       const read = async (count, expression) => {
         const receiver = reader.receiver({ address, filter: rhea.filter.selector(expression) });
@@ -216,3 +233,142 @@ for (const [way, credential] of Object.entries(CREDENTIALS)) {
     },
   );
 }
+
+const BY_TOKEN = { ...RHEA, transport: 'amqp', credential: CREDENTIALS.CBS };
+
+check(
+  'telemetry that is settled before it is sent arrives in order',
+  { ...BY_TOKEN, feature: 'telemetry, settled by its sender' },
+  async (muster) => {
+    const peer = await asDevice(muster, 'CBS', await create(muster, DEVICE));
+    const link = await peer.sender(`/devices/${DEVICE}/messages/events`, { snd_settle_mode: SETTLED });
+    const bodies = ['0', '1', '2', '3', '4'];
+    for (const body of bodies) link.send({ body: data(body) });
+    const arrived = await muster.telemetry(bodies.length);
+    assert.deepEqual(arrived.map(({ body }) => body), bodies);
+    assert.ok(link.is_open(), 'the link stays');
+  },
+);
+
+check(
+  'a batch of telemetry in one transfer is read as its messages',
+  { ...BY_TOKEN, feature: 'telemetry, a batch in one transfer' },
+  async (muster) => {
+    const peer = await asDevice(muster, 'CBS', await create(muster, DEVICE));
+    const link = await peer.sender(`/devices/${DEVICE}/messages/events`);
+    const encode = (name) =>
+      rhea.message.encode({ message_id: name, application_properties: { name }, body: data(`body ${name}`) });
+    const batch = rhea.message.encode({ body: rhea.message.data_sections([encode('a'), encode('b')]) });
+    assert.deepEqual(await peer.send(link, batch, BATCH), ACCEPTED);
+    assert.deepEqual(await peer.send(link, { body: data('alone') }), ACCEPTED);
+    const arrived = await muster.telemetry(3);
+    const told = arrived.map(({ body, properties, systemProperties }) => [body, properties, systemProperties.messageId]);
+    assert.deepEqual(told.slice(0, 2), [['body a', { name: 'a' }, 'a'], ['body b', { name: 'b' }, 'b']]);
+    assert.equal(told[2][0], 'alone');
+  },
+);
+
+check(
+  'a receiver that drains its credit gets nothing more until it asks again, and misses nothing',
+  { ...BY_TOKEN, feature: 'credit drained: messages to a device, telemetry' },
+  async (muster) => {
+    const peer = await asDevice(muster, 'CBS', await create(muster, DEVICE));
+    const telemetry = await peer.sender(`/devices/${DEVICE}/messages/events`);
+    const report = (body) => peer.send(telemetry, { body: data(body) });
+    const tell = (body) => muster.command('message', 'send', DEVICE, body);
+    const messages = peer.receiver(`/devices/${DEVICE}/messages/devicebound`);
+    messages.link.add_credit(CREDIT);
+    await tell('first');
+    assert.equal(text(await messages.take()), 'first');
+    await messages.drain();
+    assert.deepEqual([messages.link.credit, messages.arrived], [0, 0]);
+    await tell('second');
+    // What the hub would send of itself would stand before what it answers on the same connection.
+    assert.deepEqual(await report('0'), ACCEPTED);
+    assert.equal(messages.arrived, 0);
+    assert.equal(text(await messages.take()), 'second');
+    // A message that comes while credit is given up comes then or later, once.
+    await tell('third');
+    await messages.drain();
+    assert.equal(text(await messages.take()), 'third');
+    await messages.drain();
+    assert.equal(messages.arrived, 0);
+
+    const reader = await asReader(muster, 'CBS');
+    const partition = await filled(reader, muster.hub.name);
+    const events = reader.receiver(`${muster.hub.name}/ConsumerGroups/$Default/Partitions/${partition}`);
+    events.link.add_credit(CREDIT);
+    assert.equal(text(await events.take()), '0');
+    await events.drain();
+    assert.deepEqual([events.link.credit, events.arrived], [0, 0]);
+    await report('1');
+    assert.equal(await filled(reader, muster.hub.name), partition);
+    assert.equal(events.arrived, 0);
+    assert.equal(text(await events.take()), '1');
+  },
+);
+
+check(
+  'a client hears the server within its idle time-out',
+  { ...BY_TOKEN, feature: 'idle time-out: the server is heard in time' },
+  async (muster) => {
+    const { hostName: host } = muster.hub;
+    const peer = await Peer.open(muster, host, { username: 'anonymous', idle_time_out: IDLE_MS });
+    const lost = once(peer.connection, 'disconnected').then(() => assert.fail('the server was not heard'));
+    lost.catch(() => {});
+    const { socket } = peer.connection;
+    for (let beat = 0; beat < HEARTBEATS; beat += 1) {
+      const heard = once(socket, 'data');
+      const [frame] = await within(IDLE_MS, 'the server is heard', Promise.race([heard, lost]));
+      assert.equal(frame.toString('hex'), '0000000802000000', 'an empty frame');
+    }
+    assert.ok(peer.connection.is_open());
+  },
+);
+
+check(
+  'a client that falls silent is ended in words, and one that speaks stays',
+  { ...BY_TOKEN, feature: 'idle time-out: a silent client is ended' },
+  async (muster) => {
+    process.env.MUSTER_AMQP_IDLE_S = String(SILENCE_S);
+    try {
+      await muster.restart();
+    } finally {
+      delete process.env.MUSTER_AMQP_IDLE_S;
+    }
+    const peer = await asDevice(muster, 'CBS', await create(muster, DEVICE));
+    const silent = await Peer.open(muster, muster.hub.hostName);
+    const ended = once(silent.connection, 'connection_error');
+    // Nothing else is wanted of it: this is how the client keeps itself alive.
+    silent.connection._write_frame = () => {};
+    await within(ENDED_MS, 'the silent one is ended', ended);
+    assert.equal(silent.connection.error.condition, 'amqp:resource-limit-exceeded');
+    const telemetry = await peer.sender(`/devices/${DEVICE}/messages/events`);
+    assert.deepEqual(await peer.send(telemetry, { body: data('still here') }), ACCEPTED);
+  },
+);
+
+check(
+  "a hub's own address for telemetry leads to its event hub",
+  { ...RHEA, transport: 'amqp', credential: CREDENTIALS.PLAIN, feature: 'redirect from the hub to its event hub' },
+  async (muster) => {
+    const { hostName, name } = muster.hub;
+    const service = await asService(muster, 'PLAIN');
+    const partition = 'ConsumerGroups/$Default/Partitions/0';
+    for (const place of ['$management', partition]) {
+      for (const origin of [`amqps://${hostName}`, '']) {
+        const way = service.receiver(`${origin}/messages/events/${place}`);
+        const told = await way.next().then(() => assert.fail('it is read here'), (ended) => ended);
+        assert.equal(told.condition, 'amqp:link:redirect');
+        const { hostname, address } = told.info;
+        assert.equal(hostname, hostName);
+        assert.match(address, /:\d+\//);
+        const { pathname } = new URL(address);
+        assert.equal(pathname, `/${name}/${place}`);
+      }
+    }
+    const reader = await asService(muster, 'PLAIN', 'registryRead');
+    const refused = reader.receiver(`amqps://${hostName}/messages/events/$management`);
+    assert.equal(await refused.refusal(), 'amqp:unauthorized-access');
+  },
+);
