@@ -16,17 +16,23 @@ import { within } from '../process.mjs';
 
 // The container is on this machine, and is not waited for longer than need be.
 process.env.MUSTER_OUTBOUND_PRIVATE = 'true';
-process.env.MUSTER_OUTBOUND_PAUSE_MS = '20';
+const PAUSE_MS = '20';
+process.env.MUSTER_OUTBOUND_PAUSE_MS = PAUSE_MS;
 process.env.MUSTER_OUTBOUND_PAUSE_MAX_S = '1';
 process.env.MUSTER_OUTBOUND_ATTEMPTS = '2';
 
 const SHOWS = { ...client('rhea'), transport: 'amqp', credential: 'user and password' };
 const TOLD_MS = 20_000;
+// A first pause that shows beside the time that a message takes.
+const LONGER_MS = 200;
 
 /** A container that takes messages of whoever knows the password, unless `refuses` them. */
 class Container {
   messages = [];
   refuses = () => false;
+  /** How many more messages are given back, and when each was. */
+  returns = 0;
+  returned = [];
   #heard = new EventEmitter();
   #server;
   #connections = new Set();
@@ -39,6 +45,12 @@ class Container {
     container.on('message', ({ message, delivery, receiver }) => {
       if (this.refuses(message)) {
         delivery.reject({ condition: 'amqp:decode-error', description: 'it is ugly' });
+        return;
+      }
+      if (this.returns > 0) {
+        this.returns -= 1;
+        this.returned.push(performance.now());
+        delivery.release();
         return;
       }
       delivery.accept();
@@ -158,6 +170,35 @@ check(
 );
 
 check(
+  'a container that gives a message back twice is asked again, each time later, and takes it',
+  { ...SHOWS, feature: 'a message given back twice: sent again after growing pauses' },
+  async (muster) => {
+    process.env.MUSTER_OUTBOUND_PAUSE_MS = String(LONGER_MS);
+    try {
+      await muster.restart();
+    } finally {
+      process.env.MUSTER_OUTBOUND_PAUSE_MS = PAUSE_MS;
+    }
+    const container = new Container();
+    container.returns = 2;
+    const port = await container.listen();
+    muster.closing(() => container.close());
+    await route(muster, 'queue', `amqp://u:p%20w@127.0.0.1:${port}/queue`);
+    const sender = await connect(muster, 'mqtt', 'dev-1', await create(muster, 'dev-1'));
+    await sender.sendEvent(new device.Message('0'));
+    await container.take(1);
+    const taken = performance.now();
+    const [first, second] = container.returned;
+    // Each pause has its jitter, which takes at most half of it.
+    assert.ok(second - first >= LONGER_MS / 2, `${second - first} ms`);
+    assert.ok(taken - second >= LONGER_MS, `${taken - second} ms`);
+    await sender.sendEvent(new device.Message('1'));
+    assert.deepEqual(bodies(await container.take(2)), ['0', '1']);
+    assert.deepEqual(await muster.command('endpoint', 'dead-letters', 'queue', '--hub', 'hub'), []);
+  },
+);
+
+check(
   'a container that refuses the password is told of, and gets nothing',
   { ...SHOWS, feature: 'a wrong password' },
   async (muster) => {
@@ -188,5 +229,27 @@ check(
     const why = await within(TOLD_MS, 'the refusal is told', failure(muster, 'unknown'));
     assert.match(why, /TLS with 127\.0\.0\.1 fails/);
     assert.deepEqual(container.messages.map(({ address }) => address), ['trusted']);
+  },
+);
+
+check(
+  'an entity of a connection string is reached over TLS where somebody vouches for its server, and nowhere else',
+  { ...SHOWS, feature: 'routes by a connection string of Service Bus and Event Hubs, over TLS' },
+  async (muster) => {
+    const { file, tls } = await certificate(muster);
+    const container = new Container();
+    const port = await container.listen(0, tls);
+    muster.closing(() => container.close());
+    const text = `Endpoint=sb://127.0.0.1:${port}/;SharedAccessKeyName=u;SharedAccessKey=p w;EntityPath=bus`;
+    await route(muster, 'bus', text, '--ca', file);
+    await route(muster, 'unknown', text.replace('=bus', '=unknown'));
+    const sender = await connect(muster, 'mqtt', 'dev-1', await create(muster, 'dev-1'));
+    await sender.sendEvent(new device.Message('x'));
+    const [{ message, address }] = await container.take(1);
+    assert.deepEqual([address, message.body.content.toString()], ['bus', 'x']);
+    assert.equal(message.message_annotations['x-opt-partition-key'], 'dev-1');
+    const why = await within(TOLD_MS, 'the refusal is told', failure(muster, 'unknown'));
+    assert.match(why, /TLS with 127\.0\.0\.1 fails/);
+    assert.equal(container.messages.length, 1);
   },
 );
