@@ -6,8 +6,8 @@ import { EventEmitter, once } from 'node:events';
 import common from 'azure-iot-common';
 import device from 'azure-iot-device';
 import {
-  CREDENTIALS, TRANSPORTS, connect, connectByCertificate, connectModule, connectModuleByCertificate, connectWithTokens, create, enter,
-  invoke, provision, registryOf, report, section, untilTold,
+  CREDENTIALS, TRANSPORTS, connect, connectByCertificate, connectModule, connectModuleByCertificate, connectWithTokens,
+  create, enter, invoke, provision, registryOf, report, section, untilTold,
 } from '../devices.mjs';
 import { check, client } from '../muster.mjs';
 import { within } from '../process.mjs';
