@@ -98,11 +98,16 @@ export function enterModule(muster, transport, { deviceId, moduleId, authenticat
   return open(muster, transport, identity, undefined, device.ModuleClient);
 }
 
-/** Makes a module of a device by a certificate of its own, and connects it. */
-export async function connectModuleByCertificate(muster, transport, deviceId, moduleId) {
+/** Makes a module of a device by a certificate of its own, and returns the certificate. */
+export async function createModuleByCertificate(muster, deviceId, moduleId) {
   const own = await muster.certificate('device', `${deviceId}.${moduleId}`);
   await registryOf(muster).addModule({ deviceId, moduleId, authentication: byThumbprint(own) });
-  const credentials = { host: muster.hub.hostName, deviceId, moduleId, x509: { cert: own.chain, key: own.key } };
+  return own;
+}
+
+/** Connects a module by its certificate. */
+export async function enterModuleByCertificate(muster, transport, deviceId, moduleId, { chain, key }) {
+  const credentials = { host: muster.hub.hostName, deviceId, moduleId, x509: { cert: chain, key } };
   // Of connection strings this client takes those with keys alone, and makes providers for devices alone.
   const provider = new device.X509AuthenticationProvider(credentials);
   const client = device.ModuleClient.fromAuthenticationProvider(provider, TRANSPORTS[transport]);

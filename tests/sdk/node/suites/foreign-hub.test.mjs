@@ -349,26 +349,34 @@ check(
 );
 
 check(
-  "a hub's own address for telemetry leads to its event hub",
-  { ...RHEA, transport: 'amqp', credential: CREDENTIALS.PLAIN, feature: 'redirect from the hub to its event hub' },
+  "a hub's own address for telemetry leads to its event hub, where a monitor reads on from a time",
+  { ...RHEA, transport: 'amqp', credential: CREDENTIALS.PLAIN, feature: 'redirect from the hub to its event hub, read from a time on' },
   async (muster) => {
     const { hostName, name } = muster.hub;
+    const before = Date.now() - 1;
+    const device = await asDevice(muster, 'PLAIN', await create(muster, DEVICE));
+    await device.send(await device.sender(`/devices/${DEVICE}/messages/events`), { body: data('0') });
+    const reader = await asReader(muster, 'CBS');
+    const partition = `ConsumerGroups/$Default/Partitions/${await filled(reader, name)}`;
     const service = await asService(muster, 'PLAIN');
-    const partition = 'ConsumerGroups/$Default/Partitions/0';
+    const told = [];
     for (const place of ['$management', partition]) {
       for (const origin of [`amqps://${hostName}`, '']) {
         const way = service.receiver(`${origin}/messages/events/${place}`);
-        const told = await way.next().then(() => assert.fail('it is read here'), (ended) => ended);
-        assert.equal(told.condition, 'amqp:link:redirect');
-        const { hostname, address } = told.info;
+        const why = await way.next().then(() => assert.fail('it is read here'), (ended) => ended);
+        assert.equal(why.condition, 'amqp:link:redirect');
+        const { hostname, address } = why.info;
         assert.equal(hostname, hostName);
         assert.match(address, /:\d+\//);
         const { pathname } = new URL(address);
         assert.equal(pathname, `/${name}/${place}`);
+        told.push(address);
       }
     }
-    const reader = await asService(muster, 'PLAIN', 'registryRead');
-    const refused = reader.receiver(`amqps://${hostName}/messages/events/$management`);
+    const filter = rhea.filter.selector(`amqp.annotation.x-opt-enqueuedtimeutc > ${before}`);
+    assert.equal(text(await reader.receiver({ address: told.at(-1), filter }).take()), '0');
+    const stranger = await asService(muster, 'PLAIN', 'registryRead');
+    const refused = stranger.receiver(`amqps://${hostName}/messages/events/$management`);
     assert.equal(await refused.refusal(), 'amqp:unauthorized-access');
   },
 );

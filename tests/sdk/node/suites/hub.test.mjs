@@ -6,8 +6,8 @@ import { EventEmitter, once } from 'node:events';
 import common from 'azure-iot-common';
 import device from 'azure-iot-device';
 import {
-  CREDENTIALS, TRANSPORTS, connect, connectByCertificate, connectModule, connectModuleByCertificate, connectWithTokens,
-  create, enter, invoke, provision, registryOf, report, section, untilTold,
+  CREDENTIALS, TRANSPORTS, connect, connectByCertificate, connectModule, connectWithTokens, create,
+  createModuleByCertificate, enter, enterModuleByCertificate, invoke, provision, registryOf, report, section, untilTold,
 } from '../devices.mjs';
 import { check, client } from '../muster.mjs';
 import { within } from '../process.mjs';
@@ -224,7 +224,13 @@ for (const transport of Object.keys(TRANSPORTS)) {
     shows('X.509', 'modules: telemetry, twin, desired callback, direct methods'),
     async (muster) => {
       await create(muster, 'dev-1');
-      const module = await connectModuleByCertificate(muster, transport, 'dev-1', 'mod-1');
+      const own = await createModuleByCertificate(muster, 'dev-1', 'mod-1');
+      const entered = (certificate) => enterModuleByCertificate(muster, transport, 'dev-1', 'mod-1', certificate);
+      const impostor = await muster.certificate('device', 'dev-1.mod-1', '--file', 'impostor');
+      // Over AMQP a certificate is judged with the first link, which belongs to the message.
+      const sending = entered(impostor).then((module) => module.sendEvent(new device.Message('from another')));
+      await assert.rejects(sending, { name: 'UnauthorizedError' });
+      const module = await entered(own);
       await module.sendEvent(new device.Message('from the module'));
       const twin = await module.getTwin();
       await report(twin, { running: true });
