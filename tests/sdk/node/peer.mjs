@@ -68,11 +68,11 @@ class Receiver {
     return message;
   }
 
-  /** Has the other end use or give up all credit; this client asks for that only with some more of it. */
-  async drain() {
+  /** Has the other end use or give up all credit, and `more` of it; this client asks for that only with some more. */
+  async drain(more = 1) {
     const drained = once(this.link, 'receiver_drained');
     this.link.drain = true;
-    this.link.add_credit(1);
+    this.link.add_credit(more);
     await within(TOLD_MS, 'the credit is given up', drained);
     this.link.drain = false;
   }

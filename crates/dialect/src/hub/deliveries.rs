@@ -53,6 +53,11 @@ impl<Name: PartialEq> Deliveries<Name> {
         self.is_asking || !self.waiting.is_empty() || !self.sent.is_empty() || !self.unwritten.is_empty()
     }
 
+    /// Whether there is, or may be in a moment, a message to be sent.
+    pub fn has_next(&self) -> bool {
+        self.is_asking || !self.waiting.is_empty()
+    }
+
     /// How many messages are to be asked for where the client has room for `room`; `None` if none are, at present. The
     /// answer is for [`Self::received`].
     pub fn poll_wish(&mut self, room: usize) -> Option<usize> {

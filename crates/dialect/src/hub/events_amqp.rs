@@ -262,7 +262,7 @@ impl Events {
         match reply {
             Ok(Reply::Events(Answer::Events { events, read_to, newest })) => {
                 if !reading.take(events, read_to, newest) {
-                    reading.rest();
+                    reading.rest(link, port.connection);
                     let ask = Operation::Events(Ask::AwaitEvents(reading.reader.clone()));
                     let ask = port.ask(ask, Lane::Waiting);
                     self.waiting.insert(ask, Waiting::More(link));

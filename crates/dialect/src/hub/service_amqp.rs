@@ -307,7 +307,9 @@ impl Backends {
     /// Asks for what may wait, if the client has room for it.
     fn ask_for_more(&mut self, link: LinkId, port: &mut Port<'_>) {
         let Some(Link { stage: Stage::Reading(backend, reader), .. }) = self.links.get_mut(&link) else { return };
-        if reader.poll_wish(port.connection) {
+        let asks = reader.poll_wish(port.connection);
+        port.connection.hold_credit(link, reader.is_asking());
+        if asks {
             let ask = port.ask(reader.queue().take(backend), Lane::Serial);
             self.wait_for(ask, Waiting::Taken(link));
         }

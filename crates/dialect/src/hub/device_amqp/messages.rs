@@ -24,7 +24,9 @@ impl Devices {
         let Some(device) = self.present.get_mut(identity) else { return };
         let (Some(seat), Some(link)) = (device.seat.clone(), device.link(Kind::MESSAGES)) else { return };
         let too_long = send(identity, &mut device.deliveries, link, port.connection);
-        let wish = device.deliveries.poll_wish(port.connection.credit(link) as usize);
+        let credit = port.connection.credit(link) as usize;
+        let wish = device.deliveries.poll_wish(credit);
+        port.connection.hold_credit(link, credit > 0 && device.deliveries.has_next());
         for lock in too_long {
             // It will never be taken: its sender hears of it, and those behind it are not held up.
             self.ask_to_settle(identity, (link, lock), (Settlement::Reject, None), port);

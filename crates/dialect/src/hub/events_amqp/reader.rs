@@ -74,15 +74,17 @@ impl Reading {
         self.is_asking = false;
     }
 
-    /// Waits until there is more, and asks for nothing before.
-    pub const fn rest(&mut self) {
+    /// Waits until there is more, and asks for nothing before. A client that wants its credit back gets it.
+    pub fn rest(&mut self, link: LinkId, connection: &mut Connection) {
         self.is_asking = true;
+        connection.hold_credit(link, false);
     }
 
     /// Sends what there is credit and room for, and says what comes next. Whoever is told to read has to.
     pub fn advance(&mut self, link: LinkId, may_read: bool, connection: &mut Connection) -> Next {
         while let Some(event) = self.ready.front() {
             if connection.credit(link) == 0 || connection.is_output_full() || connection.is_queue_full() {
+                connection.hold_credit(link, connection.credit(link) > 0);
                 return Next::Wait;
             }
             let outgoing = Outgoing {
@@ -105,10 +107,14 @@ impl Reading {
             self.ready = VecDeque::new();
         }
         let limit = connection.credit(link) as usize;
-        if self.is_asking || !may_read || limit == 0 {
+        if self.is_asking {
             return Next::Wait;
         }
-        self.is_asking = true;
+        self.is_asking = may_read && limit > 0;
+        connection.hold_credit(link, self.is_asking);
+        if !self.is_asking {
+            return Next::Wait;
+        }
         Next::Read { from: self.from, limit }
     }
 }

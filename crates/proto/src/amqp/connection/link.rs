@@ -209,6 +209,8 @@ pub(super) struct Link {
     delivery_count: u32,
     credit: u32,
     pub(super) is_draining: bool,
+    /// Whether its credit is kept although it is to drain.
+    pub(super) is_credit_held: bool,
     /// The delivery that is being received.
     pub(super) partial: Option<Box<Partial>>,
     /// What is to be sent; the first may be under way.
@@ -233,6 +235,7 @@ impl Link {
             delivery_count: 0,
             credit: 0,
             is_draining: false,
+            is_credit_held: false,
             partial: None,
             queue: VecDeque::new(),
             in_flight: 0,

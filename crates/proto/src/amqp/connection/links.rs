@@ -10,6 +10,15 @@ use crate::amqp::state::{Error, condition};
 use crate::amqp::text::{Symbol, Text};
 
 impl Connection {
+    /// Has a link that is to drain keep its credit while its caller looks for what there is to send, or no longer: what is
+    /// there is sent first (part 2, section 2.6.7).
+    pub fn hold_credit(&mut self, id: LinkId, is_held: bool) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if std::mem::replace(&mut link.is_credit_held, is_held) && !is_held {
+            self.make_ready(id);
+        }
+    }
+
     /// Attaches a link. [`Event::Attached`] follows, or [`Event::Detach`].
     pub fn attach(&mut self, id: SessionId, name: Text, role: Role, terms: LinkTerms) -> Result<LinkId, Unsent> {
         if !self.is_open() {
@@ -234,7 +243,8 @@ impl Connection {
     pub(super) fn drain_if_idle(&mut self, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };
         let waits = link.queue.front().is_some_and(|front| link.credit() > 0 || front.number.is_some());
-        if link.role != Role::Sender || !link.is_draining || waits || link.state != LinkState::Attached {
+        let drains = link.is_draining && !link.is_credit_held;
+        if link.role != Role::Sender || !drains || waits || link.state != LinkState::Attached {
             return;
         }
         link.give_up_credit();

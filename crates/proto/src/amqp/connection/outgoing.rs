@@ -78,7 +78,7 @@ impl Connection {
         let Some(link) = self.links.get_mut(&id) else { return };
         let is_under_way = link.queue.front().is_some_and(|queued| queued.number.is_some());
         let can_send = !link.queue.is_empty() && (link.credit() > 0 || is_under_way);
-        let is_draining = link.is_draining && link.role == Role::Sender;
+        let is_draining = link.is_draining && !link.is_credit_held && link.role == Role::Sender;
         if (can_send || is_draining)
             && link.state == LinkState::Attached
             && !std::mem::replace(&mut link.is_ready, true)
