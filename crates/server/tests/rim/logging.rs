@@ -8,7 +8,7 @@ use domain::sas::SasToken;
 use proto::mqtt::{Packet, SubackCode};
 use testkit::raw_mqtt::{Heard, RawMqtt, connect};
 
-use crate::amqp_hub::{Gateway, OTHER, events_of, misdeeds, other_key, token_of, two_devices};
+use crate::amqp_hub::{Gateway, OTHER, events_of, misdeeds, token_of, two_devices};
 use crate::ground::{DEVICE, device_key, dial, enter, introduction, packet, publish, start, subscribe};
 
 /// Links that are refused in less than the minute in which an address has so many lines.
