@@ -26,6 +26,7 @@ mod machine;
 mod sasl;
 #[cfg(test)]
 mod tests;
+pub mod tpm;
 
 /// Seconds after which a client that is sent away may come again.
 const COME_AGAIN_AFTER_S: u32 = 3;
