@@ -236,6 +236,10 @@ impl session::Session for Session {
         self.refused.take()
     }
 
+    fn take_faults(&mut self) -> Vec<&'static str> {
+        self.connection.take_faults()
+    }
+
     fn close(&mut self, now: Instant) {
         self.send_away(now);
         self.run(now);

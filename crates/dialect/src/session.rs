@@ -78,6 +78,11 @@ pub trait Session: Send {
     /// What the client wanted to listen to and may not, since the last call, cut for the log.
     fn take_refused(&mut self) -> Vec<String>;
 
+    /// How the client broke a rule without ending its connection by it, since the last call.
+    fn take_faults(&mut self) -> Vec<&'static str> {
+        Vec::new()
+    }
+
     /// Ends the connection from our side.
     fn close(&mut self, now: Instant);
 

@@ -161,6 +161,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, T: Session> Driven<S, T> {
             for name in session.take_refused() {
                 self.talk.misuse.refused(self.talk.caller.peer, &name);
             }
+            for reason in session.take_faults() {
+                self.talk.misuse.broken(self.talk.caller.peer, reason);
+            }
             let step = self.step().await;
             let (session, now) = (&mut self.talk.session, Instant::now());
             match step {

@@ -332,6 +332,8 @@ pub struct Connection {
     input: BytesMut,
     output: Output,
     events: VecDeque<Event>,
+    /// How the peer broke the rules of sessions and links, until it is taken.
+    faults: Vec<&'static str>,
     /// What is needed until the connection is open.
     opening: Option<Box<opening::Opening>>,
     peer: PeerLimits,
@@ -401,6 +403,7 @@ impl Connection {
             input: BytesMut::new(),
             output: Output::default(),
             events: VecDeque::new(),
+            faults: Vec::new(),
             opening: Some(Box::new(opening)),
             peer,
             sessions: Sessions::default(),

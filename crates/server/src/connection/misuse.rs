@@ -31,6 +31,16 @@ impl MisuseLog {
         }
     }
 
+    /// Says by what a client lost a session or a link, while its connection stays.
+    pub(super) fn broken(&self, peer: IpAddr, reason: &str) {
+        let protocol = self.protocol;
+        if let Some(left_out) = self.budget.line(peer) {
+            tracing::info!(%peer, %reason, left_out, "{protocol} session or link misused");
+        } else {
+            tracing::debug!(%peer, %reason, "{protocol} session or link misused");
+        }
+    }
+
     /// Says which subscription or link was refused.
     pub(super) fn refused(&self, peer: IpAddr, name: &str) {
         let protocol = self.protocol;

@@ -155,6 +155,7 @@ impl Connection {
 
     /// Closes a link whose peer broke a rule.
     pub(super) fn fail_link(&mut self, id: LinkId, condition: Symbol, what: &'static str) {
+        self.note_fault(what);
         let error = Box::new(Error::new(condition, what));
         self.start_detaching(id, true, Some(error.clone()), true);
         self.events.push_back(Event::Detach { link: id, is_closed: true, error: Some(error) });

@@ -9,6 +9,9 @@ use crate::amqp::performative::{Begin, Close, End, Flow, Performative};
 use crate::amqp::state::{Error, condition};
 use crate::amqp::text::Symbol;
 
+/// Broken rules that wait to be logged; more say nothing new.
+const FAULTS_MAX: usize = 8;
+
 impl Connection {
     /// Begins a session. Links can be attached to it once [`Event::Begin`] has named it.
     pub fn begin(&mut self) -> Result<SessionId, Unsent> {
@@ -37,8 +40,22 @@ impl Connection {
         }
     }
 
+    /// How the peer broke the rules of sessions and links since the last call, for a log. Not more than the first few of
+    /// them, since each says the same of the peer.
+    pub fn take_faults(&mut self) -> Vec<&'static str> {
+        std::mem::take(&mut self.faults)
+    }
+
+    /// Takes note that the peer broke a rule.
+    pub(super) fn note_fault(&mut self, what: &'static str) {
+        if self.faults.len() < FAULTS_MAX {
+            self.faults.push(what);
+        }
+    }
+
     /// Ends a session whose peer broke a rule.
     pub(super) fn fail_session(&mut self, id: SessionId, condition: Symbol, what: &'static str) {
+        self.note_fault(what);
         let error = Box::new(Error::new(condition, what));
         self.start_ending(id, Some(error.clone()), true);
         self.events.push_back(Event::End { session: id, error: Some(error) });
