@@ -65,6 +65,14 @@ pub trait Conversation: Sized {
         }
     }
 
+    /// Takes all links away.
+    fn detach_all(&mut self) {
+        for link in std::mem::take(&mut self.ends().links) {
+            self.ends().client.detach(link, true, None);
+            self.pump();
+        }
+    }
+
     /// Ends the session that links are attached to and begins another, if the script has it so.
     fn begin_again(&mut self, script: &mut Script<'_>) {
         let ended = self.ends().link_session.take_if(|_| script.byte().is_multiple_of(4));

@@ -6,11 +6,10 @@ from importlib.metadata import version
 import pytest
 import requests
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
-from azure.identity import ClientSecretCredential
 from azure.mgmt.iothub import IotHubClient
 from azure.mgmt.iothub.models import ExportDevicesRequest, ImportDevicesRequest, JobResponse
 from azure.mgmt.iothub.operations import IotHubResourceOperations
-from test_management import GROUP
+from test_management import GROUP, management_of
 from test_operators import KEY, OTHER_KEY, registry_of
 from test_transfers import ENDED, WITHIN_S, container_of, jobs_of, lines_of, put_lines
 from test_uploads import uploading  # noqa: F401
@@ -24,20 +23,7 @@ MANAGEMENT = {
 
 
 def hubs_of(muster) -> IotHubClient:
-    admin = muster.endpoints["admin"]
-    credential = ClientSecretCredential(
-        admin["tenantId"],
-        admin["clientId"],
-        admin["clientSecret"],
-        authority=admin["url"],
-        disable_instance_discovery=True,
-    )
-    return IotHubClient(
-        credential,
-        admin["subscriptionId"],
-        base_url=admin["url"],
-        credential_scopes=[f"{admin['url']}/.default"],
-    )
+    return management_of(muster, kind=IotHubClient)
 
 
 def resource_of(muster) -> IotHubResourceOperations:

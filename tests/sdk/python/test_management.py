@@ -34,7 +34,8 @@ MANAGEMENT = {
 GROUP = "muster"
 
 
-def management_of(muster, secret: str | None = None) -> IotDpsClient:
+def management_of(muster, secret: str | None = None, kind: type = IotDpsClient):
+    """A client of management, as the product's documentation has operators make it."""
     admin = muster.endpoints["admin"]
     credential = ClientSecretCredential(
         admin["tenantId"],
@@ -43,7 +44,7 @@ def management_of(muster, secret: str | None = None) -> IotDpsClient:
         authority=admin["url"],
         disable_instance_discovery=True,
     )
-    return IotDpsClient(
+    return kind(
         credential,
         admin["subscriptionId"],
         base_url=admin["url"],
