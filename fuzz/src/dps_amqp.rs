@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dialect::session::{Ask, Session as _};
-use domain::clock::UnixTime;
-use domain::ids::{OperationId, RegistrationId, TrackingId};
+use domain::ids::{OperationId, RegistrationId};
 use domain::operation::registration::Answer;
-use domain::operation::{ErrorKind, Failure, Operation, Reply};
+use domain::operation::{ErrorKind, Operation, Reply};
 use proto::amqp::{
     Body, Event, LinkTerms, Map, Message, MessageId, Outgoing, Properties, Role, SenderSettleMode, Settlement, Source,
     Target, Value,
@@ -17,6 +16,7 @@ use proto::amqp::{
 
 use crate::amqp_ends::{Conversation, Ends};
 use crate::script::Script;
+use crate::service::failure;
 
 const ADDRESSES: [&str; 5] = [
     "0ne00000001/registrations/dev-1",
@@ -84,7 +84,7 @@ impl Conversation for Pair {
 
     fn finish(mut self) {
         while let Some(ask) = self.ends.open.pop_front() {
-            self.ends.session.handle_reply(ask.id, Err(failure(ErrorKind::Unavailable)), self.ends.now);
+            self.ends.session.handle_reply(ask.id, Err(failure(ErrorKind::Unavailable, "Because.")), self.ends.now);
             self.pump();
         }
         self.pass();
@@ -139,7 +139,7 @@ impl Pair {
             (1, Some(operation), Ok(registration_id)) => {
                 Ok(Answer::Assigning { operation, registration_id, retry_after_s })
             }
-            _ => Err(failure(script.choose(&KINDS).unwrap_or(ErrorKind::Internal))),
+            _ => Err(failure(script.choose(&KINDS).unwrap_or(ErrorKind::Internal), "Because.")),
         };
         self.ends.session.handle_reply(ask.id, reply.map(Reply::Registration), self.ends.now);
     }
@@ -168,10 +168,4 @@ fn request(script: &mut Script<'_>) -> Message {
         body,
         ..Message::default()
     }
-}
-
-fn failure(kind: ErrorKind) -> Failure {
-    let tracking = TrackingId::from_bits(1);
-    let (public, at) = ("Because.".into(), UnixTime::from_micros(0));
-    Failure { kind, public, tracking, retry_after_s: None, at }
 }

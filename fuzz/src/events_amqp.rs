@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dialect::session::{Ask as Asked, Session as _};
 use domain::clock::UnixTime;
-use domain::ids::{DeviceId, HubKey, TrackingId};
+use domain::ids::{DeviceId, HubKey};
 use domain::message::{Draft, Message, Origin};
 use domain::operation::events::{Answer, Ask, Event, From, Reader, Seat};
 use domain::operation::identity::IdentityName;
@@ -17,6 +17,7 @@ use proto::amqp::{Event as Noticed, LinkId, LinkTerms, Outgoing, Role, Settlemen
 
 use crate::amqp_ends::{Conversation, Ends};
 use crate::script::Script;
+use crate::service::failure;
 
 const ADDRESSES: [&str; 6] = [
     "$cbs",
@@ -144,7 +145,7 @@ impl Pair {
         let answer = match ask {
             // Leaving does not fail.
             Ask::Detach(_) => Answer::Done,
-            _ if choice.is_multiple_of(7) => return Err(failure()),
+            _ if choice.is_multiple_of(7) => return Err(failure(ErrorKind::Unauthorized, "Because.")),
             Ask::Attach(_) => {
                 self.next_reader += 1;
                 self.readers.insert(self.next_reader);
@@ -198,10 +199,4 @@ fn events(from: From, count: usize, size: usize) -> Answer {
     let read_to = all.clone().last();
     let there = all.filter(|number| !is_passed_over(number.cast_signed()));
     Answer::Events { events: there.map(event).collect(), read_to, newest: None }
-}
-
-fn failure() -> Failure {
-    let tracking = TrackingId::from_bits(1);
-    let (public, at) = ("Because.".into(), UnixTime::from_micros(0));
-    Failure { kind: ErrorKind::Unauthorized, public, tracking, retry_after_s: None, at }
 }

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use dialect::error::Refused;
 use dialect::http::{PAGE_MAX, Target, bearer, continuation, page, precondition, signature};
-use dialect::hub::{registry_json, service_http as hub_http, twin_json};
-use dialect::management::{self, arm, arm_json, oauth, own, routing};
+use dialect::hub::{device_http as hub_device_http, registry_json, service_http as hub_http, twin_json};
+use dialect::management::{self, arm, arm_json, files, messages, oauth, own, routing};
 use dialect::provisioning::{self, device_http, service_http, service_json};
 use domain::access::{ResourceKind, Rights};
 use domain::ids::{
@@ -130,22 +130,18 @@ fn check_name(text: &str) {
 
 /// The port of devices and of programs that operate hubs and provisioning services.
 fn check_public(request: &Request<Bytes>, target: &Target) {
+    if hub_device_http::owns(target) {
+        match hub_device_http::decode(request, target) {
+            Ok((operation, _)) => {
+                use Operation::{CloudToDevice, File, Telemetry};
+                assert!(matches!(operation, CloudToDevice(_) | File(_) | Telemetry(_)), "{operation:?}");
+            }
+            Err(refused) => refusal::check(refused, hub_http::refuse),
+        }
+    }
     if hub_http::owns(target) {
         match hub_http::decode(request, target) {
-            Ok((operation, _)) => {
-                use Operation::{CloudToDevice, Configuration, DigitalTwin, Identity, Job, Method, Query, Twin};
-                assert!(matches!(
-                    operation,
-                    Identity(_)
-                        | Twin(_)
-                        | Method(_)
-                        | DigitalTwin(_)
-                        | Query(_)
-                        | Job(_)
-                        | Configuration(_)
-                        | CloudToDevice(_)
-                ));
-            }
+            Ok((operation, _)) => assert!(is_of_back_end(&operation), "{operation:?}"),
             Err(refused) => refusal::check(refused, hub_http::refuse),
         }
     }
@@ -162,6 +158,24 @@ fn check_public(request: &Request<Bytes>, target: &Target) {
             Err(refused) => refusal::check(refused, provisioning::refuse),
         }
     }
+}
+
+/// Whether a program that operates a hub may ask for it.
+const fn is_of_back_end(operation: &Operation) -> bool {
+    use Operation::{CloudToDevice, Configuration, DigitalTwin, File, Identity, Job, Method, Query, Transfer, Twin};
+    matches!(
+        operation,
+        Identity(_)
+            | Twin(_)
+            | Method(_)
+            | DigitalTwin(_)
+            | Query(_)
+            | Job(_)
+            | Transfer(_)
+            | Configuration(_)
+            | CloudToDevice(_)
+            | File(_)
+    )
 }
 
 /// The address that a device is given leads to its own operation.
@@ -191,6 +205,18 @@ fn check_admin(request: &Request<Bytes>, target: &Target) {
         assert!(response.status().is_client_error());
         refusal::check_body(&response, &denied.to_string());
     }
+    if messages::owns(target) {
+        match messages::decode(request, target) {
+            Ok(operation) => assert!(matches!(operation, Operation::CloudToDevice(_)), "{operation:?}"),
+            Err(problem) => refused(problem),
+        }
+    }
+    if files::owns(target) {
+        match files::decode(request, target) {
+            Ok(operation) => assert!(matches!(operation, Operation::File(_)), "{operation:?}"),
+            Err(problem) => refused(problem),
+        }
+    }
     if own::owns(target) {
         match own::decode(request, target) {
             Ok(operation) => assert!(matches!(operation, Operation::Decision(_))),
@@ -205,7 +231,10 @@ fn check_admin(request: &Request<Bytes>, target: &Target) {
     }
     if arm::owns(target) {
         match arm::decode(request, target) {
-            Ok((operation, _)) => assert!(matches!(operation, Operation::Resource(_) | Operation::Route(_))),
+            Ok((operation, _)) => {
+                use Operation::{ManagedTransfer, Resource, Route};
+                assert!(matches!(operation, Resource(_) | Route(_) | ManagedTransfer(_)), "{operation:?}");
+            }
             Err(problem) => refused(problem),
         }
     }

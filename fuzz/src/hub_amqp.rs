@@ -6,18 +6,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dialect::session::{Ask, Session as _};
-use domain::clock::UnixTime;
-use domain::cloud_to_device::{Delivery, Draft};
-use domain::ids::{HubKey, LockToken, MethodName, MethodRequestId, TrackingId};
+use domain::cloud_to_device::Delivery;
+use domain::ids::{MethodName, MethodRequestId};
 use domain::method::{Payload, Waiter};
 use domain::operation::cloud_to_device::{self, Receiver};
 use domain::operation::identity::IdentityName;
-use domain::operation::session::{Answer, AuthenticationMethod, ConnectedDevice, CutOff, Seat, Subscriptions};
+use domain::operation::session::{Answer, ConnectedDevice, CutOff, Subscriptions};
 use domain::operation::{ErrorKind, Failure, Operation, Push, Reply, method, session, telemetry, twin};
 use proto::amqp::{DeliveryState, LinkTerms, Outgoing, ReceiverSettleMode, Role, Settlement, Source, Symbol, Target};
 
 use crate::amqp_ends::{Conversation, Ends};
 use crate::script::Script;
+use crate::service::{delivery, failure, seat};
 
 const ADDRESSES: [&str; 12] = [
     "$cbs",
@@ -129,10 +129,7 @@ impl Conversation for Pair {
     /// Answers everything and takes all links away: then nobody is left, unless the connection ended.
     fn finish(mut self) {
         self.answer_all();
-        for link in std::mem::take(&mut self.ends.links) {
-            self.ends.client.detach(link, true, None);
-            self.pump();
-        }
+        self.detach_all();
         self.answer_all();
         assert!(self.seats.is_empty() || self.ends.session.closed().is_some(), "somebody stays without a link");
         self.ends.cut();
@@ -214,7 +211,7 @@ impl Pair {
         match &ask.operation {
             // Leaving does not fail.
             Operation::Session(session::Ask::Disconnect { .. }) => Ok(Reply::Session(Answer::Done)),
-            _ if fails => Err(failure()),
+            _ if fails => Err(failure(ErrorKind::Unauthorized, "Because.")),
             Operation::Session(session::Ask::Announce { device, model_id }) => {
                 Ok(Reply::Session(Answer::Announced(device.announcing(model_id))))
             }
@@ -246,14 +243,6 @@ impl Pair {
         self.held.extend(locks.clone().map(|lock| (device.epoch, lock)));
         let held = self.held.range((device.epoch, 0)..=(device.epoch, u128::MAX)).count();
         assert!(held <= HELD_MAX, "{} has {held} messages", device.name);
-        let delivery = |lock| Delivery {
-            lock: LockToken::from_bits(lock),
-            sequence: 1,
-            enqueued_at: UnixTime::from_micros(0),
-            expires_at: UnixTime::from_micros(1),
-            delivery_count: 0,
-            message: Draft::default(),
-        };
         locks.map(delivery).collect()
     }
 
@@ -261,16 +250,8 @@ impl Pair {
         assert!(self.seats.values().all(|seat| seat.name != name), "{name} is let in twice");
         let epoch = self.next_epoch;
         self.next_epoch += 1;
-        let authentication = AuthenticationMethod::X509;
-        let seat = Seat { hub: HubKey(1), name, generation: "1".into(), epoch, authentication, model_id: None };
-        let device = ConnectedDevice::seat(seat);
+        let device = seat(name, epoch);
         self.seats.insert(epoch, device.clone());
         device
     }
-}
-
-fn failure() -> Failure {
-    let tracking = TrackingId::from_bits(1);
-    let (public, at) = ("Because.".into(), UnixTime::from_micros(0));
-    Failure { kind: ErrorKind::Unauthorized, public, tracking, retry_after_s: None, at }
 }

@@ -8,7 +8,7 @@ use dialect::session::{Ask, Session as _};
 use domain::clock::UnixTime;
 use domain::cloud_to_device::{Feedback, FeedbackBatch, Outcome};
 use domain::file::{FileName, FileNotification, LockedNotification};
-use domain::ids::{DeviceId, HubKey, HubName, LockToken, TrackingId};
+use domain::ids::{DeviceId, HubKey, HubName, LockToken};
 use domain::operation::backend::{self, Backend, Stay};
 use domain::operation::cloud_to_device::{self, AtHub};
 use domain::operation::identity::IdentityName;
@@ -21,6 +21,7 @@ use proto::amqp::{
 
 use crate::amqp_ends::{Conversation, Ends};
 use crate::script::Script;
+use crate::service::failure;
 
 const ADDRESSES: [&str; 8] = [
     "$cbs",
@@ -116,10 +117,7 @@ impl Conversation for Pair {
     /// Answers everything and takes all links away: then nobody is left, unless the connection ended.
     fn finish(mut self) {
         self.answer_all();
-        for link in std::mem::take(&mut self.ends.links) {
-            self.ends.client.detach(link, true, None);
-            self.pump();
-        }
+        self.detach_all();
         self.answer_all();
         assert!(self.present.is_empty() || self.ends.session.closed().is_some(), "somebody stays without a link");
         self.ends.cut();
@@ -197,7 +195,7 @@ impl Pair {
         match &ask.operation {
             // Leaving does not fail.
             Operation::Backend(backend::Ask::Leave(_)) => Ok(Reply::Backend(backend::Answer::Done)),
-            _ if how.is_multiple_of(4) => Err(failure()),
+            _ if how.is_multiple_of(4) => Err(failure(ErrorKind::Unauthorized, "Because.")),
             Operation::Backend(backend::Ask::Enter(enter)) => {
                 let number = self.next();
                 let hub_name = HubName::parse("hub-1").expect("a name");
@@ -230,7 +228,7 @@ impl Pair {
     fn take(&mut self, backend: &Backend, how: u8) -> Result<Option<LockToken>, Failure> {
         let lock = LockToken::from_bits(self.next().into());
         if self.cut_off.contains(&backend.number) {
-            return Err(failure());
+            return Err(failure(ErrorKind::Unauthorized, "Because."));
         }
         let is_something = how.is_multiple_of(2);
         if let Some((_, held)) = self.present.get_mut(&backend.number).filter(|_| is_something) {
@@ -266,10 +264,4 @@ fn notification(lock: LockToken) -> LockedNotification {
     let (file, at) = (FileName::parse("a/b").expect("a name"), UnixTime::from_seconds(1));
     let notification = FileNotification { device, file, bytes: 1, written_at: at, enqueued_at: at };
     LockedNotification { lock, notification, host: "h".to_owned(), container: "uploads".to_owned() }
-}
-
-fn failure() -> Failure {
-    let tracking = TrackingId::from_bits(1);
-    let (public, at) = ("Because.".into(), UnixTime::from_micros(0));
-    Failure { kind: ErrorKind::Unauthorized, public, tracking, retry_after_s: None, at }
 }

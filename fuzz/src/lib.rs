@@ -44,6 +44,7 @@ pub mod query_text;
 mod refusal;
 pub mod sas_token;
 mod script;
+mod service;
 pub mod telemetry_http;
 pub mod twin_patch;
 #[path = "../../crates/server/src/websocket/upgrade.rs"]

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use proto::mqtt::codec::decode;
 use proto::mqtt::{
-    Connection, Event, Limits, Message, Packet, PacketId, QoS, Refusal, SubackCode, Text, Ticket, Unpublished,
+    CloseReason, Closed, Connection, Event, Limits, Message, Packet, PacketId, QoS, Refusal, SubackCode, Text, Ticket,
+    Unpublished,
 };
 
 use crate::script::Script;
@@ -16,6 +17,8 @@ const PACKET_BYTES_MAX: usize = 200;
 const IN_FLIGHT_MAX: usize = 3;
 /// The longest answer to one request: SUBACK with as many codes as filters fit into a packet.
 const ANSWER_BYTES_MAX: usize = PACKET_BYTES_MAX;
+/// All that a client of MQTT 5 is told: flags, the reason (an unsupported version), no properties (MQTT 5, section 3.2).
+const CONNACK_OF_MQTT_5: [u8; 5] = [0x20, 3, 0, 0x84, 0];
 
 /// Reads `input` as a script: four bytes of limits, then steps.
 ///
@@ -56,6 +59,8 @@ struct Session {
     written: BytesMut,
     was_accepted: bool,
     was_closed: bool,
+    /// Whether it was closed with words of MQTT 5.
+    is_of_mqtt_5: bool,
     connects: usize,
 }
 
@@ -73,6 +78,7 @@ impl Session {
             written: BytesMut::new(),
             was_accepted: false,
             was_closed: false,
+            is_of_mqtt_5: false,
             connects: 0,
         }
     }
@@ -153,6 +159,10 @@ impl Session {
         self.written.extend_from_slice(written);
         let count = written.len();
         self.connection.handle_written(count);
+        if self.is_of_mqtt_5 {
+            assert!(CONNACK_OF_MQTT_5.starts_with(&self.written), "{:?}", self.written);
+            return;
+        }
         while let Some(packet) = decode(&mut self.written, usize::MAX).expect("we send packets") {
             if let Packet::Puback(packet_id) = packet {
                 assert!(packet_id.is_some());
@@ -211,7 +221,10 @@ impl Session {
                     let index = self.in_flight.iter().position(|&id| id == packet_id);
                     self.in_flight.swap_remove(index.expect("nothing of that identifier was sent"));
                 }
-                Event::Closed(_) => self.was_closed = true,
+                Event::Closed(Closed { reason, .. }) => {
+                    self.was_closed = true;
+                    self.is_of_mqtt_5 = reason == CloseReason::ForeignProtocol { level: 5 };
+                }
             }
         }
     }

@@ -1,15 +1,13 @@
 //! What every refusal holds to, whoever was not understood: it is the client's fault, says why, and is told in JSON.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use dialect::error::{self, Refused};
 use dialect::session::Refusals;
-use domain::clock::UnixTime;
-use domain::ids::TrackingId;
-use domain::operation::{ErrorKind, Failure};
+use domain::operation::Failure;
 use http::Response;
 use serde_json::Value;
+
+use crate::service::failure;
 
 /// Most bytes of a reason: a sentence with what it quotes.
 const PUBLIC_BYTES_MAX: usize = 512;
@@ -21,11 +19,6 @@ impl Refusals for SameRefusals {
     fn refuse(&self, refused: Refused) -> Failure {
         failure(refused.kind, refused.public)
     }
-}
-
-fn failure(kind: ErrorKind, public: Cow<'static, str>) -> Failure {
-    let (tracking, at) = (TrackingId::from_bits(1), UnixTime::from_seconds(1_800_000_000));
-    Failure { kind, public, tracking, retry_after_s: None, at }
 }
 
 /// Looks at `refused`, and at what `encode` makes of it.

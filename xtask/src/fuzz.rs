@@ -39,6 +39,10 @@ pub fn run(arguments: &[String]) -> Result<()> {
 /// fails.
 pub fn short(seconds: u64) -> Result<Vec<String>> {
     let (tool, targets) = (tool()?, targets()?);
+    // cargo-fuzz puts a stale lock file right without a word, and with whatever versions there are that day.
+    let mut lock = process::command("cargo")?;
+    lock.args(["metadata", "--locked", "--format-version", "1", "--manifest-path", "fuzz/Cargo.toml"]);
+    process::read(&mut lock)?;
     process::show(process::command(&tool)?.args(["fuzz", "build", "--sanitizer", "none"]))?;
     let waiting = Mutex::new(targets.iter());
     let work = || -> Result<()> {

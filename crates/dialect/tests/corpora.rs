@@ -33,6 +33,8 @@ mod replay;
 #[expect(dead_code, reason = "the targets of proto use the rest")]
 #[path = "../../../fuzz/src/script.rs"]
 mod script;
+#[path = "../../../fuzz/src/service.rs"]
+mod service;
 #[path = "../../../fuzz/src/telemetry_http.rs"]
 mod telemetry_http;
 #[path = "../../../fuzz/src/user_name.rs"]
