@@ -19,6 +19,9 @@ const MESSAGE_BYTES_MAX: u64 = 100;
 /// The longest answer to one frame: an attach that repeats what it was asked for.
 const ANSWER_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX as usize;
 
+/// More than there are frames in the longest input, each of which may be answered in a round of its own.
+const ROUNDS_MAX: usize = 10_000;
+
 /// Reads `input` as a script: bytes of limits, then steps.
 ///
 /// # Panics
@@ -451,10 +454,13 @@ impl Session {
 
     /// A connection whose output is written goes on, or is over.
     fn finish(mut self) {
-        for _ in 0..20 {
+        let mut rounds = 0;
+        while rounds == 0 || !self.connection.output().is_empty() {
             self.write(usize::MAX);
             self.report();
             self.check();
+            rounds += 1;
+            assert!(rounds <= ROUNDS_MAX, "it says something for ever");
         }
         assert!(self.connection.wants_input() || self.was_closed, "stuck");
     }

@@ -526,7 +526,7 @@ impl Connection {
     /// Whether to read from the peer. `false` while too much is unwritten, while the caller decides, and at the end.
     pub fn wants_input(&self) -> bool {
         match &self.state {
-            State::Opening(phase) => !phase.is_deciding(),
+            State::Opening(phase) => !phase.is_deciding() && !self.is_deaf(),
             State::Open | State::Closing(_) => !self.is_deaf(),
             State::Closed(_) => false,
         }
