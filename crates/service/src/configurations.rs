@@ -262,9 +262,9 @@ fn no_configuration() -> Error {
     Error::new(ErrorKind::ConfigurationNotFound, "There is no such configuration.")
 }
 
-fn changed(outcome: Changed<Configuration>) -> Result<Configuration, Error> {
+fn changed<T>(outcome: Changed<T>) -> Result<T, Error> {
     match outcome {
-        Changed::Done(configuration) => Ok(configuration),
+        Changed::Done(changed) => Ok(changed),
         Changed::NotFound => Err(no_configuration()),
         Changed::PreconditionFailed { .. } => {
             Err(Error::new(ErrorKind::PreconditionFailed, "PreconditionFailed, ETag may be invalid."))

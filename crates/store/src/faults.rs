@@ -337,7 +337,7 @@ gated!(ConfigurationStore {
     fn replace_configuration(
         hub: HubKey, draft: configuration::Draft, precondition: Precondition, now: UnixTime
     ) -> Changed<Configuration>;
-    fn delete_configuration(hub: HubKey, id: &ConfigurationId, precondition: Precondition) -> Changed<Configuration>;
+    fn delete_configuration(hub: HubKey, id: &ConfigurationId, precondition: Precondition) -> Changed<()>;
     fn find_configuration(hub: HubKey, id: &ConfigurationId) -> Option<Configuration>;
     fn list_configurations(hub: HubKey) -> Vec<Configuration>;
     fn list_configuration_ids(hub: HubKey) -> Vec<ConfigurationId>;

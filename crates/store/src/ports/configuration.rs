@@ -40,13 +40,14 @@ pub trait ConfigurationStore: Send + Sync {
         now: UnixTime,
     ) -> Result<Changed<Configuration>, Error>;
 
-    /// Removes a configuration, and has all twins of the hub judged: what it has put is withdrawn.
+    /// Removes a configuration, even one that cannot be read, and has all twins of the hub judged: what it has put is
+    /// withdrawn.
     async fn delete_configuration(
         &self,
         hub: HubKey,
         id: &ConfigurationId,
         precondition: Precondition,
-    ) -> Result<Changed<Configuration>, Error>;
+    ) -> Result<Changed<()>, Error>;
 
     /// A configuration with its counts.
     async fn find_configuration(&self, hub: HubKey, id: &ConfigurationId) -> Result<Option<Configuration>, Error>;

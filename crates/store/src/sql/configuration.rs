@@ -141,12 +141,12 @@ pub(super) fn create(
 }
 
 /// A configuration that stands at the version that is demanded.
-fn find_at(
+fn find_at<T>(
     db: Db<'_>,
     hub: HubKey,
     id: &ConfigurationId,
     precondition: Precondition,
-) -> Result<Result<ConfigurationRow, Changed<Configuration>>, Error> {
+) -> Result<Result<ConfigurationRow, Changed<T>>, Error> {
     let Some(row) = find_row(db, hub, id)? else { return Ok(Err(Changed::NotFound)) };
     let present = Etag::from(row.etag);
     Ok(if precondition.holds(present) { Ok(row) } else { Err(Changed::PreconditionFailed { present }) })
@@ -177,7 +177,7 @@ pub(super) fn delete(
     hub: HubKey,
     id: &ConfigurationId,
     precondition: Precondition,
-) -> Result<Changed<Configuration>, Error> {
+) -> Result<Changed<()>, Error> {
     let present = match find_at(tx.db(), hub, id, precondition)? {
         Ok(row) => row,
         Err(refused) => return Ok(refused),
@@ -186,7 +186,7 @@ pub(super) fn delete(
     let sql = "INSERT INTO configuration_gone (hub, id) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
     tx.change(sql, params![hub.0, id.as_str()])?;
     begin_sweep(tx, hub)?;
-    Ok(Changed::Done(present.open()?))
+    Ok(Changed::Done(()))
 }
 
 /// Has all twins of a hub judged, from the first on.
@@ -572,7 +572,7 @@ impl ConfigurationStore for Embedded {
         hub: HubKey,
         id: &ConfigurationId,
         precondition: Precondition,
-    ) -> Result<Changed<Configuration>, Error> {
+    ) -> Result<Changed<()>, Error> {
         let id = id.clone();
         self.write(move |tx| delete(tx, hub, &id, precondition)).await
     }

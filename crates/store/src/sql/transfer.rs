@@ -291,7 +291,7 @@ fn configure(
     change: ConfigurationChange,
     now: UnixTime,
 ) -> Result<Option<FaultReason>, Error> {
-    let changed = match change {
+    Ok(match change {
         ConfigurationChange::Put(draft, manner) => {
             let precondition = match manner {
                 Manner::Update(precondition) => Some(precondition),
@@ -301,23 +301,24 @@ fn configure(
                 Manner::Create | Manner::CreateOrUpdate(_) => None,
             };
             match precondition {
-                Some(precondition) => configuration::replace(tx, hub, *draft, precondition, now)?,
-                None => {
-                    return Ok(match configuration::create(tx, hub, &draft, now)? {
-                        Created::Done(_) | Created::NoOwner => None,
-                        Created::AlreadyExists => Some(FaultReason::ConfigurationExists),
-                        Created::Full => Some(FaultReason::TooManyConfigurations),
-                    });
-                }
+                Some(precondition) => fault_of(&configuration::replace(tx, hub, *draft, precondition, now)?),
+                None => match configuration::create(tx, hub, &draft, now)? {
+                    Created::Done(_) | Created::NoOwner => None,
+                    Created::AlreadyExists => Some(FaultReason::ConfigurationExists),
+                    Created::Full => Some(FaultReason::TooManyConfigurations),
+                },
             }
         }
-        ConfigurationChange::Delete(id, precondition) => configuration::delete(tx, hub, &id, precondition)?,
-    };
-    Ok(match changed {
+        ConfigurationChange::Delete(id, precondition) => fault_of(&configuration::delete(tx, hub, &id, precondition)?),
+    })
+}
+
+fn fault_of<T>(changed: &Changed<T>) -> Option<FaultReason> {
+    match changed {
         Changed::Done(_) => None,
         Changed::NotFound => Some(FaultReason::ConfigurationNotFound),
         Changed::PreconditionFailed { .. } => Some(FaultReason::PreconditionFailed),
-    })
+    }
 }
 
 /// Does what one line asks for about an identity; why not, if it cannot be.

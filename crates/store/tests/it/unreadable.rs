@@ -124,6 +124,10 @@ async fn a_configuration_that_cannot_be_read_holds_up_no_other_and_keeps_what_it
     spoil(place.path(), "UPDATE configuration SET record = '{' WHERE id = 'first'");
     add("dev-2").await;
     assert_eq!((speed("dev-2").await, speed("dev-1").await), (Some(2), Some(1)));
+
+    let first = ConfigurationId::parse("first").unwrap();
+    store.delete_configuration(hub, &first, Precondition::Exists).await.unwrap().done();
+    assert_eq!((speed("dev-2").await, speed("dev-1").await), (Some(2), None), "what it has put is withdrawn");
     store.close().await;
 }
 
