@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 
 import com.microsoft.azure.sdk.iot.device.DeviceClient;
 import com.microsoft.azure.sdk.iot.device.IotHubMessageResult;
+import com.microsoft.azure.sdk.iot.device.ModuleClient;
 import com.microsoft.azure.sdk.iot.service.exceptions.IotHubDeviceMaximumQueueDepthExceededException;
 import com.microsoft.azure.sdk.iot.service.exceptions.IotHubNotFoundException;
 import com.microsoft.azure.sdk.iot.service.messaging.AcknowledgementType;
@@ -16,6 +17,7 @@ import com.microsoft.azure.sdk.iot.service.messaging.FeedbackStatusCode;
 import com.microsoft.azure.sdk.iot.service.messaging.Message;
 import com.microsoft.azure.sdk.iot.service.messaging.MessageFeedbackProcessorClient;
 import com.microsoft.azure.sdk.iot.service.messaging.MessagingClient;
+import com.microsoft.azure.sdk.iot.service.registry.Module;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.BlockingQueue;
@@ -90,6 +92,46 @@ final class BackendTest {
             client.close();
             processor.stop();
             device.close();
+        }
+    }
+
+    @Over(Transport.Feature.BACK_ENDS)
+    @Shows(client = Sdk.SERVICE, credential = "policy", feature = "cloud-to-device: to a module, feedback, refused")
+    void aMessageIsSentToAModuleAndWhatBecameOfItIsTold(Transport transport, Muster muster) throws Exception {
+        String name = muster.fresh("dev");
+        Devices.create(muster, name);
+        Module made = Devices.registry(muster).addModule(new Module(name, "mod-1"));
+        BlockingQueue<com.microsoft.azure.sdk.iot.device.Message> arrived = new LinkedBlockingQueue<>();
+        ModuleClient module = Devices.module(muster, transport, made);
+        module.setMessageCallback(
+                (message, context) -> {
+                    arrived.add(message);
+                    return IotHubMessageResult.COMPLETE;
+                },
+                null);
+        Devices.open(module);
+        BlockingQueue<FeedbackRecord> told = new LinkedBlockingQueue<>();
+        var processor = new MessageFeedbackProcessorClient(
+                muster.hubConnectionString(),
+                transport.service(),
+                batch -> {
+                    told.addAll(batch.getRecords());
+                    return AcknowledgementType.COMPLETE;
+                });
+        processor.start();
+        MessagingClient client = sender(muster, transport);
+        try {
+            client.send(name, "mod-1", message("hello", "m 1"));
+            var received = next(arrived);
+            assertEquals("m 1", received.getMessageId());
+            FeedbackRecord record = next(told);
+            assertEquals(List.of("m 1", name), List.of(record.getOriginalMessageId(), record.getDeviceId()));
+            assertEquals(FeedbackStatusCode.success, record.getStatusCode());
+            assertThrows(IotHubNotFoundException.class, () -> client.send(name, "mod-2", new Message("a")));
+        } finally {
+            client.close();
+            processor.stop();
+            module.close();
         }
     }
 

@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import com.google.gson.JsonObject;
 import com.microsoft.azure.sdk.iot.device.ClientOptions;
 import com.microsoft.azure.sdk.iot.device.DeviceClient;
+import com.microsoft.azure.sdk.iot.device.InternalClient;
 import com.microsoft.azure.sdk.iot.device.IotHubStatusCode;
 import com.microsoft.azure.sdk.iot.device.Message;
 import com.microsoft.azure.sdk.iot.device.ModuleClient;
@@ -189,13 +190,13 @@ final class DeviceTest {
         }
     }
 
-    @Over(Transport.Feature.TWINS)
-    @Shows(client = Sdk.DEVICE, credential = "symmetric key", feature = "modules: telemetry, twin, desired callback")
-    void aModuleSendsReportsAndIsToldOfItsOwnTwin(Transport transport, Muster muster) throws Exception {
+    @Over(value = Transport.Feature.MODULES, byEachCredential = true)
+    @Shows(client = Sdk.DEVICE, feature = "modules: telemetry, twin, desired callback")
+    void aModuleSendsReportsAndIsToldOfItsOwnTwin(Transport transport, Credential credential, Muster muster)
+            throws Exception {
         String name = muster.fresh("dev");
         Devices.create(muster, name);
-        Module made = Devices.registry(muster).addModule(new Module(name, "mod-1"));
-        ModuleClient module = Devices.open(Devices.module(muster, transport, made));
+        ModuleClient module = Devices.open(credential.module(muster, transport, name, "mod-1"));
         try {
             module.sendEvent(new Message("from the module"));
             BlockingQueue<TwinCollection> told = Devices.watch(module);
@@ -211,6 +212,16 @@ final class DeviceTest {
         JsonObject sent = muster.telemetry(name, 1).get(0);
         assertEquals("mod-1", sent.get("moduleId").getAsString());
         assertEquals("from the module", sent.get("body").getAsString());
+    }
+
+    @Over(Transport.Feature.MODULES)
+    @Shows(client = Sdk.DEVICE, credential = "X.509", feature = "modules: another certificate is refused")
+    void aModuleWithTheCertificateOfAnotherIsRefused(Transport transport, Muster muster) throws Exception {
+        String name = muster.fresh("dev");
+        Devices.create(muster, name);
+        Credential.CERTIFICATE.module(muster, transport, name, "mod-1").close();
+        Certificates other = Certificates.make(muster, "device", muster.fresh("other"));
+        refuses(Devices.module(muster, transport, new Module(name, "mod-1"), other));
     }
 
     @Over(Transport.Feature.TWINS)
@@ -260,7 +271,7 @@ final class DeviceTest {
     }
 
     /** Expects a refusal when the device connects or, where nothing is said until then, when it sends. */
-    private static void refuses(DeviceClient client) {
+    private static void refuses(InternalClient client) {
         try {
             var refusal = assertThrows(IotHubClientException.class, () -> {
                 client.open(false);

@@ -2,6 +2,7 @@ package muster;
 
 import static org.junit.jupiter.api.Assertions.assertNotNull;
 
+import com.microsoft.azure.sdk.iot.device.ClientOptions;
 import com.microsoft.azure.sdk.iot.device.DeviceClient;
 import com.microsoft.azure.sdk.iot.device.InternalClient;
 import com.microsoft.azure.sdk.iot.device.IotHubStatusCode;
@@ -18,6 +19,7 @@ import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.Callable;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
+import javax.net.ssl.SSLContext;
 
 /** What the suites share about devices at a hub: how they connect, and what the hub's operators change. */
 final class Devices {
@@ -57,6 +59,14 @@ final class Devices {
         String identity = ";DeviceId=" + made.getDeviceId() + ";ModuleId=" + made.getId();
         String text = "HostName=" + muster.hubHost() + identity + ";SharedAccessKey=" + made.getPrimaryKey();
         return new ModuleClient(text, transport.device());
+    }
+
+    /** A module of a device that is to connect by a certificate. */
+    static ModuleClient module(Muster muster, Transport transport, Module made, Certificates own) throws Exception {
+        SSLContext shown = Provisioning.certificate(own).getSSLContext();
+        String identity = ";DeviceId=" + made.getDeviceId() + ";ModuleId=" + made.getId();
+        String text = "HostName=" + muster.hubHost() + identity + ";x509=true";
+        return new ModuleClient(text, transport.device(), ClientOptions.builder().sslContext(shown).build());
     }
 
     /** Connects, and closes what does not connect. */

@@ -16,7 +16,8 @@ enum Transport {
             Feature.TELEMETRY,
             Feature.TWINS,
             Feature.METHODS,
-            Feature.MESSAGES),
+            Feature.MESSAGES,
+            Feature.MODULES),
     MQTT_WS("mqtt-ws", MQTT),
     AMQP(
             "amqp",
@@ -25,6 +26,7 @@ enum Transport {
             Feature.TWINS,
             Feature.METHODS,
             Feature.MESSAGES,
+            Feature.MODULES,
             Feature.MULTIPLEXING,
             Feature.BACK_ENDS),
     AMQP_WS("amqp-ws", AMQP);
@@ -41,6 +43,8 @@ enum Transport {
         METHODS,
         /** From the cloud to a device. */
         MESSAGES,
+        /** Modules of devices. */
+        MODULES,
         /** Several devices on one connection. */
         MULTIPLEXING,
         /** Back-end programs that send to devices and hear what became of it. */
