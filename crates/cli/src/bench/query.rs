@@ -114,7 +114,12 @@ fn questions(twins: u32) -> Vec<Question> {
             Some(FULL_SCAN_MAX),
             1,
         ),
-        question("full scan by the evaluator", "SELECT * FROM devices WHERE LOWER(tags.site) = 'nowhere'", None, 0),
+        question(
+            "full scan by the evaluator",
+            "SELECT * FROM devices WHERE LOWER(tags.site) = 'nowhere'",
+            Some(FULL_SCAN_MAX),
+            0,
+        ),
         question(
             "groups of all",
             "SELECT tags.floor, COUNT() AS n, AVG(properties.desired.level) AS level FROM devices GROUP BY tags.floor",

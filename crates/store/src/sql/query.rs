@@ -7,6 +7,8 @@
 mod access;
 mod condition;
 mod row;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -40,7 +42,7 @@ impl Search<'_> {
         &self,
         db: Db<'_>,
         lens: Lens,
-        mut visit: impl FnMut(i64, Option<row::Document>) -> Result<Flow, Error>,
+        mut visit: impl FnMut(i64, &row::Document) -> Result<Flow, Error>,
     ) -> Result<Option<i64>, Error> {
         let mut bound = Bound::default();
         let filter = compile(self.plan.condition.as_ref(), db, &mut bound);
@@ -49,9 +51,8 @@ impl Search<'_> {
         let Some(piece) = access.piece(db, self, lens.rows_max())? else { return Ok(None) };
         let sql = access.sql(db, &mut bound, (self, &piece), (&filter, lens));
         let mut stopped = None;
-        let mut judge = |id: i64, document: Option<row::Document>| {
-            let is_wanted =
-                filter.is_exact || document.as_ref().is_some_and(|document| self.plan.matches(document.members()));
+        let mut judge = |id: i64, document: &row::Document| {
+            let is_wanted = filter.is_exact || self.plan.matches(document.members());
             if is_wanted && visit(id, document)? == Flow::Stop {
                 stopped = Some(id);
                 return Ok(Flow::Stop);
@@ -66,10 +67,11 @@ impl Search<'_> {
                 whole.push(id);
                 return Ok(Flow::GoOn);
             }
-            judge(id, lens.document(db, id, row)?)
+            judge(id, &lens.document(db, id, row)?)
         })?;
         for id in whole {
-            if judge(id, row::whole(db, id)?)? == Flow::Stop {
+            let Some(document) = row::whole(db, id)? else { continue };
+            if judge(id, &document)? == Flow::Stop {
                 break;
             }
         }
@@ -130,8 +132,7 @@ fn group_twins(
     }
     let mut too_many = None;
     let next = search.run(db, Lens::selected(search.plan), |_, document| {
-        let observed = document.map_or(Ok(()), |document| groups.observe(document.members()));
-        too_many = observed.err();
+        too_many = groups.observe(document.members()).err();
         Ok(if too_many.is_some() { Flow::Stop } else { Flow::GoOn })
     })?;
     Ok(match too_many {

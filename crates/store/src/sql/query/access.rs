@@ -23,7 +23,8 @@ pub(super) enum Access {
 /// Rows looked at in one go: those behind a number, up to another.
 #[derive(Debug)]
 pub(super) struct Piece {
-    upto: i64,
+    /// The last number.
+    pub upto: i64,
     /// Where the next piece begins; `None` behind the last.
     pub next: Option<i64>,
 }

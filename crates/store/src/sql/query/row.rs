@@ -15,8 +15,10 @@ pub(super) struct Lens {
     pub tags: bool,
     pub desired: bool,
     pub reported: bool,
-    /// Names and states, which lie in columns of their own.
+    /// Names and the status, which lie in columns of their own.
     pub names: bool,
+    /// Whether it is connected.
+    pub connection: bool,
     /// Everything; then nothing of the above is asked.
     pub whole: bool,
 }
@@ -46,18 +48,18 @@ pub(super) fn whole(db: Db<'_>, id: i64) -> Result<Option<Document>, Error> {
 
 impl Lens {
     /// Nothing but the number of the row.
-    pub const NOTHING: Self = Self { tags: false, desired: false, reported: false, names: false, whole: false };
+    pub const NOTHING: Self =
+        Self { tags: false, desired: false, reported: false, names: false, connection: false, whole: false };
 
     /// What the answer needs.
     pub fn selected(plan: &Plan) -> Self {
-        let mut lens = Self { names: true, ..Self::NOTHING };
+        let mut lens = Self::NOTHING;
         plan.visit_selected(&mut |path| lens.add(path));
         lens
     }
 
     /// This, and what the condition needs.
     pub fn with_condition(mut self, plan: &Plan) -> Self {
-        self.names = true;
         if let Some(condition) = &plan.condition {
             condition.visit_paths(&mut |path| self.add(path));
         }
@@ -71,7 +73,8 @@ impl Lens {
             Root::Tags => self.tags = true,
             Root::Desired if !is_beside => self.desired = true,
             Root::Reported if !is_beside => self.reported = true,
-            Root::DeviceId | Root::ModuleId | Root::Status | Root::ConnectionState => self.names = true,
+            Root::DeviceId | Root::ModuleId | Root::Status => self.names = true,
+            Root::ConnectionState => self.connection = true,
             _ => self.whole = true,
         }
     }
@@ -83,54 +86,65 @@ impl Lens {
 
     /// Whether it shows anything of the table `s`.
     pub const fn needs_session(self) -> bool {
-        !self.whole && self.names
+        !self.whole && self.connection
+    }
+
+    const fn shows_nothing(self) -> bool {
+        !(self.whole || self.names || self.connection || self.needs_twin())
     }
 
     /// How many rows are looked through in one piece.
     pub const fn rows_max(self) -> i64 {
         if self.whole {
             WHOLE_MAX
-        } else if self.names {
-            DOCUMENTS_MAX
-        } else {
+        } else if self.shows_nothing() {
             ROWS_MAX
+        } else {
+            DOCUMENTS_MAX
         }
     }
 
     /// The columns that [`Self::document`] reads, the number of the row first.
     pub fn columns(self) -> String {
-        let shown = |is_shown, column| if is_shown { column } else { "NULL" };
-        if !self.names || self.whole {
+        if self.whole || self.shows_nothing() {
             return "i.id".to_owned();
         }
-        let names = "i.id, i.device, i.module, i.enabled, s.connected_run";
+        let shown = |is_shown, column| if is_shown { column } else { "NULL" };
+        let names = ["i.device", "i.module", "i.enabled"].map(|column| shown(self.names, column)).join(", ");
+        let connection = shown(self.connection, "s.connected_run");
         let (tags, desired) = (shown(self.tags, "t.tags"), shown(self.desired, "t.desired"));
-        format!("{names}, {tags}, {desired}, {}", shown(self.reported, "t.reported"))
+        format!("i.id, {names}, {connection}, {tags}, {desired}, {}", shown(self.reported, "t.reported"))
     }
 
-    /// The document of a row that is not read whole; `None` if nothing of it is shown.
-    pub fn document(self, db: Db<'_>, id: i64, row: &Row<'_>) -> Result<Option<Document>, Error> {
-        if !self.names {
-            return Ok(None);
-        }
+    /// The document of a row that is not read whole.
+    pub fn document(self, db: Db<'_>, id: i64, row: &Row<'_>) -> Result<Document, Error> {
         let mut members = Map::new();
-        members.insert(Root::DeviceId.name().to_owned(), row.get::<String>(1)?.into());
-        let module: String = row.get(2)?;
-        if !module.is_empty() {
-            members.insert(Root::ModuleId.name().to_owned(), module.into());
+        if self.shows_nothing() {
+            return Ok(Document(members));
         }
-        let status = if row.get(3)? { "enabled" } else { "disabled" };
-        members.insert(Root::Status.name().to_owned(), status.into());
-        let is_connected = row.get::<Option<i64>>(4)? == Some(db.context.run);
-        members.insert(Root::ConnectionState.name().to_owned(), connection_state(is_connected).into());
+        if self.names {
+            members.insert(Root::DeviceId.name().to_owned(), row.get::<String>(1)?.into());
+            let module: String = row.get(2)?;
+            if !module.is_empty() {
+                members.insert(Root::ModuleId.name().to_owned(), module.into());
+            }
+            let status = if row.get(3)? { "enabled" } else { "disabled" };
+            members.insert(Root::Status.name().to_owned(), status.into());
+        }
+        if self.connection {
+            let is_connected = row.get::<Option<i64>>(4)? == Some(db.context.run);
+            members.insert(Root::ConnectionState.name().to_owned(), connection_state(is_connected).into());
+        }
         let read = |column: usize, name| {
             let text = row.text(column)?;
             text.map(|text| from_json::<Value>(text, Column { table: "twin", column: name }, id)).transpose()
         };
         members.extend(read(5, "tags")?.map(|tags| (Root::Tags.name().to_owned(), tags)));
-        let parts = [("desired", read(6, "desired")?), ("reported", read(7, "reported")?)];
-        let parts = parts.into_iter().filter_map(|(name, part)| Some((name.to_owned(), part?)));
-        members.insert(Root::Properties.name().to_owned(), Value::Object(parts.collect()));
-        Ok(Some(Document(members)))
+        if self.desired || self.reported {
+            let parts = [("desired", read(6, "desired")?), ("reported", read(7, "reported")?)];
+            let parts = parts.into_iter().filter_map(|(name, part)| Some((name.to_owned(), part?)));
+            members.insert(Root::Properties.name().to_owned(), Value::Object(parts.collect()));
+        }
+        Ok(Document(members))
     }
 }
