@@ -4,13 +4,14 @@ import '../trust.mjs';
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import rhea from 'rhea';
-import { create, invoke } from '../devices.mjs';
+import { create, invoke, registryOf } from '../devices.mjs';
 import { check, client } from '../muster.mjs';
 import { data, Peer, signature, text } from '../peer.mjs';
 import { within } from '../process.mjs';
 
 const RHEA = client('rhea');
 const DEVICE = 'dev-1';
+const MODULE = 'mod-1';
 const ACCEPTED = { outcome: 'accepted', condition: undefined };
 // The message format of a batch, and rhea's number for a sender that settles everything before it is sent.
 const BATCH = 0x80013700;
@@ -23,12 +24,13 @@ const SILENCE_S = 2;
 const ENDED_MS = 8_000;
 const CREDENTIALS = { CBS: 'a token put at $cbs', PLAIN: 'a token as the password of PLAIN' };
 
-/** A device's connection, proven. */
-async function asDevice(muster, way, key) {
+/** A device's connection, proven, or a module's. */
+async function asDevice(muster, way, key, module) {
   const { hostName } = muster.hub;
-  const resource = `${hostName}/devices/${DEVICE}`;
+  const resource = `${hostName}/devices/${DEVICE}${module === undefined ? '' : `/modules/${module}`}`;
   const token = signature(resource, Buffer.from(key, 'base64'));
-  if (way === 'PLAIN') return Peer.open(muster, hostName, { username: `${DEVICE}@sas.${hostName}`, password: token });
+  const own = module === undefined ? DEVICE : `${DEVICE}/${module}`;
+  if (way === 'PLAIN') return Peer.open(muster, hostName, { username: `${own}@sas.${hostName}`, password: token });
   const peer = await Peer.open(muster, hostName);
   assert.equal(await peer.putToken(resource, token), 200);
   return peer;
@@ -164,6 +166,52 @@ for (const [way, credential] of Object.entries(CREDENTIALS)) {
         for (const one of JSON.parse(text(batch))) statuses.set(one.originalMessageId, one.statusCode);
       }
       assert.deepEqual([statuses.get(first), statuses.get(second)], ['Success', 'Rejected']);
+    },
+  );
+
+  check(
+    `a module that was not made for Azure sends, has its twin, is called and is sent messages, by ${way}`,
+    shows('modules: telemetry, twin, direct methods, cloud-to-device with feedback'),
+    async (muster) => {
+      await create(muster, DEVICE);
+      const { responseBody: made } = await registryOf(muster).addModule({ deviceId: DEVICE, moduleId: MODULE });
+      const peer = await asDevice(muster, way, made.authentication.symmetricKey.primaryKey, MODULE);
+      const own = `/devices/${DEVICE}/modules/${MODULE}`;
+      const telemetry = await peer.sender(`${own}/messages/events`);
+      assert.deepEqual(await peer.send(telemetry, { body: data('from the module') }), ACCEPTED);
+      const [{ deviceId, moduleId, body }] = await muster.telemetry(1);
+      assert.deepEqual([deviceId, moduleId, body], [DEVICE, MODULE, 'from the module']);
+
+      const answers = peer.receiver(`${own}/twin`);
+      const questions = await peer.sender(`${own}/twin`);
+      const message_annotations = { operation: 'PATCH', resource: '/properties/reported' };
+      await peer.send(questions, { message_annotations, correlation_id: 'c', body: data('{"running":true}') });
+      assert.equal((await answers.take()).message_annotations.version, 2);
+      const { responseBody: twin } = await registryOf(muster).getModuleTwin(DEVICE, MODULE);
+      assert.equal(twin.properties.reported.running, true);
+
+      const coming = peer.receiver(`${own}/methods/devicebound`).take();
+      const results = await peer.sender(`${own}/methods/devicebound`);
+      const invoked = invoke(muster, DEVICE, MODULE, { methodName: 'reboot', responseTimeoutInSeconds: 15 });
+      const { correlation_id, application_properties: call } = await coming;
+      assert.equal(call['IoThub-methodname'], 'reboot');
+      const application_properties = { 'IoThub-status': rhea.types.wrap_int(207) };
+      await peer.send(results, { correlation_id, application_properties, body: data('{"done":true}') });
+      assert.deepEqual(await invoked, { status: 207, payload: { done: true } });
+
+      const service = await asService(muster, way);
+      const sender = await service.sender('/messages/devicebound');
+      const asked = { message_id: 'm1', application_properties: { 'iothub-ack': 'full' }, body: data('to the module') };
+      assert.deepEqual(await service.send(sender, { ...asked, to: `${own}/messages/devicebound` }), ACCEPTED);
+      const lost = await service.send(sender, { to: `${own}-2/messages/devicebound`, body: data('to nobody') });
+      assert.deepEqual(lost, { outcome: 'rejected', condition: 'amqp:not-found' });
+      assert.equal(text(await peer.receiver(`${own}/messages/devicebound`).take()), 'to the module');
+      const [told] = JSON.parse(text(await service.receiver('/messages/servicebound/feedback').take()));
+      assert.deepEqual([told.deviceId, told.moduleId], [DEVICE, MODULE]);
+      assert.deepEqual([told.originalMessageId, told.statusCode], ['m1', 'Success']);
+      for (const others of [`/devices/${DEVICE}`, `${own}-2`]) {
+        await assert.rejects(peer.sender(`${others}/messages/events`), { condition: 'amqp:unauthorized-access' });
+      }
     },
   );
 
@@ -358,9 +406,9 @@ check(
   { ...RHEA, transport: 'amqp', credential: CREDENTIALS.PLAIN, feature: 'redirect from the hub to its event hub, read from a time on' },
   async (muster) => {
     const { hostName, name } = muster.hub;
-    const before = Date.now() - 1;
     const device = await asDevice(muster, 'PLAIN', await create(muster, DEVICE));
-    await device.send(await device.sender(`/devices/${DEVICE}/messages/events`), { body: data('0') });
+    const telemetry = await device.sender(`/devices/${DEVICE}/messages/events`);
+    await device.send(telemetry, { body: data('0') });
     const reader = await asReader(muster, 'CBS');
     const partition = `ConsumerGroups/$Default/Partitions/${await filled(reader, name)}`;
     const service = await asService(muster, 'PLAIN');
@@ -378,8 +426,16 @@ check(
         told.push(address);
       }
     }
-    const filter = rhea.filter.selector(`amqp.annotation.x-opt-enqueuedtimeutc > ${before}`);
-    assert.equal(text(await reader.receiver({ address: told.at(-1), filter }).take()), '0');
+    const address = told.at(-1);
+    const first = await reader.receiver(address).take();
+    const stored = first.message_annotations['x-opt-enqueued-time'];
+    // What is sent from then on is stored later.
+    while (Date.now() <= stored);
+    await device.send(telemetry, { body: data('1') });
+    for (const [time, expected] of [[stored - 1, '0'], [stored, '1']]) {
+      const filter = rhea.filter.selector(`amqp.annotation.x-opt-enqueuedtimeutc > ${time}`);
+      assert.equal(text(await reader.receiver({ address, filter }).take()), expected);
+    }
     const stranger = await asService(muster, 'PLAIN', 'registryRead');
     const refused = stranger.receiver(`amqps://${hostName}/messages/events/$management`);
     assert.equal(await refused.refusal(), 'amqp:unauthorized-access');
