@@ -35,20 +35,25 @@ class Epoch(ReceiverOption):
 
 
 class Peer:
-    """A connection: by SASL PLAIN if there is a user, else as nobody, with tokens to be put."""
+    """A connection: by SASL EXTERNAL with a certificate, by PLAIN with a user, else as nobody, with tokens to be put."""
 
-    def __init__(self, muster, host: str, user: str | None = None, password: str | None = None):
+    def __init__(self, muster, host: str, user: str | None = None, password: str | None = None, certificate=None):
         trust = SSLDomain(SSLDomain.MODE_CLIENT)
         trust.set_trusted_ca_db(muster.endpoints["caFile"])
         trust.set_peer_authentication(SSLDomain.VERIFY_PEER_NAME)
+        mechanism = "PLAIN" if user else "ANONYMOUS"
+        if certificate is not None:
+            trust.set_credentials(f"{certificate}.chain.pem", f"{certificate}.key.pem", None)
+            mechanism = "EXTERNAL"
         self.connection = BlockingConnection(
             f"amqps://{host}:{muster.endpoints['ports']['amqps']}",
             timeout=WAIT_S,
             ssl_domain=trust,
-            allowed_mechs="PLAIN" if user else "ANONYMOUS",
+            allowed_mechs=mechanism,
             user=user,
             password=password,
         )
+        assert self.connection.conn.transport.sasl().mech == mechanism
 
     def __enter__(self):
         return self

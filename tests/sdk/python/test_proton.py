@@ -6,14 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import pytest
+from certificates import make
 from peer import Epoch, Peer, annotated, binary, signature, take, text
 from proton import ConnectionException, Delivery, Message
 from proton.reactor import Selector
 from proton.utils import LinkDetached, SendException
+from provisioningserviceclient.models import IndividualEnrollment
+from test_events import events
 from test_hub import create
+from test_provisioning import by_client_certificate, service_of
 
 PROTON = {"client": "python-qpid-proton", "version": version("python-qpid-proton"), "transport": "amqp"}
 DEVICE = {**PROTON, "credential": "symmetric key"}
+BY_CERTIFICATE = {**PROTON, "credential": "X.509"}
 SERVICE = {**PROTON, "credential": "hub policy"}
 WAYS = ["CBS", "PLAIN"]
 
@@ -62,21 +67,54 @@ def test_a_device_registers(muster):
     service = muster.provisioning
     address = f"{service['idScope']}/registrations/dev-1"
     with Peer(muster, service["deviceEndpoint"], address, signature(address, key, "registration")) as peer:
-        answers, requests = peer.receiver(address), peer.sender(address)
-
-        def ask(**said):
-            properties = {f"iotdps-{name.replace('_', '-')}": value for name, value in said.items()}
-            requests.send(binary("{}", properties=properties, correlation_id="c-1"))
-            answer = take(answers)
-            assert answer.correlation_id == "c-1"
-            return json.loads(text(answer))
-
-        state = ask(operation_type="iotdps-register")
-        while state["status"] == "assigning":
-            operation = {"operation_type": "iotdps-get-operationstatus", "operation_id": state["operationId"]}
-            state = ask(**operation)
+        state = register(peer, address)
     assert state["status"] == "assigned"
     assert state["registrationState"]["assignedHub"] == muster.hub["hostName"]
+
+
+def register(peer: Peer, address: str) -> dict:
+    """Registers and polls until it is told what came of it."""
+    answers, requests = peer.receiver(address), peer.sender(address)
+
+    def ask(**said) -> dict:
+        properties = {f"iotdps-{name.replace('_', '-')}": value for name, value in said.items()}
+        requests.send(binary("{}", properties=properties, correlation_id="c-1"))
+        answer = take(answers)
+        assert answer.correlation_id == "c-1"
+        return json.loads(text(answer))
+
+    state = ask(operation_type="iotdps-register")
+    while state["status"] == "assigning":
+        state = ask(operation_type="iotdps-get-operationstatus", operation_id=state["operationId"])
+    return state
+
+
+@pytest.mark.shows(**BY_CERTIFICATE, feature="SASL EXTERNAL: provisioning, then telemetry; refused (another's certificate)")
+def test_a_device_registers_and_sends_by_its_certificate(muster, tmp_path):
+    make(muster, tmp_path, "device", "dev-x")
+    make(muster, tmp_path, "device", "other")
+    entry = by_client_certificate((tmp_path / "dev-x.pem").read_text())
+    service_of(muster).create_or_update(IndividualEnrollment.create("dev-x", entry))
+    service, host = muster.provisioning, muster.hub["hostName"]
+    address = f"{service['idScope']}/registrations/dev-x"
+    with Peer(muster, service["deviceEndpoint"], certificate=tmp_path / "dev-x") as peer:
+        state = register(peer, address)
+    assert (state["status"], state["registrationState"]["assignedHub"]) == ("assigned", host)
+    with Peer(muster, host, certificate=tmp_path / "dev-x") as peer:
+        peer.sender("/devices/dev-x/messages/events").send(binary("by certificate"))
+        with pytest.raises(LinkDetached, match="amqp:unauthorized-access"):
+            peer.sender("/devices/dev-1/messages/events").send(binary("not mine"))
+    (event,) = events(muster, "--from", "start", "--count", "1")
+    assert (event["deviceId"], event["body"]) == ("dev-x", "by certificate")
+    assert json.loads(event["annotations"]["iothub-connection-auth-method"])["type"] == "x509"
+    with Peer(muster, service["deviceEndpoint"], certificate=tmp_path / "other") as impostor:
+        with pytest.raises(SendException) as refused:
+            register(impostor, address)
+        assert refused.value.state == Delivery.REJECTED
+    assert muster.command("why", "dev-x")["cause"] == "common-name-differs"
+    with Peer(muster, host, certificate=tmp_path / "other") as impostor:
+        with pytest.raises(LinkDetached, match="amqp:unauthorized-access"):
+            impostor.sender("/devices/dev-x/messages/events").send(binary("not mine"))
 
 
 @pytest.mark.shows(**DEVICE, feature="provisioning: refused (wrong key)")
