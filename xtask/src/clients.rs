@@ -130,7 +130,7 @@ fn methods(results: &[Value], lists: Vec<List>) -> BTreeMap<String, Methods> {
         if let (Some(client), Some(version)) = (member("client"), member("version"))
             && let Some(methods) = packages.get_mut(client)
         {
-            methods.version = Some(version.to_owned());
+            methods.version = methods.version.take().max(Some(version.to_owned()));
         }
     }
     packages
@@ -226,9 +226,10 @@ mod tests {
     fn the_order_of_results_changes_nothing() {
         let using = |test, method| result(test, json!({ "pack": [method] }));
         let mut results = vec![using("b", "C.get"), using("a", "C.get"), using("c", "C.put")];
+        results.push(json!({ "test": "d", "client": "pack", "version": "1.1", "transport": "https" }));
         let lists = || vec![list("pack", "C.ask", "one | two")];
         let first = text(&results, lists()).unwrap();
-        assert!(first.contains("|\n| pack 1.2 | mqtt | - | - |\n\n# Methods"), "{first}");
+        assert!(first.contains("|\n| pack 1.1 | https | - | - |\n| pack 1.2 | mqtt | - | - |\n\n# Methods"), "{first}");
         results.reverse();
         assert_eq!(text(&results, lists()).unwrap(), first);
         let expected = "

@@ -15,7 +15,8 @@ import { check, client } from '../muster.mjs';
 // The version that the device client brings along.
 const storage = createRequire(createRequire(import.meta.url).resolve('azure-iot-device'))('@azure/storage-blob');
 
-const SHOWN = { ...client('azure-iot-device'), transport: 'https', credential: 'symmetric key' };
+// A package of PyPI has the same name.
+const SHOWN = { ...client('azure-iot-device'), client: 'azure-iot-device (npm)', transport: 'https', credential: 'symmetric key' };
 const BIG = randomBytes(9 * 1024 * 1024 + 17);
 const BYTES = { small: Buffer.from('hello'), big: BIG };
 
