@@ -38,7 +38,7 @@ pub struct Session {
     asks: Asks,
     opened: Opened,
     closed: Option<CloseReason>,
-    /// How long a client that is let in has to prove something.
+    /// How long a client that is let in and showed no certificate has to prove something.
     proof_timeout: Duration,
     /// When that time is up; `None` before the client is let in, and once something is proven.
     proof_due: Option<Instant>,
@@ -76,7 +76,8 @@ impl Session {
                         self.send_away(now);
                     } else {
                         self.connection.open(Map::EMPTY, now);
-                        self.proof_due = Some(now + self.proof_timeout);
+                        // Of a certificate it is seen with the first link whose it is, and Node links what it uses alone.
+                        self.proof_due = (!self.opened.has_certificate).then(|| now + self.proof_timeout);
                         self.look_for_proof();
                     }
                 }

@@ -34,14 +34,23 @@ pub struct Client {
 impl Client {
     /// A connection with a session, opened without SASL as Node does.
     pub fn open() -> Self {
-        let mut client = Self::dial(false);
+        Self::begun(false)
+    }
+
+    /// A connection whose handshake showed a certificate.
+    pub fn with_certificate() -> Self {
+        Self::begun(true)
+    }
+
+    fn begun(has_certificate: bool) -> Self {
+        let mut client = Self::dial(false, has_certificate);
         client.begin();
         client
     }
 
     /// A connection whose client chooses PLAIN.
     pub fn plain(user: &str, password: &str) -> Self {
-        let mut client = Self::dial(true);
+        let mut client = Self::dial(true, true);
         let offered = client.events.pop_front();
         assert!(matches!(offered, Some(Event::SaslMechanisms(_))), "{offered:?}");
         let initial_response = Some(format!("\0{user}\0{password}").into());
@@ -51,7 +60,7 @@ impl Client {
         client
     }
 
-    fn dial(with_sasl: bool) -> Self {
+    fn dial(with_sasl: bool, has_certificate: bool) -> Self {
         let (limits, now) = (Arc::new(Limits::default()), Instant::now());
         let opening = ClientOpening {
             container_id: "client".into(),
@@ -60,7 +69,7 @@ impl Client {
             with_sasl,
         };
         let mut client = Self {
-            session: AmqpSession::new(Arc::clone(&limits), Arc::new(Refuses), true, now),
+            session: AmqpSession::new(Arc::clone(&limits), Arc::new(Refuses), has_certificate, now),
             connection: Connection::client(limits, opening, now),
             now,
             link_session: None,

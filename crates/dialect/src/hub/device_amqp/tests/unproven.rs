@@ -76,6 +76,17 @@ fn a_client_that_has_proved_something_stays() {
 }
 
 #[test]
+fn a_client_with_a_certificate_may_take_its_time_to_link() {
+    let mut client = Client::with_certificate();
+    pass(&mut client, 3 * almost());
+    assert_eq!(client.session.closed(), None);
+    client.attach("telemetry", Role::Sender, "/devices/dev-1/messages/events");
+    let ask = client.ask();
+    client.reply(&ask, Ok(connected(&seat("dev-1", 1))));
+    assert_eq!(client.session.closed(), None);
+}
+
+#[test]
 fn what_is_refused_on_the_spot_is_found_by_a_tracking_id() {
     let mut client = Client::open();
     for (address, code) in [("/nothing/here", 404_006), ("/devices/dev-1/nothing", 404_006)] {
