@@ -107,7 +107,7 @@ impl Change {
         }
     }
 
-    /// The value of `iothub-message-schema`.
+    /// What the body is made by.
     const fn schema(self) -> &'static str {
         match self.source() {
             EventSource::Lifecycle => "deviceLifecycleNotification",
@@ -154,7 +154,6 @@ impl Event {
             ("moduleId", module.map(str::to_owned)),
             ("opType", Some(self.change.operation().to_owned())),
             ("operationTimestamp", Some(document::moment(self.at))),
-            ("iothub-message-schema", Some(self.change.schema().to_owned())),
         ];
         let named = |(name, value): (&str, Option<String>)| value.map(|value| (name.to_owned(), Some(value)));
         let system = SystemProperties {
@@ -162,6 +161,7 @@ impl Event {
             user_id: Some(hub.name.as_str().to_owned()),
             content_type: Some(self.change.content_type().to_owned()),
             content_encoding: Some("utf-8".to_owned()),
+            message_schema: Some(self.change.schema().to_owned()),
             ..SystemProperties::default()
         };
         Message {

@@ -25,6 +25,15 @@ pub const RETAIN_MARK: (&str, &str) = ("mqtt-retain", "true");
 /// Application property of a message that a device left for the case that its connection breaks.
 pub const WILL_MARK: (&str, &str) = ("iothub-MessageType", "Will");
 
+/// Application property that says when a message was made (`contract/hub-device.md 2.7` and `4.6`, as the next ones).
+const CREATION_TIME: &str = "iothub-creation-time-utc";
+/// What older clients call [`CREATION_TIME`].
+const CREATION_TIME_OF_OLD: &str = "iothub-creationtimeutc";
+/// Application property that names what the body is made by.
+const MESSAGE_SCHEMA: &str = "iothub-message-schema";
+/// Application property that names the output by which a module sent.
+const OUTPUT_NAME: &str = "iothub-outputname";
+
 /// A message as a device sent it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Draft {
@@ -123,6 +132,26 @@ impl SystemProperties {
         let meaning = [component, output_name, interface_id, message_schema, diagnostic_id, correlation_context];
         identity.into_iter().chain(meaning).flatten()
     }
+
+    /// Those that are application properties on their way to readers, and what they are called there.
+    fn named(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let named = [
+            (CREATION_TIME, &self.created_at),
+            (MESSAGE_SCHEMA, &self.message_schema),
+            (OUTPUT_NAME, &self.output_name),
+        ];
+        named.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)))
+    }
+
+    /// Where an application property is kept whose name has a meaning of its own.
+    fn meant(&mut self, name: &str) -> Option<&mut Option<String>> {
+        Some(match name {
+            CREATION_TIME | CREATION_TIME_OF_OLD => &mut self.created_at,
+            MESSAGE_SCHEMA => &mut self.message_schema,
+            OUTPUT_NAME => &mut self.output_name,
+            _ => return None,
+        })
+    }
 }
 
 /// How a message came about.
@@ -202,13 +231,27 @@ impl Draft {
         }
     }
 
-    /// Sets an application property; an earlier one of the same name gives its place to it.
+    /// Sets an application property; an earlier one of the same name gives its place to it. One whose name has a meaning of
+    /// its own is a system property, whichever protocol it came by.
     pub fn set_property(&mut self, name: &str, value: Option<&str>) {
         let value = value.map(str::to_owned);
+        if let Some(slot) = self.system.meant(name) {
+            *slot = value;
+            return;
+        }
         match self.properties.iter_mut().find(|(known, _)| known == name) {
             Some((_, present)) => *present = value,
             None => self.properties.push((name.to_owned(), value)),
         }
+    }
+
+    /// The application properties as readers are told them: the sender's own in the order sent, and behind them the system
+    /// properties that are called so. Each name is there once.
+    pub fn told_properties(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        let own = self.properties.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
+        let is_own = |name: &str| self.properties.iter().any(|(known, _)| known == name);
+        let named = self.system.named().filter(move |(name, _)| !is_own(name));
+        own.chain(named.map(|(name, value)| (name, Some(value))))
     }
 
     /// Marks the message as [`RETAIN_MARK`] or [`WILL_MARK`] says; does not count towards the limits.
@@ -327,6 +370,41 @@ mod tests {
         let marked = with(&[("mqtt-retain", Some("no")), ("a", None)]).marked(RETAIN_MARK).marked(WILL_MARK);
         let expected = with(&[("mqtt-retain", Some("true")), ("a", None), ("iothub-MessageType", Some("Will"))]);
         assert_eq!(marked, expected);
+    }
+
+    #[test]
+    fn a_property_whose_name_has_a_meaning_is_a_system_property_that_readers_are_told_by_that_name() {
+        let mut draft = with(&[("a", None)]);
+        let said = [
+            ("iothub-creationtimeutc", Some("old")),
+            ("iothub-creation-time-utc", Some("noon")),
+            ("iothub-message-schema", Some("schema")),
+            ("iothub-outputname", Some("out")),
+            ("b", Some("c")),
+        ];
+        for (name, value) in said {
+            draft.set_property(name, value);
+        }
+        let system = SystemProperties {
+            created_at: Some("noon".into()),
+            message_schema: Some("schema".into()),
+            output_name: Some("out".into()),
+            ..SystemProperties::default()
+        };
+        assert_eq!(draft, Draft { system, ..with(&[("a", None), ("b", Some("c"))]) });
+        let told = |draft: &Draft| -> Vec<(String, Option<String>)> {
+            let owned = |(name, value): (&str, Option<&str>)| (name.to_owned(), value.map(str::to_owned));
+            draft.told_properties().map(owned).collect()
+        };
+        let expected = with(&[("a", None), ("b", Some("c")), said[1], said[2], said[3]]);
+        assert_eq!(told(&draft), expected.properties);
+
+        let kept_as_sent = with(&[("iothub-outputname", Some("own"))]);
+        draft.properties.clone_from(&kept_as_sent.properties);
+        let expected = with(&[("iothub-outputname", Some("own")), said[1], said[2]]);
+        assert_eq!(told(&draft), expected.properties, "no name twice");
+        draft.set_property("iothub-message-schema", None);
+        assert_eq!(draft.system.message_schema, None);
     }
 
     #[test]

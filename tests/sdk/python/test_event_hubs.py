@@ -1,13 +1,16 @@
 """azure-eventhub reads at a hub's Event Hubs-compatible endpoint what azure-iot-device sent to it."""
 
 import asyncio
+import base64
 import json
 import queue
+import ssl
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
+from urllib.request import Request, urlopen
 
 import pytest
 from azure.core.rest import HttpRequest
@@ -15,8 +18,10 @@ from azure.eventhub import EventHubConsumerClient, TransportType
 from azure.eventhub.aio import EventHubConsumerClient as AsyncConsumerClient
 from azure.eventhub.exceptions import AuthenticationError, EventHubError
 from azure.iot.device import Message
-from test_hub import connect, create
+from peer import annotated, binary, signature
+from test_hub import connect, create, enter
 from test_management import GROUP, management_of
+from test_proton import as_device
 
 READER = {"client": "azure-eventhub", "version": version("azure-eventhub"), "credential": "hub policy"}
 TRANSPORTS = ["amqp", "amqp-ws"]
@@ -171,6 +176,77 @@ def test_a_reader_gets_all_that_was_said_of_a_message(muster, transport):
     assert said[b"iothub-message-source"] == b"Telemetry"
     assert said[b"iothub-enqueuedtime"] == said[b"x-opt-enqueued-time"]
     assert b"iothub-connection-module-id" not in said
+
+
+# What devices say beside their own properties: as a topic has it, as AMQP and HTTPS have it, and as readers are told.
+MEANT = [
+    ("$.ctime", "iothub-creation-time-utc", "iothub-creationtimeutc", "2024-01-31T12:00:00.0000000Z"),
+    ("$.schema", "iothub-message-schema", "iothub-messageschema", "schema/1"),
+    ("$.on", "iothub-outputname", None, "out"),
+    ("$.sub", "dt-subject", "dt-subject", "thermostat1"),
+    ("$.ifid", "iothub-interface-id", "iothub-interface-id", "urn:azureiot:Security:SecurityAgent:1"),
+    ("$.diagid", "Diagnostic-Id", None, "0af7651916cd43dd"),
+    ("$.diagctx", "Correlation-Context", None, "creationtimeutc=noon"),
+]
+AS_PROPERTIES = {"iothub-creation-time-utc", "iothub-message-schema", "iothub-outputname"}
+
+
+def over_mqtt(muster, key: str):
+    client = connect(muster, "dev-1", key)
+    message = Message("over MQTT")
+    message.custom_properties.update({"own": "x", **{short: value for short, _, _, value in MEANT}})
+    client.send_message(message)
+    client.shutdown()
+
+
+def over_amqp(muster, key: str):
+    said = {name: value for _, name, _, value in MEANT if name in AS_PROPERTIES}
+    annotations = annotated(**{name: value for _, name, _, value in MEANT if name not in AS_PROPERTIES})
+    with as_device(muster, "CBS", key) as peer:
+        telemetry = peer.sender("/devices/dev-1/messages/events")
+        telemetry.send(binary("over AMQP", annotations=annotations, properties={"own": "x", **said}))
+
+
+def over_https(muster, key: str):
+    host = muster.hub["hostName"]
+    headers = {header: value for _, _, header, value in MEANT if header}
+    headers["Authorization"] = signature(f"{host}/devices/dev-1", base64.b64decode(key))
+    url = f"https://{host}/devices/dev-1/messages/events?api-version=2021-04-12"
+    request = Request(url, b"over HTTPS", {"iothub-app-own": "x", **headers})
+    with urlopen(request, context=ssl.create_default_context(cafile=muster.endpoints["caFile"])) as answer:
+        assert answer.status == 204
+
+
+@pytest.mark.shows(**READER, transport="amqp", feature="what devices say of time, schema, output, component and trace, however sent")
+def test_a_reader_gets_what_has_a_name_of_the_hub(muster):
+    key = create(muster, "dev-1")
+    for send_over in [over_mqtt, over_amqp, over_https]:
+        send_over(muster, key)
+    events = read(muster, 3)
+    assert bodies(events) == ["over MQTT", "over AMQP", "over HTTPS"]
+    for event in events:
+        by_https = event.body_as_str() == "over HTTPS"
+        meant = {name: value for _, name, header, value in MEANT if header or not by_https}
+        properties = {name.decode(): value.decode() for name, value in event.properties.items()}
+        assert properties == {"own": "x", **{name: meant[name] for name in meant.keys() & AS_PROPERTIES}}
+        said = {name.decode(): value for name, value in event.raw_amqp_message.annotations.items()}
+        annotations = set(meant) - AS_PROPERTIES | {"iothub-creation-time-utc"}
+        assert {name: said[name].decode() for name in annotations} == {name: meant[name] for name in annotations}
+        assert not said.keys() & {"iothub-message-schema", "iothub-outputname"}
+
+
+@pytest.mark.shows(**READER, transport="amqp", feature="by what a device with a certificate was let in")
+def test_a_reader_gets_by_what_a_certificate_was_let_in(muster, tmp_path):
+    client = enter(muster, "dev-1", "X.509", tmp_path, "mqtt")
+    client.send_message("a")
+    client.shutdown()
+    (event,) = read(muster, 1)
+    assert json.loads(event.system_properties[b"iothub-connection-auth-method"]) == {
+        "scope": "device",
+        "type": "x509",
+        "issuer": "iothub",
+        "acceptingIpFilterRule": None,
+    }
 
 
 @pytest.mark.shows(**READER, feature="every place to begin at, itself included or not")

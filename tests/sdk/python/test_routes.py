@@ -81,7 +81,8 @@ def test_messages_go_where_routes_take_them(muster, hook, tmp_path):
     client, elsewhere = (connect(muster, name, create(muster, name)) for name in ["dev-1", "dev-2"])
     muster.command("twin", "update", "dev-1", "--tags", json.dumps({"site": "cave"}))
     send(elsewhere, {"temperature": 11}, level="low")
-    send(client, {"temperature": 30}, level="critical")
+    system = {"$.schema": "schema/1", "$.on": "out", "$.diagid": "0af7651916cd43dd", "$.ctime": "2024-01-31T12:00:00Z"}
+    send(client, {"temperature": 30}, level="critical", **system)
     send(client, {"temperature": 10}, level="critical")
     send(client, {"temperature": 12}, level="low")
     client.send_message("no JSON")
@@ -92,8 +93,15 @@ def test_messages_go_where_routes_take_them(muster, hook, tmp_path):
     assert (path, headers["Authorization"]) == ("/in?from=hub", SECRET)
     assert headers["Content-Type"].startswith("application/cloudevents+json")
     assert (event["specversion"], event["type"]) == ("1.0", "Microsoft.Devices.DeviceTelemetry")
-    assert event["data"]["properties"] == {"level": "critical"}
-    assert event["data"]["systemProperties"]["iothub-connection-device-id"] == "dev-1"
+    assert event["data"]["properties"] == {
+        "level": "critical",
+        "iothub-creation-time-utc": system["$.ctime"],
+        "iothub-message-schema": system["$.schema"],
+        "iothub-outputname": system["$.on"],
+    }
+    told = event["data"]["systemProperties"]
+    assert told["iothub-connection-device-id"] == "dev-1"
+    assert (told["iothub-creation-time-utc"], told["Diagnostic-Id"]) == (system["$.ctime"], system["$.diagid"])
     sequences = [int(event["sequence"]) for event in everything.events if event["subject"] == "devices/dev-1"]
     assert sequences == sorted(set(sequences))
     assert everything.requests[0][1]["Content-Type"].startswith("application/cloudevents-batch+json")

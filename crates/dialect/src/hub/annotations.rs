@@ -39,6 +39,8 @@ pub fn annotations<'m>(message: &'m Message, enqueued_at: UnixTime) -> impl Iter
         ("dt-subject", text(&system.component)),
         ("iothub-interface-id", text(&system.interface_id)),
         ("iothub-creation-time-utc", text(&system.created_at)),
+        ("Diagnostic-Id", text(&system.diagnostic_id)),
+        ("Correlation-Context", text(&system.correlation_context)),
     ]
     .into_iter()
     .filter_map(|(name, said)| Some((name, said?)))
@@ -61,7 +63,7 @@ fn authentication_text(message: &Message, method: AuthenticationMethod) -> Strin
     let (scope, kind, issuer) = match method {
         AuthenticationMethod::DeviceKey => (owner, "sas", "iothub"),
         AuthenticationMethod::PolicyKey => ("hub", "sas", "iothub"),
-        AuthenticationMethod::X509 => (owner, "x509", "external"),
+        AuthenticationMethod::X509 => (owner, "x509", "iothub"),
     };
     format!("{{\"scope\":\"{scope}\",\"type\":\"{kind}\",\"issuer\":\"{issuer}\",\"acceptingIpFilterRule\":null}}")
 }

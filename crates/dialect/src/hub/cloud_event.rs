@@ -61,7 +61,7 @@ fn subject(sender: &IdentityName) -> String {
 fn data(parcel: &Parcel) -> Map<String, Value> {
     let Parcel { place, message, .. } = parcel;
     let draft = &message.draft;
-    let properties = draft.properties.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    let properties = draft.told_properties().map(|(name, value)| (name.to_owned(), json!(value))).collect();
     let said = annotations(message, place.enqueued_at).map(|(name, said)| match said {
         Said::Text(text) => (name.to_owned(), json!(text)),
         Said::Moment(moment) => (name.to_owned(), json!(time::rfc3339(moment))),
@@ -91,6 +91,13 @@ mod tests {
         let system = SystemProperties {
             content_type: said.map(str::to_owned),
             content_encoding: Some("utf-8".to_owned()),
+            created_at: Some("noon".to_owned()),
+            message_schema: Some("schema".to_owned()),
+            output_name: Some("out".to_owned()),
+            interface_id: Some("urn:i".to_owned()),
+            component: Some("thermostat".to_owned()),
+            diagnostic_id: Some("trace".to_owned()),
+            correlation_context: Some("ctx".to_owned()),
             ..SystemProperties::default()
         };
         let properties = vec![("level".to_owned(), Some("hot".to_owned())), ("bare".to_owned(), None)];
@@ -131,8 +138,25 @@ mod tests {
                 "3",
             ];
             assert_eq!(members.map(|member| event[member].as_str().unwrap_or_default()), expected);
-            assert_eq!(event["data"]["properties"], json!({ "level": "hot", "bare": null }));
-            assert_eq!(event["data"]["systemProperties"]["iothub-connection-device-id"], "dev-1");
+            let properties = json!({
+                "level": "hot",
+                "bare": null,
+                "iothub-creation-time-utc": "noon",
+                "iothub-message-schema": "schema",
+                "iothub-outputname": "out",
+            });
+            assert_eq!(event["data"]["properties"], properties);
+            let said = [
+                ("iothub-connection-device-id", "dev-1"),
+                ("iothub-creation-time-utc", "noon"),
+                ("iothub-interface-id", "urn:i"),
+                ("dt-subject", "thermostat"),
+                ("Diagnostic-Id", "trace"),
+                ("Correlation-Context", "ctx"),
+            ];
+            for (name, value) in said {
+                assert_eq!(event["data"]["systemProperties"][name], value, "{name}");
+            }
         }
     }
 }

@@ -131,6 +131,7 @@ mod tests {
                 property("none", None),
                 property("", Some("nameless")),
                 property("iothub-ack", Some("forged")),
+                property("iothub-operation", Some("reboot")),
             ],
             expires_at: Some(UnixTime::from_seconds(0)),
             acknowledgement: Acknowledgement::Full,
@@ -154,7 +155,8 @@ mod tests {
             (LOCK, "01234567-89ab-4def-8123-456789abcdef".into()),
         ]);
         assert_eq!(message.message_annotations, annotations);
-        let expected = Map::from_iter([("iothub-ack", "full"), ("key", "v/ä"), ("empty", "")]);
+        let expected =
+            Map::from_iter([("iothub-ack", "full"), ("key", "v/ä"), ("empty", ""), ("iothub-operation", "reboot")]);
         assert_eq!(message.application_properties, expected);
         assert_eq!(message.body, Body::data("{}"));
     }

@@ -131,10 +131,7 @@ fn draft(message: Message) -> Result<Draft, InvalidTelemetry> {
     }
     for (name, value) in &message.application_properties.0 {
         let Some(name) = name.as_str() else { continue };
-        match meaningful(&mut draft.system, name) {
-            Some(slot) => *slot = text(value),
-            None => draft.set_property(name, text(value).as_deref()),
-        }
+        draft.set_property(name, text(value).as_deref());
         if draft.properties.len() > PROPERTIES_MAX {
             let properties = draft.properties.len();
             return Err(InvalidTelemetry::Message(InvalidMessage::TooManyProperties { properties }));
@@ -151,16 +148,6 @@ fn annotated<'a>(system: &'a mut SystemProperties, name: &str) -> Option<&'a mut
         "dt-subject" => &mut system.component,
         "Diagnostic-Id" => &mut system.diagnostic_id,
         "Correlation-Context" => &mut system.correlation_context,
-        _ => return None,
-    })
-}
-
-/// Where an application property is kept whose name has a meaning of its own.
-fn meaningful<'a>(system: &'a mut SystemProperties, name: &str) -> Option<&'a mut Option<String>> {
-    Some(match name {
-        "iothub-creation-time-utc" | "iothub-creationtimeutc" => &mut system.created_at,
-        "iothub-message-schema" => &mut system.message_schema,
-        "iothub-outputname" => &mut system.output_name,
         _ => return None,
     })
 }

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use domain::clock::UnixTime;
-use domain::message::{Message, Property, SystemProperties};
+use domain::message::{Message, SystemProperties};
 use serde_json::{Map, Value, json};
 
 use crate::hub::annotations::{Said, annotations};
@@ -23,7 +23,7 @@ struct Shown<'m> {
     place: (u64, u64),
     enqueued_at: UnixTime,
     system: &'m SystemProperties,
-    properties: &'m [Property],
+    properties: Map<String, Value>,
     annotations: Map<String, Value>,
     body: &'m Bytes,
 }
@@ -37,7 +37,7 @@ pub fn show(message: &Message, (sequence, offset): (u64, u64), enqueued_at: Unix
         place: (sequence, offset),
         enqueued_at,
         system: &message.draft.system,
-        properties: &message.draft.properties,
+        properties: message.draft.told_properties().map(show_property).collect(),
         annotations: annotations(message, enqueued_at).map(show_annotation).collect(),
         body: &message.draft.body,
     }
@@ -59,7 +59,7 @@ pub fn show_received(partition: u16, received: &Received) -> Value {
         place: (received.sequence, received.offset),
         enqueued_at: received.enqueued_at,
         system: &received.system,
-        properties: &received.properties,
+        properties: received.properties.iter().map(|(name, value)| show_property((name, value.as_deref()))).collect(),
         annotations: received.annotations.iter().filter_map(annotated).collect(),
         body: &received.body,
     }
@@ -77,7 +77,7 @@ impl Shown<'_> {
             ("offset", json!(offset.to_string())),
             ("enqueuedTime", json!(time::rfc3339(self.enqueued_at))),
             ("systemProperties", Value::Object(show_system(self.system))),
-            ("properties", Value::Object(self.properties.iter().map(show_property).collect())),
+            ("properties", Value::Object(self.properties)),
             ("annotations", Value::Object(self.annotations)),
         ]);
         let (name, body) = show_body(self.body, self.system.content_type.as_deref());
@@ -94,8 +94,8 @@ fn show_annotation((name, said): (&'static str, Said<'_>)) -> (String, Value) {
     (name.to_owned(), said)
 }
 
-fn show_property((name, value): &Property) -> (String, Value) {
-    (name.clone(), json!(value))
+fn show_property((name, value): (&str, Option<&str>)) -> (String, Value) {
+    (name.to_owned(), json!(value))
 }
 
 fn show_system(system: &SystemProperties) -> Map<String, Value> {
@@ -162,17 +162,33 @@ mod tests {
             (b"\xff\x00", json_type, "bodyBase64", json!("/wA=")),
         ];
         for (body, content_type, name, expected) in bodies {
-            let system = SystemProperties { content_type: content_type.map(str::to_owned), ..Default::default() };
+            let some = |text: &str| Some(text.to_owned());
+            let system = SystemProperties {
+                content_type: content_type.map(str::to_owned),
+                created_at: some("2024-01-31T11:00:00Z"),
+                output_name: some("out"),
+                message_schema: some("schema"),
+                diagnostic_id: some("trace"),
+                correlation_context: some("ctx"),
+                ..SystemProperties::default()
+            };
             let properties = vec![("alert".to_owned(), Some("yes".to_owned())), ("bare".to_owned(), None)];
             let message = message(Draft { body: Bytes::from_static(body), system, properties });
             let enqueued_at = UnixTime::from_micros(1_706_702_400_123_000);
             let shown = show(&message, (3, 4_096), enqueued_at);
             assert_eq!(shown[name], expected);
-            assert_eq!(shown["properties"], json!({ "alert": "yes", "bare": null }));
+            let properties = json!({
+                "alert": "yes",
+                "bare": null,
+                "iothub-creation-time-utc": "2024-01-31T11:00:00Z",
+                "iothub-message-schema": "schema",
+                "iothub-outputname": "out",
+            });
+            assert_eq!(shown["properties"], properties);
             assert_eq!((&shown["partition"], &shown["sequenceNumber"]), (&json!(2), &json!(3)));
             assert_eq!(shown["offset"], json!("4096"));
             let method =
-                "{\"scope\":\"device\",\"type\":\"x509\",\"issuer\":\"external\",\"acceptingIpFilterRule\":null}";
+                "{\"scope\":\"device\",\"type\":\"x509\",\"issuer\":\"iothub\",\"acceptingIpFilterRule\":null}";
             assert_eq!(shown["annotations"]["iothub-connection-auth-method"], json!(method));
             assert_eq!(shown["annotations"]["iothub-enqueuedtime"], json!(1_706_702_400_123_i64));
             assert_eq!(shown["annotations"].get("iothub-connection-module-id"), None);

@@ -73,7 +73,7 @@ fn parse_sample(body: &Value) -> Result<Sample, Refused> {
     let mut draft = Draft { body: text(message, "body")?.unwrap_or_default().into(), ..Draft::default() };
     for (name, value) in object(message, "appProperties")?.and_then(Value::as_object).into_iter().flatten() {
         let value = value.as_str().ok_or_else(|| bad("appProperties", "holds something that is no text"))?;
-        draft.properties.push((name.clone(), Some(value.to_owned())));
+        draft.set_property(name, Some(value));
     }
     let (mut device, mut module) = (SAMPLE_DEVICE.to_owned(), None);
     for (name, value) in object(message, "systemProperties")?.and_then(Value::as_object).into_iter().flatten() {

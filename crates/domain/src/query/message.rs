@@ -95,8 +95,8 @@ pub struct Surroundings<'a> {
 pub fn document(message: &Message, around: Surroundings<'_>, with_body: bool) -> Map<String, Value> {
     let mut document = Map::new();
     let draft = &message.draft;
-    for (name, value) in &draft.properties {
-        document.insert(property_member(name), value.clone().map_or(Value::Null, Value::String));
+    for (name, value) in draft.told_properties() {
+        document.insert(property_member(name), value.map_or(Value::Null, Value::from));
     }
     for (name, value) in system_members(&draft.system) {
         document.extend(value.map(|value| (name.to_owned(), Value::from(value))));

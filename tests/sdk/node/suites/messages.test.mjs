@@ -71,8 +71,9 @@ for (const transport of Object.keys(TRANSPORTS)) {
         const hub = await enter(muster, transport, credential, 'dev-1');
         const inbox = new Inbox(hub);
         const options = ['--correlation-id', 'c 1', '--user-id', 'u', '--content-type', 'application/json'];
+        const properties = ['plain=value', 'odd & key=v/ä +=%', 'iothub-operation=reboot'];
         await send(muster, '{"é": 1}', ...options, '--content-encoding', 'utf-8', '--message-id', 'm/1', '--ack', 'full',
-          '--property', 'plain=value', '--property', 'odd & key=v/ä +=%');
+          ...properties.flatMap((property) => ['--property', property]));
         const [message] = await inbox.take(1);
         assert.equal(message.getData().toString(), '{"é": 1}');
         const { messageId, correlationId, userId, contentType, contentEncoding, to } = message;
@@ -81,10 +82,10 @@ for (const transport of Object.keys(TRANSPORTS)) {
         assert.deepEqual([messageId, correlationId, userId], ['m/1', 'c 1', isAmqp ? '' : 'u']);
         assert.deepEqual([contentType, contentEncoding], ['application/json', 'utf-8']);
         assert.equal(to, '/devices/dev-1/messages/deviceBound');
-        const properties = message.properties.propertyList.map(({ key, value }) => [key, value]);
+        const arrived = message.properties.propertyList.map(({ key, value }) => [key, value]);
         // Over MQTT what feedback is asked for counts as a property with this client.
-        const expected = { plain: 'value', 'odd & key': 'v/ä +=%', ...(isAmqp ? {} : { 'iothub-ack': 'full' }) };
-        assert.deepEqual(Object.fromEntries(properties), expected);
+        const own = { plain: 'value', 'odd & key': 'v/ä +=%', 'iothub-operation': 'reboot' };
+        assert.deepEqual(Object.fromEntries(arrived), { ...own, ...(isAmqp ? {} : { 'iothub-ack': 'full' }) });
         assert.equal(isAmqp ? message.ack : 'full', 'full');
         assert.deepEqual(await feedback(muster, 1), { 'm/1': 'Success' });
         for (const text of NUMBERS) await send(muster, text);

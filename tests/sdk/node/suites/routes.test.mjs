@@ -121,13 +121,16 @@ check(
     const sent = new device.Message('{"a":1}');
     sent.contentType = 'application/json';
     sent.properties.add('level', 'hot');
+    sent.properties.add('$.schema', 'schema/1');
+    sent.properties.add('$.diagctx', 'creationtimeutc=noon');
     await sender.sendEvent(sent);
     const [{ message, address }] = await container.take(1);
     assert.equal(address, 'queue/a');
     assert.equal(message.body.content.toString(), '{"a":1}');
     assert.equal(message.content_type, 'application/json');
-    assert.deepEqual(message.application_properties, { level: 'hot' });
+    assert.deepEqual(message.application_properties, { level: 'hot', 'iothub-message-schema': 'schema/1' });
     assert.equal(message.message_annotations['iothub-connection-device-id'], 'dev-1');
+    assert.equal(message.message_annotations['Correlation-Context'], 'creationtimeutc=noon');
     assert.equal(message.message_annotations['x-opt-partition-key'], 'dev-1');
     assert.match(message.message_id, /^hub-\d+-\d+-\d+$/);
 

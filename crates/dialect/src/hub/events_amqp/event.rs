@@ -105,10 +105,9 @@ fn sent_to(sender: &IdentityName) -> Text {
     }
 }
 
-/// The device's own, all strings. A name without a value has none here either.
+/// All strings. A name without a value has none here either.
 fn application_properties(draft: &Draft) -> Map {
-    let value = |value: &Option<String>| value.as_deref().map_or(Value::Null, Value::from);
-    draft.properties.iter().map(|(name, said)| (name.as_str(), value(said))).collect()
+    draft.told_properties().map(|(name, value)| (name, value.map_or(Value::Null, Value::from))).collect()
 }
 
 /// Numbers of messages never come near the end of what AMQP's `long` holds.

@@ -29,7 +29,7 @@ pub struct Received {
     pub module: Option<String>,
     /// What the sender said of it, as far as readers are told.
     pub system: SystemProperties,
-    /// Application properties in the order sent.
+    /// Application properties, system properties that are called so among them.
     pub properties: Vec<Property>,
     /// What the hub says of it beside its place; texts, and moments as numbers of milliseconds.
     pub annotations: Vec<(String, Value)>,
@@ -61,6 +61,7 @@ impl Received {
 
 fn system(message: &Message) -> SystemProperties {
     let annotated = |name| message.message_annotations.find(name).and_then(text);
+    let named = |name| message.application_properties.find(name).and_then(text);
     let properties = message.properties.as_deref().cloned().unwrap_or_default();
     let moment = |millis: i64| time::rfc3339(UnixTime::from_micros(millis.saturating_mul(1_000)));
     SystemProperties {
@@ -72,8 +73,11 @@ fn system(message: &Message) -> SystemProperties {
         expires_at: properties.absolute_expiry_time.map(moment),
         created_at: annotated("iothub-creation-time-utc"),
         component: annotated("dt-subject"),
+        output_name: named("iothub-outputname"),
         interface_id: annotated("iothub-interface-id"),
-        ..SystemProperties::default()
+        message_schema: named("iothub-message-schema"),
+        diagnostic_id: annotated("Diagnostic-Id"),
+        correlation_context: annotated("Correlation-Context"),
     }
 }
 
@@ -123,8 +127,11 @@ mod tests {
             expires_at: some("2024-01-31T12:00:00.0000000Z"),
             created_at: some("2024-01-31T11:00:00Z"),
             component: some("thermostat"),
+            output_name: some("out"),
             interface_id: some("urn:x"),
-            ..SystemProperties::default()
+            message_schema: some("schema"),
+            diagnostic_id: some("trace"),
+            correlation_context: some("ctx"),
         };
         let properties = vec![("alert".to_owned(), some("yes")), ("bare".to_owned(), None)];
         let draft = Draft { body: Bytes::from_static(b"\xff\x00"), system, properties };
@@ -133,14 +140,24 @@ mod tests {
         assert_eq!((received.sequence, received.offset), (3, 4_096));
         assert_eq!(received.enqueued_at, event.enqueued_at);
         assert_eq!((received.device.as_deref(), received.module.as_deref()), (Some("dev-1"), Some("m")));
-        let read = Draft { body: received.body, system: received.system, properties: received.properties };
-        assert_eq!(read, draft);
+        assert_eq!((received.body, received.system), (draft.body, draft.system));
+        let named = [
+            ("iothub-creation-time-utc", "2024-01-31T11:00:00Z"),
+            ("iothub-message-schema", "schema"),
+            ("iothub-outputname", "out"),
+        ];
+        let named = named.map(|(name, value)| (name.to_owned(), some(value)));
+        assert_eq!(received.properties, [draft.properties, named.to_vec()].concat());
         let annotated = |name: &str| {
             let mut found = received.annotations.iter().filter(|(known, _)| known == name);
             found.next().map(|(_, value)| value.clone())
         };
         assert_eq!(annotated("iothub-enqueuedtime"), Some(Value::Timestamp(1_706_702_400_123)));
         assert_eq!(annotated("dt-dataschema"), Some(Value::from("dtmi:a;1")));
+        assert_eq!(annotated("iothub-creation-time-utc"), Some(Value::from("2024-01-31T11:00:00Z")));
+        assert_eq!(annotated("iothub-interface-id"), Some(Value::from("urn:x")));
+        assert_eq!(annotated("Diagnostic-Id"), Some(Value::from("trace")));
+        assert_eq!(annotated("Correlation-Context"), Some(Value::from("ctx")));
         assert_eq!(annotated("x-opt-offset"), None);
     }
 

@@ -16,6 +16,8 @@ fn message(body: &str, (content_type, encoding): (Option<&str>, Option<&str>)) -
         content_type: content_type.map(str::to_owned),
         content_encoding: encoding.map(str::to_owned),
         component: Some("thermostat".to_owned()),
+        created_at: Some("2024-01-31T11:00:00Z".to_owned()),
+        message_schema: Some("schema".to_owned()),
         ..SystemProperties::default()
     };
     let property = |name: &str, value: Option<&str>| (name.to_owned(), value.map(str::to_owned));
@@ -73,6 +75,8 @@ fn conditions_see_properties_body_and_twin() {
         ("$connectionDeviceId = 'dev-1' AND $messageSource = 'DeviceMessages'", T),
         ("$dt-subject = 'thermostat' AND $dt-dataschema='dtmi:a;1'", T),
         ("$enqueuedTime < '2000'", T),
+        ("{iothub-creation-time-utc} = $creationTimeUtc", T),
+        ("{iothub-message-schema} = 'schema'", T),
         ("$body.temperature > 20 AND $body.temperature-1 < 21", T),
         ("$Body.Temperature > 20", None),
         ("$body.on", T),
