@@ -35,7 +35,7 @@ class Epoch(ReceiverOption):
 
 
 class Peer:
-    """A connection: by SASL EXTERNAL with a certificate, by PLAIN with a user, else as nobody, with tokens to be put."""
+    """A connection: by EXTERNAL with a certificate, by PLAIN with a user, else as nobody, with tokens to be put."""
 
     def __init__(self, muster, host: str, user: str | None = None, password: str | None = None, certificate=None):
         trust = SSLDomain(SSLDomain.MODE_CLIENT)

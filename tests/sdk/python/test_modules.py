@@ -1,4 +1,4 @@
-"""A module at a hub over HTTPS, where Azure's clients have devices alone: telemetry, messages to it, files of its own."""
+"""A module at a hub over HTTPS, where Azure's clients have devices alone: telemetry, messages to it, files."""
 
 import base64
 import json

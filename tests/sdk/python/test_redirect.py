@@ -46,7 +46,7 @@ def told_since(muster):
         client.send_message(f"{name} before")
     before = events(muster, "--from", "start", "--count", str(len(DEVICES)))
     latest = max(datetime.fromisoformat(event["enqueuedTime"]) for event in before)
-    while datetime.now(UTC) <= latest:
+    while datetime.now(UTC) < latest + timedelta(milliseconds=1):
         pass
     sent = {partition: [] for partition in PARTITIONS}
     for event in before:
