@@ -168,13 +168,13 @@ pub enum InvalidIdentity {
     #[error("Either no keys or both keys can be set")]
     OneKey,
     /// A thumbprint that is none.
-    #[error("StringIsNotThumbprint: a thumbprint is 40 or 64 hexadecimal digits without separators")]
+    #[error("A thumbprint is 40 or 64 hexadecimal digits without separators")]
     Thumbprint,
     /// Proved by thumbprint, and none is given.
     #[error("self-signed authentication needs a thumbprint")]
     NoThumbprint,
     /// A device that proves nothing.
-    #[error("DeviceAuthenticationTypeIsMissing: a device needs an authentication type")]
+    #[error("A device needs an authentication type")]
     NoAuthentication,
     /// A module name reserved for the hub.
     #[error("Module ids that start with $ are reserved")]

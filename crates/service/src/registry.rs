@@ -84,11 +84,10 @@ impl Service {
         let name = draft.name.clone();
         let checked = twin.as_ref().map(ServiceChange::check).transpose();
         checked.map_err(|invalid| Error::invalid(invalid.to_string()))?;
-        let invalid = |invalid: InvalidIdentity| Error::invalid(invalid.to_string());
         if precondition == Precondition::None {
-            draft.check_created().map_err(invalid)?;
+            draft.check_created().map_err(|error| invalid(&error))?;
         }
-        let identity = draft.check(self.entropy()).map_err(invalid)?;
+        let identity = draft.check(self.entropy()).map_err(|error| invalid(&error))?;
         let store = &self.0.store;
         if precondition != Precondition::None {
             return match store.replace_identity(hub.key, identity, precondition, self.now()).await? {
@@ -162,6 +161,20 @@ fn action_and_path(ask: &Ask) -> (Action, Vec<String>) {
         Ask::CountDevices => (Action::CountDevices, vec!["statistics".to_owned(), "devices".to_owned()]),
         Ask::CountConnected => (Action::CountConnected, vec!["statistics".to_owned(), "service".to_owned()]),
     }
+}
+
+/// A draft that is no identity, by the name that clients know of the rule it breaks (`contract/hub-service.md 4.3`).
+fn invalid(invalid: &InvalidIdentity) -> Error {
+    let kind = match invalid {
+        InvalidIdentity::Thumbprint => ErrorKind::InvalidThumbprint,
+        InvalidIdentity::NoAuthentication => ErrorKind::NoAuthentication,
+        InvalidIdentity::OneKey
+        | InvalidIdentity::NoThumbprint
+        | InvalidIdentity::ReservedModule
+        | InvalidIdentity::StatusReason
+        | InvalidIdentity::Scope => ErrorKind::InvalidArgument,
+    };
+    Error::new(kind, invalid.to_string())
 }
 
 /// No such device, or the device has no such module.

@@ -136,7 +136,12 @@ impl Service {
         self.authorize_operator(caller)?;
         self.check_place(&managed.place)?;
         let hub = self.find_hub(&managed.place, &managed.hub)?;
-        self.perform_transfer_of(hub.key, managed.ask).await
+        let answer = self.perform_transfer_of(hub.key, managed.ask).await;
+        answer.map_err(|error| match error.kind {
+            // To the manual's clients of management a hub is a resource like any other.
+            ErrorKind::HubNotFound => Error { kind: ErrorKind::ResourceNotFound, ..error },
+            _ => error,
+        })
     }
 
     async fn perform_transfer_of(&self, hub: HubKey, ask: Ask) -> Result<Answer, Error> {

@@ -71,7 +71,7 @@ const fn to_backend(reason: CutOff) -> Told {
 
 const fn hub_deleted() -> Told {
     let kind = ErrorKind::HubNotFound;
-    Told(kind, error::amqp_condition(kind), 404_000, "The hub was deleted.")
+    Told(kind, error::amqp_condition(kind), error::spelling(kind).hub, "The hub was deleted.")
 }
 
 #[cfg(test)]

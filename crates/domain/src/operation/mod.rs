@@ -273,6 +273,10 @@ pub enum ErrorKind {
     InvalidBody,
     /// The content of a configuration is none.
     InvalidContent,
+    /// A thumbprint of an identity is none.
+    InvalidThumbprint,
+    /// A device is to be proven by nothing.
+    NoAuthentication,
     /// The address of a container leads nowhere, or its signature is not good there.
     InvalidContainer,
     /// A bulk request names more enrollments than are changed at once.
@@ -351,10 +355,12 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All kinds, for tables that must be complete.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 42] = [
         Self::InvalidArgument,
         Self::InvalidBody,
         Self::InvalidContent,
+        Self::InvalidThumbprint,
+        Self::NoAuthentication,
         Self::InvalidContainer,
         Self::TooManyEnrollments,
         Self::EnrollmentRepeated,

@@ -69,13 +69,13 @@ async fn a_hub_answers_only_to_its_own_hosts() {
         ("its address with a port that was forwarded", &target, &[&format!("{hub}:443")], 200),
         ("its address as IPv6 writes it", &target, &[&format!("[::ffff:{hub}]:443")], 200),
         ("localhost", &target, &["LOCALHOST"], 200),
-        ("another hub", &target, &[OTHER_HUB], 404),
-        ("another hub with a port", &target, &[&format!("{OTHER_HUB}:443")], 404),
-        ("the provisioning service", &target, &[&muster.provisioning.host], 404),
-        ("nobody", &target, &["hub.example.org"], 404),
-        ("its first label", &target, &["127"], 404),
-        ("its name as the beginning of another", &target, &[&format!("{hub}.example.org")], 404),
-        ("the target names another", &in_absolute_form, &[&hub], 404),
+        ("another hub", &target, &[OTHER_HUB], 401),
+        ("another hub with a port", &target, &[&format!("{OTHER_HUB}:443")], 401),
+        ("the provisioning service", &target, &[&muster.provisioning.host], 401),
+        ("nobody", &target, &["hub.example.org"], 401),
+        ("its first label", &target, &["127"], 401),
+        ("its name as the beginning of another", &target, &[&format!("{hub}.example.org")], 401),
+        ("the target names another", &in_absolute_form, &[&hub], 401),
         ("the target names it, which goes before the header", &to_itself, &[OTHER_HUB], 200),
         ("no header though the target names it", &to_itself, &[], 400),
         ("no header", &target, &[], 400),
@@ -89,7 +89,7 @@ async fn a_hub_answers_only_to_its_own_hosts() {
         let answer = get(&muster, &hub, target, hosts, Some(owner(&muster, &hub))).await;
         assert_eq!(answer.status, *status, "{case}: {}", answer.text());
         assert_eq!(answer.text().contains(DEVICE), *status == 200, "{case}: {}", answer.text());
-        if *status == 404 {
+        if *status == 401 {
             assert_eq!(answer.header("iothub-errorcode"), Some("IotHubNotFound"), "{case}");
             assert!(!answer.text().contains("127.0.0"), "{case}: {}", answer.text());
         }
@@ -98,8 +98,9 @@ async fn a_hub_answers_only_to_its_own_hosts() {
     for host in [hub.as_str(), OTHER_HUB, "localhost"] {
         for resource in [hub.as_str(), OTHER_HUB] {
             let answer = get(&muster, OTHER_HUB, &target, &[host], Some(owner(&muster, resource))).await;
-            let expected_status = if host == hub { 404 } else { 401 };
-            assert_eq!(answer.status, expected_status, "{host} {resource}: {}", answer.text());
+            let expected = if host == hub { "IotHubNotFound" } else { "IotHubUnauthorizedAccess" };
+            let found = (answer.status, answer.header("iothub-errorcode"));
+            assert_eq!(found, (401, Some(expected)), "{host} {resource}: {}", answer.text());
         }
     }
     muster.stop().await;

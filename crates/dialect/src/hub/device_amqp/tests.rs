@@ -161,15 +161,18 @@ fn a_token_that_is_refused_lets_nobody_in() {
     let mut client = Client::open();
     let tokens = client.attach("s", Role::Sender, "$cbs");
     let answers = client.attach("r", Role::Receiver, "$cbs");
-    for (tag, kind, expected) in
-        [(0, ErrorKind::Unauthorized, 401), (1, ErrorKind::HubNotFound, 404), (2, ErrorKind::Throttled, 429)]
-    {
+    for (tag, kind, expected) in [
+        (0, ErrorKind::Unauthorized, 401),
+        (1, ErrorKind::HubNotFound, 401),
+        (2, ErrorKind::DeviceNotFound, 404),
+        (3, ErrorKind::Throttled, 429),
+    ] {
         client.send(tokens, tag, &put_token(MessageId::Ulong(tag.into()), "h/devices/dev-1"));
         let ask = client.ask();
         client.reply(&ask, Err(failure(kind)));
         assert_eq!(status(&client.messages(answers)[0]).0, Some(expected), "{kind:?}");
     }
-    client.send(tokens, 3, &telemetry("no request"));
+    client.send(tokens, 4, &telemetry("no request"));
     assert_eq!(status(&client.messages(answers)[0]), (Some(400), None));
 
     client.attach("t", Role::Sender, "/devices/dev-1/messages/events");
