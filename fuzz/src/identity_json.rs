@@ -1,5 +1,5 @@
-//! Bodies of any kind are an identity, a list of changes, a twin, a call of a method, an import or one of its lines, or are
-//! refused; an identity can be put as shown, and imported as exported.
+//! Bodies of any kind are an identity, a list of changes, a request for fresh keys, a twin, a call of a method, an import or
+//! one of its lines, or are refused; an identity can be put as shown, and imported as exported.
 
 use bytes::Bytes;
 use dialect::http::Target;
@@ -24,6 +24,7 @@ pub fn check(input: &[u8]) {
         ("PUT", "/devices/dev-1?api-version=2021-04-12"),
         ("PUT", "/devices/dev-1/modules/part?api-version=2021-04-12"),
         ("POST", "/devices?api-version=2021-04-12"),
+        ("POST", "/devices/keys/regenerate?api-version=2021-04-12"),
         ("POST", "/jobs/create?api-version=2021-04-12"),
         ("PATCH", "/twins/dev-1?api-version=2021-04-12"),
         ("PUT", "/twins/dev-1/modules/part?api-version=2021-04-12"),

@@ -150,6 +150,40 @@ impl KeyPair {
     }
 }
 
+/// Which keys of a pair are made afresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyChoice {
+    /// The first.
+    Primary,
+    /// The second.
+    Secondary,
+    /// Both.
+    Both,
+}
+
+/// Fresh keys in the place of one or both of a pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRotation {
+    choice: KeyChoice,
+    fresh: KeyPair,
+}
+
+impl KeyRotation {
+    /// Makes the keys that take the place of those of `choice`.
+    pub fn generate(choice: KeyChoice, entropy: &dyn Entropy) -> Self {
+        Self { choice, fresh: KeyPair::generate(entropy) }
+    }
+
+    /// The pair that becomes of `present`.
+    pub fn apply(self, present: KeyPair) -> KeyPair {
+        match self.choice {
+            KeyChoice::Primary => KeyPair { primary: self.fresh.primary, ..present },
+            KeyChoice::Secondary => KeyPair { secondary: self.fresh.secondary, ..present },
+            KeyChoice::Both => self.fresh,
+        }
+    }
+}
+
 /// SHA-256 of `bytes`.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
@@ -395,6 +429,7 @@ fn decode(text: &str) -> Option<Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SeededEntropy;
 
     const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZg==";
 
@@ -496,6 +531,24 @@ mod tests {
         }
         assert!(of("127.0.0.2/enrollments").covers(&hosts, &["enrollments", "e"]));
         assert!(!of("127.0.0.2/enroll").covers(&hosts, &["enrollments", "e"]));
+    }
+
+    #[test]
+    fn a_rotation_makes_the_chosen_keys_afresh_and_keeps_the_other() {
+        let entropy = SeededEntropy::new(1);
+        let present = KeyPair::generate(&entropy);
+        for (choice, is_kept) in [
+            (KeyChoice::Primary, (false, true)),
+            (KeyChoice::Secondary, (true, false)),
+            (KeyChoice::Both, (false, false)),
+        ] {
+            let rotation = KeyRotation::generate(choice, &entropy);
+            assert!(!format!("{rotation:?}").contains('['), "{rotation:?}");
+            let rotated = rotation.apply(present.clone());
+            let kept = (rotated.primary == present.primary, rotated.secondary == present.secondary);
+            assert_eq!(kept, is_kept, "{choice:?}");
+            assert_ne!(rotated.primary, rotated.secondary, "{choice:?}");
+        }
     }
 
     #[test]

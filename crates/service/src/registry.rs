@@ -6,9 +6,10 @@ use domain::ids::{DeviceId, Precondition};
 use domain::operation::identity::{Answer, Ask, BulkChange, BulkItem, IdentityName};
 use domain::operation::{Caller, ErrorKind, Failure, PageRequest};
 use domain::resource::Hub;
+use domain::sas::{KeyChoice, KeyPair, KeyRotation};
 use domain::twin::ServiceChange;
 use futures_util::future::join_all;
-use store::ports::{Changed, Created};
+use store::ports::{Changed, Created, Rotated};
 
 use crate::Service;
 use crate::access::{authorize, unreached};
@@ -18,6 +19,9 @@ use crate::error::Error;
 const LIST_MAX: usize = 1_000;
 /// Most items of a bulk request (`contract/hub-service.md 4.4`).
 const BULK_ITEMS_MAX: usize = 100;
+/// Most identities of a request for fresh keys: the contract names no bound, and as many as a list gives are asked for at
+/// once by programs that rotate the keys of a whole list.
+const ROTATIONS_MAX: usize = LIST_MAX;
 
 impl Service {
     /// Performs `ask` at the hub that the caller dialled.
@@ -50,6 +54,11 @@ impl Service {
                 Err(Error::new(ErrorKind::TooManyDevices, public))
             }
             Ask::Bulk(items) => Ok(Answer::Bulk(self.change_in_bulk(&hub, items).await)),
+            Ask::RotateKeys { names, .. } if names.len() > ROTATIONS_MAX => {
+                let public = format!("Keys of at most {ROTATIONS_MAX} devices and modules are made afresh at once.");
+                Err(Error::new(ErrorKind::TooManyDevices, public))
+            }
+            Ask::RotateKeys { choice, names } => Ok(self.rotate_keys(&hub, choice, &names).await),
             Ask::CountDevices => {
                 let counts = store.count_devices(hub.key).await?;
                 Ok(Answer::Devices { total: counts.total, enabled: counts.enabled, disabled: counts.disabled })
@@ -126,6 +135,31 @@ impl Service {
         join_all(changes).await.into_iter().flatten().collect()
     }
 
+    /// Makes keys of all of `names` afresh, as many side by side as in bulk.
+    async fn rotate_keys(&self, hub: &Hub, choice: KeyChoice, names: &[IdentityName]) -> Answer {
+        let (mut keys, mut failures) = (Vec::new(), Vec::new());
+        for piece in names.chunks(BULK_ITEMS_MAX) {
+            let outcomes = join_all(piece.iter().map(|name| self.rotate_keys_of(hub, name, choice))).await;
+            for (name, outcome) in piece.iter().zip(outcomes) {
+                match outcome {
+                    Ok(pair) => keys.push((name.clone(), pair)),
+                    Err(error) => failures.push((name.clone(), self.fail(error))),
+                }
+            }
+        }
+        tracing::info!(hub = %hub.name, ?choice, rotated = keys.len(), failed = failures.len(), "keys were made afresh");
+        Answer::Rotated { choice, keys, failures }
+    }
+
+    async fn rotate_keys_of(&self, hub: &Hub, name: &IdentityName, choice: KeyChoice) -> Result<KeyPair, Error> {
+        let rotation = KeyRotation::generate(choice, self.entropy());
+        match self.0.store.rotate_keys(hub.key, name, rotation, self.now()).await? {
+            Rotated::Done(keys) => Ok(keys),
+            Rotated::NotFound => Err(not_found(name)),
+            Rotated::NoKeys => Err(Error::invalid(format!("'{name}' does not authenticate by symmetric keys."))),
+        }
+    }
+
     /// One change of many. It comes to the store when its future is first polled, and before it waits for anything, so
     /// that changes take their turns in the order asked: a module after its device.
     async fn change_one(&self, hub: &Hub, name: &IdentityName, change: BulkChange) -> Result<(), Error> {
@@ -158,6 +192,9 @@ fn action_and_path(ask: &Ask) -> (Action, Vec<String>) {
         Ask::List { .. } => (Action::ReadIdentities, vec!["devices".to_owned()]),
         Ask::ListModules(name) => (Action::ReadIdentities, device(name)),
         Ask::Bulk(_) => (Action::WriteIdentities, vec!["devices".to_owned()]),
+        Ask::RotateKeys { .. } => {
+            (Action::WriteIdentities, ["devices", "keys", "regenerate"].map(str::to_owned).to_vec())
+        }
         Ask::CountDevices => (Action::CountDevices, vec!["statistics".to_owned(), "devices".to_owned()]),
         Ask::CountConnected => (Action::CountConnected, vec!["statistics".to_owned(), "service".to_owned()]),
     }

@@ -30,6 +30,7 @@ use domain::operation::session::Subscriptions;
 use domain::operation::{Page, PageRequest};
 use domain::query::{Groups, Plan, TooManyGroups};
 use domain::resource::{AddressPool, CaCertificate, CertificateOwner, Hub, ProvisioningService, ResourceGroup};
+use domain::sas::KeyRotation;
 use domain::transfer::{self, Transfer};
 use domain::twin::{ServiceChange, Twin};
 use serde_json::{Map, Value};
@@ -42,8 +43,8 @@ use crate::ports::{
     DueJob, DueTransfer, Ended, Ending, Enlisted, Enqueued, EnrollmentStore, EventStore, FileStore, Finish, Finished,
     Found, Given, GivenUp, IdentityStore, ImportFaults, ImportPiece, JobKey, JobStore, Judged, KeptEvent, Lease,
     NewUpload, OperationView, Place, Placed, Planned, Position, QueryStore, ReadFrom, RegistrationStore, ResourceStore,
-    Resources, RouteStore, Searched, Settled, StoredMessage, Swept, TelemetryLog, Told, TransferKey, TransferStore,
-    TwinChange, TwinOutcome, TwinStore, Writing, Written, X509Lookup,
+    Resources, Rotated, RouteStore, Searched, Settled, StoredMessage, Swept, TelemetryLog, Told, TransferKey,
+    TransferStore, TwinChange, TwinOutcome, TwinStore, Writing, Written, X509Lookup,
 };
 
 mod held_log;
@@ -258,6 +259,7 @@ gated!(IdentityStore {
         -> Created<Identity>;
     fn replace_identity(hub: HubKey, identity: Identity, precondition: Precondition, now: UnixTime)
         -> Changed<Identity>;
+    fn rotate_keys(hub: HubKey, name: &IdentityName, rotation: KeyRotation, now: UnixTime) -> Rotated;
     fn delete_identity(hub: HubKey, name: &IdentityName, precondition: Precondition) -> Changed<Identity>;
     fn find_identity(hub: HubKey, name: &IdentityName) -> Option<Identity>;
     fn list_devices(hub: HubKey, page: PageRequest) -> Page<Identity>;

@@ -1,13 +1,19 @@
 """azure-iot-hub keeps identities of devices and modules, one by one and in bulk, and twins from stale writers."""
 
 from contextlib import contextmanager
+from importlib.metadata import version
 
 import pytest
+import requests
+from azure.iot.device.exceptions import CredentialError
 from azure.iot.hub.models import ExportImportDevice, Twin, TwinProperties
+from azure.iot.hub.protocol.models import AuthenticationMechanism, Device
+from azure.iot.hub.sastoken import SasToken
 from msrest.exceptions import HttpOperationError
 from test_hub import connect
-from test_operators import KEY, OTHER_KEY, SERVICE, registry_of
+from test_operators import CUT_OFF_S, KEY, OTHER_KEY, SERVICE, gone, registry_of
 
+REQUESTS = {"client": "requests", "version": version("requests"), "transport": "https", "credential": "policy"}
 STALE = "AAAAAAAAAAk="
 THUMB, OTHER_THUMB = "A" * 40, "B" * 40
 
@@ -44,6 +50,70 @@ def test_an_identity_changes_from_one_credential_to_another(muster):
         registry.delete_device("dev-1", STALE)
     registry.delete_device("dev-1", trusted.etag)
     assert [device.device_id for device in registry.get_devices()] == ["edge-1"]
+
+
+@pytest.mark.shows(**SERVICE, feature="identities: refusals by the names that clients know")
+def test_what_is_no_credential_is_refused_by_name(muster):
+    registry = registry_of(muster)
+    nothing = Device(device_id="dev-1", authentication=AuthenticationMechanism(type="none"))
+    cases = [
+        ("StringIsNotThumbprint", lambda: registry.create_device_with_x509("dev-1", "AB:CD", THUMB, "enabled")),
+        (
+            "DeviceAuthenticationTypeIsMissing",
+            lambda: registry.protocol.devices.create_or_update_identity("dev-1", nothing),
+        ),
+    ]
+    for name, create in cases:
+        with pytest.raises(HttpOperationError) as raised:
+            create()
+        answer = raised.value.response
+        assert (answer.status_code, answer.headers["iothub-errorcode"]) == (400, name)
+        assert answer.json()["Message"].startswith(f"ErrorCode:{name};")
+    assert registry.get_devices() == []
+
+
+def regenerate(muster, choice: str, *devices: dict) -> tuple[int, dict]:
+    """Asks for fresh keys as the CLI does; no SDK has the call."""
+    members = dict(member.split("=", 1) for member in muster.hub["connectionString"].split(";"))
+    token = SasToken(members["HostName"], members["SharedAccessKey"], members["SharedAccessKeyName"])
+    url = f"https://{members['HostName']}/devices/keys/regenerate?api-version=2024-03-31"
+    body = {"policyKey": choice, "devices": list(devices)}
+    answer = requests.post(url, headers={"Authorization": str(token)}, json=body, timeout=20)
+    return answer.status_code, answer.json()
+
+
+@pytest.mark.shows(**REQUESTS, feature="keys of devices and modules made afresh: the old refused, the fresh let in")
+def test_a_fresh_key_lets_a_device_in_and_the_old_one_no_longer(muster):
+    registry = registry_of(muster)
+    made = registry.create_device_with_sas("dev-1", KEY, OTHER_KEY, "enabled")
+    registry.create_module_with_sas("dev-1", "mod-1", "", KEY, OTHER_KEY)
+    registry.create_device_with_certificate_authority("dev-2", "enabled")
+    client = connect(muster, "dev-1", KEY)
+    cut_off = gone(client)
+    status, told = regenerate(muster, "primaryKey", {"id": "dev-1"})
+    assert (status, told["policyKey"], told["errors"]) == (200, "primaryKey", [])
+    [fresh] = told["rotatedKeys"]
+    assert (fresh["id"], fresh["moduleId"], fresh["secondaryKey"]) == ("dev-1", None, OTHER_KEY)
+    assert fresh["primaryKey"] != KEY
+    assert cut_off.wait(CUT_OFF_S)
+    client.shutdown()
+    with pytest.raises(CredentialError):
+        connect(muster, "dev-1", KEY)
+    for key in (fresh["primaryKey"], OTHER_KEY):
+        connect(muster, "dev-1", key).shutdown()
+    read = registry.get_device("dev-1")
+    assert (read.authentication.symmetric_key.primary_key, read.etag == made.etag) == (fresh["primaryKey"], False)
+
+    status, told = regenerate(muster, "both", {"id": "dev-1", "moduleId": "mod-1"}, {"id": "dev-2"}, {"id": "no"})
+    assert (status, [error["id"] for error in told["errors"]]) == (207, ["dev-2", "no"])
+    assert [error["errorCode"] for error in told["errors"]] == ["ArgumentInvalid", "DeviceNotFound"]
+    [fresh] = told["rotatedKeys"]
+    read = registry.get_module("dev-1", "mod-1").authentication.symmetric_key
+    assert (fresh["primaryKey"], fresh["secondaryKey"]) == (read.primary_key, read.secondary_key)
+    assert not {read.primary_key, read.secondary_key} & {KEY, OTHER_KEY}
+    status, told = regenerate(muster, "both", {"id": "no"})
+    assert (status, told["rotatedKeys"], len(told["errors"])) == (400, [], 1)
+    assert regenerate(muster, "third", {"id": "dev-1"})[0] == 400
 
 
 @pytest.mark.shows(**SERVICE, feature="identities: bulk create, update, delete, with the errors of each")

@@ -9,17 +9,17 @@ use base64::engine::general_purpose::STANDARD;
 use domain::enrollment::Capabilities;
 use domain::identity::{Authentication, DraftAuthentication, Identity, IdentityDraft, IdentityStatus};
 use domain::ids::{DeviceId, Etag, ModuleId};
-use domain::operation::ErrorKind;
-use domain::operation::identity::{BulkChange, BulkItem, IdentityName};
+use domain::operation::identity::{Ask, BulkChange, BulkItem, IdentityName};
+use domain::operation::{ErrorKind, Failure};
 pub use domain::query::document::{
     authentication_type, connection_state, identity_etag as etag_text, moment, status, thumbprints,
 };
-use domain::sas::SymmetricKey;
+use domain::sas::{KeyChoice, KeyPair, SymmetricKey};
 use serde_json::{Map, Value, json};
 
 use super::import_mode::{self, ImportMode};
 use super::twin_json;
-use crate::error::Refused;
+use crate::error::{Refused, spelling};
 use crate::json::{InvalidJson, boolean, object, text};
 
 /// A value that breaks a rule.
@@ -181,22 +181,83 @@ pub fn parse_bulk(body: &Value) -> Result<Vec<(BulkItem, ImportMode)>, Refused> 
         return Err(InvalidJson::Type { member: "the body", wanted: "an array" }.into());
     };
     let items: Vec<(BulkItem, ImportMode)> = items.iter().map(parse_item).collect::<Result<_, _>>()?;
-    let mut names: Vec<&IdentityName> = items.iter().map(|(item, _)| &item.name).collect();
-    names.sort_unstable();
-    if names.is_sorted_by(|one, next| one != next) {
-        Ok(items)
-    } else {
-        Err(invalid("A device is named more than once."))
-    }
+    check_names(items.iter().map(|(item, _)| &item.name))?;
+    Ok(items)
 }
 
-fn parse_item(item: &Value) -> Result<(BulkItem, ImportMode), Refused> {
+/// That no identity is named twice.
+fn check_names<'a>(names: impl Iterator<Item = &'a IdentityName>) -> Result<(), Refused> {
+    let mut names: Vec<&IdentityName> = names.collect();
+    names.sort_unstable();
+    if names.is_sorted_by(|one, next| one != next) { Ok(()) } else { Err(invalid("A device is named more than once.")) }
+}
+
+/// Reads a request for fresh keys (`contract/hub-service.md 4.1`).
+pub fn parse_rotation(body: &Value) -> Result<Ask, Refused> {
+    if !body.is_object() {
+        return Err(InvalidJson::Type { member: "the body", wanted: "an object" }.into());
+    }
+    let choice = text(body, "policyKey")?.ok_or(InvalidJson::Missing { member: "policyKey" })?;
+    let choice = CHOICES.iter().find(|(_, name)| name.eq_ignore_ascii_case(&choice));
+    let &(choice, _) = choice.ok_or_else(|| invalid("policyKey is none of primaryKey, secondaryKey and both."))?;
+    let names = match body.get("devices") {
+        None | Some(Value::Null) => return Err(InvalidJson::Missing { member: "devices" }.into()),
+        Some(Value::Array(devices)) => devices.iter().map(parse_item_name).collect::<Result<Vec<_>, _>>()?,
+        Some(_) => return Err(InvalidJson::Type { member: "devices", wanted: "an array" }.into()),
+    };
+    check_names(names.iter())?;
+    Ok(Ask::RotateKeys { choice, names })
+}
+
+/// Which keys are made afresh, by name.
+const CHOICES: [(KeyChoice, &str); 3] =
+    [(KeyChoice::Primary, "primaryKey"), (KeyChoice::Secondary, "secondaryKey"), (KeyChoice::Both, "both")];
+
+/// Fresh keys, beside those that were kept, and what failed (`contract/hub-service.md 4.1`).
+pub fn show_rotation(
+    choice: KeyChoice,
+    keys: &[(IdentityName, KeyPair)],
+    failures: &[(IdentityName, Failure)],
+) -> Value {
+    let policy_key = CHOICES.iter().find(|(known, _)| *known == choice).map(|(_, name)| *name);
+    let keys = keys.iter().map(|(name, pair)| {
+        json!({
+            "id": name.device,
+            "moduleId": name.module,
+            "primaryKey": pair.primary.to_base64(),
+            "secondaryKey": pair.secondary.to_base64(),
+        })
+    });
+    let errors = failures.iter().map(|(name, failure)| {
+        json!({
+            "id": name.device,
+            "moduleId": name.module,
+            "errorCode": listed_code(failure.kind),
+            "errorStatus": failure.public,
+        })
+    });
+    json!({ "policyKey": policy_key, "rotatedKeys": keys.collect::<Value>(), "errors": errors.collect::<Value>() })
+}
+
+/// The name of the error of one of many identities. Clients read it into an enumeration, which lacks the names of two rules
+/// (`DeviceRegistryOperationError.errorCode` in the OpenAPI file of the hub).
+pub(super) fn listed_code(kind: ErrorKind) -> &'static str {
+    let is_listed = !matches!(kind, ErrorKind::InvalidThumbprint | ErrorKind::NoAuthentication);
+    spelling(if is_listed { kind } else { ErrorKind::InvalidArgument }).hub_name
+}
+
+/// The identity that an item of many is about.
+fn parse_item_name(item: &Value) -> Result<IdentityName, Refused> {
     if !item.is_object() {
         return Err(InvalidJson::Type { member: "an item", wanted: "an object" }.into());
     }
     let device = text(item, "id")?.ok_or(InvalidJson::Missing { member: "id" })?;
     let module = text(item, "moduleId")?.filter(|module| !module.is_empty());
-    let name = parse_name(&device, module.as_deref())?;
+    parse_name(&device, module.as_deref())
+}
+
+fn parse_item(item: &Value) -> Result<(BulkItem, ImportMode), Refused> {
+    let name = parse_item_name(item)?;
     let mode = ImportMode::parse(item)?.ok_or(InvalidJson::Missing { member: "importMode" })?;
     let precondition = mode.precondition(item)?;
     let change = match mode {

@@ -153,6 +153,12 @@ fn decode_registry(
         (&Method::POST, [word]) if is(word, "query") => {
             return Ok((Operation::Query(decode_query(request)?), Asked::Other));
         }
+        (method, [first, word]) if is(first, "keys") && is(word, "regenerate") => {
+            if *method != Method::POST {
+                return Err(Refused::wrong_method());
+            }
+            registry_json::parse_rotation(&json::parse(request.body())?)?
+        }
         (_, [device, word]) if is(word, "applyConfigurationContent") => {
             let ask = configuration_http::decode_apply(request, method, device)?;
             return Ok((Operation::Configuration(ask), Asked::Other));
@@ -370,6 +376,14 @@ fn encode_identity(answer: identity::Answer, asked: &Asked) -> Response<Bytes> {
             let status = if failures.is_empty() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
             return respond(status, &show_bulk(&failures, asked));
         }
+        Answer::Rotated { choice, keys, failures } => {
+            let status = match (keys.is_empty(), failures.is_empty()) {
+                (_, true) => StatusCode::OK,
+                (false, false) => StatusCode::MULTI_STATUS,
+                (true, false) => StatusCode::BAD_REQUEST,
+            };
+            return respond(status, &registry_json::show_rotation(choice, &keys, &failures));
+        }
         Answer::Devices { total, enabled, disabled } => json!({
             "totalDeviceCount": total,
             "enabledDeviceCount": enabled,
@@ -407,7 +421,7 @@ fn show_bulk(failures: &[(IdentityName, Failure)], asked: &Asked) -> Value {
         .map(|(name, failure)| {
             json!({
                 "deviceId": name.device,
-                "errorCode": spelling(failure.kind).hub_name,
+                "errorCode": registry_json::listed_code(failure.kind),
                 "errorStatus": failure.public,
                 "moduleId": name.module,
                 "operation": mode(name),

@@ -2,6 +2,7 @@
 
 use crate::identity::{Identity, IdentityDraft};
 use crate::ids::{DeviceId, ModuleId, Precondition};
+use crate::sas::{KeyChoice, KeyPair};
 
 use super::Failure;
 
@@ -63,6 +64,13 @@ pub enum Ask {
     ListModules(DeviceId),
     /// Does many things, each on its own, in order; at most 100.
     Bulk(Vec<BulkItem>),
+    /// Makes keys of identities afresh, each on its own; at most 1,000.
+    RotateKeys {
+        /// Which of their keys.
+        choice: KeyChoice,
+        /// Whose.
+        names: Vec<IdentityName>,
+    },
     /// Counts devices.
     CountDevices,
     /// Counts connected devices.
@@ -115,6 +123,15 @@ pub enum Answer {
     Deleted,
     /// For each failed item of a bulk request: which and why.
     Bulk(Vec<(IdentityName, Failure)>),
+    /// Keys that were made afresh, and those that were not.
+    Rotated {
+        /// Which of their keys.
+        choice: KeyChoice,
+        /// Whose, and both keys that they have from here on.
+        keys: Vec<(IdentityName, KeyPair)>,
+        /// For each that failed: which and why.
+        failures: Vec<(IdentityName, Failure)>,
+    },
     /// How many devices there are.
     Devices {
         /// All.

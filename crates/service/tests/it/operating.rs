@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use domain::enrollment::{AttestationDraft, EntryName, Slots, Terms};
-use domain::identity::IdentityDraft;
+use domain::identity::{Authentication, DraftAuthentication, Identity, IdentityDraft};
 use domain::ids::{PolicyName, Precondition};
 use domain::operation::enrollment::{Ask as EnrollmentAsk, BulkItem as EntryItem, EnrollmentDraft};
 use domain::operation::identity::{Answer, Ask as IdentityAsk, BulkChange, BulkItem, IdentityName};
@@ -12,6 +12,7 @@ use domain::operation::resource::{Ask, CertificateAsk, HubDraft, PolicyDraft, Re
 use domain::operation::session::CutOff;
 use domain::operation::{ErrorKind, Operation, Push, Reply};
 use domain::resource::Hub;
+use domain::sas::KeyChoice;
 use service::EndpointOf;
 use store::conformance::Done as _;
 use store::conformance::sample::{NOON, ca_certificate, device, identity, keys, module, registration_id};
@@ -62,6 +63,70 @@ async fn identities_of_a_bulk_request_do_not_wait_for_each_other_and_modules_com
     drop(held);
     let answer = request.await.unwrap();
     assert!(matches!(&answer, Reply::Identity(Answer::Bulk(failures)) if failures.is_empty()), "{answer:?}");
+}
+
+#[tokio::test]
+async fn keys_are_made_afresh_for_each_identity_that_has_any() {
+    let ground = Ground::new().await;
+    let (hub, program) = (ground.hub(), ground.program(&EndpointOf::Hub(ground.hub())));
+    let by_ca = Identity { authentication: Authentication::CertificateAuthority, ..identity(device("ca"), 1) };
+    for wanted in [identity(device("dev-1"), 1), identity(module("dev-1", "part"), 1), by_ca] {
+        ground.store.create_identity(hub.key, wanted, None, NOON).await.unwrap().done();
+    }
+    let rotate = async |choice, names| {
+        let ask = IdentityAsk::RotateKeys { choice, names };
+        match ground.service.perform(&program, Operation::Identity(ask)).await {
+            Ok(Reply::Identity(Answer::Rotated { choice: told, keys, failures })) if told == choice => {
+                Ok((keys, failures.into_iter().map(|(name, failure)| (name, failure.kind)).collect::<Vec<_>>()))
+            }
+            Ok(other) => panic!("answered {other:?}"),
+            Err(failure) => Err(failure.kind),
+        }
+    };
+    let kept = async |name| ground.store.find_identity(hub.key, name).await.unwrap().unwrap().authentication;
+
+    let names = [device("dev-1"), device("no"), module("dev-1", "part"), module("dev-1", "no"), device("ca")];
+    let (fresh, failed) = rotate(KeyChoice::Primary, names.to_vec()).await.unwrap();
+    let expected = [
+        (device("no"), ErrorKind::DeviceNotFound),
+        (module("dev-1", "no"), ErrorKind::ModuleNotFound),
+        (device("ca"), ErrorKind::InvalidArgument),
+    ];
+    assert_eq!(failed, expected);
+    assert_eq!(fresh.iter().map(|(name, _)| name).collect::<Vec<_>>(), [&names[0], &names[2]]);
+    for (name, pair) in &fresh {
+        assert_eq!(pair.secondary, keys(1).secondary);
+        assert!(fresh.iter().filter(|(_, other)| other.primary == pair.primary).count() == 1, "{name}: not its own");
+        assert_eq!(kept(name).await, Authentication::Sas(pair.clone()));
+    }
+
+    ground.store.plan_verb("rotate_keys", Fault::Before);
+    let (fresh, failed) = rotate(KeyChoice::Both, vec![device("dev-1")]).await.unwrap();
+    assert_eq!((fresh.len(), failed), (0, vec![(device("dev-1"), ErrorKind::Unavailable)]));
+    ground.store.plan([]);
+
+    let many = |count: usize| (0..count).map(|number| device(&format!("d{number}"))).collect::<Vec<_>>();
+    assert_eq!(rotate(KeyChoice::Both, many(1_001)).await.unwrap_err(), ErrorKind::TooManyDevices);
+    assert_eq!(rotate(KeyChoice::Both, many(1_000)).await.unwrap().1.len(), 1_000);
+}
+
+#[tokio::test]
+async fn rules_that_clients_know_by_name_are_told_by_it() {
+    let ground = Ground::new().await;
+    let program = ground.program(&EndpointOf::Hub(ground.hub()));
+    let none = DraftAuthentication::None;
+    let thumbprint = |text: &str| DraftAuthentication::SelfSigned { primary: Some(text.to_owned()), secondary: None };
+    let cases = [
+        (thumbprint("AB:CD"), ErrorKind::InvalidThumbprint),
+        (none, ErrorKind::NoAuthentication),
+        (DraftAuthentication::SelfSigned { primary: None, secondary: None }, ErrorKind::InvalidArgument),
+    ];
+    for (authentication, expected) in cases {
+        let draft = IdentityDraft { authentication: Some(authentication), ..IdentityDraft::new(device("dev-1")) };
+        let ask = IdentityAsk::Put { draft: Box::new(draft), precondition: Precondition::None };
+        let refused = ground.service.perform(&program, Operation::Identity(ask)).await.unwrap_err();
+        assert_eq!(refused.kind, expected);
+    }
 }
 
 #[tokio::test]

@@ -7,11 +7,12 @@ use domain::identity::{Authentication, Identity, IdentityStatus, Thumbprints};
 use domain::ids::{DeviceId, HubKey, Precondition};
 use domain::operation::PageRequest;
 use domain::operation::session::{Filter, Memory, QualityOfService, Subscriptions};
+use domain::sas::{KeyChoice, KeyRotation};
 use domain::twin::ServiceChange;
 
-use super::sample::{NOON, QUOTAS, after, claims, device, identity, make_hub, module, object};
+use super::sample::{NOON, QUOTAS, after, claims, device, entropy, identity, keys, make_hub, module, object};
 use super::{Backend, Done as _};
-use crate::ports::{Changed, Created, DeviceCounts};
+use crate::ports::{Changed, Created, DeviceCounts, Rotated};
 
 pub async fn an_identity_comes_back_as_it_was_created_with_its_twin(backend: &Backend) {
     let store = &backend.store;
@@ -109,6 +110,39 @@ pub async fn a_replaced_identity_keeps_generation_twin_and_what_the_hub_alone_kn
     assert_eq!(same_status.status_updated_at, after(2));
     let missing = store.replace_identity(hub, identity(device("no"), 1), Precondition::None, NOON).await.unwrap();
     assert_eq!(missing, Changed::NotFound);
+}
+
+pub async fn rotated_keys_are_all_that_changes_and_who_is_connected_is_told(backend: &Backend) {
+    let store = &backend.store;
+    let hub = make_hub(&**store, "hub").await;
+    let rotate = async |name, choice, seed| {
+        let rotation = KeyRotation::generate(choice, &entropy(seed));
+        store.rotate_keys(hub, &name, rotation, after(1)).await.unwrap()
+    };
+    let (owner, part) = (device("dev"), module("dev", "m"));
+    for name in [&owner, &part] {
+        let wanted = Identity { managed_by: Some("me".to_owned()), ..identity(name.clone(), 1) };
+        let created = store.create_identity(hub, wanted, None, NOON).await.unwrap().done();
+        let mut present = keys(1);
+        for (choice, seed) in [(KeyChoice::Primary, 2), (KeyChoice::Secondary, 3), (KeyChoice::Both, 4)] {
+            let before = store.find_identity(hub, name).await.unwrap().done();
+            present = KeyRotation::generate(choice, &entropy(seed)).apply(present);
+            assert_eq!(rotate(name.clone(), choice, seed).await, Rotated::Done(present.clone()), "{choice:?}");
+            let found = store.find_identity(hub, name).await.unwrap().done();
+            assert_ne!(found.etag, before.etag);
+            let authentication = Authentication::Sas(present.clone());
+            assert_eq!(found, Identity { authentication, etag: found.etag, ..created.clone() }, "{choice:?}");
+        }
+    }
+    let (told, end) = store.identity_changes_after(0, 10).await.unwrap();
+    assert_eq!(told, [vec![(hub, owner); 3], vec![(hub, part); 3]].concat());
+
+    let by_ca = Identity { authentication: Authentication::CertificateAuthority, ..identity(device("ca"), 1) };
+    let created = store.create_identity(hub, by_ca, None, NOON).await.unwrap().done();
+    assert_eq!(rotate(device("ca"), KeyChoice::Both, 5).await, Rotated::NoKeys);
+    assert_eq!(store.find_identity(hub, &device("ca")).await.unwrap(), Some(created));
+    assert_eq!(rotate(device("no"), KeyChoice::Both, 5).await, Rotated::NotFound);
+    assert_eq!(store.identity_changes_after(end, 10).await.unwrap(), (Vec::new(), end));
 }
 
 pub async fn an_edge_device_has_its_own_modules_and_a_scope_that_stays(backend: &Backend) {

@@ -7,6 +7,7 @@ use domain::ids::{DeviceId, HubKey, Precondition};
 use domain::operation::identity::IdentityName;
 use domain::operation::session::{Memory, Subscriptions};
 use domain::operation::{Page, PageRequest};
+use domain::sas::{KeyPair, KeyRotation};
 use domain::twin::ServiceChange;
 
 use super::{Changed, Created};
@@ -60,6 +61,17 @@ pub struct ActivityMark {
     pub at: UnixTime,
 }
 
+/// What became of keys that were to be made afresh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rotated {
+    /// The identity has these from here on.
+    Done(KeyPair),
+    /// There is no such identity.
+    NotFound,
+    /// It is not proven by keys; nothing was written.
+    NoKeys,
+}
+
 /// Keeps identities. Every verb that changes who may connect wakes [`IdentityStore::identity_changes`].
 #[async_trait]
 pub trait IdentityStore: Send + Sync {
@@ -83,6 +95,15 @@ pub trait IdentityStore: Send + Sync {
         precondition: Precondition,
         now: UnixTime,
     ) -> Result<Changed<Identity>, Error>;
+
+    /// Gives an identity the keys of `rotation` under a fresh etag, and keeps everything else as it stands then.
+    async fn rotate_keys(
+        &self,
+        hub: HubKey,
+        name: &IdentityName,
+        rotation: KeyRotation,
+        now: UnixTime,
+    ) -> Result<Rotated, Error>;
 
     /// Removes an identity with its twin, session, claim, messages and feedback; a device takes its modules along.
     async fn delete_identity(

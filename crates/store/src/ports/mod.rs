@@ -25,7 +25,7 @@ pub use decision::DecisionStore;
 pub use enrollment::{EnrollmentStore, X509Lookup};
 pub use event::{EventStore, KeptEvent};
 pub use file::{Begun, ContentWriter, Ended, Ending, FileStore, Limit, NewUpload, Writing, WritingSource, Written};
-pub use identity::{ActivityMark, ClaimWanted, ConnectionClaim, DeviceCounts, IdentityStore};
+pub use identity::{ActivityMark, ClaimWanted, ConnectionClaim, DeviceCounts, IdentityStore, Rotated};
 pub use job::{DeviceJobsWanted, DueJob, Enlisted, JobKey, JobStage, JobStore};
 pub use query::{Found, Place, QueryStore, Searched};
 pub use registration::{

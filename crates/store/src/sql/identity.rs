@@ -10,6 +10,7 @@ use domain::message::EventSource;
 use domain::operation::identity::IdentityName;
 use domain::operation::session::Subscriptions;
 use domain::operation::{Page, PageRequest};
+use domain::sas::KeyRotation;
 use domain::twin::{ServiceChange, Twin};
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,9 @@ use super::tally::{self, Counted};
 use super::value::{Row, params};
 use super::{Db, Embedded, Tx, WAKES_IDENTITIES, event, file, resource, session, twin};
 use crate::error::Error;
-use crate::ports::{ActivityMark, Changed, ClaimWanted, ConnectionClaim, Created, DeviceCounts, IdentityStore};
+use crate::ports::{
+    ActivityMark, Changed, ClaimWanted, ConnectionClaim, Created, DeviceCounts, IdentityStore, Rotated,
+};
 use crate::seal::Place;
 
 const RECORD: Column = Column { table: "identity", column: "record" };
@@ -362,6 +365,20 @@ pub(super) fn replace(
     Ok(Changed::Done(update(tx, (hub, id), &present, identity, now)?))
 }
 
+fn rotate_keys(
+    tx: &mut Tx<'_, '_>,
+    (hub, name): (HubKey, &IdentityName),
+    rotation: KeyRotation,
+    now: UnixTime,
+) -> Result<Rotated, Error> {
+    let Some((id, present)) = find_with_id(tx.db(), hub, name)? else { return Ok(Rotated::NotFound) };
+    let Authentication::Sas(keys) = &present.authentication else { return Ok(Rotated::NoKeys) };
+    let keys = rotation.apply(keys.clone());
+    let wanted = Identity { authentication: Authentication::Sas(keys.clone()), ..present.clone() };
+    update(tx, (hub, id), &present, wanted, now)?;
+    Ok(Rotated::Done(keys))
+}
+
 pub(super) fn delete(
     tx: &mut Tx<'_, '_>,
     hub: HubKey,
@@ -467,6 +484,17 @@ impl IdentityStore for Embedded {
         now: UnixTime,
     ) -> Result<Changed<Identity>, Error> {
         self.write(move |tx| replace(tx, hub, identity, precondition, now)).await
+    }
+
+    async fn rotate_keys(
+        &self,
+        hub: HubKey,
+        name: &IdentityName,
+        rotation: KeyRotation,
+        now: UnixTime,
+    ) -> Result<Rotated, Error> {
+        let name = name.clone();
+        self.write(move |tx| rotate_keys(tx, (hub, &name), rotation, now)).await
     }
 
     async fn delete_identity(

@@ -166,6 +166,7 @@ conformance! {
         device_ids_are_unique_per_hub_and_case_matters
         a_module_needs_its_device_and_goes_with_it
         a_replaced_identity_keeps_generation_twin_and_what_the_hub_alone_knows
+        rotated_keys_are_all_that_changes_and_who_is_connected_is_told
         an_edge_device_has_its_own_modules_and_a_scope_that_stays
         a_deleted_identity_is_gone_with_twin_and_session_and_comes_back_as_another
         devices_are_listed_in_pages_without_modules_and_counted

@@ -43,6 +43,7 @@ const HUB: Rights = Rights {
                 "PUT /devices/{}",
                 "DELETE /devices/{}",
                 "POST /devices",
+                "POST /devices/keys/regenerate",
                 "PUT /devices/{}/modules/{}",
                 "DELETE /devices/{}/modules/{}",
                 "POST /jobs/create",
@@ -94,6 +95,7 @@ const HUB: Rights = Rights {
         ),
     ],
     unpublished: &[
+        "POST /devices/keys/regenerate",
         "GET /messages/serviceBound/filenotifications",
         "DELETE /messages/serviceBound/filenotifications/{}",
         "POST /messages/serviceBound/filenotifications/{}/abandon",

@@ -12,7 +12,7 @@ use domain::operation::digital_twin;
 use domain::operation::identity::{Answer, Ask, BulkChange, BulkItem};
 use domain::operation::job;
 use domain::operation::transfer;
-use domain::sas::{KeyPair, SymmetricKey};
+use domain::sas::{KeyChoice, KeyPair, SymmetricKey};
 use domain::transfer as transferred;
 use domain::twin::{ServiceChange, Twin};
 use proptest::prelude::*;
@@ -78,6 +78,10 @@ fn show(operation: &Operation) -> Vec<String> {
         Operation::Identity(Ask::List { limit }) => vec![format!("list {limit}")],
         Operation::Identity(Ask::ListModules(device)) => vec![format!("list modules of {device}")],
         Operation::Identity(Ask::Bulk(items)) => items.iter().map(show_item).collect(),
+        Operation::Identity(Ask::RotateKeys { choice, names }) => {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            vec![format!("make {choice:?} of {} afresh", names.join(", "))]
+        }
         Operation::Identity(Ask::CountDevices) => vec!["count devices".to_owned()],
         Operation::Identity(Ask::CountConnected) => vec!["count connected".to_owned()],
         Operation::Twin(twin::Ask::Find(name)) => vec![format!("find twin {name}")],
@@ -467,6 +471,55 @@ fn a_bulk_answer_names_what_failed_and_is_a_bad_request_if_anything_did() {
     let response = encode(Ok(Reply::Identity(Answer::Bulk(Vec::new()))), &asked);
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(body(&response), r#"{"isSuccessful":true,"errors":[],"warnings":[]}"#);
+}
+
+#[test]
+fn fresh_keys_are_shown_beside_those_that_were_kept_and_beside_what_failed() {
+    let [primary, secondary] = [1, 2].map(|byte| SymmetricKey::from_bytes(&[byte; 16]).unwrap());
+    let keys = vec![(name("a", None), KeyPair { primary, secondary })];
+    let failures = vec![
+        (name("b", Some("m")), failure(ErrorKind::ModuleNotFound)),
+        (name("c", None), failure(ErrorKind::InvalidArgument)),
+    ];
+    let rotated = json!([{
+        "id": "a", "moduleId": null,
+        "primaryKey": "AQEBAQEBAQEBAQEBAQEBAQ==", "secondaryKey": "AgICAgICAgICAgICAgICAg==",
+    }]);
+    let words = failure(ErrorKind::ModuleNotFound).public;
+    let errors = json!([
+        { "id": "b", "moduleId": "m", "errorCode": "ModuleNotFound", "errorStatus": words },
+        { "id": "c", "moduleId": null, "errorCode": "ArgumentInvalid", "errorStatus": words },
+    ]);
+    let cases = [
+        ("all", KeyChoice::Both, "both", (&keys, &Vec::new()), 200, [&rotated, &json!([])]),
+        ("some", KeyChoice::Primary, "primaryKey", (&keys, &failures), 207, [&rotated, &errors]),
+        ("none", KeyChoice::Secondary, "secondaryKey", (&Vec::new(), &failures), 400, [&json!([]), &errors]),
+        ("nobody was named", KeyChoice::Both, "both", (&Vec::new(), &Vec::new()), 200, [&json!([]), &json!([])]),
+    ];
+    for (case, choice, policy_key, (keys, failures), status, [rotated, errors]) in cases {
+        let answer = Answer::Rotated { choice, keys: keys.clone(), failures: failures.clone() };
+        let response = encode(Ok(Reply::Identity(answer)), &Asked::Other);
+        let expected = json!({ "policyKey": policy_key, "rotatedKeys": rotated, "errors": errors });
+        assert_eq!((response.status().as_u16(), body(&response)), (status, expected.to_string()), "{case}");
+    }
+}
+
+#[test]
+fn rules_without_a_name_in_the_list_of_codes_have_one_only_where_they_stand_alone() {
+    for (kind, alone) in [
+        (ErrorKind::InvalidThumbprint, "StringIsNotThumbprint"),
+        (ErrorKind::NoAuthentication, "DeviceAuthenticationTypeIsMissing"),
+    ] {
+        let response = encode(Err(failure(kind)), &Asked::Other);
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+        assert_eq!(response.headers()["iothub-errorcode"], alone);
+        let told: Value = serde_json::from_str(&body(&response)).unwrap();
+        assert_eq!(told["Message"], format!("ErrorCode:{alone};{}", failure(kind).public));
+        let asked = Asked::Bulk(vec![(name("a", None), ImportMode::Create)]);
+        let response = encode(Ok(Reply::Identity(Answer::Bulk(vec![(name("a", None), failure(kind))]))), &asked);
+        let told: Value = serde_json::from_str(&body(&response)).unwrap();
+        assert_eq!(told["errors"][0]["errorCode"], "ArgumentInvalid");
+    }
 }
 
 #[test]
