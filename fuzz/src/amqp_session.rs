@@ -386,6 +386,11 @@ impl Session {
             }
             4 => self.connection.begin().map_or((), |id| self.sessions.push(id)),
             5 => self.attach(script),
+            6 => {
+                if let Some(id) = self.pick_link(script) {
+                    self.connection.forget(id, |_| true);
+                }
+            }
             _ => {
                 if let Some(id) = self.pick_link(script) {
                     self.connection.detach(id, script.bit(), None);
@@ -431,6 +436,7 @@ impl Session {
                     }
                 }
                 Event::Outcome { id, is_settled: false, .. } => self.open.push(id),
+                Event::UnknownOutcome { deliveries, state } => self.connection.settle_unknown(&deliveries, state),
                 Event::Closed(_) => self.was_closed = true,
                 Event::SaslMechanisms(_)
                 | Event::SaslChallenge(_)

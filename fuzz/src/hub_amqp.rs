@@ -1,12 +1,13 @@
 //! Devices that share an AMQP connection to a hub and do anything, while the service says anything: nothing is asked for who
 //! is not let in, whoever was let in leaves once, and of what was handed out each message is settled once at most.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dialect::session::{Ask, Session as _};
-use domain::cloud_to_device::Delivery;
+use domain::cloud_to_device::{DEVICE_LOCK, Delivery};
 use domain::ids::{MethodName, MethodRequestId};
 use domain::method::{Payload, Waiter};
 use domain::operation::cloud_to_device::{self, Receiver};
@@ -34,6 +35,8 @@ const ADDRESSES: [&str; 12] = [
     "/devices/b/modules/m/methods/devicebound",
 ];
 const CUT_OFFS: [CutOff; 4] = [CutOff::Displaced, CutOff::Disabled, CutOff::TokenExpired, CutOff::Overrun];
+/// How much time goes by at once: a lock is longer, and a connection may be silent for longer.
+const STEP: Duration = Duration::from_secs(7);
 /// Messages that a device may have and not settle.
 const HELD_MAX: usize = 50;
 const FORMATS: [u32; 3] = [0, 0x8001_3700, 7];
@@ -52,8 +55,8 @@ struct Pair {
     /// Who is in, by the epoch of the seat.
     seats: BTreeMap<u64, ConnectedDevice>,
     next_epoch: u64,
-    /// The locks of messages, by the epoch of who has them.
-    held: BTreeSet<(u64, u128)>,
+    /// When the locks of messages run out, by the epoch of who was given them.
+    held: BTreeMap<(u64, u128), Instant>,
     next_lock: u128,
     /// Who waits for calls.
     waiters: Vec<Waiter>,
@@ -65,7 +68,7 @@ impl Conversation for Pair {
             ends: Ends::open("h"),
             seats: BTreeMap::new(),
             next_epoch: 1,
-            held: BTreeSet::new(),
+            held: BTreeMap::new(),
             next_lock: 1,
             waiters: Vec::new(),
         }
@@ -76,13 +79,14 @@ impl Conversation for Pair {
     }
 
     fn step(&mut self, script: &mut Script<'_>) {
-        match script.byte() % 11 {
+        match script.byte() % 12 {
             0 | 1 => self.attach(script),
             2 | 3 => self.send(script),
             4 => self.ends.detach(script),
             5 => self.reply(script),
             6 => self.push(script),
             8 => self.settle(script),
+            11 => self.pass(script),
             9 => self.ends.grant(script),
             10 => {
                 let waiter = script.index(self.waiters.len());
@@ -97,8 +101,8 @@ impl Conversation for Pair {
         | Operation::Twin(twin::Ask::Read(device) | twin::Ask::Report { device, .. })
         | Operation::Method(method::Ask::Respond { device, .. })
         | Operation::CloudToDevice(
-            cloud_to_device::Ask::Receive { receiver: Receiver::Connected(device), .. }
-            | cloud_to_device::Ask::Settle { receiver: Receiver::Connected(device), .. }
+            cloud_to_device::Ask::Receive { receiver: Receiver::Attached(device), .. }
+            | cloud_to_device::Ask::Settle { receiver: Receiver::Attached(device), .. }
             | cloud_to_device::Ask::GiveBack(device),
         )
         | Operation::Session(
@@ -114,13 +118,17 @@ impl Conversation for Pair {
         match &ask.operation {
             Operation::Session(session::Ask::Disconnect { .. }) => {
                 self.seats.remove(&device.epoch);
-                self.held.retain(|(epoch, _)| *epoch != device.epoch);
+                self.held.retain(|(epoch, _), _| *epoch != device.epoch);
             }
             Operation::CloudToDevice(cloud_to_device::Ask::GiveBack(_)) => {
-                self.held.retain(|(epoch, _)| *epoch != device.epoch);
+                self.held.retain(|(epoch, _), _| *epoch != device.epoch);
             }
             Operation::CloudToDevice(cloud_to_device::Ask::Settle { lock, .. }) => {
-                assert!(self.held.remove(&(device.epoch, lock.bits())), "{} settles what it has not", device.name);
+                assert!(
+                    self.held.remove(&(device.epoch, lock.bits())).is_some(),
+                    "{} settles what it has not",
+                    device.name
+                );
             }
             _ => {}
         }
@@ -183,6 +191,18 @@ impl Pair {
         self.ends.client.settle(self.ends.unsettled.swap_remove(index), state.unwrap_or(DeliveryState::Released));
     }
 
+    /// Lets time go by, in which both ends do what they have to.
+    fn pass(&mut self, script: &mut Script<'_>) {
+        self.ends.now += STEP * u32::try_from(script.number(1, 10)).expect("it is small");
+        self.ends.client.handle_timeout(self.ends.now);
+        self.ends.session.handle_timeout(self.ends.now);
+        assert!(
+            self.ends.session.poll_timeout().is_none_or(|at| at > self.ends.now)
+                || self.ends.session.closed().is_some(),
+            "a driver would spin"
+        );
+    }
+
     fn push(&mut self, script: &mut Script<'_>) {
         let devices: Vec<u64> = self.seats.keys().copied().collect();
         let Some(device) = script.choose(&devices).and_then(|epoch| self.seats.get(&epoch).cloned()) else { return };
@@ -234,14 +254,16 @@ impl Pair {
 
     /// Messages for whoever asks, as the store would: none once it has left.
     fn hand_out(&mut self, receiver: &Receiver, limit: usize) -> Vec<Delivery> {
-        let Receiver::Connected(device) = receiver else { return Vec::new() };
+        let Receiver::Attached(device) = receiver else { return Vec::new() };
         if !self.seats.contains_key(&device.epoch) {
             return Vec::new();
         }
         let locks = self.next_lock..self.next_lock + limit as u128;
         self.next_lock = locks.end;
-        self.held.extend(locks.clone().map(|lock| (device.epoch, lock)));
-        let held = self.held.range((device.epoch, 0)..=(device.epoch, u128::MAX)).count();
+        let now = self.ends.now;
+        self.held.extend(locks.clone().map(|lock| ((device.epoch, lock), now + DEVICE_LOCK)));
+        let given = self.held.range((device.epoch, 0)..=(device.epoch, u128::MAX));
+        let held = given.filter(|(_, until)| **until > now).count();
         assert!(held <= HELD_MAX, "{} has {held} messages", device.name);
         locks.map(delivery).collect()
     }

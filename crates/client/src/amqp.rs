@@ -249,7 +249,13 @@ pub(crate) fn accepted(state: Option<DeliveryState>) -> Result<(), AmqpError> {
 /// The next event; what ends a link, the session or the connection is an error.
 async fn next(driver: &mut Driver<Connection>) -> Result<Event, AmqpError> {
     let closed = |reason| Err(AmqpError::Closed(Box::new(reason)));
-    match driver.next().await? {
+    let mut event = driver.next().await?;
+    // Whatever it tells a second time, what was sent is settled.
+    while let Some(Event::UnknownOutcome { deliveries, state }) = event {
+        driver.machine.settle_unknown(&deliveries, state);
+        event = driver.next().await?;
+    }
+    match event {
         Some(Event::Closed(reason)) => closed(reason),
         // A hub that stops ends the session and then the connection, and says why with the latter.
         Some(Event::End { error: None, .. }) if let Some(Event::Closed(reason)) = driver.machine.poll_event() => {

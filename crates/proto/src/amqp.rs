@@ -25,7 +25,7 @@ mod value;
 
 pub use connection::{
     ClientOpening, CloseReason, Connection, Delivery, DeliveryId, Event, Limits, LinkId, LinkTerms, Outgoing,
-    SessionId, Settlement, Unsent,
+    SessionId, Settlement, UnknownDeliveries, Unsent,
 };
 pub use decode::{DEPTH_MAX, Fault, Malformed, VALUES_MAX};
 pub use message::{Body, Header, Message, MessageId, Properties};

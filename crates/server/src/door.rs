@@ -120,8 +120,8 @@ const fn is_proof(operation: &Operation) -> bool {
         Operation::Method(ask) => matches!(ask, method::Ask::Invoke { .. }),
         Operation::CloudToDevice(ask) => !matches!(
             ask,
-            cloud_to_device::Ask::Receive { receiver: Receiver::Connected(_), .. }
-                | cloud_to_device::Ask::Settle { receiver: Receiver::Connected(_), .. }
+            cloud_to_device::Ask::Receive { receiver: Receiver::Connected(_) | Receiver::Attached(_), .. }
+                | cloud_to_device::Ask::Settle { receiver: Receiver::Connected(_) | Receiver::Attached(_), .. }
                 | cloud_to_device::Ask::Send { hub: AtHub::Entered(_), .. }
                 | cloud_to_device::Ask::TakeFeedback(AtHub::Entered(_))
                 | cloud_to_device::Ask::SettleFeedback { hub: AtHub::Entered(_), .. }

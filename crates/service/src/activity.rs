@@ -14,7 +14,7 @@ impl Service {
     }
 
     /// Notes in the store who was heard since this was last called.
-    async fn note_activity(&self) {
+    pub async fn note_activity(&self) {
         let marks = self.0.directory.take_heard();
         if marks.is_empty() {
             return;

@@ -12,6 +12,7 @@ use domain::cloud_to_device::{DEVICE_LOCK, Draft, FEEDBACK_BATCH_MAX, FeedbackBa
 use domain::ids::{HubKey, LockToken, TrackingId};
 use domain::operation::cloud_to_device::{Answer, Ask, AtHub, Receiver};
 use domain::operation::identity::IdentityName;
+use domain::operation::session::Seat;
 use domain::operation::{Caller, ErrorKind, Push};
 use domain::resource::Hub;
 use store::ports::{Enqueued, Given, Holder, Lease, Settled};
@@ -34,6 +35,12 @@ struct Place {
     name: IdentityName,
     generation: String,
     holder: Holder,
+}
+
+impl Place {
+    fn of(seat: &Seat, holder: Holder) -> Self {
+        Self { hub: seat.hub, name: seat.name.clone(), generation: seat.generation.to_string(), holder }
+    }
 }
 
 impl Service {
@@ -99,17 +106,18 @@ impl Service {
         match receiver {
             Receiver::Connected(device) => {
                 self.hear(&device);
-                Ok(Place {
-                    hub: device.hub,
-                    name: device.name.clone(),
-                    generation: device.generation.to_string(),
-                    holder: Holder::Connection { epoch: device.epoch },
-                })
+                Ok(Place::of(&device, Holder::Connection { epoch: device.epoch, until: None }))
+            }
+            Receiver::Attached(device) => {
+                self.hear(&device);
+                let until = Some(self.now().plus(DEVICE_LOCK));
+                Ok(Place::of(&device, Holder::Connection { epoch: device.epoch, until }))
             }
             Receiver::Claimed(name) => {
-                let (hub, identity) = self.prove_device(caller, &name).await?;
-                let holder = Holder::Until(self.now().plus(DEVICE_LOCK));
-                Ok(Place { hub: hub.key, name, generation: identity.generation, holder })
+                let seat = self.seat_for_request(caller, &name).await?;
+                let now = self.now();
+                self.0.directory.hear_unseated(&seat, now);
+                Ok(Place::of(&seat, Holder::Until(now.plus(DEVICE_LOCK))))
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use domain::operation::backend::Backend;
 use domain::operation::session::{Ask, ConnectedDevice, CutOff, Verify};
 use domain::operation::{ErrorKind, Failure, Lane, Operation, Push, Reply};
-use proto::amqp::{Attach, Event, LinkId, SaslCode, SessionId, condition};
+use proto::amqp::{Attach, DeliveryState, Event, LinkId, SaslCode, SessionId, condition};
 
 use super::cbs::{self, Cbs, PutToken};
 use super::cut_off;
@@ -184,6 +184,11 @@ impl Machine for Side {
                     false => self.devices.take_outcome(told, port),
                 }
             }
+            // What is told too late is not what becomes of a message (`contract/hub-device.md 4.7`).
+            Event::UnknownOutcome { deliveries, .. } => {
+                let lost = port.refuse(ErrorKind::LockLost, "The message is unknown, or its lock has run out.");
+                port.connection.settle_unknown(&deliveries, DeliveryState::rejected(error::hub_amqp(&lost)));
+            }
             Event::Closed(_) => {
                 self.backends.forget_all(port);
                 self.events.leave_all(port);
@@ -215,7 +220,7 @@ impl Machine for Side {
         } else if self.events.has_asked(id) {
             self.events.handle_reply(id, reply, port);
         } else {
-            self.devices.handle_reply(id, reply, port);
+            self.devices.handle_reply(id, reply, port, now);
         }
         self.end_later(None, now);
     }
@@ -239,6 +244,7 @@ impl Machine for Side {
     }
 
     fn handle_timeout(&mut self, port: &mut Port<'_>, now: Instant) {
+        self.devices.handle_timeout(port, now);
         if let Some(Ending { reason, is_of_backend, .. }) = self.ending.take_if(|ending| now >= ending.at)
             && self.is_empty()
         {
@@ -254,7 +260,7 @@ impl Machine for Side {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.ending.map(|ending| ending.at)
+        [self.ending.map(|ending| ending.at), self.devices.poll_timeout()].into_iter().flatten().min()
     }
 
     /// Node's device comes back after the one, and takes the other for the end; readers of telemetry come back after the

@@ -6,7 +6,9 @@
 //! [`Devices::attach`].
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
+use domain::cloud_to_device::DEVICE_LOCK;
 use domain::message::MESSAGE_BYTES_MAX;
 use domain::operation::identity::IdentityName;
 use domain::operation::session::{self, Ask, Connect, ConnectedDevice, CutOff, Memory};
@@ -56,6 +58,8 @@ pub struct Devices {
     waiting: BTreeMap<AskId, Waiting>,
     /// What the asks in `waiting` count for. A link that is gone has left some behind, which end by themselves.
     asked_bytes: usize,
+    /// When a lock of a message runs out, or sooner.
+    locks_due: Option<Instant>,
     /// Why somebody was cut off who was, until that is taken.
     cut_off: Option<CutOff>,
 }
@@ -286,7 +290,7 @@ impl Devices {
     }
 
     /// The answer to an earlier ask.
-    pub fn handle_reply(&mut self, id: AskId, reply: Result<Reply, Failure>, port: &mut Port<'_>) {
+    pub fn handle_reply(&mut self, id: AskId, reply: Result<Reply, Failure>, port: &mut Port<'_>, now: Instant) {
         match self.take_waiting(id) {
             None | Some(Waiting::Nothing) => {}
             Some(Waiting::Announced(identity)) => self.announced(&identity, id, reply, port),
@@ -297,7 +301,9 @@ impl Devices {
                 }
                 self.use_credit(link, port);
             }
-            Some(Waiting::Messages { link, wished }) => self.take_messages(link, wished, reply, port),
+            Some(Waiting::Messages { link, wished }) => {
+                self.take_messages((link, wished), reply, now + DEVICE_LOCK, port);
+            }
             Some(Waiting::Settled { link, told }) => self.settled(link, told, reply, port),
             Some(Waiting::Seat(identity)) => self.seated(&identity, reply, port),
             Some(Waiting::Telemetry { link, delivery, .. }) => {

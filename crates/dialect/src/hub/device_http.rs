@@ -182,7 +182,7 @@ mod tests {
     fn show_ask(operation: &Operation) -> String {
         let claimed = |receiver: &Receiver| match receiver {
             Receiver::Claimed(name) => name.clone(),
-            Receiver::Connected(_) => panic!("nobody is connected over HTTPS"),
+            Receiver::Connected(_) | Receiver::Attached(_) => panic!("nobody is connected over HTTPS"),
         };
         match operation {
             Operation::CloudToDevice(Ask::Receive { receiver, limit: 1 }) => {

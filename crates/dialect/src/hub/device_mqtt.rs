@@ -363,7 +363,7 @@ impl Device {
     fn take_messages(&mut self, reply: Result<Reply, Failure>, wished: usize, port: &mut Port<'_>) {
         match reply {
             Ok(Reply::CloudToDevice(cloud_to_device::Answer::Received(deliveries))) => {
-                self.deliveries.received(deliveries, wished);
+                self.deliveries.received(deliveries, wished, None);
                 self.deliver(port);
             }
             Ok(_) => port.close(CloseReason::Undelivered("the service answered something else".to_owned())),

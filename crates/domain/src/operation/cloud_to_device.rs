@@ -23,6 +23,9 @@ pub enum AtHub {
 pub enum Receiver {
     /// One whose connection was let in: what it receives is its own for as long as the connection lives.
     Connected(ConnectedDevice),
+    /// One whose connection was let in, and which may settle late or never: what it receives is its own for
+    /// [`DEVICE_LOCK`](crate::cloud_to_device::DEVICE_LOCK), and no longer than the connection lives.
+    Attached(ConnectedDevice),
     /// One that proves itself with the request: what it receives is its own for
     /// [`DEVICE_LOCK`](crate::cloud_to_device::DEVICE_LOCK).
     Claimed(IdentityName),

@@ -19,6 +19,7 @@ use link::Link;
 use opening::Phase;
 use session::Sessions;
 
+mod forgotten;
 mod link;
 mod links;
 mod opening;
@@ -121,6 +122,14 @@ pub struct DeliveryId {
     number: u32,
 }
 
+/// Deliveries whose receiver waits for them to be settled, and of which nothing is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownDeliveries {
+    session: SessionId,
+    first: u32,
+    last: u32,
+}
+
 /// A message that was received whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
@@ -209,6 +218,14 @@ pub enum Event {
         state: Option<DeliveryState>,
         /// Whether that is all. If not, the receiver waits for [`Connection::settle`].
         is_settled: bool,
+    },
+    /// The receiver told the outcome of deliveries that were settled, or that [`Connection::forget`] forgot, or that were
+    /// never sent. It waits for [`Connection::settle_unknown`].
+    UnknownOutcome {
+        /// The deliveries.
+        deliveries: UnknownDeliveries,
+        /// What it told.
+        state: DeliveryState,
     },
     /// The connection is over; the last event. Write what [`Connection::output`] still holds, then close the socket.
     Closed(CloseReason),

@@ -10,8 +10,9 @@ use domain::sas::{SasToken, SymmetricKey};
 use http::Method;
 use proto::amqp::frame::{FrameType, encode_frame};
 use proto::amqp::{
-    Body, CloseReason, DeliveryState, Error, Event, Limits, LinkId, LinkTerms, Map, Message, MessageId, Outgoing,
-    Performative, Properties, Role, SessionId, Settlement, Source, Target, Transfer, Value,
+    Body, CloseReason, Delivery, DeliveryState, Error, Event, Limits, LinkId, LinkTerms, Map, Message, MessageId,
+    Outgoing, Performative, Properties, ReceiverSettleMode, Role, SessionId, Settlement, Source, Target, Transfer,
+    Value,
 };
 use proto::mqtt::{Connack, Connect, Packet};
 use serde_json::json;
@@ -378,6 +379,28 @@ impl Gateway {
             Event::Attached { attach, .. } if attach.target.is_some() => Ok(link),
             Event::Attached { .. } => Err(self.detached(link).await),
             other => panic!("{address}: {other:?}"),
+        }
+    }
+
+    /// Attaches the link for messages to a device, which waits to be told what became of what it settles; with credit.
+    pub async fn listen(&mut self, device: &str) {
+        let source = Source::at(format!("/devices/{device}/messages/devicebound").as_str());
+        let mut terms = LinkTerms::between(source, Target::default(), 0);
+        terms.rcv_settle_mode = ReceiverSettleMode::Second;
+        let name = "messages".into();
+        let link = self.client.connection.attach(self.session, name, Role::Receiver, terms).expect("a link");
+        assert!(matches!(self.next().await, Event::Attached { attach, .. } if attach.source.is_some()));
+        self.client.connection.grant_credit(link, 50);
+    }
+
+    /// The next message to a device.
+    pub async fn message(&mut self) -> (Delivery, Message) {
+        match self.next().await {
+            Event::Delivery(delivery) => {
+                let message = Message::decode(&delivery.payload).expect("a message");
+                (delivery, message)
+            }
+            other => panic!("{other:?}"),
         }
     }
 

@@ -1,14 +1,21 @@
 //! Cloud-to-device messages: what a device did not acknowledge comes again, to whichever connection asks next.
 
+use std::sync::Arc;
+
+use domain::clock::{Clock as _, ManualClock};
+use domain::cloud_to_device::DEVICE_LOCK;
 use http::Method;
+use proto::amqp::{DeliveryState, Message, Value as AmqpValue};
 use proto::mqtt::{Delivery, Filter, Packet, Publish, QoS, SubackCode, Text};
 use serde_json::{Value, json};
+use service::clock::SystemClock;
 use testkit::raw_http::{RawAnswer, RawHttp, RawRequest};
 use testkit::raw_mqtt::{Heard, PATIENCE};
 use testkit::whole::Muster;
 use tokio::time::timeout;
 
-use crate::ground::{Client, DEVICE, ask, ask_registry, enter, introduction, packet, start, token};
+use crate::amqp_hub::Gateway;
+use crate::ground::{Client, DEVICE, ask, ask_registry, enter, introduction, packet, start, token, with_device};
 
 const FILTER: &str = "devices/rim-device/messages/devicebound/#";
 
@@ -104,6 +111,47 @@ async fn what_a_connection_leaves_is_there_for_who_asks_over_https() {
     };
     let answer = timeout(PATIENCE, freed).await.expect("the message is free");
     assert_eq!((answer.text(), answer.header("iothub-deliverycount")), ("a".to_owned(), Some("0")));
+    muster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_not_settled_in_a_minute_comes_again_over_amqp_and_stays_with_mqtt() {
+    let clock = Arc::new(ManualClock::at(SystemClock.now()));
+    let muster = with_device(Muster::start_by(clock.clone()).await.expect("a server")).await;
+    let mut gateway = Gateway::open(&muster).await;
+    let events = gateway.enter(&muster, DEVICE).await;
+    gateway.listen(DEVICE).await;
+    let count =
+        |message: &Message| message.message_annotations.find("iothub-deliverycount").and_then(AmqpValue::as_i64);
+    send(&muster, "a").await;
+    let (late, message) = gateway.message().await;
+    assert_eq!(count(&message), Some(0));
+    clock.advance(DEVICE_LOCK);
+    let (last, message) = gateway.message().await;
+    assert_eq!((count(&message), last.link), (Some(1), late.link));
+    assert_ne!(last.tag, late.tag, "neither is settled");
+
+    // Who settles late is answered, and does not decide what becomes of the message.
+    gateway.client.connection.settle(late.id, DeliveryState::Accepted);
+    let answered = async |gateway: &mut Gateway, left| {
+        while gateway.client.connection.unsettled() > left {
+            assert_eq!(gateway.send(events, "x").await, DeliveryState::Accepted);
+        }
+    };
+    timeout(PATIENCE, answered(&mut gateway, 1)).await.expect("late outcomes are answered");
+    settled(&muster, 1).await;
+    gateway.client.connection.settle(last.id, DeliveryState::Accepted);
+    timeout(PATIENCE, answered(&mut gateway, 0)).await.expect("it is answered");
+    settled(&muster, 0).await;
+    drop(gateway);
+
+    let mut over_mqtt = listening(&muster).await;
+    send(&muster, "b").await;
+    let message = hear(&mut over_mqtt).await;
+    clock.advance(DEVICE_LOCK);
+    assert_eq!(over_https(&muster, "GET", "").await.status, 204, "the connection has it for as long as it lives");
+    acknowledge(&mut over_mqtt, &message).await;
+    settled(&muster, 0).await;
     muster.stop().await;
 }
 

@@ -3,10 +3,12 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use domain::cloud_to_device::{Acknowledgement, Delivery, Draft, Outcome, Settlement, SystemProperties};
+use domain::clock::{Clock as _, UnixTime};
+use domain::cloud_to_device::{Acknowledgement, DEVICE_LOCK, Delivery, Draft, Outcome, Settlement, SystemProperties};
 use domain::ids::{HubName, LockToken, Precondition};
 use domain::operation::cloud_to_device::{Answer, Ask, AtHub, Receiver};
 use domain::operation::resource::{Ask as ResourceAsk, HubDraft, QueueDraft};
+use domain::operation::session::Answer::Connected;
 use domain::operation::{Caller, ErrorKind, Failure, Operation, Push, Reply};
 use service::{EndpointOf, Mailbox};
 use store::conformance::Done as _;
@@ -47,8 +49,20 @@ impl Ground {
         deliveries.pop()
     }
 
+    /// Takes the messages that a connection of `dev` is given.
+    async fn receive(&self, receiver: Receiver) -> Vec<Delivery> {
+        let ask = Operation::CloudToDevice(Ask::Receive { receiver, limit: 4 });
+        let reply = self.service.perform(&self.own(), ask).await.unwrap();
+        let Reply::CloudToDevice(Answer::Received(deliveries)) = reply else { panic!("{reply:?}") };
+        deliveries
+    }
+
     async fn settle(&self, lock: LockToken, settlement: Settlement) -> Result<Reply, Failure> {
-        let ask = Ask::Settle { receiver: Receiver::Claimed(device("dev")), lock, settlement };
+        self.settle_as(Receiver::Claimed(device("dev")), lock, settlement).await
+    }
+
+    async fn settle_as(&self, receiver: Receiver, lock: LockToken, settlement: Settlement) -> Result<Reply, Failure> {
+        let ask = Ask::Settle { receiver, lock, settlement };
         self.service.perform(&self.own(), Operation::CloudToDevice(ask)).await
     }
 
@@ -94,6 +108,60 @@ async fn who_is_connected_is_told_whenever_a_message_may_wait() {
     ground.clock.advance(Duration::from_secs(60));
     ground.service.sweep_messages().await.unwrap();
     assert_eq!(wake_ups(&mailbox), 1, "the lock has run out");
+}
+
+#[tokio::test]
+async fn a_connection_that_may_settle_late_loses_a_message_after_a_minute_and_gets_it_again() {
+    let ground = Ground::new().await;
+    make_device(&ground).await;
+    let Reply::Session(Connected { device: seat, .. }) = ground.seat_by_policy(&device("dev")).await else {
+        panic!("not connected")
+    };
+    let mailbox = ground.service.mailbox(&seat).unwrap();
+    let (lasting, attached) = (Receiver::Connected(seat.clone()), Receiver::Attached(seat));
+    ground.send(message("a")).await.unwrap();
+    let given = ground.receive(attached.clone()).await.remove(0);
+    ground.send(message("b")).await.unwrap();
+    let kept = ground.receive(lasting.clone()).await.remove(0);
+    assert_eq!(wake_ups(&mailbox), 1);
+
+    let last_moment = Duration::from_micros(1);
+    ground.clock.advance(DEVICE_LOCK.saturating_sub(last_moment));
+    ground.service.sweep_messages().await.unwrap();
+    assert_eq!((wake_ups(&mailbox), ground.receive(attached.clone()).await), (0, vec![]));
+    ground.clock.advance(last_moment);
+    ground.service.sweep_messages().await.unwrap();
+    assert_eq!(wake_ups(&mailbox), 1, "the lock has run out");
+    let again = ground.receive(attached.clone()).await.remove(0);
+    assert_eq!((again.sequence, again.delivery_count), (given.sequence, 1));
+    assert_ne!(again.lock, given.lock);
+
+    let late = ground.settle_as(attached.clone(), given.lock, Settlement::Complete).await.unwrap_err();
+    assert_eq!(late.kind, ErrorKind::LockLost);
+    ground.settle_as(attached, again.lock, Settlement::Complete).await.unwrap();
+    ground.settle_as(lasting, kept.lock, Settlement::Complete).await.unwrap();
+    let told = ["a", "b"].map(|id| (id.to_owned(), Outcome::Success));
+    assert_eq!(ground.told().await, told, "for as long as the connection lives");
+}
+
+#[tokio::test]
+async fn a_device_is_heard_that_receives_and_settles_without_a_connection() {
+    let ground = Ground::new().await;
+    make_device(&ground).await;
+    let heard_at = async || {
+        ground.service.note_activity().await;
+        ground.store.find_identity(ground.hub().key, &device("dev")).await.unwrap().done().last_activity_at
+    };
+    ground.send(message("a")).await.unwrap();
+    assert_eq!(heard_at().await, UnixTime::NEVER, "that somebody sends to it is nothing of its own");
+    let taken = ground.poll().await.unwrap();
+    assert_eq!(heard_at().await, ground.clock.now());
+    ground.clock.advance(Duration::from_secs(1));
+    ground.settle(taken.lock, Settlement::Complete).await.unwrap();
+    assert_eq!(heard_at().await, ground.clock.now());
+    ground.clock.advance(Duration::from_secs(1));
+    assert_eq!(ground.poll().await, None);
+    assert_eq!(heard_at().await, ground.clock.now(), "it has asked");
 }
 
 #[tokio::test]

@@ -233,15 +233,19 @@ pub async fn a_connection_has_what_it_was_given_for_as_long_as_it_lives(backend:
         scene.enqueue(Draft { expires_at: Some(after(10)), ..message(id) }, NOON).await;
     }
     let first = scene.connect().await;
-    let given = scene.lease(Holder::Connection { epoch: first }, 1..3, NOON).await;
+    let given = scene.lease(Holder::Connection { epoch: first, until: None }, 1..3, NOON).await;
     assert_eq!(ids(&given), ["a", "b"]);
     assert_eq!(backend.store.sweep_messages(after(20), 10).await.unwrap(), Swept::default());
-    assert_eq!(scene.lease(Holder::Connection { epoch: first }, 3..5, after(5)).await, []);
+    assert_eq!(scene.lease(Holder::Connection { epoch: first, until: None }, 3..5, after(5)).await, []);
     assert_eq!(scene.settle(1, Settlement::Complete, after(20)).await, Settled::Done, "also after its time");
 
     let second = scene.connect().await;
-    assert_eq!(scene.lease(Holder::Connection { epoch: first }, 3..5, after(5)).await, [], "it is overtaken");
-    let again = scene.lease(Holder::Connection { epoch: second }, 5..7, after(5)).await;
+    assert_eq!(
+        scene.lease(Holder::Connection { epoch: first, until: None }, 3..5, after(5)).await,
+        [],
+        "it is overtaken"
+    );
+    let again = scene.lease(Holder::Connection { epoch: second, until: None }, 5..7, after(5)).await;
     assert_eq!((ids(&again), again[0].delivery_count), (vec!["b"], 0));
     assert_eq!(scene.settle(2, Settlement::Complete, after(5)).await, Settled::LockLost);
 
@@ -251,6 +255,32 @@ pub async fn a_connection_has_what_it_was_given_for_as_long_as_it_lives(backend:
     assert_eq!((ids(std::slice::from_ref(&polled)), polled.delivery_count), (vec!["b"], 0));
 }
 
+pub async fn a_connection_that_may_settle_late_has_what_it_was_given_until_its_lock_runs_out(backend: &Backend) {
+    let scene = scene(backend).await;
+    let expiry = |id| if id == "short" { Some(after(LOCK_S)) } else { None };
+    for id in ["a", "short"] {
+        scene.enqueue(Draft { expires_at: expiry(id), ..message(id) }, NOON).await;
+    }
+    let epoch = scene.connect().await;
+    let attached = |from: u64| Holder::Connection { epoch, until: Some(after(from + LOCK_S)) };
+    assert_eq!(ids(&scene.lease(attached(0), 1..3, NOON).await), ["a", "short"]);
+    assert_eq!(scene.lease(attached(1), 3..5, after(LOCK_S - 1)).await, [], "they are locked");
+    assert_eq!(backend.store.sweep_messages(after(LOCK_S - 1), 10).await.unwrap(), Swept::default());
+    let freed = vec![(scene.hub, device("dev"))];
+    assert_eq!(backend.store.sweep_messages(after(LOCK_S), 10).await.unwrap(), Swept { freed, rows: 2 });
+
+    let again = scene.lease(attached(LOCK_S), 5..7, after(LOCK_S)).await;
+    assert_eq!((ids(&again), again[0].delivery_count), (vec!["a"], 1), "it counts as given back");
+    assert_eq!(scene.settle(1, Settlement::Complete, after(LOCK_S)).await, Settled::LockLost, "the first lock is over");
+    backend.store.free_messages(scene.hub, &device("dev"), epoch).await.unwrap();
+    let freed = scene.lease(attached(LOCK_S), 7..8, after(LOCK_S)).await;
+    assert_eq!((ids(&freed), freed[0].delivery_count), (vec!["a"], 1), "that does not count");
+    assert_eq!(scene.settle(5, Settlement::Complete, after(LOCK_S)).await, Settled::LockLost);
+    assert_eq!(scene.lease(attached(2 * LOCK_S), 8..9, after(2 * LOCK_S)).await, [], "it was delivered twice");
+    let told = [("short".to_owned(), Outcome::Expired), ("a".to_owned(), Outcome::DeliveryCountExceeded)];
+    assert_eq!(scene.told(9, after(2 * LOCK_S)).await, told);
+}
+
 pub async fn a_connection_frees_what_it_has_and_lives_on(backend: &Backend) {
     let scene = scene(backend).await;
     for id in ["a", "b"] {
@@ -258,12 +288,12 @@ pub async fn a_connection_frees_what_it_has_and_lives_on(backend: &Backend) {
     }
     let overtaken = scene.connect().await;
     let epoch = scene.connect().await;
-    scene.lease(Holder::Connection { epoch }, 1..3, NOON).await;
+    scene.lease(Holder::Connection { epoch, until: None }, 1..3, NOON).await;
     backend.store.free_messages(scene.hub, &device("dev"), overtaken).await.unwrap();
     assert_eq!(scene.settle(1, Settlement::Complete, NOON).await, Settled::Done, "it is the later connection's");
     backend.store.free_messages(scene.hub, &device("dev"), epoch).await.unwrap();
     assert_eq!(scene.settle(2, Settlement::Complete, NOON).await, Settled::LockLost);
-    let again = scene.lease(Holder::Connection { epoch }, 3..5, NOON).await;
+    let again = scene.lease(Holder::Connection { epoch, until: None }, 3..5, NOON).await;
     assert_eq!((ids(&again), again[0].delivery_count), (vec!["b"], 0), "that does not count as a delivery");
     backend.store.free_messages(scene.hub, &device("nobody"), epoch).await.unwrap();
 }
@@ -273,7 +303,7 @@ pub async fn a_late_release_leaves_a_later_connection_alone(backend: &Backend) {
     scene.enqueue(message("a"), NOON).await;
     let first = scene.connect().await;
     let second = scene.connect().await;
-    scene.lease(Holder::Connection { epoch: second }, 1..2, NOON).await;
+    scene.lease(Holder::Connection { epoch: second, until: None }, 1..2, NOON).await;
     backend.store.release_connection(scene.hub, &device("dev"), first, NOON).await.unwrap();
     assert_eq!(scene.settle(1, Settlement::Complete, NOON).await, Settled::Done);
 }

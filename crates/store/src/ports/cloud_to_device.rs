@@ -27,6 +27,8 @@ pub enum Holder {
     Connection {
         /// Its claim on the identity.
         epoch: u64,
+        /// When its lock runs out, if it does not last that long.
+        until: Option<UnixTime>,
     },
     /// Whoever can name the lock, until then.
     Until(UnixTime),
@@ -90,7 +92,7 @@ pub trait CloudToDeviceStore: Send + Sync {
 
     /// Gives out messages that nobody has, in the order enqueued, at most one for each token. To a connection whose claim
     /// is not the latest, or of an identity of another generation, none is given. A lease of a connection need not
-    /// survive a power cut; one with an end must.
+    /// survive a power cut; one of whoever can name the lock must.
     async fn lease_messages(
         &self,
         hub: HubKey,

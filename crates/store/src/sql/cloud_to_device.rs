@@ -189,12 +189,12 @@ fn lease(
 ) -> Result<Vec<Delivery>, Error> {
     let Some(id) = find_receiver(tx.db(), (hub, name), wanted)? else { return Ok(Vec::new()) };
     let (holder, deadline) = match wanted.holder {
-        Holder::Connection { epoch } => {
+        Holder::Connection { epoch, until } => {
             // Whoever claimed the identity before is no longer connected.
             release(tx, id, epoch.saturating_sub(1))?;
-            (Some(Bits(epoch)), None)
+            (Some(Bits(epoch)), until)
         }
-        Holder::Until(until) => (None, Some(until.micros())),
+        Holder::Until(until) => (None, Some(until)),
     };
     let sql = format!("{SELECT} WHERE identity = ?1 AND deadline <= ?2");
     for row in tx.db().rows(&sql, params![id, now.micros()], MessageRow::read)? {
@@ -208,7 +208,7 @@ fn lease(
     for (row, &lock) in waiting.into_iter().zip(&wanted.locks) {
         tx.change(
             "UPDATE message SET lock = ?2, holder = ?3, deadline = ?4 WHERE sequence = ?1",
-            params![row.sequence, lock_column(lock), holder, deadline],
+            params![row.sequence, lock_column(lock), holder, deadline.map(UnixTime::micros)],
         )?;
         deliveries.push(row.open(lock)?);
     }
@@ -223,7 +223,7 @@ fn find_receiver(db: Db<'_>, (hub, name): (HubKey, &IdentityName), wanted: &Leas
     let columns = params![hub.0, name.device.as_str(), module_column(name), wanted.generation];
     let found: Option<(i64, Option<Bits>)> = db.row(sql, columns, |row| Ok((row.get(0)?, row.get(1)?)))?;
     let is_latest = |present: Option<Bits>| match wanted.holder {
-        Holder::Connection { epoch } => present == Some(Bits(epoch)),
+        Holder::Connection { epoch, .. } => present == Some(Bits(epoch)),
         Holder::Until(_) => true,
     };
     Ok(found.filter(|(_, present)| is_latest(*present)).map(|(id, _)| id))

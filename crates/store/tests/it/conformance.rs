@@ -92,6 +92,7 @@ conformance! {
         a_sweep_tells_whose_messages_wait_again
         time_runs_out_for_what_nobody_has
         a_connection_has_what_it_was_given_for_as_long_as_it_lives
+        a_connection_that_may_settle_late_has_what_it_was_given_until_its_lock_runs_out
         a_connection_frees_what_it_has_and_lives_on
         a_late_release_leaves_a_later_connection_alone
         a_purged_queue_is_empty_and_the_senders_hear_of_it

@@ -46,7 +46,7 @@ async fn messages_survive_with_their_locks_and_what_a_connection_had_waits_again
     let hub = make_hub(&store, "hub").await;
     let name = device("dev");
     let made = store.create_identity(hub, identity(name.clone(), 1), None, NOON).await.unwrap().done();
-    for body in ["polled", "pushed", "waiting"] {
+    for body in ["polled", "pushed", "attached", "waiting"] {
         let sent = (Draft { body: body.into(), ..Draft::default() }, QueueSettings::default());
         assert_eq!(store.enqueue_message(hub, &name, sent, NOON).await.unwrap(), Enqueued::Done);
     }
@@ -55,20 +55,24 @@ async fn messages_survive_with_their_locks_and_what_a_connection_had_waits_again
     let lease =
         |holder, token| Lease { generation: made.generation.clone(), holder, locks: vec![LockToken::from_bits(token)] };
     store.lease_messages(hub, &name, lease(Holder::Until(after(60)), 1), NOON).await.unwrap();
-    let holder = Holder::Connection { epoch: claim.epoch };
-    store.lease_messages(hub, &name, lease(holder, 2), NOON).await.unwrap();
+    for (until, token) in [(None, 2), (Some(after(60)), 3)] {
+        let holder = Holder::Connection { epoch: claim.epoch, until };
+        store.lease_messages(hub, &name, lease(holder, token), NOON).await.unwrap();
+    }
     store.close().await;
 
     let store = open(place.path());
     let bodies = |deliveries: Vec<Delivery>| deliveries.into_iter().map(|it| it.message.body).collect::<Vec<_>>();
-    let more =
-        Lease { locks: vec![LockToken::from_bits(3), LockToken::from_bits(4)], ..lease(Holder::Until(after(60)), 3) };
-    assert_eq!(bodies(store.lease_messages(hub, &name, more, after(1)).await.unwrap()), ["pushed", "waiting"]);
-    for (token, expected) in [(1, Settled::Done), (2, Settled::LockLost)] {
+    let more = Lease { locks: (4..8).map(LockToken::from_bits).collect(), ..lease(Holder::Until(after(60)), 4) };
+    assert_eq!(
+        bodies(store.lease_messages(hub, &name, more, after(1)).await.unwrap()),
+        ["pushed", "attached", "waiting"]
+    );
+    for (token, expected) in [(1, Settled::Done), (2, Settled::LockLost), (3, Settled::LockLost)] {
         let how = (LockToken::from_bits(token), Settlement::Complete);
         assert_eq!(store.settle_message(hub, &name, how, after(1)).await.unwrap(), expected, "{token}");
     }
-    assert_eq!(store.find_identity(hub, &name).await.unwrap().done().messages_waiting, 2);
+    assert_eq!(store.find_identity(hub, &name).await.unwrap().done().messages_waiting, 3);
     store.close().await;
 }
 

@@ -17,8 +17,8 @@ use crate::hub::link_address::Purpose;
 use crate::hub::{method_amqp, twin_amqp};
 use crate::session::AskId;
 
-/// Messages that a device has at once and did not settle: as many as may wait for it by default, so that an application
-/// may settle late and in any order.
+/// Messages that a device has locked at once: as many as may wait for it by default, so that an application may settle late
+/// and in any order.
 const MESSAGES_HELD_MAX: usize = 50;
 
 /// What a link carries, and which way: `role` is the client's.

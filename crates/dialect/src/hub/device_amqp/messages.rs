@@ -1,7 +1,9 @@
 //! Devices that are sent messages (`contract/hub-device.md 4.7`).
 //!
-//! A message is asked for only while its device has credit, and is the link's own until the device settles it, the link
-//! ends, or the device leaves. Start at [`Devices::hand_out`].
+//! A message is asked for only while its device has credit, and is the link's own until the device settles it, its lock
+//! runs out, the link ends, or the device leaves. Start at [`Devices::hand_out`].
+
+use std::time::Instant;
 
 use domain::cloud_to_device::Settlement;
 use domain::ids::LockToken;
@@ -10,7 +12,7 @@ use domain::operation::identity::IdentityName;
 use domain::operation::{ErrorKind, Failure, Lane, Operation, Reply};
 use proto::amqp::{Connection, DeliveryId, DeliveryState, LinkId, Outgoing, Unsent};
 
-use super::device::{self, Kind};
+use super::device::{self, Device, Kind};
 use super::{Devices, Waiting};
 use crate::amqp::Port;
 use crate::amqp::links::Told;
@@ -32,25 +34,27 @@ impl Devices {
             self.ask_to_settle(identity, (link, lock), (Settlement::Reject, None), port);
         }
         if let Some(limit) = wish {
-            let ask = Ask::Receive { receiver: Receiver::Connected(seat), limit };
+            let ask = Ask::Receive { receiver: Receiver::Attached(seat), limit };
             let ask = port.ask(Operation::CloudToDevice(ask), Lane::Serial);
             self.wait_for(ask, Waiting::Messages { link, wished: limit });
         }
     }
 
-    /// Takes the messages that were asked for on `link`. If that is over, they were given back.
+    /// Takes the messages that were asked for on `link`, and that are its own `until` then. If the link is over, they were
+    /// given back.
     pub(super) fn take_messages(
         &mut self,
-        link: LinkId,
-        wished: usize,
+        (link, wished): (LinkId, usize),
         reply: Result<Reply, Failure>,
+        until: Instant,
         port: &mut Port<'_>,
     ) {
         let Some(identity) = self.links.get(&link).map(|owner| owner.identity.clone()) else { return };
         let failed = match reply {
             Ok(Reply::CloudToDevice(Answer::Received(deliveries))) => {
                 if let Some(device) = self.present.get_mut(&identity) {
-                    device.deliveries.received(deliveries, wished);
+                    device.deliveries.received(deliveries, wished, Some(until));
+                    self.locks_due = [self.locks_due, device.deliveries.next_expiry()].into_iter().flatten().min();
                 }
                 return self.hand_out(&identity, port);
             }
@@ -58,6 +62,31 @@ impl Devices {
             Err(failure) => error::hub_amqp(&failure),
         };
         self.end(&identity, &failed, port);
+    }
+
+    /// When [`Self::handle_timeout`] is to be called.
+    pub const fn poll_timeout(&self) -> Option<Instant> {
+        self.locks_due
+    }
+
+    /// Forgets the messages whose locks have run out, so that their devices have room for others. The service locked them
+    /// before its answer came: what has run out here is free there.
+    pub fn handle_timeout(&mut self, port: &mut Port<'_>, now: Instant) {
+        if self.locks_due.is_none_or(|due| now < due) {
+            return;
+        }
+        let is_due = |device: &Device| device.deliveries.next_expiry().is_some_and(|at| at <= now);
+        let due = self.present.iter().filter(|(_, device)| is_due(device)).map(|(identity, _)| identity.clone());
+        for identity in due.collect::<Vec<_>>() {
+            let Some(device) = self.present.get_mut(&identity) else { continue };
+            let over = device.deliveries.expire(now);
+            if let Some(link) = device.link(Kind::MESSAGES) {
+                let is_over = |tag: &[u8]| delivery_amqp::read_tag(tag).is_some_and(|lock| over.contains(&lock));
+                port.connection.forget(link, is_over);
+            }
+            self.hand_out(&identity, port);
+        }
+        self.locks_due = self.present.values().filter_map(|device| device.deliveries.next_expiry()).min();
     }
 
     /// Takes what a client tells of a message. What it told before is being settled.
@@ -80,7 +109,7 @@ impl Devices {
         port: &mut Port<'_>,
     ) {
         let Some(seat) = self.present.get(identity).and_then(|device| device.seat.clone()) else { return };
-        let ask = Ask::Settle { receiver: Receiver::Connected(seat), lock, settlement };
+        let ask = Ask::Settle { receiver: Receiver::Attached(seat), lock, settlement };
         let ask = port.ask(Operation::CloudToDevice(ask), Lane::Serial);
         self.wait_for(ask, Waiting::Settled { link, told });
     }

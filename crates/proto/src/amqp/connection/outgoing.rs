@@ -49,6 +49,28 @@ impl Connection {
         Ok(())
     }
 
+    /// Keeps nothing more of the unsettled deliveries of a link whose tags `is_over` knows. One that has not begun to leave is
+    /// not sent; an outcome of another is [`Event::UnknownOutcome`](super::Event::UnknownOutcome).
+    pub fn forget(&mut self, id: LinkId, is_over: impl Fn(&[u8]) -> bool) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let mut forgotten = 0;
+        link.queue.retain(|queued| {
+            let goes = queued.settlement == Settlement::Unsettled && queued.number.is_none() && is_over(&queued.tag);
+            if goes {
+                forgotten += 1;
+                self.queued -= 1;
+                self.queued_bytes -= queued.bytes_left;
+            }
+            !goes
+        });
+        if let Some(session) = self.sessions.get_mut(link.session) {
+            let before = session.sent.len();
+            session.sent.retain(|_, sent| sent.link != id || !is_over(&sent.tag));
+            forgotten += before - session.sent.len();
+        }
+        link.in_flight = link.in_flight.saturating_sub(forgotten);
+    }
+
     /// Appends a frame; if it is longer than the peer takes, the connection ends instead.
     pub(super) fn push_frame(&mut self, channel: u16, performative: &Performative) {
         if self.is_closed() {
@@ -159,8 +181,11 @@ impl Connection {
         if is_first {
             let number = session.next_delivery_id();
             queued.number = Some(number);
-            if queued.settlement == Settlement::Unsettled {
-                session.sent.insert(number, SentDelivery { link: id, tag: queued.tag.clone() });
+            match queued.settlement {
+                Settlement::Unsettled => {
+                    session.sent.insert(number, SentDelivery { link: id, tag: queued.tag.clone() });
+                }
+                Settlement::Settled | Settlement::Forgotten => session.forgotten.insert(number),
             }
         }
         let mut transfer = transfer(link.local_handle, queued, is_first);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::forgotten::Forgotten;
 use super::{LinkId, SessionId};
 use crate::amqp::performative::{Begin, Flow};
 use crate::amqp::value::Map;
@@ -56,6 +57,7 @@ pub(super) struct Session {
     pub(super) local_handles: BTreeSet<u32>,
     pub(super) received: BTreeMap<u32, ReceivedDelivery>,
     pub(super) sent: BTreeMap<u32, SentDelivery>,
+    pub(super) forgotten: Forgotten,
     /// Links that wait for the peer's window.
     pub(super) blocked: Vec<LinkId>,
 }
@@ -76,6 +78,7 @@ impl Session {
             local_handles: BTreeSet::new(),
             received: BTreeMap::new(),
             sent: BTreeMap::new(),
+            forgotten: Forgotten::default(),
             blocked: Vec::new(),
         }
     }

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 
+use super::forgotten::Part;
 use super::link::{LinkState, Partial};
 use super::session::{ReceivedDelivery, numbers_in};
-use super::{Connection, Delivery, DeliveryId, Event, LinkId, SessionId};
+use super::{Connection, Delivery, DeliveryId, Event, LinkId, SessionId, UnknownDeliveries};
 use crate::amqp::performative::{
     DELIVERY_TAG_BYTES_MAX, Disposition, Performative, ReceiverSettleMode, Role, Transfer,
 };
@@ -39,6 +40,13 @@ impl Connection {
         let disposition =
             Disposition { role, first: number, last: Some(number), settled, state: Some(state), batchable: false };
         self.push_disposition(channel, disposition);
+    }
+
+    /// Settles deliveries of which nothing is kept. Does nothing if their session is gone.
+    pub fn settle_unknown(&mut self, deliveries: &UnknownDeliveries, state: DeliveryState) {
+        let UnknownDeliveries { session, first, last } = *deliveries;
+        let Some(session) = self.sessions.get(session) else { return };
+        self.push_disposition(session.local_channel, settled_by_us((first, last), Some(state)));
     }
 
     /// A delivery of ours is settled: the link has space for another.
@@ -208,16 +216,25 @@ impl Connection {
                 link.in_flight = link.in_flight.saturating_sub(1);
             }
         }
-        if !settled {
-            // Deliveries that nothing is kept of: the receiver waits for them to be settled all the same.
-            for (first, last) in gaps(&numbers, first, last) {
-                let state = state.clone();
-                let answer =
-                    Disposition { role: Role::Sender, first, last: Some(last), settled: true, state, batchable: false };
-                self.push_disposition(channel, answer);
+        let Some(state) = state.filter(|_| !settled) else { return };
+        // Deliveries that nothing is kept of: the receiver waits for them to be settled all the same.
+        let gaps = gaps(&numbers, first, last);
+        let parts: Vec<Part> =
+            gaps.into_iter().flat_map(|(first, last)| session.forgotten.parts(first, last)).collect();
+        for Part { first, last, is_forgotten } in parts {
+            if is_forgotten {
+                self.push_disposition(channel, settled_by_us((first, last), Some(state.clone())));
+            } else {
+                let deliveries = UnknownDeliveries { session: session_id, first, last };
+                self.events.push_back(Event::UnknownOutcome { deliveries, state: state.clone() });
             }
         }
     }
+}
+
+/// What settles the deliveries of ours from `first` to `last`, both included.
+const fn settled_by_us((first, last): (u32, u32), state: Option<DeliveryState>) -> Disposition {
+    Disposition { role: Role::Sender, first, last: Some(last), settled: true, state, batchable: false }
 }
 
 /// The ranges from `first` to `last`, both included, between `numbers`, which are in order.

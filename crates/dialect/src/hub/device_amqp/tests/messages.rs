@@ -1,7 +1,7 @@
 //! Devices that are sent messages.
 
 use domain::clock::UnixTime;
-use domain::cloud_to_device::{BODY_BYTES_MAX, Delivery, Draft};
+use domain::cloud_to_device::{BODY_BYTES_MAX, DEVICE_LOCK, Delivery, Draft};
 use domain::ids::LockToken;
 use domain::operation::session::ConnectedDevice;
 use proto::amqp::{DeliveryId, DeliveryState, Event, LinkId, LinkTerms, Modified, ReceiverSettleMode, Source, Target};
@@ -211,4 +211,61 @@ fn an_outcome_that_is_told_twice_counts_once() {
     client.connection.settle(come[0].1, DeliveryState::Accepted);
     client.connection.settle(come[0].1, DeliveryState::Released);
     assert_eq!(asked(&mut client), ["complete 1"]);
+}
+
+/// Lets the locks run out of what has come.
+fn outlast(client: &mut Client) {
+    client.now = client.session.poll_timeout().unwrap();
+    client.session.handle_timeout(client.now);
+    client.pump();
+}
+
+#[test]
+fn a_message_whose_lock_runs_out_comes_again_on_the_same_link_and_a_late_outcome_is_rejected() {
+    let (mut client, _, seat) = ready();
+    let start = client.now;
+    let first = receive(&mut client, "receive 4", given([1, 2]));
+    client.connection.settle(first[1].1, DeliveryState::Accepted);
+    client.answer("complete 2", Ok(SETTLED));
+    outlast(&mut client);
+    assert_eq!(client.now, start + DEVICE_LOCK);
+    assert_eq!(asked(&mut client), Vec::<String>::new(), "it is told when there is something");
+    client.session.handle_push(&seat, Push::MessagesWaiting, client.now);
+    let again = receive(&mut client, "receive 4", given([3]));
+    assert_eq!(again[0].0, 3, "under a name of its own");
+
+    client.connection.settle(first[0].1, DeliveryState::Accepted);
+    assert_eq!(asked(&mut client), Vec::<String>::new(), "it is not that message's any more");
+    client.connection.settle(again[0].1, DeliveryState::Accepted);
+    assert_eq!(asked(&mut client), ["complete 3"]);
+}
+
+#[test]
+fn a_client_that_waits_for_it_is_told_that_its_lock_is_lost() {
+    let (mut client, link, _) = attached(ReceiverSettleMode::Second, 0);
+    client.connection.grant_credit(link, 50);
+    let come = receive(&mut client, "receive 4", given([1, 2]));
+    outlast(&mut client);
+    client.connection.settle(come[0].1, DeliveryState::Accepted);
+    let up = Bytes::copy_from_slice(client.connection.output());
+    client.connection.handle_written(up.len(), client.now);
+    client.session.handle_input(&up, client.now);
+    let said = String::from_utf8_lossy(client.session.output()).into_owned();
+    assert!(said.contains("com.microsoft:message-lock-lost") && said.contains("412002"), "{said}");
+    assert_eq!(asked(&mut client), Vec::<String>::new());
+    assert_eq!(client.connection.unsettled(), 1);
+}
+
+#[test]
+fn a_device_that_settles_nothing_has_room_again_once_its_locks_have_run_out() {
+    let (mut client, link, seat) = ready();
+    client.connection.grant_credit(link, 1_000);
+    for round in 0..12 {
+        receive(&mut client, "receive 4", given((0..4).map(|n| round * 4 + n)));
+    }
+    receive(&mut client, "receive 2", given([48, 49]));
+    client.session.handle_push(&seat, Push::MessagesWaiting, client.now);
+    assert_eq!(asked(&mut client), Vec::<String>::new(), "it has as many as it may");
+    outlast(&mut client);
+    assert_eq!(receive(&mut client, "receive 4", given([50])).len(), 1);
 }

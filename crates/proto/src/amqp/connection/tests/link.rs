@@ -243,6 +243,83 @@ fn a_forgotten_delivery_is_settled_as_soon_as_an_outcome_is_told() {
 }
 
 #[test]
+fn what_is_told_of_deliveries_that_are_unknown_is_the_callers_to_answer() {
+    let (mut script, _) = Script::with_session(Limits::default());
+    let [tracked, forgetting] = [0, 1].map(|handle| script.link(handle, Role::Receiver));
+    script.receive(&[(1, Performative::Flow(flow(0, 0, 9))), (1, Performative::Flow(flow(1, 0, 9)))]);
+    script.events();
+    for link in [tracked, forgetting, tracked] {
+        let settlement = if link == forgetting { Settlement::Forgotten } else { Settlement::Unsettled };
+        script.connection.send(link, Outgoing { settlement, ..outgoing(b"t", b"m") }).unwrap();
+        script.sent();
+    }
+    let tell = |settled| [(1, disposition(Role::Receiver, 0, 4, settled, DeliveryState::Released))];
+    script.receive(&tell(false));
+    let events = script.events();
+    let [Event::Outcome { id, .. }, Event::Outcome { .. }, Event::UnknownOutcome { deliveries, state }] = &events[..]
+    else {
+        panic!("{events:?}")
+    };
+    assert_eq!(*state, DeliveryState::Released);
+    script.connection.settle_unknown(deliveries, DeliveryState::Accepted);
+    script.connection.settle(*id, DeliveryState::Released);
+    let answered = [(1, 1, DeliveryState::Released), (3, 4, DeliveryState::Accepted), (0, 0, DeliveryState::Released)];
+    let answered = answered.map(|(first, last, state)| disposition(Role::Sender, first, last, true, state));
+    assert_eq!(script.performatives(), answered);
+
+    script.receive(&[(1, disposition(Role::Receiver, 0, 0, false, DeliveryState::Accepted))]);
+    assert!(matches!(script.events()[..], [Event::UnknownOutcome { .. }]), "it is settled");
+    script.receive(&tell(true));
+    assert!(matches!(script.events()[..], [Event::Outcome { is_settled: true, .. }]), "nobody waits for the rest");
+    assert_eq!(script.sent(), []);
+}
+
+#[test]
+fn what_is_told_of_deliveries_of_an_ended_session_needs_no_answer() {
+    let (mut script, session) = Script::with_session(Limits::default());
+    script.receive(&[(1, disposition(Role::Receiver, 0, 0, false, DeliveryState::Accepted))]);
+    let events = script.events();
+    let [Event::UnknownOutcome { deliveries, .. }] = &events[..] else { panic!("{events:?}") };
+    script.connection.end_session(session, None);
+    script.receive(&[(1, Performative::End(End { error: None }))]);
+    script.events();
+    script.sent();
+    script.connection.settle_unknown(deliveries, DeliveryState::Accepted);
+    assert_eq!(script.sent(), []);
+}
+
+#[test]
+fn deliveries_are_forgotten_by_their_tags_sent_or_not() {
+    let (mut script, _) = Script::with_session(Limits { in_flight_max: 4, ..Limits::default() });
+    let link = script.link(0, Role::Receiver);
+    script.receive(&[(1, Performative::Flow(flow(0, 0, 2)))]);
+    script.events();
+    for tag in [b"a", b"b", b"c", b"d"] {
+        script.connection.send(link, outgoing(tag, b"m")).unwrap();
+    }
+    assert_eq!((script.sent().len(), script.connection.queued()), (2, 2));
+    assert_eq!(script.connection.send(link, outgoing(b"e", b"m")), Err(Unsent::Full));
+    script.connection.forget(link, |tag| tag == b"a" || tag == b"c");
+    assert_eq!(script.connection.queued(), 1);
+    for tag in [b"e", b"f"] {
+        script.connection.send(link, outgoing(tag, b"m")).unwrap();
+    }
+    assert_eq!(script.connection.send(link, outgoing(b"g", b"m")), Err(Unsent::Full), "there is room for two");
+    script.receive(&[(1, Performative::Flow(flow(0, 2, 9)))]);
+    script.events();
+    let sent = script.performatives().into_iter().map(|sent| match sent {
+        Performative::Transfer(Transfer { delivery_tag, .. }) => delivery_tag.unwrap(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(sent.collect::<Vec<_>>(), [&b"d"[..], b"e", b"f"]);
+
+    script.receive(&[(1, disposition(Role::Receiver, 0, 1, false, DeliveryState::Accepted))]);
+    let events = script.events();
+    let [Event::Outcome { tag, .. }, Event::UnknownOutcome { .. }] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(tag[..], b"b"[..]);
+}
+
+#[test]
 fn a_message_is_cut_to_the_frames_the_peer_takes() {
     let small = Open { max_frame_size: 512, ..open() };
     let mut script = Script::open_with(Limits::default(), small);

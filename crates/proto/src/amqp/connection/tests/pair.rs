@@ -162,7 +162,9 @@ impl End {
                     self.connection.settle(id, DeliveryState::Accepted);
                 }
             }
-            Event::End { .. } | Event::Detach { .. } | Event::Closed(_) => panic!("{event:?}"),
+            Event::UnknownOutcome { .. } | Event::End { .. } | Event::Detach { .. } | Event::Closed(_) => {
+                panic!("{event:?}")
+            }
         }
     }
 
