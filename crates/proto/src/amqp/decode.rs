@@ -13,7 +13,8 @@ use super::value::{Array, Described, Map, Value};
 pub const DEPTH_MAX: usize = 16;
 
 /// The most values in one frame's performative, or in one message. A null takes one byte on the wire and forty in
-/// memory; without a bound a frame could cost forty times its size.
+/// memory; without a bound a frame could cost forty times its size. What describes the elements of an array counts once
+/// where it stands, and again with every element.
 pub const VALUES_MAX: usize = 16 * 1024;
 
 /// The most places reserved for the elements of a list before they are read: each list within another could announce as
@@ -358,10 +359,12 @@ impl<'a> Reader<'a> {
             if count == 0 && reader.is_empty() {
                 return Ok(Vec::new());
             }
-            let element = reader.u8()?;
-            if !matches!(element, 0xa3 | 0xb3) && count > 0 {
-                return Err(reader.wrong_type("symbol", element));
-            }
+            let element = match reader.constructor()? {
+                Constructor::Primitive(code @ (0xa3 | 0xb3)) => code,
+                _ if count == 0 => return Ok(Vec::new()),
+                Constructor::Primitive(code) => return Err(reader.wrong_type("symbol", code)),
+                Constructor::Described { .. } => return Err(reader.wrong_type("symbol", 0)),
+            };
             reader.count_values(count)?;
             if count > reader.end - reader.at {
                 return Err(reader.malformed(Fault::Truncated));
@@ -373,22 +376,26 @@ impl<'a> Reader<'a> {
     fn constructor(&mut self) -> Result<Constructor, Malformed> {
         match self.u8()? {
             0x00 => self.deeper(|reader| {
+                let values_left = reader.values_left;
                 reader.count_values(1)?;
                 let descriptor = reader.value()?;
-                Ok(Constructor::Described(descriptor, Box::new(reader.constructor()?)))
+                let values = values_left - reader.values_left;
+                Ok(Constructor::Described { descriptor, values, described: Box::new(reader.constructor()?) })
             }),
-            code => Ok(Constructor::Primitive(code)),
+            code if is_format_code(code) => Ok(Constructor::Primitive(code)),
+            code => Err(self.malformed(Fault::FormatCode(code))),
         }
     }
 
     fn element(&mut self, constructor: &Constructor) -> Result<Value, Malformed> {
         match constructor {
             Constructor::Primitive(code) => self.value_of(*code),
-            Constructor::Described(descriptor, constructor) => {
-                self.count_values(1)?;
+            Constructor::Described { descriptor, values, described } => {
+                // Each element has a copy of the descriptor, however large that is.
+                self.count_values(*values)?;
                 let descriptor = descriptor.clone();
                 self.deeper(|reader| {
-                    let value = reader.element(constructor)?;
+                    let value = reader.element(described)?;
                     Ok(Value::Described(Box::new(Described { descriptor, value })))
                 })
             }
@@ -466,9 +473,25 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// What all elements of an array share.
 enum Constructor {
     Primitive(u8),
-    Described(Value, Box<Constructor>),
+    Described {
+        descriptor: Value,
+        /// How many values the descriptor adds to each element, the description itself counted.
+        values: usize,
+        described: Box<Constructor>,
+    },
+}
+
+/// Whether part 1 has a primitive type with this code. [`Reader::value_of`] finds out by reading one, but an array may
+/// have a constructor and no elements.
+const fn is_format_code(code: u8) -> bool {
+    matches!(
+        code,
+        0x40..=0x45 | 0x50..=0x56 | 0x60..=0x61 | 0x70..=0x74 | 0x80..=0x84 | 0x94 | 0x98
+            | 0xa0 | 0xa1 | 0xa3 | 0xb0 | 0xb1 | 0xb3 | 0xc0 | 0xc1 | 0xd0 | 0xd1 | 0xe0 | 0xf0
+    )
 }
 
 /// The fields of a composite type, one after the other (part 1, section 1.4).

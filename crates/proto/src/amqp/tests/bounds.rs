@@ -38,6 +38,8 @@ fn a_value_that_is_none_is_refused() {
     let cases: &[(&str, &str, Fault)] = &[
         ("a format code of no type", "3f", Fault::FormatCode(0x3f)),
         ("an array of no type", "e0 03 01 3f 00", Fault::FormatCode(0x3f)),
+        ("an empty array of no type", "e0 02 00 3f", Fault::FormatCode(0x3f)),
+        ("an empty array of no type, described", "e0 04 00 00 43 04", Fault::FormatCode(0x04)),
         ("half a character", "a1 01 c3", Fault::NotText),
         ("a symbol beyond ASCII", "a3 02 c3a4", Fault::NotText),
         ("a surrogate", "73 0000d800", Fault::NotChar(0xd800)),
@@ -47,6 +49,22 @@ fn a_value_that_is_none_is_refused() {
     for (name, bytes, expected) in cases {
         assert_eq!(fault(bytes), *expected, "{name}");
     }
+}
+
+#[test]
+fn a_descriptor_counts_with_every_element_that_has_it() {
+    const NULLS: usize = 1000;
+
+    // Each element is one value for being described, one for the list, one for each null in it, and one for itself.
+    let most = (VALUES_MAX - 1 - (NULLS + 2)) / (NULLS + 3);
+    let array = |count: usize| -> Bytes {
+        let nulls = [&[0xd0][..], &(NULLS as u32 + 4).to_be_bytes(), &(NULLS as u32).to_be_bytes(), &[0x40; NULLS]];
+        let constructor = [&[0x00][..], &nulls.concat(), &[0x40]].concat();
+        let size = constructor.len() as u32 + 4;
+        [&[0xf0][..], &size.to_be_bytes(), &(count as u32).to_be_bytes(), &constructor].concat().into()
+    };
+    assert!(Value::decode(&array(most)).is_ok());
+    assert_eq!(Value::decode(&array(most + 1)).unwrap_err().fault, Fault::TooManyValues);
 }
 
 #[test]
@@ -95,6 +113,11 @@ fn a_performative_that_is_none_says_what_is_wrong() {
             "a settle mode of 3",
             "005312 c0 0a 04 a1 01 6c 43 41 50 03 0000",
             Malformed { offset: 13, fault: Fault::Choice { expected: "SenderSettleMode", value: 3 } },
+        ),
+        (
+            "symbols of no type, none of them",
+            "005311 c0 0a 06 40 43 43 43 40 e0 02 00 3f",
+            Malformed { offset: 15, fault: Fault::FormatCode(0x3f) },
         ),
         (
             "an error that is a source",
