@@ -2,8 +2,10 @@
 //!
 //! Of the server and the client only the files that read bytes are taken in: the rest of them would be compiled for nothing.
 
+mod amqp_composites;
 mod amqp_ends;
 pub mod amqp_frame;
+mod amqp_reference;
 pub mod amqp_session;
 pub mod amqp_value;
 pub mod balancer_header;

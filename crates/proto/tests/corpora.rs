@@ -1,7 +1,11 @@
 //! Replays what fuzzing has found worth keeping, through the checks of the fuzz targets.
 
+#[path = "../../../fuzz/src/amqp_composites.rs"]
+mod amqp_composites;
 #[path = "../../../fuzz/src/amqp_frame.rs"]
 mod amqp_frame;
+#[path = "../../../fuzz/src/amqp_reference.rs"]
+mod amqp_reference;
 #[path = "../../../fuzz/src/amqp_session.rs"]
 mod amqp_session;
 #[path = "../../../fuzz/src/amqp_value.rs"]
