@@ -60,7 +60,7 @@ fn queries_are_compared_with_the_time_they_may_take() {
     let report = complete(&["query", "--twins", "250", "--repeats", "2"]);
     is_whole(&report, "query", &["muster"; 6]);
     let ratios = list(&report, "/ratios");
-    assert_eq!(ratios.len(), 4, "{report}");
+    assert_eq!(ratios.len(), 5, "{report}");
     assert!(ratios.iter().all(|ratio| *at(ratio, "/asked/atMost") == 1.0), "{report}");
 }
 
