@@ -79,15 +79,15 @@ impl Conversation for Pair {
     }
 
     fn step(&mut self, script: &mut Script<'_>) {
-        match script.byte() % 12 {
+        match script.byte() % 11 {
             0 | 1 => self.attach(script),
             2 | 3 => self.send(script),
             4 => self.ends.detach(script),
             5 => self.reply(script),
             6 => self.push(script),
             8 => self.settle(script),
-            11 => self.pass(script),
             9 => self.ends.grant(script),
+            10 if script.bit() => self.pass(script),
             10 => {
                 let waiter = script.index(self.waiters.len());
                 waiter.map(|index| self.waiters.swap_remove(index));
