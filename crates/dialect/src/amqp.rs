@@ -28,6 +28,9 @@ mod sasl;
 mod tests;
 pub mod tpm;
 
+/// How long a connection that showed a certificate may be without a link. Whose certificate it is shows at the first one,
+/// and Node attaches a link when an application uses it, perhaps with a message much later.
+const UNLINKED_MAX: Duration = Duration::from_secs(3_600);
 /// Seconds after which a client that is sent away may come again.
 const COME_AGAIN_AFTER_S: u32 = 3;
 
@@ -38,7 +41,7 @@ pub struct Session {
     asks: Asks,
     opened: Opened,
     closed: Option<CloseReason>,
-    /// How long a client that is let in and showed no certificate has to prove something.
+    /// How long a client that is let in has to prove something; with a certificate, since its first link.
     proof_timeout: Duration,
     /// When that time is up; `None` before the client is let in, and once something is proven.
     proof_due: Option<Instant>,
@@ -76,8 +79,8 @@ impl Session {
                         self.send_away(now);
                     } else {
                         self.connection.open(Map::EMPTY, now);
-                        // Of a certificate it is seen with the first link whose it is, and Node links what it uses alone.
-                        self.proof_due = (!self.opened.has_certificate).then(|| now + self.proof_timeout);
+                        let time = if self.opened.has_certificate { UNLINKED_MAX } else { self.proof_timeout };
+                        self.proof_due = Some(now + time);
                         self.look_for_proof();
                     }
                 }
@@ -86,6 +89,7 @@ impl Session {
                     self.with_machine(|machine, port| machine.handle_event(Event::Closed(reason), port, now));
                 }
                 Event::Attach { link, session, attach } => {
+                    self.proof_due = self.proof_due.map(|due| due.min(now + self.proof_timeout));
                     if self.machine.is_none() {
                         self.become_by_address(link, address_of(&attach));
                     }
@@ -151,7 +155,12 @@ impl Session {
     fn end_unproven(&mut self, now: Instant) {
         if self.proof_deadline().is_some_and(|due| now >= due) {
             self.closed.get_or_insert(CloseReason::Unproven);
-            let error = amqp::Error::new(condition::UNAUTHORIZED_ACCESS, "Nothing was proven in time.");
+            // Who never tried to prove anything is not told that it failed: Node would not come back.
+            let is_unlinked = self.opened.has_certificate && self.machine.is_none();
+            let error = match is_unlinked {
+                true => amqp::Error::new(condition::CONNECTION_FORCED, "No link was attached in time."),
+                false => amqp::Error::new(condition::UNAUTHORIZED_ACCESS, "Nothing was proven in time."),
+            };
             self.connection.close(Some(error), now);
         }
     }

@@ -107,7 +107,7 @@ impl Change {
         }
     }
 
-    /// What the body is made by.
+    /// The schema of the body.
     const fn schema(self) -> &'static str {
         match self.source() {
             EventSource::Lifecycle => "deviceLifecycleNotification",

@@ -29,7 +29,7 @@ pub const WILL_MARK: (&str, &str) = ("iothub-MessageType", "Will");
 const CREATION_TIME: &str = "iothub-creation-time-utc";
 /// What older clients call [`CREATION_TIME`].
 const CREATION_TIME_OF_OLD: &str = "iothub-creationtimeutc";
-/// Application property that names what the body is made by.
+/// Application property that names the schema of the body.
 const MESSAGE_SCHEMA: &str = "iothub-message-schema";
 /// Application property that names the output by which a module sent.
 const OUTPUT_NAME: &str = "iothub-outputname";

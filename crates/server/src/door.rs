@@ -122,6 +122,7 @@ const fn is_proof(operation: &Operation) -> bool {
             ask,
             cloud_to_device::Ask::Receive { receiver: Receiver::Connected(_) | Receiver::Attached(_), .. }
                 | cloud_to_device::Ask::Settle { receiver: Receiver::Connected(_) | Receiver::Attached(_), .. }
+                | cloud_to_device::Ask::GiveBack(_)
                 | cloud_to_device::Ask::Send { hub: AtHub::Entered(_), .. }
                 | cloud_to_device::Ask::TakeFeedback(AtHub::Entered(_))
                 | cloud_to_device::Ask::SettleFeedback { hub: AtHub::Entered(_), .. }

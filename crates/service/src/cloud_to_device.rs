@@ -15,7 +15,7 @@ use domain::operation::identity::IdentityName;
 use domain::operation::session::Seat;
 use domain::operation::{Caller, ErrorKind, Push};
 use domain::resource::Hub;
-use store::ports::{Enqueued, Given, Holder, Lease, Settled};
+use store::ports::{Enqueued, Given, Holder, Lease, Leased, Settled};
 
 use crate::Service;
 use crate::error::Error;
@@ -66,7 +66,14 @@ impl Service {
                 let Place { hub, name, generation, holder } = self.place_of(caller, receiver).await?;
                 let locks = (0..limit.min(RECEIVE_MAX)).map(|_| LockToken::generate(self.entropy())).collect();
                 let lease = Lease { generation, holder, locks };
-                Ok(Answer::Received(self.0.store.lease_messages(hub, &name, lease, self.now()).await?))
+                let is_seated = matches!(holder, Holder::Connection { .. });
+                let Leased { deliveries, has_freed } =
+                    self.0.store.lease_messages(hub, &name, lease, self.now()).await?;
+                // What the connection lost and the request left is the connection's again.
+                if has_freed && !is_seated {
+                    self.0.directory.push(hub, &name, Push::MessagesWaiting);
+                }
+                Ok(Answer::Received(deliveries))
             }
             Ask::Settle { receiver, lock, settlement } => {
                 let Place { hub, name, .. } = self.place_of(caller, receiver).await?;

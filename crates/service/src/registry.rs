@@ -58,7 +58,12 @@ impl Service {
                 let public = format!("Keys of at most {ROTATIONS_MAX} devices and modules are made afresh at once.");
                 Err(Error::new(ErrorKind::TooManyDevices, public))
             }
-            Ask::RotateKeys { choice, names } => Ok(self.rotate_keys(&hub, choice, &names).await),
+            Ask::RotateKeys { choice, names } => {
+                let service = self.clone();
+                // Half of it would leave devices with keys that nobody was told.
+                self.carry_through("rotate-keys", async move { Ok(service.rotate_keys(&hub, choice, &names).await) })
+                    .await
+            }
             Ask::CountDevices => {
                 let counts = store.count_devices(hub.key).await?;
                 Ok(Answer::Devices { total: counts.total, enabled: counts.enabled, disabled: counts.disabled })

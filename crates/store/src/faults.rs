@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use domain::attestation::{Proven, Registrant};
 use domain::clock::UnixTime;
-use domain::cloud_to_device::{Delivery, Draft, Feedback, FeedbackSettings, QueueSettings, Settlement};
+use domain::cloud_to_device::{Draft, Feedback, FeedbackSettings, QueueSettings, Settlement};
 use domain::configuration::{self, Configuration};
 use domain::decision::Decision;
 use domain::enrollment::{Enrollment, EntryKind, EntryName};
@@ -42,9 +42,9 @@ use crate::ports::{
     ConnectionClaim, ContentWriter, Created, DecisionStore, DefaultsStage, Deployment, DeviceCounts, DeviceJobsWanted,
     DueJob, DueTransfer, Ended, Ending, Enlisted, Enqueued, EnrollmentStore, EventStore, FileStore, Finish, Finished,
     Found, Given, GivenUp, IdentityStore, ImportFaults, ImportPiece, JobKey, JobStore, Judged, KeptEvent, Lease,
-    NewUpload, OperationView, Place, Placed, Planned, Position, QueryStore, ReadFrom, RegistrationStore, ResourceStore,
-    Resources, Rotated, RouteStore, Searched, Settled, StoredMessage, Swept, TelemetryLog, Told, TransferKey,
-    TransferStore, TwinChange, TwinOutcome, TwinStore, Writing, Written, X509Lookup,
+    Leased, NewUpload, OperationView, Place, Placed, Planned, Position, QueryStore, ReadFrom, RegistrationStore,
+    ResourceStore, Resources, Rotated, RouteStore, Searched, Settled, StoredMessage, Swept, TelemetryLog, Told,
+    TransferKey, TransferStore, TwinChange, TwinOutcome, TwinStore, Writing, Written, X509Lookup,
 };
 
 mod held_log;
@@ -348,7 +348,7 @@ gated!(ConfigurationStore {
 
 gated!(CloudToDeviceStore {
     fn enqueue_message(hub: HubKey, name: &IdentityName, sent: (Draft, QueueSettings), now: UnixTime) -> Enqueued;
-    fn lease_messages(hub: HubKey, name: &IdentityName, lease: Lease, now: UnixTime) -> Vec<Delivery>;
+    fn lease_messages(hub: HubKey, name: &IdentityName, lease: Lease, now: UnixTime) -> Leased;
     fn settle_message(hub: HubKey, name: &IdentityName, how: (LockToken, Settlement), now: UnixTime) -> Settled;
     fn free_messages(hub: HubKey, name: &IdentityName, epoch: u64) -> ();
     fn purge_messages(hub: HubKey, name: &IdentityName, now: UnixTime) -> Option<u64>;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use domain::clock::UnixTime;
 use domain::message::{Draft, InvalidMessage, PROPERTIES_MAX, SystemProperties};
 use domain::operation::ErrorKind;
-use proto::amqp::{Body, Malformed, Map, Message, MessageId, Properties, Symbol, Value};
+use proto::amqp::{Body, Malformed, Message, MessageId, Properties, Symbol, Value};
 
 use crate::amqp::body::bytes_of;
 use crate::time;
@@ -71,7 +71,7 @@ pub fn decode(message_format: u32, payload: &Bytes) -> Result<Vec<Draft>, Invali
     }
 }
 
-/// The message by which a device sends `draft`. Of a name that no symbol can hold, and of a moment that cannot be read,
+/// The message by which a device sends `draft`. Of a name that no symbol can hold, and of an expiry that cannot be read,
 /// nothing is said.
 pub fn encode(draft: &Draft) -> Message {
     let system = &draft.system;
@@ -95,18 +95,14 @@ pub fn encode(draft: &Draft) -> Message {
         ("Diagnostic-Id", &system.diagnostic_id),
         ("Correlation-Context", &system.correlation_context),
     ];
-    let named = [("iothub-message-schema", &system.message_schema), ("iothub-outputname", &system.output_name)];
     let said = |(name, value): (&'static str, &Option<String>)| value.clone().map(|value| (name, value));
-    let mut application_properties: Map = named.into_iter().filter_map(said).collect();
-    for (name, value) in &draft.properties {
-        let value = value.as_deref().map_or(Value::Null, Value::from);
-        application_properties.push(name.as_str(), value);
-    }
+    let application_properties =
+        draft.told_properties().map(|(name, value)| (name, value.map_or(Value::Null, Value::from)));
     let annotated = annotations.into_iter().filter_map(said);
     Message {
         message_annotations: annotated.map(|(name, value)| (Symbol::from_static(name), value)).collect(),
         properties: Some(Box::new(properties)),
-        application_properties,
+        application_properties: application_properties.collect(),
         body: Body::data(draft.body.clone()),
         ..Message::default()
     }

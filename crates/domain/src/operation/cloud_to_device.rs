@@ -21,9 +21,9 @@ pub enum AtHub {
 /// Which device receives.
 #[derive(Clone, Debug)]
 pub enum Receiver {
-    /// One whose connection was let in: what it receives is its own for as long as the connection lives.
+    /// One whose connection was let in, over MQTT: what it receives is its own for as long as the connection lives.
     Connected(ConnectedDevice),
-    /// One whose connection was let in, and which may settle late or never: what it receives is its own for
+    /// One whose connection was let in, over AMQP: what it receives is its own for
     /// [`DEVICE_LOCK`](crate::cloud_to_device::DEVICE_LOCK), and no longer than the connection lives.
     Attached(ConnectedDevice),
     /// One that proves itself with the request: what it receives is its own for

@@ -126,8 +126,8 @@ pub struct DeliveryId {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownDeliveries {
     session: SessionId,
-    first: u32,
-    last: u32,
+    /// First and last of each range. At most one more than there are deliveries and ranges that are remembered.
+    ranges: Vec<(u32, u32)>,
 }
 
 /// A message that was received whole.

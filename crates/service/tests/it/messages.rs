@@ -108,6 +108,11 @@ async fn who_is_connected_is_told_whenever_a_message_may_wait() {
     ground.clock.advance(Duration::from_secs(60));
     ground.service.sweep_messages().await.unwrap();
     assert_eq!(wake_ups(&mailbox), 1, "the lock has run out");
+    ground.poll().await.unwrap();
+    ground.poll().await.unwrap();
+    ground.clock.advance(Duration::from_secs(60));
+    ground.poll().await.unwrap();
+    assert_eq!(wake_ups(&mailbox), 1, "both locks have run out, and one message was taken");
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ impl Scene<'_> {
     /// Leases as many messages as there are tokens.
     async fn lease(&self, holder: Holder, tokens: std::ops::Range<u128>, at: UnixTime) -> Vec<Delivery> {
         let lease = Lease { generation: self.generation.clone(), holder, locks: tokens.map(lock).collect() };
-        self.backend.store.lease_messages(self.hub, &device("dev"), lease, at).await.unwrap()
+        self.backend.store.lease_messages(self.hub, &device("dev"), lease, at).await.unwrap().deliveries
     }
 
     /// Leases one message for a minute.

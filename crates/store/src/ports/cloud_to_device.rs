@@ -45,6 +45,15 @@ pub struct Lease {
     pub locks: Vec<LockToken>,
 }
 
+/// What is given of a wish for messages.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Leased {
+    /// The messages.
+    pub deliveries: Vec<Delivery>,
+    /// Whether locks had run out of messages that wait again: some of them may be left for another receiver.
+    pub has_freed: bool,
+}
+
 /// What became of something that was to be settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
@@ -99,7 +108,7 @@ pub trait CloudToDeviceStore: Send + Sync {
         name: &IdentityName,
         lease: Lease,
         now: UnixTime,
-    ) -> Result<Vec<Delivery>, Error>;
+    ) -> Result<Leased, Error>;
 
     /// Settles a message that was leased to `name`. One that is abandoned for the last time is dead-lettered.
     async fn settle_message(

@@ -19,7 +19,7 @@ mod telemetry;
 mod transfer;
 mod twin;
 
-pub use cloud_to_device::{CloudToDeviceStore, Enqueued, Given, Holder, Lease, Settled, Swept};
+pub use cloud_to_device::{CloudToDeviceStore, Enqueued, Given, Holder, Lease, Leased, Settled, Swept};
 pub use configuration::{ConfigurationStore, Judged};
 pub use decision::DecisionStore;
 pub use enrollment::{EnrollmentStore, X509Lookup};

@@ -23,7 +23,7 @@ use super::twin::name_of;
 use super::value::{Row, params};
 use super::{Db, Embedded, Tx, WAKES_FEEDBACK};
 use crate::error::Error;
-use crate::ports::{CloudToDeviceStore, Enqueued, Given, Holder, Lease, Settled, Swept};
+use crate::ports::{CloudToDeviceStore, Enqueued, Given, Holder, Lease, Leased, Settled, Swept};
 
 /// Has the messages that a connection had wait again: to be run when the store is opened, and nobody is connected.
 pub(super) const RELEASE_ALL: &str =
@@ -186,8 +186,8 @@ fn lease(
     (hub, name): (HubKey, &IdentityName),
     wanted: &Lease,
     now: UnixTime,
-) -> Result<Vec<Delivery>, Error> {
-    let Some(id) = find_receiver(tx.db(), (hub, name), wanted)? else { return Ok(Vec::new()) };
+) -> Result<Leased, Error> {
+    let Some(id) = find_receiver(tx.db(), (hub, name), wanted)? else { return Ok(Leased::default()) };
     let (holder, deadline) = match wanted.holder {
         Holder::Connection { epoch, until } => {
             // Whoever claimed the identity before is no longer connected.
@@ -197,8 +197,9 @@ fn lease(
         Holder::Until(until) => (None, Some(until)),
     };
     let sql = format!("{SELECT} WHERE identity = ?1 AND deadline <= ?2");
+    let mut has_freed = false;
     for row in tx.db().rows(&sql, params![id, now.micros()], MessageRow::read)? {
-        meet_deadline(tx, &row, now)?;
+        has_freed |= meet_deadline(tx, &row, now)?;
     }
     let sql = "SELECT sequence, record, body, enqueued_at, expires_at, delivery_count FROM message \
                WHERE identity = ?1 AND lock IS NULL ORDER BY sequence LIMIT ?2";
@@ -212,7 +213,7 @@ fn lease(
         )?;
         deliveries.push(row.open(lock)?);
     }
-    Ok(deliveries)
+    Ok(Leased { deliveries, has_freed })
 }
 
 /// The identity that a lease is for, unless it is another's by now.
@@ -361,10 +362,10 @@ impl CloudToDeviceStore for Embedded {
         name: &IdentityName,
         wanted: Lease,
         now: UnixTime,
-    ) -> Result<Vec<Delivery>, Error> {
+    ) -> Result<Leased, Error> {
         let asked = name.clone();
         if !self.read(move |db| is_message_waiting(db, hub, &asked)).await? {
-            return Ok(Vec::new());
+            return Ok(Leased::default());
         }
         let name = name.clone();
         match wanted.holder {

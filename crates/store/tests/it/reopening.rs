@@ -65,7 +65,7 @@ async fn messages_survive_with_their_locks_and_what_a_connection_had_waits_again
     let bodies = |deliveries: Vec<Delivery>| deliveries.into_iter().map(|it| it.message.body).collect::<Vec<_>>();
     let more = Lease { locks: (4..8).map(LockToken::from_bits).collect(), ..lease(Holder::Until(after(60)), 4) };
     assert_eq!(
-        bodies(store.lease_messages(hub, &name, more, after(1)).await.unwrap()),
+        bodies(store.lease_messages(hub, &name, more, after(1)).await.unwrap().deliveries),
         ["pushed", "attached", "waiting"]
     );
     for (token, expected) in [(1, Settled::Done), (2, Settled::LockLost), (3, Settled::LockLost)] {

@@ -70,7 +70,7 @@ impl Devices {
     }
 
     /// Forgets the messages whose locks have run out, so that their devices have room for others. The service locked them
-    /// before its answer came: what has run out here is free there.
+    /// before its answer came, so that by clocks that go alike what has run out here is, or is about to be, free there.
     pub fn handle_timeout(&mut self, port: &mut Port<'_>, now: Instant) {
         if self.locks_due.is_none_or(|due| now < due) {
             return;

@@ -8,6 +8,9 @@ use std::collections::VecDeque;
 /// comes so late is taken for one of a delivery that was forgotten.
 const RANGES_MAX: usize = 64;
 
+/// How far behind the newest a number is still known: numbers that are further apart have no order (RFC 1982).
+const AGE_MAX: u32 = 1 << 31;
+
 /// Numbers of the deliveries of one session. They may wrap around (RFC 1982).
 #[derive(Debug, Default)]
 pub(super) struct Forgotten {
@@ -29,6 +32,16 @@ impl Forgotten {
         match self.ranges.back_mut() {
             Some((_, last)) if last.wrapping_add(1) == number => *last = number,
             _ => self.ranges.push_back((number, number)),
+        }
+        while let Some((first, last)) = self.ranges.front_mut() {
+            if number.wrapping_sub(*last) >= AGE_MAX {
+                self.ranges.pop_front();
+                continue;
+            }
+            if number.wrapping_sub(*first) >= AGE_MAX {
+                *first = number.wrapping_sub(AGE_MAX - 1);
+            }
+            break;
         }
         if self.ranges.len() > RANGES_MAX
             && let Some((oldest, _)) = self.ranges.pop_front()
@@ -114,6 +127,15 @@ mod tests {
         for (name, numbers, (first, last), expected) in cases {
             assert_eq!(parts(&forgotten(numbers.iter().copied()), *first, *last), *expected, "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_too_old_to_have_an_order_is_unknown() {
+        let mut old = Forgotten { ranges: VecDeque::from([(0, 9), (20, AGE_MAX + 8)]) };
+        old.insert(AGE_MAX + 9);
+        assert_eq!(parts(&old, 0, 21), [(0, 19, false), (20, 21, true)]);
+        old.insert(AGE_MAX + 24);
+        assert_eq!(parts(&old, 20, 26), [(20, 24, false), (25, 26, true)]);
     }
 
     #[test]

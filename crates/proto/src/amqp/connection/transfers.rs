@@ -44,9 +44,11 @@ impl Connection {
 
     /// Settles deliveries of which nothing is kept. Does nothing if their session is gone.
     pub fn settle_unknown(&mut self, deliveries: &UnknownDeliveries, state: DeliveryState) {
-        let UnknownDeliveries { session, first, last } = *deliveries;
-        let Some(session) = self.sessions.get(session) else { return };
-        self.push_disposition(session.local_channel, settled_by_us((first, last), Some(state)));
+        let UnknownDeliveries { session, ranges } = deliveries;
+        let Some(channel) = self.sessions.get(*session).map(|session| session.local_channel) else { return };
+        for &range in ranges {
+            self.push_disposition(channel, settled_by_us(range, Some(state.clone())));
+        }
     }
 
     /// A delivery of ours is settled: the link has space for another.
@@ -221,13 +223,17 @@ impl Connection {
         let gaps = gaps(&numbers, first, last);
         let parts: Vec<Part> =
             gaps.into_iter().flat_map(|(first, last)| session.forgotten.parts(first, last)).collect();
+        let mut ranges = Vec::new();
         for Part { first, last, is_forgotten } in parts {
             if is_forgotten {
                 self.push_disposition(channel, settled_by_us((first, last), Some(state.clone())));
             } else {
-                let deliveries = UnknownDeliveries { session: session_id, first, last };
-                self.events.push_back(Event::UnknownOutcome { deliveries, state: state.clone() });
+                ranges.push((first, last));
             }
+        }
+        if !ranges.is_empty() {
+            let deliveries = UnknownDeliveries { session: session_id, ranges };
+            self.events.push_back(Event::UnknownOutcome { deliveries, state });
         }
     }
 }

@@ -17,6 +17,10 @@ fn almost() -> Duration {
 
 fn pass(client: &mut Client, time: Duration) {
     client.now += time;
+    if client.connection.poll_timeout().is_some_and(|at| at <= client.now) {
+        client.connection.handle_timeout(client.now);
+        client.pump();
+    }
     if client.session.poll_timeout().is_some_and(|at| at <= client.now) {
         client.session.handle_timeout(client.now);
     }
@@ -77,13 +81,32 @@ fn a_client_that_has_proved_something_stays() {
 
 #[test]
 fn a_client_with_a_certificate_may_take_its_time_to_link() {
+    let telemetry = "/devices/dev-1/messages/events";
     let mut client = Client::with_certificate();
-    pass(&mut client, 3 * almost());
+    for _ in 0..59 {
+        pass(&mut client, Duration::from_secs(60));
+    }
     assert_eq!(client.session.closed(), None);
-    client.attach("telemetry", Role::Sender, "/devices/dev-1/messages/events");
+    client.attach("telemetry", Role::Sender, telemetry);
     let ask = client.ask();
     client.reply(&ask, Ok(connected(&seat("dev-1", 1))));
+    for _ in 0..60 {
+        pass(&mut client, Duration::from_secs(60));
+    }
     assert_eq!(client.session.closed(), None);
+
+    let mut refused = Client::with_certificate();
+    refused.attach("telemetry", Role::Sender, telemetry);
+    let ask = refused.ask();
+    refused.reply(&ask, Err(failure(ErrorKind::Unauthorized)));
+    pass(&mut refused, Duration::from_secs(1) + almost());
+    assert_eq!(refused.session.closed(), Some(&CloseReason::Unproven), "its time has begun with its link");
+
+    let mut idle = Client::with_certificate();
+    for _ in 0..60 {
+        pass(&mut idle, Duration::from_secs(60));
+    }
+    assert_eq!(idle.noticed(), ["closed: closed by the peer: amqp:connection:forced: No link "]);
 }
 
 #[test]
