@@ -436,7 +436,7 @@ impl Session {
                     }
                 }
                 Event::Outcome { id, is_settled: false, .. } => self.open.push(id),
-                Event::UnknownOutcome { deliveries, state } => self.connection.settle_unknown(&deliveries, state),
+                Event::UnknownOutcome { deliveries, state } => self.connection.settle_unknown(&deliveries, &state),
                 Event::Closed(_) => self.was_closed = true,
                 Event::SaslMechanisms(_)
                 | Event::SaslChallenge(_)

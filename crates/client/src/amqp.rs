@@ -252,7 +252,7 @@ async fn next(driver: &mut Driver<Connection>) -> Result<Event, AmqpError> {
     let mut event = driver.next().await?;
     // Whatever it tells a second time, what was sent is settled.
     while let Some(Event::UnknownOutcome { deliveries, state }) = event {
-        driver.machine.settle_unknown(&deliveries, state);
+        driver.machine.settle_unknown(&deliveries, &state);
         event = driver.next().await?;
     }
     match event {

@@ -79,8 +79,7 @@ impl Session {
                         self.send_away(now);
                     } else {
                         self.connection.open(Map::EMPTY, now);
-                        let time = if self.opened.has_certificate { UNLINKED_MAX } else { self.proof_timeout };
-                        self.proof_due = Some(now + time);
+                        self.proof_due = Some(now + self.time_to_prove());
                         self.look_for_proof();
                     }
                 }
@@ -139,6 +138,10 @@ impl Session {
                 None
             }
         };
+    }
+
+    const fn time_to_prove(&self) -> Duration {
+        if self.opened.has_certificate { UNLINKED_MAX } else { self.proof_timeout }
     }
 
     fn look_for_proof(&mut self) {

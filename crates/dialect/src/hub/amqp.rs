@@ -187,7 +187,7 @@ impl Machine for Side {
             // What is told too late is not what becomes of a message (`contract/hub-device.md 4.7`).
             Event::UnknownOutcome { deliveries, .. } => {
                 let lost = port.refuse(ErrorKind::LockLost, "The message is unknown, or its lock has run out.");
-                port.connection.settle_unknown(&deliveries, DeliveryState::rejected(error::hub_amqp(&lost)));
+                port.connection.settle_unknown(&deliveries, &DeliveryState::rejected(error::hub_amqp(&lost)));
             }
             Event::Closed(_) => {
                 self.backends.forget_all(port);

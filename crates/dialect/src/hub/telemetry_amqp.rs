@@ -192,6 +192,7 @@ pub(super) fn text(value: &Value) -> Option<String> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use proto::amqp::Map;
 
     fn batch(sections: Vec<Bytes>) -> Bytes {
         Message { body: Body::Data(sections), ..Message::default() }.to_bytes()

@@ -319,7 +319,7 @@ impl Machine for Device {
                 self.held_back.clear();
             }
             // Nothing of what is sent here is kept until it is settled: whatever the client says is so.
-            Event::UnknownOutcome { deliveries, state } => port.connection.settle_unknown(&deliveries, state),
+            Event::UnknownOutcome { deliveries, state } => port.connection.settle_unknown(&deliveries, &state),
             Event::Closed(_) => self.held_back.clear(),
             Event::SaslMechanisms(_)
             | Event::SaslChallenge(_)

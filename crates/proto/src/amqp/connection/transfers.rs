@@ -43,7 +43,7 @@ impl Connection {
     }
 
     /// Settles deliveries of which nothing is kept. Does nothing if their session is gone.
-    pub fn settle_unknown(&mut self, deliveries: &UnknownDeliveries, state: DeliveryState) {
+    pub fn settle_unknown(&mut self, deliveries: &UnknownDeliveries, state: &DeliveryState) {
         let UnknownDeliveries { session, ranges } = deliveries;
         let Some(channel) = self.sessions.get(*session).map(|session| session.local_channel) else { return };
         for &range in ranges {

@@ -261,7 +261,7 @@ fn what_is_told_of_deliveries_that_are_unknown_is_the_callers_to_answer() {
         panic!("{events:?}")
     };
     assert_eq!(*state, DeliveryState::Released);
-    script.connection.settle_unknown(deliveries, DeliveryState::Accepted);
+    script.connection.settle_unknown(deliveries, &DeliveryState::Accepted);
     script.connection.settle(*id, DeliveryState::Released);
     let answered = [(1, 1, DeliveryState::Released), (3, 4, DeliveryState::Accepted), (0, 0, DeliveryState::Released)];
     let answered = answered.map(|(first, last, state)| disposition(Role::Sender, first, last, true, state));
@@ -270,7 +270,7 @@ fn what_is_told_of_deliveries_that_are_unknown_is_the_callers_to_answer() {
     script.receive(&[(1, disposition(Role::Receiver, 0, 4, false, DeliveryState::Accepted))]);
     let events = script.events();
     let [Event::Outcome { .. }, Event::UnknownOutcome { deliveries, .. }] = &events[..] else { panic!("{events:?}") };
-    script.connection.settle_unknown(deliveries, DeliveryState::Released);
+    script.connection.settle_unknown(deliveries, &DeliveryState::Released);
     let answered = [(1, 1, DeliveryState::Accepted), (0, 0, DeliveryState::Released), (3, 4, DeliveryState::Released)];
     let answered = answered.map(|(first, last, state)| disposition(Role::Sender, first, last, true, state));
     assert_eq!(script.performatives(), answered, "the first is settled");
@@ -289,7 +289,7 @@ fn what_is_told_of_deliveries_of_an_ended_session_needs_no_answer() {
     script.receive(&[(1, Performative::End(End { error: None }))]);
     script.events();
     script.sent();
-    script.connection.settle_unknown(deliveries, DeliveryState::Accepted);
+    script.connection.settle_unknown(deliveries, &DeliveryState::Accepted);
     assert_eq!(script.sent(), []);
 }
 
