@@ -46,15 +46,15 @@ export class Muster {
     return muster;
   }
 
-  async #start() {
-    this.#running = await launch(this.data);
+  async #start(settings) {
+    this.#running = await launch(this.data, settings);
     this.endpoints = JSON.parse(await readFile(join(this.data, 'endpoints.json'), 'utf8'));
   }
 
-  /** Ends the server and starts it again on the same folder. */
-  async restart() {
+  /** Ends the server and starts it again on the same folder, with other settings if there are any. */
+  async restart(settings) {
     await this.stop();
-    await this.#start();
+    await this.#start(settings);
   }
 
   /** Asks the server to end, and expects a clean exit. */

@@ -26,11 +26,12 @@ export async function within(milliseconds, what, promise) {
   }
 }
 
-/** Starts a server on a data folder; its log stands in the file beside the folder. */
-export async function launch(data) {
+/** Starts a server on a data folder, in this environment and `settings`; its log stands in the file beside the folder. */
+export async function launch(data, settings = {}) {
   await mkdir(data, { recursive: true });
   const log = `${data}.log`;
-  const server = spawn(BINARY, ['serve', '--data', data, '--strict'], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const env = { ...process.env, ...settings };
+  const server = spawn(BINARY, ['serve', '--data', data, '--strict'], { env, stdio: ['ignore', 'pipe', 'pipe'] });
   server.stderr.pipe(createWriteStream(log, { flags: 'a' }));
   const exited = once(server, 'exit').then(([status]) => status);
   const said = once(createInterface(server.stdout), 'line').then(([line]) => line.trim());

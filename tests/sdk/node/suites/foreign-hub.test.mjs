@@ -383,12 +383,7 @@ check(
   'a client that falls silent is ended in words, and one that speaks stays',
   { ...BY_TOKEN, feature: 'idle time-out: a silent client is ended' },
   async (muster) => {
-    process.env.MUSTER_AMQP_IDLE_S = String(SILENCE_S);
-    try {
-      await muster.restart();
-    } finally {
-      delete process.env.MUSTER_AMQP_IDLE_S;
-    }
+    await muster.restart({ MUSTER_AMQP_IDLE_S: SILENCE_S });
     const peer = await asDevice(muster, 'CBS', await create(muster, DEVICE));
     const silent = await Peer.open(muster, muster.hub.hostName);
     const ended = once(silent.connection, 'connection_error');

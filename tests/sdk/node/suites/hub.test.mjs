@@ -63,6 +63,19 @@ class Told {
   }
 }
 
+/** The module `mod-1` of `dev-1` sends, reports and is told of its own twin. */
+async function live(muster, module) {
+  await module.sendEvent(new device.Message('from the module'));
+  const twin = await module.getTwin();
+  await report(twin, { running: true });
+  const told = await Told.of(twin);
+  assert.deepEqual(section(twin, 'reported'), { running: true, $version: 2 });
+  await registryOf(muster).updateModuleTwin('dev-1', 'mod-1', { properties: { desired: { pace: 1.5 } } }, '*');
+  assert.deepEqual(await told.patches(1), [{ pace: 1.5, $version: 2 }]);
+  const [{ deviceId, moduleId, body }] = await muster.telemetry(1);
+  assert.deepEqual([deviceId, moduleId, body], ['dev-1', 'mod-1', 'from the module']);
+}
+
 /** Connects and sends a message: over AMQP a certificate is judged with the first link, which belongs to the message. */
 async function sendByCertificate(muster, transport, name, certificate) {
   const hub = await connectByCertificate(muster, transport, name, certificate);
@@ -207,15 +220,7 @@ for (const transport of Object.keys(TRANSPORTS)) {
     async (muster) => {
       await create(muster, 'dev-1');
       const module = await connectModule(muster, transport, 'dev-1', 'mod-1');
-      await module.sendEvent(new device.Message('from the module'));
-      const twin = await module.getTwin();
-      await report(twin, { running: true });
-      const told = await Told.of(twin);
-      assert.deepEqual(section(twin, 'reported'), { running: true, $version: 2 });
-      await registryOf(muster).updateModuleTwin('dev-1', 'mod-1', { properties: { desired: { pace: 1.5 } } }, '*');
-      assert.deepEqual(await told.patches(1), [{ pace: 1.5, $version: 2 }]);
-      const [{ deviceId, moduleId, body }] = await muster.telemetry(1);
-      assert.deepEqual([deviceId, moduleId, body], ['dev-1', 'mod-1', 'from the module']);
+      await live(muster, module);
     },
   );
 
@@ -231,18 +236,10 @@ for (const transport of Object.keys(TRANSPORTS)) {
       const sending = entered(impostor).then((module) => module.sendEvent(new device.Message('from another')));
       await assert.rejects(sending, { name: 'UnauthorizedError' });
       const module = await entered(own);
-      await module.sendEvent(new device.Message('from the module'));
-      const twin = await module.getTwin();
-      await report(twin, { running: true });
-      const told = await Told.of(twin);
-      assert.deepEqual(section(twin, 'reported'), { running: true, $version: 2 });
-      await registryOf(muster).updateModuleTwin('dev-1', 'mod-1', { properties: { desired: { pace: 1.5 } } }, '*');
-      assert.deepEqual(await told.patches(1), [{ pace: 1.5, $version: 2 }]);
+      await live(muster, module);
       module.onMethod('echo', (request, response) => response.send(201, request.payload, () => {}));
       const call = { methodName: 'echo', payload: { a: 1 }, connectTimeoutInSeconds: BACK_MS / 1_000 };
       assert.deepEqual(await invoke(muster, 'dev-1', 'mod-1', call), { status: 201, payload: { a: 1 } });
-      const [{ deviceId, moduleId, body }] = await muster.telemetry(1);
-      assert.deepEqual([deviceId, moduleId, body], ['dev-1', 'mod-1', 'from the module']);
     },
   );
 

@@ -16,8 +16,7 @@ import { within } from '../process.mjs';
 
 // The container is on this machine, and is not waited for longer than need be.
 process.env.MUSTER_OUTBOUND_PRIVATE = 'true';
-const PAUSE_MS = '20';
-process.env.MUSTER_OUTBOUND_PAUSE_MS = PAUSE_MS;
+process.env.MUSTER_OUTBOUND_PAUSE_MS = '20';
 process.env.MUSTER_OUTBOUND_PAUSE_MAX_S = '1';
 process.env.MUSTER_OUTBOUND_ATTEMPTS = '2';
 
@@ -176,12 +175,7 @@ check(
   'a container that gives a message back twice is asked again, each time later, and takes it',
   { ...SHOWS, feature: 'a message given back twice: sent again after growing pauses' },
   async (muster) => {
-    process.env.MUSTER_OUTBOUND_PAUSE_MS = String(LONGER_MS);
-    try {
-      await muster.restart();
-    } finally {
-      process.env.MUSTER_OUTBOUND_PAUSE_MS = PAUSE_MS;
-    }
+    await muster.restart({ MUSTER_OUTBOUND_PAUSE_MS: LONGER_MS });
     const container = new Container();
     container.returns = 2;
     const port = await container.listen();
